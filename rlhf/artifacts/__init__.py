@@ -1,0 +1,1 @@
+"""What stages leave behind and read: run folders, manifests, checkpoints, exported models."""

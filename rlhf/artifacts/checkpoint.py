@@ -1,0 +1,129 @@
+"""Checkpoints that are complete or absent.
+
+A checkpoint is written into a folder with another name, flushed, then renamed; the pointer moves after that, and
+older ones go last. At every moment the pointer names a complete checkpoint or none.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlhf.artifacts.files import flush_folder, flush_tree, read_json, write_json, write_text
+from rlhf.engine.ranks import Ranks
+from rlhf.errors import CheckpointError
+
+STATE_FILE = "trainer.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A complete checkpoint: its folder, and the trainer state saved in it."""
+
+    path: Path
+    state: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        return int(self.state["step"])
+
+
+class CheckpointStore:
+    """The checkpoints of one run. Every method is called by all ranks together."""
+
+    def __init__(self, folder: Path, ranks: Ranks, *, keep_last: int) -> None:
+        self._folder, self._ranks, self._keep_last = folder, ranks, keep_last
+
+    def save(self, step: int, state: dict[str, Any], write: Callable[[Path], None], *, best: bool = False) -> None:
+        """Saves `state` (JSON) and what every rank's `write(folder)` leaves; `best` keeps it from being pruned."""
+        final = self._path(step)
+        writing = self._folder / f".writing-{final.name}"
+        if self._ranks.is_main:
+            shutil.rmtree(writing, ignore_errors=True)
+            writing.mkdir(parents=True)
+        self._ranks.barrier()
+        write(writing)
+        torch.save(random_state(), writing / f"random-{self._ranks.rank:04d}.pt")
+        self._ranks.barrier()
+        if self._ranks.is_main:
+            write_json(writing / STATE_FILE, {**state, "step": step, "world_size": self._ranks.world_size})
+            flush_tree(writing)
+            if final.exists():  # left by a crash after its rename and before the pointer moved
+                shutil.rmtree(final)
+            writing.rename(final)
+            flush_folder(self._folder)
+            write_text(self._folder / "latest", final.name)
+            if best:
+                write_text(self._folder / "best", final.name)
+            self._prune()
+        self._ranks.barrier()
+
+    def latest(self) -> Checkpoint | None:
+        """The newest complete checkpoint, or None."""
+        return self._pointed("latest")
+
+    def best(self) -> Checkpoint | None:
+        """The checkpoint saved as best, or None."""
+        return self._pointed("best")
+
+    def restore_random(self, checkpoint: Checkpoint) -> None:
+        """Every generator of this rank, as it was."""
+        path = checkpoint.path / f"random-{self._ranks.rank:04d}.pt"
+        set_random_state(torch.load(path, weights_only=False))
+
+    def require_same_world(self, checkpoint: Checkpoint, zero_stage: int) -> None:
+        """Raises CheckpointError when ranks or ZeRO stage differ from those that saved it."""
+        saved = (checkpoint.state["world_size"], checkpoint.state["zero_stage"])
+        if saved != (self._ranks.world_size, zero_stage):
+            raise CheckpointError(
+                f"{checkpoint.path} was saved by {saved[0]} ranks at ZeRO {saved[1]}; this run has "
+                f"{self._ranks.world_size} at ZeRO {zero_stage}",
+                fix=f"start {saved[0]} ranks with deepspeed.zero_stage={saved[1]}",
+            )
+
+    def _path(self, step: int) -> Path:
+        return self._folder / f"step-{step:06d}"
+
+    def _pointed(self, name: str) -> Checkpoint | None:
+        pointer = self._folder / name
+        if not pointer.is_file():
+            return None
+        path = self._folder / pointer.read_text(encoding="utf-8").strip()
+        if not (path / STATE_FILE).is_file():
+            raise CheckpointError(f"{pointer} names {path.name}, which is not complete", fix="restore that folder")
+        return Checkpoint(path, read_json(path / STATE_FILE))
+
+    def _prune(self) -> None:
+        best = self.best()
+        complete = sorted(self._folder.glob("step-*"))
+        for path in complete[: -self._keep_last]:
+            if best is None or path != best.path:
+                shutil.rmtree(path)
+
+
+def random_state() -> dict[str, Any]:
+    """State of Python's, NumPy's and torch's generators."""
+    state: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """The inverse of `random_state`."""
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,123 @@
+"""A run's folder: locked while in use, and always able to say what became of the run.
+
+runs/<name>/  config.yaml  manifest.json  metrics.jsonl  samples.jsonl  tensorboard/  state.json
+              checkpoints/  model/  adapter/
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from rlhf.artifacts.files import read_json, write_json
+from rlhf.errors import ArtifactError, RunLockedError
+
+Status = Literal["running", "preempted", "failed", "finished"]
+
+
+class RunFolder:
+    """Paths of one run. Only rank 0 writes through it."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples.jsonl"
+
+    def prepare(self, *, resume: bool) -> None:
+        """Creates the folder, or checks that what it holds may be gone on with or written over.
+
+        Raises: ArtifactError when it cannot be written, or holds a run and `resume` is off.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise ArtifactError(
+                f"cannot write into {self.path}: {error.strerror}", where="run.dir", fix="choose another run.dir"
+            ) from error
+        holds_run = self.model.exists() or any(self.checkpoints.glob("step-*"))
+        if holds_run and not resume:
+            raise ArtifactError(
+                f"{self.path} already holds a run ({self.status() or 'of unknown state'})",
+                where="run.dir",
+                fix="add --resume auto to go on with it, or choose another run.dir",
+            )
+        if not holds_run:
+            for path in (self.metrics, self.samples):
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder's lock; the system releases it when this process ends, however it ends.
+
+        Raises: RunLockedError, naming the holder, when another process has it.
+        """
+        path = self.path / ".lock"
+        with path.open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                raise RunLockedError(
+                    f"{self.path} is in use by {file.read().strip() or 'another process'}",
+                    where="run.dir",
+                    fix="wait until that run has ended, or choose another run.dir",
+                ) from error
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+            yield
+
+    def set_state(self, status: Status, *, stage: str, step: int, reason: str = "") -> None:
+        """Writes state.json, which resuming, requeueing and chaining read."""
+        state = {"status": status, "stage": stage, "step": step, "reason": reason}
+        write_json(self.path / "state.json", state)
+
+    def state(self) -> dict[str, Any]:
+        """state.json, or an empty dictionary."""
+        path = self.path / "state.json"
+        return read_json(path) if path.is_file() else {}
+
+    def status(self) -> str:
+        return str(self.state().get("status", ""))
+
+    def cut_logs_after(self, step: int) -> None:
+        """Drops what was logged after `step`: a resumed run writes those lines again."""
+        for path in (self.metrics, self.samples):
+            if path.is_file():
+                lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+                path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _step_of(line: str) -> float:
+    """The step of a logged line; infinity for one that was cut short by a crash."""
+    try:
+        return float(json.loads(line)["step"])
+    except (json.JSONDecodeError, KeyError):
+        return float("inf")

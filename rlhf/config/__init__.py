@@ -1,0 +1,1 @@
+"""Configuration: what each stage accepts, and how YAML files and overrides become it."""

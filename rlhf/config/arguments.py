@@ -1,0 +1,103 @@
+"""The command line of a training script: flags, and `key=value` overrides anywhere between them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NoReturn
+
+from rlhf.config.keys import key_table, stage_model
+from rlhf.config.layers import COMMAND_LINE, FORM, parse_override
+from rlhf.errors import ConfigError
+
+_SCRIPTS = {"sft": "step1_sft.py", "reward": "step2_reward.py", "ppo": "step3_ppo.py"}
+_KEYS_TITLE = "keys (nested in the file, key=value here; N is an index into a list):"
+
+
+@dataclass(frozen=True)
+class StageArguments:
+    """What a training script was asked to do."""
+
+    config_path: Path
+    overrides: tuple[str, ...]
+    resume: Literal["auto", "never"]
+    dry_run: bool
+    local_rank: int | None
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises ConfigError instead of leaving the process, and lists the keys of the stage under --help."""
+
+    stage: str
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message, where=COMMAND_LINE, expected=self.format_usage().strip(), fix="see --help")
+
+    def format_help(self) -> str:
+        return f"{super().format_help()}\n{_KEYS_TITLE}\n{_describe_keys(self.stage)}"
+
+
+def parse_stage_arguments(stage: str, argv: Sequence[str]) -> StageArguments:
+    """Parses a training script's arguments, `argv` without the script's name.
+
+    The `deepspeed` launcher puts `--local_rank=N` before the script's own arguments.
+    Raises: ConfigError for an unknown flag, a missing --config or a word that is no override.
+    """
+    given, unknown = _parser(stage).parse_known_intermixed_args(list(argv))
+    problems = [_unknown_flag(word) for word in unknown if word.startswith("-")]
+    words = [*given.overrides, *(word for word in unknown if not word.startswith("-"))]
+    for word in words:
+        try:
+            parse_override(word)
+        except ConfigError as error:
+            problems.append(error if "=" in word else _stray_word(word))
+    if problems:
+        raise ConfigError.collect(problems)
+    return StageArguments(given.config, tuple(given.overrides), given.resume, given.dry_run, given.local_rank)
+
+
+def _parser(stage: str) -> _Parser:
+    summary = (stage_model(stage).__doc__ or "").strip()
+    parser = _Parser(prog=_SCRIPTS[stage], description=summary, allow_abbrev=False)
+    parser.stage = stage
+    parser.add_argument("--config", metavar="FILE", type=Path, required=True, help="YAML file of this stage")
+    parser.add_argument(
+        "--resume",
+        choices=["auto", "never"],
+        default="never",
+        help="auto goes on from the run folder's last complete checkpoint, if any (default: never)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check and plan the run, train nothing")
+    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help=FORM)
+    return parser
+
+
+def _unknown_flag(word: str) -> ConfigError:
+    bare = word.lstrip("-")
+    fix = (
+        f"write {bare} without the dashes"
+        if "=" in bare
+        else "see --help; keys of the configuration have no dashes"
+    )
+    return ConfigError(
+        "no such flag", where=f"{COMMAND_LINE}  {word}", expected=f"a flag of --help, or {FORM}", fix=fix
+    )
+
+
+def _stray_word(word: str) -> ConfigError:
+    fix = f"write --config {word} for the file of this stage, {word}=VALUE to set a key"
+    return ConfigError("a word without =", where=f"{COMMAND_LINE}  {word}", expected=FORM, fix=fix)
+
+
+def _describe_keys(stage: str) -> str:
+    lines: list[str] = []
+    for key in key_table(stage_model(stage)).values():
+        if "." not in key.name:
+            lines += ["", f"{key.name}: {key.description}"]
+        elif key.default is not None or not key.is_section:
+            default = "required" if key.default is None else f"default {key.default}"
+            lines += [f"  {key.name}  ({default})", f"      {key.expected}"]
+    return "\n".join(lines) + "\n"

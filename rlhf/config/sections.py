@@ -1,0 +1,150 @@
+"""The sections that stages share. Every constant of a run is a field here, with its unit and default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A strict, immutable group of keys: an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+
+class RunSection(Section):
+    """Where the run lives and how long it goes on."""
+
+    dir: str = Field("runs/default", description="run folder; created, locked while in use")
+    seed: int = Field(17, ge=0, description="one seed for data order, initial weights and sampling")
+    max_steps: int | None = Field(None, gt=0, description="stop after this many optimizer steps (PPO: iterations)")
+
+
+class LoraSection(Section):
+    """Low-rank adapters (peft)."""
+
+    rank: Positive = Field(8, description="rank r of the update")
+    alpha: Positive = Field(16, description="scale; the update is multiplied by alpha / rank")
+    dropout: Share = Field(0.0, description="dropout on the adapter's input")
+    targets: list[str] | Literal["all-linear"] = Field(
+        "all-linear", description="names of the modules that get an adapter, such as [query_key_value]"
+    )
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _one_name_is_a_list(cls, value: object) -> object:
+        return [value] if isinstance(value, str) and value != "all-linear" else value
+
+
+class ModelSection(Section):
+    """The model a stage starts from."""
+
+    path: str = Field("", description="folder or hub id of a Hugging Face model, or an artifact's model/ folder")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of training arithmetic")
+    attention: Literal["sdpa", "varlen"] = Field(
+        "sdpa", description="kernel under packed attention: sdpa runs anywhere, varlen (flash) needs a GPU"
+    )
+    gradient_checkpointing: bool = Field(False, description="recompute activations in backward to save memory")
+    lora: LoraSection | None = Field(None, description="train low-rank adapters instead of all weights")
+
+
+class SourceSection(Section):
+    """One data file or folder."""
+
+    path: str = Field(description="file or folder; demo:NAME is a file that comes with the package")
+    format: str = Field("auto", description="auto, or a format by name (see docs/data.md)")
+    weight: float = Field(1.0, gt=0, description="expected passes over this source in one epoch")
+    name: str = Field("", description="name in metrics and reports; the file's stem if empty")
+    limit: int | None = Field(None, gt=0, description="use only the first rows")
+    answers: Literal["best", "all"] = Field(
+        "best", description="stage 1 on ranked answers: learn the best answer of a row, or all of them"
+    )
+
+
+class DataSection(Section):
+    """What to read and how to render it."""
+
+    train: list[SourceSection] = Field(default_factory=list, description="a path, a list of paths, or sources")
+    eval: list[SourceSection] = Field(default_factory=list, description="held-out rows, like train")
+    template: str | None = Field(
+        None, description="preset name or Jinja file; null uses the template inside the tokenizer"
+    )
+    max_length: Positive = Field(1024, description="tokens of one sequence, prompt and answer")
+    on_bad_row: Literal["error", "skip"] = Field("error", description="stop at a bad row, or skip and count it")
+
+    @field_validator("train", "eval", mode="before")
+    @classmethod
+    def _paths_are_sources(cls, value: object) -> object:
+        items: list[Any] = value if isinstance(value, list) else [] if value is None else [value]
+        return [{"path": item} if isinstance(item, str) else item for item in items]
+
+
+class OptimizerFields(Section):
+    """AdamW and its schedule; also used for the critic."""
+
+    lr: float = Field(1e-5, gt=0, description="peak learning rate")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay; none on biases and norms")
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.95, ge=0, lt=1)
+    epsilon: float = Field(1e-8, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0, description="clip the global gradient norm here")
+
+
+class TrainSection(OptimizerFields):
+    """Batches, length and optimizer."""
+
+    epochs: Annotated[float, Field(gt=0)] = Field(1.0, description="passes over the training rows")
+    batch_size: Positive = Field(
+        32, description="sequences (stage 2: rankings; stage 3: samples) an optimizer step, over all ranks"
+    )
+    micro_tokens: Positive = Field(4096, description="tokens a forward pass on one rank may hold")
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: int | None = Field(None, ge=0, description="optimizer steps of linear warm-up; wins over the ratio")
+    warmup_ratio: Share = Field(0.03, description="share of all steps spent in warm-up")
+    min_lr_ratio: Share = Field(0.1, description="where the schedule ends, as a share of lr")
+
+
+class DeepSpeedSection(Section):
+    """ZeRO and offload."""
+
+    zero_stage: Literal[0, 1, 2, 3] = Field(0, description="0 replicates; 1 shards optimizer, 2 gradients, 3 weights")
+    offload_optimizer: bool = Field(False, description="keep optimizer state in CPU memory (GPU runs)")
+    offload_parameters: bool = Field(False, description="keep ZeRO-3 weights in CPU memory (GPU runs)")
+    overrides: dict[str, Any] = Field(default_factory=dict, description="merged last into DeepSpeed's own config")
+
+
+class CheckpointSection(Section):
+    """When to save and what to keep."""
+
+    every_steps: Positive = Field(100, description="save each this many steps, and at the end")
+    keep_last: Positive = Field(2, description="complete checkpoints to keep")
+
+
+class EvalSection(Section):
+    """Held-out evaluation during training."""
+
+    every_steps: int | None = Field(None, gt=0, description="evaluate each this many steps; null: at each epoch's end")
+    max_rows: int | None = Field(None, gt=0, description="use at most this many held-out rows")
+
+
+class LogSection(Section):
+    """What is written while training."""
+
+    samples_every_steps: int | None = Field(50, gt=0, description="write sample answers each this many steps")
+    num_samples: Positive = Field(3, description="prompts answered for samples.jsonl")
+    tensorboard: bool = True
+
+
+class SamplingSection(Section):
+    """How answers are drawn."""
+
+    max_new_tokens: Positive = Field(128, description="longest answer in tokens, EOS included")
+    max_prompt_tokens: Positive = Field(512, description="longest prompt in tokens; longer ones are cut on the left")
+    temperature: float = Field(1.0, ge=0, description="0 is greedy")
+    top_k: int = Field(0, ge=0, description="keep the k likeliest tokens; 0 keeps all")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="keep the likeliest tokens of this mass")
+    batch_size: Positive = Field(64, description="sequences decoded together on one rank")

@@ -1,0 +1,201 @@
+"""Records to token ids: one code path for every stage, for serving and for evaluation.
+
+Each answer is tokenised apart from what precedes it, so the ids of a prompt are the same whether an
+answer follows (training) or is to be generated (rollout). An over-length row loses its oldest turns
+first, then the left of its prompt; only then is its answer cut, and a cut answer gets no EOS. All of it
+is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from rlhf.data.records import Demonstration, Message, Prompt, Ranking
+from rlhf.data.tokenizer import ChatTokenizer
+from rlhf.errors import DataError
+
+Ids = npt.NDArray[np.int32]
+Mask = npt.NDArray[np.bool_]
+MIN_PROMPT_SHARE = 0.25  # of max_length: a prompt is not cut below this before the answer is cut
+
+
+@dataclass(slots=True)
+class EncodeReport:
+    """What happened to the rows on their way to ids; nothing is dropped without a count here."""
+
+    num_rows: int = 0
+    num_tokens: int = 0
+    num_answer_tokens: int = 0
+    rows_with_dropped_turns: int = 0
+    rows_with_cut_prompt: int = 0
+    rows_with_cut_answer: int = 0
+    special_texts_removed: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedSequence:
+    """A conversation: ids [T]; answer_mask [T], True = token of an answer or its EOS."""
+
+    ids: Ids
+    answer_mask: Mask
+    source: str = ""
+    weight: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRanking:
+    """A prompt [P] and K answers, each with its EOS unless it was cut; rank 1 is best."""
+
+    prompt: Ids
+    answers: tuple[Ids, ...]
+    ranks: tuple[int, ...]
+    source: str = ""
+    scores: tuple[float, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.prompt) + sum(map(len, self.answers))
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt [P] that ends where an answer begins; `row` names it in random streams."""
+
+    ids: Ids
+    row: int
+    text: str
+    source: str = ""
+    reference: str = ""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(slots=True)
+class Encoder:
+    """Turns records into ids under a length limit, and counts what it had to cut."""
+
+    tokenizer: ChatTokenizer
+    max_length: int
+    report: EncodeReport = field(default_factory=EncodeReport)
+
+    def demonstrations(self, records: Sequence[Demonstration]) -> list[EncodedSequence]:
+        """Conversations with a mask over their answers."""
+        return [self._demonstration(record) for record in records]
+
+    def rankings(self, records: Sequence[Ranking]) -> list[EncodedRanking]:
+        """Prompts with their K answers."""
+        return [self._ranking(record) for record in records]
+
+    def prompts(self, records: Sequence[Prompt]) -> list[EncodedPrompt]:
+        """Prompts, the opening of an answer included, cut on the left to `max_length`."""
+        return [self._prompt(record, row) for row, record in enumerate(records)]
+
+    def _demonstration(self, record: Demonstration) -> EncodedSequence:
+        messages = self._cleaned(record.messages)
+        messages, turns = self._fitting_turns(messages)
+        ids, mask, cut = self._cut(*_joined(turns), last_answer=len(turns[-1][0]))
+        self._count(ids, int(mask.sum()), cut)
+        return EncodedSequence(ids, mask, record.source, record.weight)
+
+    def _ranking(self, record: Ranking) -> EncodedRanking:
+        prompt = self._cleaned(record.prompt)
+        turns = [self._turn_ids((*prompt, self._clean(Message("assistant", text)))) for text in record.responses]
+        before, _ = _joined(turns[0][:-1])
+        answers = [turn[-1][0] for turn in turns]
+        room = max(self.max_length - max(map(len, answers)), int(self.max_length * MIN_PROMPT_SHARE))
+        cut_prompt = before[-room:] if len(before) > room else before
+        cut_answers = tuple(answer[: self.max_length - len(cut_prompt)] for answer in answers)
+        encoded = EncodedRanking(cut_prompt, cut_answers, record.ranks, record.source, record.scores)
+        self.report.rows_with_cut_prompt += len(cut_prompt) < len(before)
+        self.report.rows_with_cut_answer += any(map(_shorter, cut_answers, answers))
+        self.report.num_rows += 1
+        self.report.num_tokens += len(encoded)
+        self.report.num_answer_tokens += sum(map(len, cut_answers))
+        return encoded
+
+    def _prompt(self, record: Prompt, row: int) -> EncodedPrompt:
+        messages = self._cleaned(record.messages)
+        text = "".join(piece.text for piece in self.tokenizer.pieces(messages, open_answer=True))
+        ids = np.asarray(self.tokenizer.token_ids([text])[0], dtype=np.int32)
+        self.report.num_rows += 1
+        self.report.rows_with_cut_prompt += len(ids) > self.max_length
+        ids = ids[-self.max_length :]
+        self.report.num_tokens += len(ids)
+        return EncodedPrompt(ids, row, record.messages[-1].content, record.source, record.reference)
+
+    def _fitting_turns(self, messages: tuple[Message, ...]) -> tuple[tuple[Message, ...], list[tuple[Ids, bool]]]:
+        """Drops the oldest user-assistant exchange while the conversation is too long and has another."""
+        turns, dropped = self._turn_ids(messages), False
+        while sum(len(ids) for ids, _ in turns) > self.max_length and len(messages) > 3:
+            head = messages[:1] if messages[0].role == "system" else ()
+            if len(messages) - len(head) <= 2:
+                break
+            messages = head + messages[len(head) + 2 :]
+            turns, dropped = self._turn_ids(messages), True
+        self.report.rows_with_dropped_turns += dropped
+        return messages, turns
+
+    def _turn_ids(self, messages: tuple[Message, ...]) -> list[tuple[Ids, bool]]:
+        """Ids of each rendered piece and whether it is an answer; ends with the last answer."""
+        pieces = self.tokenizer.pieces(messages)
+        while not pieces[-1].answer:  # what a template writes after the last answer is never learnt
+            pieces.pop()
+        ids = self.tokenizer.token_ids([piece.text for piece in pieces])
+        turns = [
+            (np.asarray(piece_ids, dtype=np.int32), piece.answer) for piece_ids, piece in zip(ids, pieces, strict=True)
+        ]
+        if turns[-1][0][-1] != self.tokenizer.eos_id:
+            raise DataError("an answer does not end in EOS after tokenisation", fix="check data.template")
+        return turns
+
+    def _cut(self, ids: Ids, mask: Mask, *, last_answer: int) -> tuple[Ids, Mask, str]:
+        """Cuts the left of the prompt, then, when the answer alone is too long, its right."""
+        if len(ids) <= self.max_length:
+            return ids, mask, ""
+        prompt = len(ids) - last_answer
+        room = max(self.max_length - last_answer, min(prompt, int(self.max_length * MIN_PROMPT_SHARE)))
+        ids, mask = ids[prompt - room :], mask[prompt - room :]
+        if len(ids) <= self.max_length:
+            return ids, mask, "prompt"
+        return ids[: self.max_length], mask[: self.max_length], "answer"
+
+    def _count(self, ids: Ids, num_answer_tokens: int, cut: str) -> None:
+        self.report.num_rows += 1
+        self.report.num_tokens += len(ids)
+        self.report.num_answer_tokens += num_answer_tokens
+        self.report.rows_with_cut_prompt += cut == "prompt"
+        self.report.rows_with_cut_answer += cut == "answer"
+
+    def _cleaned(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        return tuple(self._clean(message) for message in messages)
+
+    def _clean(self, message: Message) -> Message:
+        """Text without special-token strings: left in, each would become a control token."""
+        content = message.content
+        for text in self.tokenizer.special_texts:
+            found = content.count(text)
+            if found:
+                self.report.special_texts_removed += found
+                content = content.replace(text, "")
+        return message if content == message.content else replace(message, content=content.strip() or " ")
+
+
+def _shorter(cut: Ids, whole: Ids) -> bool:
+    return len(cut) < len(whole)
+
+
+def _joined(turns: Sequence[tuple[Ids, bool]]) -> tuple[Ids, Mask]:
+    """All turns as one sequence, with True where an answer is."""
+    ids = np.concatenate([ids for ids, _ in turns])
+    mask = np.concatenate([np.full(len(ids), answer) for ids, answer in turns])
+    return ids, mask

@@ -1,0 +1,225 @@
+"""Rows out of files: JSONL, a JSON array, CSV, or a folder written by `datasets.save_to_disk`.
+
+A row that cannot be read is yielded as the error it is, so the caller decides between stopping and skipping.
+What leaves no next row to go to (a broken array, bytes that are not UTF-8 in a CSV) is raised.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhf.errors import DataError
+
+Row = dict[str, Any]
+NumberedRow = tuple[int, Row | DataError]
+BOM = b"\xef\xbb\xbf"
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv")
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where rows are: a file, or a `datasets` folder with the split to read from it."""
+
+    path: Path
+    split: str = ""
+
+
+def locate(path: str) -> Location:
+    """Finds `path`, or `folder#split`. A missing path is a DataError that names the nearest one there is."""
+    if Path(path).exists():
+        return Location(Path(path))
+    folder, separator, split = path.rpartition("#")
+    if separator and Path(folder).is_dir():
+        return Location(Path(folder), split)
+    missing = Path(folder if separator and folder else path)
+    while not missing.parent.exists():
+        missing = missing.parent
+    siblings = sorted(entry.name for entry in missing.parent.iterdir()) if missing.parent.is_dir() else []
+    nearest = difflib.get_close_matches(missing.name, siblings, n=1, cutoff=0.0)
+    raise DataError(
+        "no such file or folder",
+        where=path,
+        fix=f"the nearest is {missing.parent / nearest[0]}" if nearest else f"{missing.parent} is empty",
+    )
+
+
+def sha256_of(location: Location) -> str:
+    """SHA-256 of a file, or of the names and contents of a folder's files, so that an edit shows."""
+    digest = hashlib.sha256()
+    root = location.path
+    if root.is_file():
+        _update(digest, root)
+        return digest.hexdigest()
+    start = root / location.split if location.split else root
+    for file in sorted(entry for entry in start.rglob("*") if entry.is_file()):
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0")
+        _update(digest, file)
+    return digest.hexdigest()
+
+
+def _update(digest: hashlib._Hash, file: Path) -> None:
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+
+
+def read_rows(location: Location) -> Iterator[NumberedRow]:
+    """Yields (line, row); of a folder, (row number from 1, row). See the module for what is raised."""
+    path, suffix = location.path, location.path.suffix.lower()
+    if path.is_dir():
+        return _read_folder(location)
+    if suffix == ".csv":
+        return _read_csv(path)
+    if suffix not in SUFFIXES:
+        raise DataError(
+            f"cannot read a {suffix or 'suffixless'} file",
+            where=str(path),
+            expected=f"{', '.join(SUFFIXES)}, or a folder written by datasets.save_to_disk",
+            fix="convert it to JSONL: one JSON object a line",
+        )
+    if suffix == ".json" and _first_byte(path) == b"[":
+        return _read_array(path)
+    return _read_lines(path)
+
+
+def _first_byte(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        for line in stream:
+            if text := line.removeprefix(BOM).strip():
+                return text[:1]
+    return b""
+
+
+def _not_utf8(where: str, error: UnicodeDecodeError) -> DataError:
+    return DataError(
+        f"byte {error.object[error.start]:#04x} is not UTF-8",
+        where=where,
+        expected="UTF-8 text",
+        fix="files saved by Korean Windows are often CP949: iconv -f cp949 -t utf-8 OLD > NEW",
+    )
+
+
+def _read_lines(path: Path) -> Iterator[NumberedRow]:
+    # Lines are cut at b"\n" only: str.splitlines would also cut at U+2028 inside a JSON string.
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            raw = line.removeprefix(BOM) if number == 1 else line
+            if raw.strip():
+                yield number, _row_of_line(raw, f"{path}:{number}")
+
+
+def _row_of_line(raw: bytes, where: str) -> Row | DataError:
+    try:
+        return _object(json.loads(raw.decode("utf-8")), where)
+    except UnicodeDecodeError as error:
+        return _not_utf8(where, error)
+    except (json.JSONDecodeError, RecursionError) as error:
+        return DataError(
+            f"invalid JSON: {error}",
+            where=where,
+            expected="one JSON object a line, or a .json file that is one array of objects",
+            fix="the line may be cut: write the file again",
+        )
+
+
+def _object(value: object, where: str) -> Row | DataError:
+    if isinstance(value, dict):
+        return value
+    return DataError(f"a row that is a {type(value).__name__}", where=where, expected="a JSON object")
+
+
+def _decode(path: Path) -> str:
+    raw = path.read_bytes()
+    try:
+        return raw.removeprefix(BOM).decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise _not_utf8(f"{path}:{line}", error) from None
+
+
+def _skip_space(text: str, position: int) -> int:
+    while position < len(text) and text[position] in " \t\r\n":
+        position += 1
+    return position
+
+
+def _read_array(path: Path) -> Iterator[NumberedRow]:
+    # Decoded element by element, which is what tells the line each one starts on.
+    text, decoder = _decode(path), json.JSONDecoder()
+    start = _skip_space(text, 0) + 1
+    counted, line = 0, 1
+    while (start := _skip_space(text, start)) < len(text) and text[start] != "]":
+        line, counted = line + text.count("\n", counted, start), start
+        try:
+            value, end = decoder.raw_decode(text, start)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise DataError(
+                f"invalid JSON in the array's element on this line: {error}", where=f"{path}:{line}"
+            ) from None
+        yield line, _object(value, f"{path}:{line}")
+        start = _skip_space(text, end)
+        if text[start : start + 1] == ",":
+            start += 1
+        elif text[start : start + 1] != "]":
+            where = f"{path}:{line + text.count(chr(10), counted, start)}"
+            raise DataError("the array is cut or lacks a comma", where=where, fix="write the file again")
+    if start >= len(text) or text[start + 1 :].strip():
+        raise DataError("the array is not closed at the end", where=str(path), expected="one array, ] last")
+
+
+def _read_csv(path: Path) -> Iterator[NumberedRow]:
+    reader = csv.reader(io.StringIO(_decode(path), newline=""), strict=True)
+    header: list[str] | None = None
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(f"invalid CSV: {error}", where=f"{path}:{line}") from None
+        if not cells:
+            continue
+        if header is None:
+            header = _header([cell.strip() for cell in cells], f"{path}:{line}")
+        elif len(cells) != len(header):
+            problem = f"{len(cells)} cells under a header of {len(header)}"
+            fix = "quote cells that hold commas or newlines"
+            yield line, DataError(problem, where=f"{path}:{line}", fix=fix)
+        else:
+            yield line, dict(zip(header, cells, strict=True))
+
+
+def _header(names: list[str], where: str) -> list[str]:
+    if "" in names or len(set(names)) != len(names):
+        problem = f"header with an empty or repeated name: {', '.join(map(repr, names))}"
+        raise DataError(problem, where=where, expected="a first line of distinct column names")
+    return names
+
+
+def _read_folder(location: Location) -> Iterator[NumberedRow]:
+    from datasets import DatasetDict, load_from_disk  # seconds to import, and most sources are files
+
+    path, split = location.path, location.split
+    try:
+        loaded = load_from_disk(str(path))
+    except FileNotFoundError:
+        raise DataError(
+            "a folder that holds no dataset", where=str(path), expected="one written by datasets.save_to_disk"
+        ) from None
+    splits = list(loaded) if isinstance(loaded, DatasetDict) else []
+    if split not in splits if splits else split:
+        problem = f"no split {split!r}" if split else "a folder of several splits, and none is named"
+        names = ", ".join(f"{path}#{name}" for name in splits)
+        raise DataError(problem, where=str(path), expected=names or f"{path} (it has no splits)")
+    dataset = loaded[split] if splits else loaded
+    for number, row in enumerate(dataset, 1):
+        yield number, dict(row)

@@ -1,0 +1,193 @@
+"""Data sources: a file or folder becomes records of one kind, with a report of what was left out and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar, cast
+
+from rlhf.data.formats import FORMAT_KEYS, Record, described, parse, quoted_keys, rename_hint, sniff
+from rlhf.data.readers import locate, read_rows, sha256_of
+from rlhf.data.records import Demonstration, Prompt, Ranking, demonstration_of, prompt_of
+from rlhf.errors import DataError
+
+RecordT = TypeVar("RecordT", Demonstration, Ranking, Prompt)
+OnBadRow = Literal["error", "skip"]
+NUM_REASONS_KEPT = 5
+
+# Formats that can give each kind of record: its own, and richer ones by conversion.
+_RANKING = ("ranking", "chosen-rejected")
+_DEMONSTRATION = ("prompt-response", "prompt-completion", "instruction", "messages")
+_FORMATS_FOR: dict[type[Record], tuple[str, ...]] = {
+    Ranking: _RANKING,
+    Demonstration: (*_DEMONSTRATION, *_RANKING),
+    Prompt: ("prompt", *_DEMONSTRATION, *_RANKING),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """One file (JSONL, JSON array, CSV) or `datasets` folder (`folder#split` where it has splits).
+
+    `name` goes into each record's source unless the row has its own (default: the file's name, no suffix);
+    `limit` keeps the first so many usable records; `weight` becomes the weight of demonstrations.
+    """
+
+    path: str
+    format: str = "auto"
+    weight: float = 1.0
+    name: str = ""
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.format != "auto" and self.format not in FORMAT_KEYS:
+            expected = f"auto, or one of {described()}"
+            raise DataError(f"format {self.format!r}", where=self.path, expected=expected)
+        if not (math.isfinite(self.weight) and self.weight > 0):
+            raise DataError(
+                f"weight {self.weight!r}", where=self.path, expected="a number above 0", fix="drop the source"
+            )
+        if self.limit is not None and self.limit < 1:
+            raise DataError(f"limit {self.limit}", where=self.path, expected="at least 1, or none")
+
+
+@dataclass(slots=True)
+class SourceReport:
+    """What became of a source's rows: num_rows = num_kept + num_skipped + num_tied.
+
+    `num_converted` of the kept were made from a richer record; `num_tied` are rankings without a better
+    answer, left out where one is needed; `skipped` holds the first few reasons, with their lines.
+    """
+
+    path: str
+    format: str
+    sha256: str
+    num_rows: int = 0
+    num_kept: int = 0
+    num_skipped: int = 0
+    num_converted: int = 0
+    num_tied: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRecords(Generic[RecordT]):
+    """The usable records of one source, in file order, and the report on the rest."""
+
+    records: list[RecordT]
+    report: SourceReport
+
+
+def read_records(
+    source: DataSource,
+    kind: type[RecordT],
+    *,
+    on_bad_row: OnBadRow = "error",
+) -> SourceRecords[RecordT]:
+    """Reads a source as records of one kind, converting from a richer record where the file holds that.
+
+    Raises DataError for a path, file or format that cannot be used, for a file without one usable row, and,
+    with on_bad_row="error", for the first bad row. "skip" counts bad rows and keeps the first reasons.
+    """
+    if on_bad_row not in ("error", "skip"):
+        raise DataError(f"on_bad_row {on_bad_row!r}", expected="error or skip")
+    location = locate(source.path)
+    report = SourceReport(source.path, source.format, sha256_of(location))
+    if source.format != "auto":
+        _check_kind(source.format, kind, source.path)
+    records: list[RecordT] = []
+    for line, row in read_rows(location):
+        if report.num_kept == source.limit:
+            break
+        if report.format == "auto" and not isinstance(row, DataError):
+            report.format = _sniffed(row, kind, f"{source.path}:{line}")
+        report.num_rows += 1
+        try:
+            record = _record(row, source, kind, report)
+        except DataError as error:
+            if on_bad_row == "error":
+                raise _placed(error, f"{source.path}:{line}") from None
+            _count_skipped(error, line, report)
+            continue
+        if record is not None:
+            records.append(record)
+            report.num_kept += 1
+    if not records:
+        raise _nothing_usable(report)
+    return SourceRecords(records, report)
+
+
+def _sniffed(row: Mapping[str, Any], kind: type[Record], where: str) -> str:
+    """The format of the first row, which the whole file must have."""
+    try:
+        name = sniff(row)
+    except DataError as error:
+        raise _placed(error, where) from None
+    _check_kind(name, kind, where, row)
+    return name
+
+
+def _check_kind(name: str, kind: type[Record], where: str, row: Mapping[str, Any] | None = None) -> None:
+    if name in _FORMATS_FOR[kind]:
+        return
+    keys = f" (the row has {quoted_keys(row)})" if row else ""
+    raise DataError(
+        f"the format is {name}{keys}, which holds no {kind.__name__}",
+        where=where,
+        expected=f"a file of {described(_FORMATS_FOR[kind])}",
+        fix=(rename_hint(row, _FORMATS_FOR[kind]) if row else "")
+        or f"give a file in one of these formats for {kind.__name__}s",
+    )
+
+
+def _record(
+    row: Mapping[str, Any] | DataError, source: DataSource, kind: type[RecordT], report: SourceReport
+) -> RecordT | None:
+    """The record of one row; None for a ranking that ties throughout, which is counted."""
+    if isinstance(row, DataError):
+        raise row
+    parsed = parse(row, report.format, source.name or Path(source.path).stem)
+    if isinstance(parsed, Ranking) and parsed.all_tied and kind is not Prompt:
+        report.num_tied += 1
+        return None
+    record = parsed if isinstance(parsed, kind) else _converted(parsed, kind)
+    report.num_converted += record is not parsed
+    if isinstance(record, Demonstration):
+        record = replace(record, weight=source.weight)
+    return cast(RecordT, record)
+
+
+def _converted(record: Record, kind: type[Record]) -> Record:
+    if kind is Demonstration and isinstance(record, Ranking):
+        return demonstration_of(record)
+    if kind is Prompt and not isinstance(record, Prompt):
+        return prompt_of(record)
+    # `messages` is the one format that can hold a poorer record than the file was accepted for.
+    raise DataError("ends in a turn by user", where="key `messages`", expected="a last turn by assistant")
+
+
+def _placed(error: DataError, place: str) -> DataError:
+    """The error with file and line before its key."""
+    where = f"{place}  {error.where}" if error.where.startswith("key ") else place
+    fix = error.fix or 'mend the row, or leave bad rows out with on_bad_row="skip"'
+    return DataError(error.problem, where=where, expected=error.expected, fix=fix)
+
+
+def _count_skipped(error: DataError, line: int, report: SourceReport) -> None:
+    report.num_skipped += 1
+    if len(report.skipped) < NUM_REASONS_KEPT:
+        key = f"  {error.where}" if error.where.startswith("key ") else ""
+        report.skipped.append(f"line {line}{key}: {error.problem}")
+
+
+def _nothing_usable(report: SourceReport) -> DataError:
+    if not report.num_rows:
+        return DataError("no rows", where=report.path, expected="at least one row")
+    parts = [f"{report.num_skipped} bad", f"{report.num_tied} rankings that tie throughout"]
+    return DataError(
+        f"none of {report.num_rows} rows can be used: {', '.join(parts)}",
+        where=report.path,
+        fix=f"the first: {report.skipped[0]}" if report.skipped else "rank at least two answers differently",
+    )

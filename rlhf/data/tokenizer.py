@@ -1,0 +1,139 @@
+"""Loads a tokenizer with its template, and audits both before a model is trained with them.
+
+Each check stands for a way in which training ends well and the model does not: a padding token that
+masks EOS, an EOS in several tokens that is never sampled whole, Hangul that does not survive a round trip.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from rlhf.data.records import Message
+from rlhf.data.templates import Piece, audit_template, render_pieces, template_text
+from rlhf.errors import TokenizerError
+
+HANGUL_PROBE = "안녕하세요? 오늘은 날씨가 참 좋네요! 뷁쉙 ㅋㅋㅋ ㅠㅠ 값어치 닭볶음탕 3시 반, e-mail."
+PAD_NAMES = ("<|padding|>", "<pad>", "[PAD]", "<|pad|>", "<|unused0|>", "<unused0>", "<|reserved_special_token_0|>")
+NEW_PAD = "<|padding|>"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTokenizer:
+    """A Hugging Face tokenizer that passed the audit, and the template it renders with."""
+
+    tokenizer: PreTrainedTokenizerBase
+    template: str
+    eos_id: int
+    pad_id: int
+    special_texts: tuple[str, ...]
+
+    def pieces(self, messages: Sequence[Message], *, open_answer: bool = False) -> list[Piece]:
+        """The conversation as text, cut at the borders of its answers."""
+        return render_pieces(self.template, messages, self._special_map(), open_answer=open_answer)
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text as it stands: nothing added, special-token text read as special tokens."""
+        if not texts:
+            return []
+        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Ids as text without special tokens."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the tokenizer, its template inside, into a model folder."""
+        self.tokenizer.save_pretrained(folder)
+
+    def fingerprint(self) -> str:
+        """A hash of vocabulary, special tokens and template; equal for equal behaviour."""
+        content = [sorted(self.tokenizer.get_vocab().items()), self.template, self.eos_id, self.pad_id]
+        return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
+
+    def _special_map(self) -> dict[str, Any]:
+        names = ("bos_token", "eos_token", "unk_token", "pad_token")
+        return {name: getattr(self.tokenizer, name, None) or "" for name in names}
+
+
+def load_tokenizer(path: str, template: str | None = None) -> ChatTokenizer:
+    """Loads and audits the tokenizer of a model folder or hub id.
+
+    Args:
+        path: model folder or hub id.
+        template: preset or file; None takes the template inside the tokenizer.
+
+    Raises: TokenizerError or TemplateError with the fix.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise TokenizerError(
+            f"cannot load a tokenizer from {path}: {error}", fix="put the tokenizer's files beside the model's"
+        ) from error
+    return audited(tokenizer, template, where=path)
+
+
+def audited(tokenizer: Any, template: str | None, *, where: str) -> ChatTokenizer:
+    """Checks a tokenizer and sets its padding token, template and input names."""
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]  # GPT-NeoX refuses token_type_ids
+    if template is not None:
+        tokenizer.chat_template = template_text(template)
+    if not isinstance(tokenizer.chat_template, str):
+        raise TokenizerError(
+            "the tokenizer carries no chat template",
+            where=where,
+            fix="set data.template to kullm, kullm-input, vaiv-reward, polyglot-chat or a Jinja file",
+        )
+    eos_id = _checked_eos(tokenizer, where)
+    pad_id = _padding_apart_from(tokenizer, eos_id)
+    _check_hangul(tokenizer, where)
+    audit_template(tokenizer.chat_template, tokenizer.eos_token)
+    special = tuple(sorted({str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}))
+    return ChatTokenizer(tokenizer, tokenizer.chat_template, eos_id, pad_id, special)
+
+
+def _checked_eos(tokenizer: Any, where: str) -> int:
+    if tokenizer.eos_token is None or tokenizer.eos_token_id is None:
+        raise TokenizerError(
+            "the tokenizer names no EOS token",
+            where=where,
+            expected="eos_token in tokenizer_config.json: without it no answer ever ends",
+            fix='add "eos_token": "<|endoftext|>" (or the token your model was trained with)',
+        )
+    ids = tokenizer(tokenizer.eos_token, add_special_tokens=False)["input_ids"]
+    if ids != [tokenizer.eos_token_id]:
+        raise TokenizerError(
+            f"EOS text {tokenizer.eos_token!r} becomes tokens {ids}, not [{tokenizer.eos_token_id}]",
+            where=where,
+            expected="EOS as one special token",
+            fix="add it as a special token: tokenizer.add_special_tokens({'eos_token': ...}) and save",
+        )
+    return int(tokenizer.eos_token_id)
+
+
+def _padding_apart_from(tokenizer: Any, eos_id: int) -> int:
+    """A padding id that is not EOS: the present one, an unused token, or a new one."""
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == eos_id:
+        vocabulary = tokenizer.get_vocab()
+        name = next((name for name in PAD_NAMES if vocabulary.get(name, eos_id) != eos_id), NEW_PAD)
+        tokenizer.add_special_tokens({"pad_token": name})
+    return int(tokenizer.pad_token_id)
+
+
+def _check_hangul(tokenizer: Any, where: str) -> None:
+    ids = tokenizer(HANGUL_PROBE, add_special_tokens=False)["input_ids"]
+    text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    if text.strip() != HANGUL_PROBE:
+        raise TokenizerError(
+            f"Hangul does not survive encoding and decoding: {text!r}",
+            where=where,
+            expected=repr(HANGUL_PROBE),
+            fix="use a tokenizer with byte fallback or full Hangul coverage, without NFD normalisation",
+        )

@@ -1,0 +1,1 @@
+"""The demo: embedded Korean data, a tiny base model made on the spot, and the quickstart."""

@@ -1,0 +1,172 @@
+"""A tiny base model from any text: byte-level BPE and a Polyglot-shaped GPT-NeoX, trained on the spot.
+
+It stands in for Polyglot-ko where there is no network and no GPU: same architecture, same file layout, small
+enough for a CPU. It learns plain text, no template and no instructions.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
+
+from rlhf.data.embedded import data_path
+from rlhf.data.encode import EncodedSequence
+from rlhf.data.loader import RowStream
+from rlhf.data.packing import pack_sequences, plan_micro_batches
+from rlhf.data.records import Demonstration, Ranking
+from rlhf.data.sources import DataSource, read_records
+from rlhf.engine.ranks import seed_everything
+from rlhf.errors import ArtifactError, DataError
+from rlhf.models.loading import ATTENTION, PackedCausalLM
+from rlhf.ops.losses import cross_entropy
+from rlhf.train.controllers import Schedule
+
+EOS, PAD = "<|endoftext|>", "<|padding|>"
+MICRO_TOKENS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class TinySize:
+    """Shape and training of the tiny base."""
+
+    hidden: int = 192
+    layers: int = 4
+    heads: int = 4
+    vocabulary: int = 3000
+    positions: int = 1024
+    epochs: float = 6.0
+    batch_size: int = 32
+    lr: float = 2e-3
+
+
+def make_tiny_base(data: Sequence[str], out: str | Path, *, size: TinySize = TinySize(), seed: int = 17) -> float:
+    """Trains tokenizer and model on the text of `data` and saves a Hugging Face folder; returns the last loss.
+
+    Raises: DataError when there is no text; ArtifactError when `out` holds a model already.
+    """
+    folder = Path(out)
+    if (folder / "config.json").exists():
+        raise ArtifactError(f"{folder} already holds a model", where="--out", fix="choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    documents = read_documents(data)
+    seed_everything(seed)
+    tokenizer = train_tokenizer(documents, size.vocabulary)
+    model = GPTNeoXForCausalLM(polyglot_shape(size, len(tokenizer)))
+    model.set_attn_implementation(ATTENTION["sdpa"])
+    ids = tokenizer([text + EOS for text in documents])["input_ids"]
+    sequences = [
+        EncodedSequence(np.asarray(row[: size.positions], np.int32), np.ones(min(len(row), size.positions), bool))
+        for row in ids
+        if len(row) > 1
+    ]
+    loss = _train(PackedCausalLM(model), sequences, size, seed)
+    model.set_attn_implementation("sdpa")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return loss
+
+
+def read_documents(data: Sequence[str]) -> list[str]:
+    """Plain text of data files: a document a question and answer, or a line of a .txt file."""
+    documents: list[str] = []
+    for path in map(data_path, data):
+        if path.endswith(".txt"):
+            documents += [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+        else:
+            documents += _question_and_answer(path)
+    if not documents:
+        raise DataError("no text to make a base from", where=", ".join(data), fix="name a file with text")
+    return documents
+
+
+def _question_and_answer(path: str) -> list[str]:
+    try:
+        rankings = read_records(DataSource(path), Ranking).records
+    except DataError:  # not rankings: any file of demonstrations will do
+        rows = read_records(DataSource(path), Demonstration).records
+        return ["\n".join(message.content for message in row.messages) for row in rows]
+    return [f"{row.prompt[-1].content}\n{answer}" for row in rankings for answer in row.responses]
+
+
+def train_tokenizer(documents: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE, so that every Hangul syllable round-trips; EOS and PAD are tokens of their own."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[EOS, PAD],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    core.train_from_iterator(documents, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token=EOS, pad_token=PAD, bos_token=EOS)
+
+
+def polyglot_shape(size: TinySize, vocabulary: int) -> GPTNeoXConfig:
+    """Polyglot-ko's architecture at another size: rotary on half of each head, parallel residual, untied head."""
+    return GPTNeoXConfig(
+        vocab_size=vocabulary,
+        hidden_size=size.hidden,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        intermediate_size=4 * size.hidden,
+        max_position_embeddings=size.positions,
+        rotary_pct=0.5,
+        use_parallel_residual=True,
+        hidden_act="gelu",
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=1,
+        tie_word_embeddings=False,
+    )
+
+
+def _train(model: PackedCausalLM, sequences: list[EncodedSequence], size: TinySize, seed: int) -> float:
+    """A plain loop in this process: the base is raw material, not a run."""
+    stream = RowStream((len(sequences),), (1.0,), seed, size.batch_size, size.epochs)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=size.lr, betas=(0.9, 0.95), weight_decay=0.01)
+    schedule = Schedule(stream.num_steps, min(20, stream.num_steps // 10), "cosine", 0.1)
+    consumed, loss = 0, math.nan
+    for step in range(1, stream.num_steps + 1):
+        batch = [sequences[row] for row in stream.batch(consumed)]
+        consumed += len(batch)
+        for group in optimizer.param_groups:
+            group["lr"] = size.lr * schedule.factor(step)
+        loss = _step(model, optimizer, batch)
+        if step in (1, stream.num_steps) or step % 50 == 0:
+            sys.stderr.write(f"tiny base: step {step}/{stream.num_steps}  loss {loss:.3f}\n")
+    return loss
+
+
+def _step(model: PackedCausalLM, optimizer: torch.optim.Optimizer, batch: list[EncodedSequence]) -> float:
+    plan = plan_micro_batches([len(item) for item in batch], MICRO_TOKENS, 1)[0]
+    rows = [pack_sequences([batch[i] for i in items]) for items in plan]
+    total = torch.tensor(sum(float(row.weights.sum()) for row in rows))
+    optimizer.zero_grad()
+    loss = 0.0
+    for row in rows:
+        logits = model(row.input_ids, row.position_ids, row.segments, row.positions)
+        share = cross_entropy(logits, row.labels, row.weights, total).loss
+        share.backward()
+        loss += float(share.detach())
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return loss
+
+
+def describe(folder: Path) -> str:
+    """One line on what was made."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return f"{config['num_hidden_layers']} layers of {config['hidden_size']}, {config['vocab_size']} tokens"

@@ -1,0 +1,1 @@
+"""DeepSpeed and torch.distributed live here and nowhere else."""

@@ -1,0 +1,250 @@
+"""Models under DeepSpeed: wrapped, stepped, gathered and saved. Trainers see these classes only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlhf.config.sections import DeepSpeedSection, OptimizerFields
+from rlhf.data.packing import PackedRow
+from rlhf.engine.ranks import Ranks
+from rlhf.engine.zero_config import zero_config
+from rlhf.errors import CheckpointError, ModelError, NonFiniteError
+from rlhf.models.loading import PackedModel
+
+ENGINE_TAG = "engine"
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """grad_norm: 2-norm of the whole gradient before clipping; applied: False after a float16 overflow."""
+
+    grad_norm: float
+    applied: bool
+
+
+class InferenceModel:
+    """A frozen model: plain below ZeRO 3, partitioned under it."""
+
+    def __init__(self, model: PackedModel, section: DeepSpeedSection, ranks: Ranks, *, dtype: str) -> None:
+        self.ranks = ranks
+        model.requires_grad_(False)
+        if section.zero_stage == 3:
+            import deepspeed
+
+            config = zero_config(section, dtype=dtype, max_grad_norm=1.0, on_gpu=ranks.device.type != "cpu")
+            config["zero_optimization"].pop("offload_optimizer", None)
+            self._engine, *_ = deepspeed.initialize(model=model, config=config)
+        else:
+            self._engine = model.to(ranks.device)
+        self._engine.eval()
+
+    @torch.no_grad()
+    def forward(self, row: PackedRow) -> Tensor:
+        """The model's output at the row's positions."""
+        return _call(self._engine, row.to(self.ranks.device))
+
+
+class TrainedModel:
+    """A model that learns. Losses given to `backward` are already divided by their global count."""
+
+    def __init__(
+        self, model: PackedModel, optimizer: OptimizerFields, section: DeepSpeedSection, ranks: Ranks, *, dtype: str
+    ) -> None:
+        import deepspeed
+
+        self.ranks, self._section, self._max_grad_norm = ranks, section, optimizer.max_grad_norm
+        on_gpu = ranks.device.type != "cpu"
+        config = zero_config(section, dtype=dtype, max_grad_norm=optimizer.max_grad_norm, on_gpu=on_gpu)
+        groups = parameter_groups(model, optimizer.weight_decay)
+        if not groups:
+            raise ModelError("no parameter of the model is trained", fix="check model.lora.targets")
+        inner = _adamw(groups, optimizer, offload=section.offload_optimizer, on_gpu=on_gpu)
+        self._grad_norm = math.nan
+        inner.register_step_pre_hook(self._before_update)
+        self._engine, *_ = deepspeed.initialize(model=model, optimizer=inner, config=config)
+        self._has_frozen = any(not parameter.requires_grad for parameter in model.parameters())
+
+    @property
+    def model(self) -> PackedModel:
+        """The wrapped model; under ZeRO 3 its weights are partitioned."""
+        return self._engine.module
+
+    def train(self) -> None:
+        self._engine.train()
+
+    def forward(self, row: PackedRow) -> Tensor:
+        """The model's output at the row's positions, with a graph."""
+        return _call(self._engine, row.to(self.ranks.device))
+
+    @torch.no_grad()
+    def infer(self, row: PackedRow) -> Tensor:
+        """The model's output at the row's positions, in eval mode and without a graph."""
+        training = self._engine.training
+        self._engine.eval()
+        output = _call(self._engine, row.to(self.ranks.device))
+        self._engine.train(training)
+        return output
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulates the gradient of `loss`, this rank's share of a global mean.
+
+        DeepSpeed averages gradients over ranks; a sum is wanted, hence the factor.
+        """
+        self._engine.backward(loss * self.ranks.world_size, scale_wrt_gas=False)
+
+    def step(self, lr: float) -> StepOutcome:
+        """Clips, updates at learning rate `lr`, and clears gradients.
+
+        Raises: NonFiniteError before the update when the gradient's norm is not finite (float16 skips instead).
+        """
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = lr
+        self._engine.step()
+        norm = self._engine.get_global_grad_norm()
+        applied = not bool(getattr(self._engine.optimizer, "overflow", False))
+        return StepOutcome(self._grad_norm if norm is None else float(norm), applied)
+
+    def _before_update(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """Last look before weights change: the norm is taken, checked, and used to clip where DeepSpeed does not."""
+        norm = getattr(self._engine.optimizer, "_global_grad_norm", None)
+        if norm is None:
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            norm = float(torch.nn.utils.get_total_norm(gradients))
+            if self._section.zero_stage == 0 and norm > self._max_grad_norm:
+                scale = self._max_grad_norm / (norm + 1e-6)
+                torch._foreach_mul_(gradients, scale)
+        self._grad_norm = float(norm)
+        if not math.isfinite(self._grad_norm):
+            raise NonFiniteError(
+                f"the gradient norm is {self._grad_norm}; the weights were not updated",
+                fix="lower the learning rate, or look at the rows of this step",
+            )
+
+    @contextmanager
+    def full_weights(self) -> Iterator[nn.Module]:
+        """The Hugging Face model with whole weights, in eval mode, for generation: gathered once, not per token."""
+        training = self._engine.training
+        self._engine.eval()
+        with self._whole():
+            yield self._engine.module.model
+        self._engine.train(training)
+
+    def _whole(self) -> AbstractContextManager[Any]:
+        if self._section.zero_stage < 3:
+            return nullcontext()
+        return _unwrapped_zero3(self._engine)
+
+    def state_dict(self, *, trained_only: bool = False) -> dict[str, Tensor]:
+        """Whole weights on the CPU, on rank 0 (empty elsewhere), named as in the Hugging Face model."""
+        import deepspeed
+
+        state: dict[str, Tensor] = {}
+        for name, parameter in self._engine.module.model.named_parameters():
+            if trained_only and not parameter.requires_grad:
+                continue
+            with deepspeed.zero.GatheredParameters([parameter], enabled=self._section.zero_stage == 3):
+                if self.ranks.is_main:
+                    state[name] = parameter.detach().to("cpu", copy=True)
+        if self.ranks.is_main and not trained_only:
+            whole = self._engine.module.model.state_dict()
+            state |= {name: whole[name].detach().cpu() for name in whole if name not in state}
+        return state
+
+    def save(self, folder: Path) -> None:
+        """Weights and optimizer state of all ranks into an existing folder."""
+        self._engine.save_checkpoint(
+            str(folder), tag=ENGINE_TAG, save_latest=False, exclude_frozen_parameters=self._has_frozen
+        )
+
+    def load(self, folder: Path) -> None:
+        """What `save` wrote, on the same number of ranks and ZeRO stage.
+
+        Raises: CheckpointError when it cannot be read.
+        """
+        try:
+            loaded, _ = self._engine.load_checkpoint(
+                str(folder), tag=ENGINE_TAG, load_module_strict=not self._has_frozen
+            )
+        except (OSError, RuntimeError, KeyError, ValueError, AssertionError) as error:
+            raise CheckpointError(
+                f"cannot load {folder}: {error}", fix="resume with the ranks it was saved by"
+            ) from error
+        if loaded is None:
+            raise CheckpointError(f"{folder} holds no engine state", fix="delete it and resume from the one before")
+
+
+def _call(module: Any, row: PackedRow) -> Tensor:
+    return module(
+        input_ids=row.input_ids, position_ids=row.position_ids, segments=row.segments, positions=row.positions
+    )
+
+
+def _adamw(
+    groups: list[dict[str, Any]], fields: OptimizerFields, *, offload: bool, on_gpu: bool
+) -> torch.optim.Optimizer:
+    options: dict[str, Any] = {"lr": fields.lr, "betas": (fields.beta1, fields.beta2), "eps": fields.epsilon}
+    if offload and on_gpu:
+        from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+        return DeepSpeedCPUAdam(groups, adamw_mode=True, **options)
+    return torch.optim.AdamW(groups, fused=on_gpu or None, **options)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Trained parameters in two groups: matrices decay; biases, norms and other vectors do not."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in trained if len(getattr(parameter, "ds_shape", parameter.shape)) > 1]
+    vectors = [parameter for parameter in trained if len(getattr(parameter, "ds_shape", parameter.shape)) <= 1]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+@contextmanager
+def _unwrapped_zero3(engine: Any) -> Iterator[None]:
+    """Whole weights without hooks. DeepSpeed's own helper has no try/finally, so an error inside it would leave
+    the engine without its hooks; the error is carried out by hand instead."""
+    from deepspeed.runtime.zero import unwrap_model_for_generation
+
+    failure: BaseException | None = None
+    with unwrap_model_for_generation(engine):
+        try:
+            yield
+        except BaseException as error:  # noqa: BLE001 - raised again below, after the hooks are back
+            failure = error
+    if failure is not None:
+        raise failure
+
+
+@contextmanager
+def loading_context(section: DeepSpeedSection, *, dtype: str, on_gpu: bool) -> Iterator[None]:
+    """While active, `from_pretrained` partitions weights as they are read (ZeRO 3), so none is ever held whole."""
+    if section.zero_stage < 3:
+        yield
+        return
+    from transformers.integrations import HfDeepSpeedConfig, unset_hf_deepspeed_config
+
+    config = zero_config(section, dtype=dtype, max_grad_norm=1.0, on_gpu=on_gpu)
+    holder = HfDeepSpeedConfig(config)
+    try:
+        yield
+    finally:
+        unset_hf_deepspeed_config()
+        del holder
+
+
+@contextmanager
+def writable(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Whole parameters that may be changed alike on every rank, also when they are partitioned."""
+    import deepspeed
+
+    partitioned = any(hasattr(parameter, "ds_id") for parameter in parameters)
+    with deepspeed.zero.GatheredParameters(parameters, modifier_rank=0, enabled=partitioned):
+        yield

@@ -1,0 +1,186 @@
+"""The processes of one run: who they are, what they agree on, how they start and end."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+WATCH_INTERVAL_S = 1.0
+LOCK_NOTICE_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process among all: `rank` of `world_size`, working on `device`."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def global_sum(self, *values: Tensor | float) -> list[float]:
+        """Sums of scalars over all ranks, in float64."""
+        total = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=self.device) for value in values])
+        if self.world_size > 1:
+            dist.all_reduce(total)
+        return [float(value) for value in total.tolist()]
+
+    def gather(self, value: T) -> list[T]:
+        """The value of every rank, in rank order, on every rank (pickled: for small Python objects)."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def from_main(self, value: T) -> T:
+        """Rank 0's value on every rank."""
+        if self.world_size == 1:
+            return value
+        box: list[Any] = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def session(seed: int) -> Iterator[Ranks]:
+    """Joins the process group, seeds every generator, and leaves the group at the end, whatever happens."""
+    _stand_alone_defaults()
+    watch_launcher()
+    notice = threading.Timer(LOCK_NOTICE_S, _explain_stale_lock)
+    notice.daemon = True
+    notice.start()
+    import deepspeed
+    from deepspeed.accelerator import get_accelerator
+
+    deepspeed.utils.logger.setLevel("WARNING")
+    accelerator = get_accelerator()
+    local_rank, world = int(os.environ["LOCAL_RANK"]), int(os.environ["WORLD_SIZE"])
+    if accelerator.device_name() == "cpu":
+        torch.set_num_threads(_threads(world))
+    else:
+        accelerator.set_device(local_rank)
+    deepspeed.init_distributed(verbose=False)
+    notice.cancel()
+    seed_everything(seed + int(os.environ["RANK"]))
+    device = torch.device("cpu" if accelerator.device_name() == "cpu" else accelerator.device_name(local_rank))
+    try:
+        yield Ranks(int(os.environ["RANK"]), local_rank, world, device)
+    finally:
+        # The group must go even after an error: a process that exits inside it can abort.
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _stand_alone_defaults() -> None:
+    """A script started without a launcher is a world of one."""
+    if "RANK" not in os.environ:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def _threads(world: int) -> int:
+    """CPU threads of this rank: an even share of the cores, unless OMP_NUM_THREADS says otherwise."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or world)
+    wanted = os.environ.get("OMP_NUM_THREADS")
+    return int(wanted) if wanted else max(1, len(os.sched_getaffinity(0)) // here)
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, NumPy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def launch_identity() -> str:
+    """What tells this launch from others: address, port and launcher process."""
+    return f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}:{os.getppid()}"
+
+
+def watch_launcher() -> None:
+    """Ends this process within seconds when the launcher above it dies.
+
+    The `deepspeed` launcher does not take its ranks with it when it is killed; they would train on, holding
+    memory and the run's lock.
+    """
+    watched = [(pid, _start_time(pid)) for pid in _launchers_above()]
+    if not watched:
+        return
+
+    def watch() -> None:
+        while True:
+            time.sleep(WATCH_INTERVAL_S)
+            if any(_start_time(pid) != started for pid, started in watched):
+                sys.stderr.write("the launcher is gone; this rank stops. Start again with --resume auto\n")
+                sys.stderr.flush()
+                os._exit(75)
+
+    threading.Thread(target=watch, daemon=True, name="launcher-watch").start()
+
+
+def _launchers_above() -> list[int]:
+    """Process ids of the launchers this rank descends from, nearest first."""
+    found, pid = [], os.getppid()
+    while pid > 1:
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            break
+        if not any(name in command for name in ("deepspeed", "torchrun", "torch.distributed")):
+            break
+        found.append(pid)
+        pid = parent
+    return found
+
+
+def _start_time(pid: int) -> str | None:
+    """When the process started, in clock ticks; None when it is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else fields[19]
+
+
+def _explain_stale_lock() -> None:
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR", Path.home() / ".cache" / "torch_extensions"))
+    locks = [str(path) for path in root.glob("**/lock")]
+    if locks:
+        sys.stderr.write(
+            "waiting for a compiler lock: another start is building DeepSpeed's CPU op (about 20 s), or one was "
+            f"killed while it did. If no other is running, delete {', '.join(locks)}\n"
+        )
+        sys.stderr.flush()
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that speaks; true without a launcher too."""
+    return os.environ.get("RANK", "0") == "0"

@@ -1,0 +1,50 @@
+"""Our schema as a DeepSpeed configuration: a pure function, so it can be read and tested without DeepSpeed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlhf.config.sections import DeepSpeedSection
+
+
+def zero_config(section: DeepSpeedSection, *, dtype: str, max_grad_norm: float, on_gpu: bool) -> dict[str, Any]:
+    """The dictionary given to `deepspeed.initialize`.
+
+    Accumulation is ours (`managed_gradient_accumulation` off): a loss is divided by the global token count before
+    backward, which needs `overlap_comm` off except at ZeRO 2. `gradient_clipping` is always written, since
+    DeepSpeed clips at 1.0 when it is not; at ZeRO 0 in float32 we clip ourselves, where DeepSpeed reports no norm.
+    """
+    plain = section.zero_stage == 0 and dtype == "float32"
+    zero: dict[str, Any] = {
+        "stage": section.zero_stage,
+        "overlap_comm": section.zero_stage == 2 and on_gpu,
+        "contiguous_gradients": True,
+    }
+    if section.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
+    if section.zero_stage == 3:
+        zero["stage3_gather_16bit_weights_on_model_save"] = False
+        if section.offload_parameters:
+            zero["offload_param"] = {"device": "cpu", "pin_memory": on_gpu}
+    config = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        "gradient_clipping": 0.0 if plain else max_grad_norm,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": dtype == "bfloat16"},
+        "fp16": {"enabled": dtype == "float16", "initial_scale_power": 12},
+        "steps_per_print": None,
+        "wall_clock_breakdown": False,
+    }
+    return merged(config, section.overrides)
+
+
+def merged(config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """`config` with `overrides` laid over it, mapping by mapping."""
+    result = dict(config)
+    for key, value in overrides.items():
+        inner = result.get(key)
+        result[key] = merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return result

@@ -1,0 +1,105 @@
+"""Every error a user can meet. Each says what was given, where, what was expected and the fix.
+
+RlhfError
+├── ConfigError          a YAML file, an override or a key; lists every problem at once
+├── DataError            a data file or a row in it
+├── TemplateError        a chat template that cannot be used
+├── TokenizerError       a tokenizer that would train a broken model
+├── ModelError           a model folder, its weights, LoRA targets
+├── ArtifactError        a run folder, manifest or exported model
+│   ├── CheckpointError  a checkpoint that is absent, damaged or of another run
+│   └── RunLockedError   a run folder another process is using
+├── RolloutError         generation that cannot be done as asked
+└── TrainingError        a run that went wrong while it ran
+    └── NonFiniteError   a loss or gradient that is not finite; the optimizer did not step
+"""
+
+from __future__ import annotations
+
+
+class RlhfError(Exception):
+    """Base of all errors of this package.
+
+    Args:
+        problem: what was given and why it cannot be used.
+        where: file and line, config key or step.
+        expected: what would have been accepted.
+        fix: what to do now.
+    """
+
+    def __init__(self, problem: str, *, where: str = "", expected: str = "", fix: str = "") -> None:
+        self.problem, self.where, self.expected, self.fix = problem, where, expected, fix
+        super().__init__(self.render())
+
+    def render(self) -> str:
+        """The message as shown: one line of problem, then `expected:` and `fix:` where known."""
+        lines = [f"{self.where}: {self.problem}" if self.where else self.problem]
+        if self.expected:
+            lines.append(f"  expected: {self.expected}")
+        if self.fix:
+            lines.append(f"  fix:      {self.fix}")
+        return "\n".join(lines)
+
+
+class ConfigError(RlhfError):
+    """One or more configuration problems; `problems` holds each as its own `ConfigError`."""
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        where: str = "",
+        expected: str = "",
+        fix: str = "",
+        problems: tuple[ConfigError, ...] = (),
+    ) -> None:
+        self.problems = problems
+        super().__init__(problem, where=where, expected=expected, fix=fix)
+
+    @classmethod
+    def collect(cls, problems: list[ConfigError]) -> ConfigError:
+        """Joins several problems into one error that shows them all."""
+        if len(problems) == 1:
+            return problems[0]
+        text = "\n".join(problem.render() for problem in problems)
+        return cls(f"{len(problems)} configuration problems\n{text}", problems=tuple(problems))
+
+
+class DataError(RlhfError):
+    """A data file or row that cannot be used."""
+
+
+class TemplateError(RlhfError):
+    """A chat template that cannot be used."""
+
+
+class TokenizerError(RlhfError):
+    """A tokenizer that would train a broken model."""
+
+
+class ModelError(RlhfError):
+    """A model folder, its weights or its adapters."""
+
+
+class ArtifactError(RlhfError):
+    """A run folder, manifest or exported model."""
+
+
+class CheckpointError(ArtifactError):
+    """A checkpoint that is absent, damaged or of another run."""
+
+
+class RunLockedError(ArtifactError):
+    """A run folder that another process is using."""
+
+
+class RolloutError(RlhfError):
+    """Generation that cannot be done as asked."""
+
+
+class TrainingError(RlhfError):
+    """A run that went wrong while it ran."""
+
+
+class NonFiniteError(TrainingError):
+    """A loss or gradient that is not finite; the optimizer did not step."""

@@ -1,0 +1,50 @@
+"""LoRA through peft, with the failures of 2023 made loud."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from torch import nn
+
+from rlhf.config.sections import LoraSection
+from rlhf.errors import ModelError
+from rlhf.models.loading import PackedModel, PackedScalarModel
+
+
+def add_lora(model: PackedModel, lora: LoraSection) -> None:
+    """Wraps `model.model` with adapters in place; the head of a scalar model is trained whole.
+
+    Raises: ModelError when a target names no linear module (a scope that matches nothing trains nothing).
+    """
+    from peft import LoraConfig, get_peft_model
+
+    check_targets(model.model, lora.targets)
+    scalar = isinstance(model, PackedScalarModel)
+    settings = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
+        task_type="SEQ_CLS" if scalar else "CAUSAL_LM",
+        modules_to_save=["score"] if scalar else None,
+    )
+    model.model = get_peft_model(model.model, settings)
+
+
+def check_targets(model: nn.Module, targets: list[str] | str) -> None:
+    """Every named target must match at least one module, as peft matches (whole name or dotted ending)."""
+    if isinstance(targets, str):
+        return
+    names = [name for name, _ in model.named_modules()]
+    absent = [target for target in targets if not any(name == target or name.endswith(f".{target}") for name in names)]
+    if absent:
+        linear = Counter(
+            name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)
+        )
+        choices = ", ".join(f"{name} ({count})" for name, count in linear.most_common())
+        raise ModelError(
+            f"LoRA targets match no module: {', '.join(absent)}",
+            where="model.lora.targets",
+            expected=f"names of linear modules of this model: {choices}",
+            fix="name some of those, or all-linear",
+        )

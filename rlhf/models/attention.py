@@ -1,0 +1,170 @@
+"""Attention over packed rows, in one place for every backend and architecture.
+
+The functions are registered with transformers' attention interfaces, so any architecture with attention
+backends works and no model code is copied. `Segments` travel as a keyword argument of `forward`, never as
+state: recomputed activations see them too. Without segments the same names behave as transformers' own SDPA
+(generation with a cache).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from rlhf.errors import ModelError
+from rlhf.ops.segments import Segments
+
+PACKED_SDPA = "rlhf_packed_sdpa"
+PACKED_VARLEN = "rlhf_packed_varlen"
+
+
+def no_mask(device: torch.device | str) -> Tensor:
+    """The attention mask to pass with segments: four-dimensional and empty.
+
+    transformers hands a 4-D mask through untouched, so no [T, T] mask is built.
+    """
+    return torch.empty(1, 1, 0, 0, dtype=torch.bool, device=device)
+
+
+def _refuse_unsupported(segments: Segments, options: dict[str, Any]) -> None:
+    """Attention variants that packed attention would get wrong in silence."""
+    if options.get("softcap") is not None:
+        raise ModelError("this architecture caps its attention scores, which packed attention cannot do")
+    window = options.get("sliding_window")
+    longest = max(span.end - span.start + span.prefix_end - span.prefix_start for span in segments.spans)
+    if window is not None and longest > window:
+        raise ModelError(
+            f"a sequence of {longest} tokens is longer than the model's sliding window of {window}",
+            expected="sequences within the window: packed attention is causal over the whole sequence",
+            fix=f"set data.max_length to {window} or less",
+        )
+
+
+def _tree_mask(queries: int, prefix: int, device: torch.device) -> Tensor:
+    """[queries, prefix + queries] bool: all of the prefix, and the segment itself causally."""
+    return torch.ones(queries, prefix + queries, dtype=torch.bool, device=device).tril(diagonal=prefix)
+
+
+def packed_sdpa(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    segments: Segments | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """One SDPA call a segment; runs on every device.
+
+    Shapes: query [1, H, T, D]; key, value [1, H_kv, T, D]; returns [1, T, H, D] and None.
+    Raises: ModelError for a sliding window shorter than a sequence, or soft-capped scores.
+    """
+    if segments is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
+        )
+    _refuse_unsupported(segments, kwargs)
+    groups = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    pieces = []
+    for span in segments.spans:
+        own, prefix = slice(span.start, span.end), slice(span.prefix_start, span.prefix_end)
+        keys, values, mask = key[:, :, own], value[:, :, own], None
+        if span.has_prefix:
+            keys = torch.cat([key[:, :, prefix], keys], dim=2)
+            values = torch.cat([value[:, :, prefix], values], dim=2)
+            mask = _tree_mask(span.end - span.start, span.prefix_end - span.prefix_start, query.device)
+        attended = scaled_dot_product_attention(
+            query[:, :, own], keys, values, mask, dropout, is_causal=mask is None, scale=scaling
+        )
+        pieces.append(attended.transpose(1, 2))
+    return torch.cat(pieces, dim=1), None
+
+
+def packed_varlen(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    segments: Segments | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """One variable-length flash kernel for the whole row (GPU, half precision; not measured here).
+
+    A segment's keys are gathered as prefix + itself. The kernel's causal window is aligned to the
+    last key, so every query sees the whole prefix and its own past: trees need no kernel of their own.
+    Shapes as in `packed_sdpa`.
+    """
+    if segments is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
+        )
+    _refuse_unsupported(segments, kwargs)
+    if dropout:
+        raise ModelError("the variable-length kernel has no attention dropout", fix="use model.attention=sdpa")
+    from torch.nn.attention.varlen import varlen_attn
+
+    plan = varlen_plan(segments, query.device)
+    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    if segments.has_trees:
+        key, value = key.index_select(0, plan.key_index), value.index_select(0, plan.key_index)
+    attended = varlen_attn(
+        query.contiguous(),
+        key.contiguous(),
+        value.contiguous(),
+        plan.query_bounds,
+        plan.key_bounds,
+        plan.longest_query,
+        plan.longest_key,
+        scale=scaling,
+        window_size=(-1, 0),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return attended[None], None
+
+
+@dataclass(frozen=True, slots=True)
+class VarlenPlan:
+    """Bounds for a variable-length kernel: query_bounds and key_bounds [S + 1] int32, key_index [sum of keys]."""
+
+    query_bounds: Tensor
+    key_bounds: Tensor
+    key_index: Tensor
+    longest_query: int
+    longest_key: int
+
+
+def varlen_plan(segments: Segments, device: torch.device) -> VarlenPlan:
+    """Where each segment's queries and its keys (prefix, then itself) lie."""
+    query_bounds, key_bounds, index = [0], [0], []
+    for span in segments.spans:
+        index += [*range(span.prefix_start, span.prefix_end), *range(span.start, span.end)]
+        query_bounds.append(span.end)
+        key_bounds.append(len(index))
+    return VarlenPlan(
+        torch.tensor(query_bounds, dtype=torch.int32, device=device),
+        torch.tensor(key_bounds, dtype=torch.int32, device=device),
+        torch.tensor(index, dtype=torch.int64, device=device),
+        max(b - a for a, b in pairwise(query_bounds)),
+        max(b - a for a, b in pairwise(key_bounds)),
+    )
+
+
+for _name, _function in ((PACKED_SDPA, packed_sdpa), (PACKED_VARLEN, packed_varlen)):
+    AttentionInterface.register(_name, _function)
+    AttentionMaskInterface.register(_name, sdpa_mask)

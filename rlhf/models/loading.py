@@ -1,0 +1,180 @@
+"""Loads Hugging Face models and wraps them for packed rows.
+
+The engine passes its own context in (ZeRO-3 partitions weights while they are created); nothing
+here knows about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+
+from rlhf.errors import ModelError
+from rlhf.models.attention import PACKED_SDPA, PACKED_VARLEN, no_mask
+from rlhf.ops.segments import Segments
+
+LoadContext = Callable[[], AbstractContextManager[Any]]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ATTENTION = {"sdpa": PACKED_SDPA, "varlen": PACKED_VARLEN}
+
+
+class PackedCausalLM(nn.Module):
+    """A causal LM over packed rows; its head runs only where it is asked to."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor, segments: Segments, positions: Tensor) -> Tensor:
+        """Logits [P, V] that follow the tokens at `positions` [P] of one row (input_ids [1, T])."""
+        output = self.model(
+            input_ids=input_ids,
+            attention_mask=no_mask(input_ids.device),
+            position_ids=position_ids,
+            segments=segments,
+            use_cache=False,
+            logits_to_keep=positions,
+        )
+        return output.logits[0]
+
+
+class PackedScalarModel(nn.Module):
+    """A one-label sequence classifier over packed rows: a reward or a value at any position."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor, segments: Segments, positions: Tensor) -> Tensor:
+        """Scores [P] float32, in reward units, read at `positions` [P] of one row (input_ids [1, T])."""
+        classifier = unwrap_peft(self.model)
+        backbone = getattr(classifier, classifier.base_model_prefix)
+        hidden = backbone(
+            input_ids=input_ids,
+            attention_mask=no_mask(input_ids.device),
+            position_ids=position_ids,
+            segments=segments,
+            use_cache=False,
+        ).last_hidden_state
+        shift = float(getattr(classifier.config, "score_shift", 0.0))
+        return classifier.score(hidden[0, positions]).squeeze(-1).float() + shift
+
+
+PackedModel = PackedCausalLM | PackedScalarModel
+
+
+def unwrap_peft(model: Any) -> PreTrainedModel:
+    """The Hugging Face model itself, with its adapter layers inside if it has any."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def check_model_path(path: str, *, key: str) -> None:
+    """Raises ModelError when `path` is empty or looks like a folder that is not there."""
+    if not path:
+        raise ModelError("no model is named", where=key, fix=f"set {key}=FOLDER or a hub id")
+    folder = Path(path)
+    looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1 or folder.parts[0] == "runs"
+    if not folder.is_dir() and looks_local:
+        raise ModelError(f"no such folder: {path}", where=key, fix=_how_to_make(path))
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{path} holds no config.json",
+            where=key,
+            expected="a Hugging Face model folder, or a finished run's model/ folder",
+            fix=f"use {path}/model if it is a run folder",
+        )
+
+
+def _how_to_make(path: str) -> str:
+    if "/base" in path:
+        return f"make it: rlhf base tiny --data demo:rankings_train --out {path.removesuffix('/model')}"
+    if any(f"/{stage}" in path for stage in ("sft", "reward", "ppo")):
+        return "make it with `rlhf quickstart`, or name a finished run of your own"
+    return "check the path"
+
+
+def artifact_model_path(path: str) -> str:
+    """`path/model` when `path` is a run folder that has one, else `path`."""
+    inner = Path(path) / "model" / "config.json"
+    return str(Path(path) / "model") if path and inner.is_file() else path
+
+
+def load_causal_lm(
+    path: str, *, dtype: str = "float32", attention: str = "sdpa", context: LoadContext = nullcontext
+) -> PackedCausalLM:
+    """A causal LM by folder or hub id, with every weight accounted for.
+
+    Raises: ModelError when the folder cannot be read or weights are missing.
+    """
+    return PackedCausalLM(_load(AutoModelForCausalLM, path, dtype, attention, context, {}, new_weights=()))
+
+
+def load_scalar_model(
+    path: str,
+    *,
+    dtype: str = "float32",
+    attention: str = "sdpa",
+    context: LoadContext = nullcontext,
+    new_head: bool = False,
+) -> PackedScalarModel:
+    """A one-label classifier; `new_head` allows a causal LM's folder and leaves the head to be initialised."""
+    allowed = ("score",) if new_head else ()
+    options = {"num_labels": 1}
+    model = _load(AutoModelForSequenceClassification, path, dtype, attention, context, options, allowed)
+    return PackedScalarModel(model)
+
+
+def _load(
+    auto: Any,
+    path: str,
+    dtype: str,
+    attention: str,
+    context: LoadContext,
+    options: dict[str, Any],
+    new_weights: tuple[str, ...],
+) -> PreTrainedModel:
+    try:
+        config = AutoConfig.from_pretrained(path, **options)
+        without_dropout(config)
+        with context():
+            model, report = auto.from_pretrained(
+                path,
+                config=config,
+                dtype=DTYPES[dtype],
+                attn_implementation=ATTENTION[attention],
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"cannot load {path}: {error}", fix="check the folder, or the hub id and HF_HUB_OFFLINE")
+    missing = [key for key in report["missing_keys"] if not key.startswith(new_weights or ("\0",))]
+    mismatched = list(report.get("mismatched_keys", []))
+    if missing or mismatched:
+        names = ", ".join(str(key) for key in [*missing, *mismatched][:4])
+        raise ModelError(
+            f"{path} lacks {len(missing) + len(mismatched)} weights of a {type(model).__name__}: {names}",
+            expected="a folder whose weights fill the whole model; missing ones would be random",
+            fix="use a complete model folder",
+        )
+    return model
+
+
+def without_dropout(config: Any) -> None:
+    """Sets every dropout of the configuration to 0: log-probabilities must not depend on chance."""
+    for name, value in config.to_dict().items():
+        if "dropout" in name and isinstance(value, float):
+            setattr(config, name, 0.0)
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """(all, trainable) parameters, counting partitioned ones whole."""
+    sizes = [
+        (int(getattr(parameter, "ds_numel", parameter.numel())), parameter.requires_grad)
+        for parameter in model.parameters()
+    ]
+    return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)

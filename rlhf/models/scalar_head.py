@@ -1,0 +1,55 @@
+"""The one-number head of reward and value models: its start, and the shift of its zero."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from rlhf.models.loading import PackedScalarModel, unwrap_peft
+
+
+def initialise_head(head: nn.Linear, *, seed: int, zero: bool = False) -> None:
+    """Standard deviation 1 / sqrt(d + 1) (arXiv:2009.01325 appendix), or zeros for a value head."""
+    if zero:
+        nn.init.zeros_(head.weight)
+        return
+    generator = torch.Generator(head.weight.device).manual_seed(seed)
+    with torch.no_grad():
+        head.weight.normal_(0.0, (head.in_features + 1) ** -0.5, generator=generator)
+
+
+def shift_scores(model: PackedScalarModel, offset: float) -> str:
+    """Adds `offset` (reward units) to every score, and says where it went.
+
+    A final norm with a bias takes it exactly: w . (b + w * offset / |w|^2) = w . b + offset, so any
+    loader sees it. Otherwise it is kept in the configuration, which only this project's loader reads.
+
+    Returns: "bias" or "config".
+    """
+    classifier = unwrap_peft(model.model)
+    norm = final_norm(classifier)
+    weight = head_weight(classifier)
+    if norm is None or norm.bias is None:
+        classifier.config.score_shift = float(getattr(classifier.config, "score_shift", 0.0)) + offset
+        return "config"
+    direction = weight[0].double()
+    if not direction.any():
+        raise ValueError("the head's weight is zero: no bias can shift its score")
+    step = direction * (offset / direction.dot(direction))
+    with torch.no_grad():
+        norm.bias.copy_((norm.bias.double() + step).to(norm.bias.dtype))
+    return "bias"
+
+
+def head_weight(classifier: nn.Module) -> torch.Tensor:
+    """[1, d] weight of the head in use, also when peft keeps a trained copy of it."""
+    head = classifier.score
+    trained = getattr(head, "modules_to_save", None)
+    return (next(iter(trained.values())) if trained else head).weight
+
+
+def final_norm(classifier: nn.Module) -> nn.LayerNorm | None:
+    """The last LayerNorm of the backbone, when that is what the head reads."""
+    backbone = getattr(classifier, str(classifier.base_model_prefix))
+    norm = getattr(backbone, "final_layer_norm", None) or getattr(backbone, "ln_f", None)
+    return norm if isinstance(norm, nn.LayerNorm) else None

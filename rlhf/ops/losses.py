@@ -1,0 +1,204 @@
+"""Training losses: each a sum divided by a count that the caller totals over every rank and micro-batch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from rlhf.ops.logprobs import token_logprobs
+from rlhf.ops.masking import check_mask, check_scalar, masked_sum, widen
+
+
+class CrossEntropy(NamedTuple):
+    """Shapes: [] each. loss in nats a unit of weight; nll_sum in nats, detached; num_tokens int64."""
+
+    loss: Tensor
+    nll_sum: Tensor
+    num_tokens: Tensor
+
+
+class RankingLoss(NamedTuple):
+    """Shapes: [] each. loss in nats; equal scores are half correct; margin_sum in reward units, detached."""
+
+    loss: Tensor
+    num_correct: Tensor
+    num_pairs: Tensor
+    margin_sum: Tensor
+
+
+class PolicyLoss(NamedTuple):
+    """Shapes: [] each. loss in reward units; clip_fraction in [0, 1]; approx_kl in nats, detached."""
+
+    loss: Tensor
+    clip_fraction: Tensor
+    approx_kl: Tensor
+
+
+class ValueLoss(NamedTuple):
+    """Shapes: [] each. loss in squared reward units; clip_fraction in [0, 1]."""
+
+    loss: Tensor
+    clip_fraction: Tensor
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, denominator: Tensor) -> CrossEntropy:
+    """Weighted next-token cross-entropy: sum of weight * -log p(label), divided by `denominator`.
+
+    Shapes:  logits [N, V]; labels [N] int64; weights [N] >= 0, at 0 logits and label may be anything;
+             denominator [] = the weights' total over every rank and micro-batch of this optimizer step.
+    Returns: CrossEntropy; nll_sum is unweighted, over the num_tokens positions of positive weight.
+    Raises:  ValueError if the shapes differ, a weight is negative or NaN, or a counted label leaves [0, V).
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or weights.shape != labels.shape:
+        raise ValueError(
+            f"logits {list(logits.shape)}, labels {list(labels.shape)}, weights {list(weights.shape)}:"
+            " expected [N, V], [N], [N]"
+        )
+    check_scalar(denominator=denominator)
+    if not (weights >= 0).all():
+        raise ValueError("weights hold a negative value or NaN, expected >= 0; 0 leaves a token out")
+    counted = weights > 0
+    known = torch.where(counted, labels, 0)
+    if ((known < 0) | (known >= logits.shape[1])).any():
+        raise ValueError(
+            f"a label of positive weight lies outside [0, {logits.shape[1]}); give ignored labels weight 0"
+        )
+    nll = -token_logprobs(torch.where(counted.unsqueeze(-1), logits, 0), known)
+    return CrossEntropy(
+        loss=masked_sum(nll * weights, counted) / denominator,
+        nll_sum=masked_sum(nll, counted).detach(),
+        num_tokens=counted.sum(),
+    )
+
+
+def ranking_loss(
+    scores: Tensor,
+    ranks: Tensor,
+    mask: Tensor,
+    num_rankings: Tensor,
+    *,
+    margins: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    centering: float = 0.0,
+) -> RankingLoss:
+    """Bradley-Terry loss: a mean over each prompt's untied pairs, summed over prompts, over `num_rankings`.
+
+    With d = score of the better - score of the worse - margin, a pair costs
+    -(1 - s) log sigmoid(d) - s log sigmoid(-d) + centering * (better + worse)^2, s = label_smoothing.
+    A prompt without an untied pair adds 0 and no gradient.
+
+    Shapes:  scores [B, K] reward units; ranks [B, K] int, 1 best, equal = tie; mask [B, K] bool;
+             margins [B, K, K] reward units, read at [b, better, worse]; num_rankings [] = prompts with
+             an untied pair over every rank and micro-batch of this optimizer step.
+    Returns: RankingLoss; num_correct and margin_sum (better - worse, without margin) over num_pairs pairs.
+    Raises:  ValueError if shapes or dtypes differ, label_smoothing leaves [0, 0.5), or centering is negative.
+    Source:  arXiv:2203.02155 eq. 1; arXiv:2307.09288 eq. 2 (margin); arXiv:2312.09244 (centering).
+    """
+    _check_ranking(scores, ranks, mask, num_rankings, margins, label_smoothing, centering)
+    # Everything [B, K, K] is read at [b, better, worse].
+    pairs = (ranks.unsqueeze(2) < ranks.unsqueeze(1)) & mask.unsqueeze(2) & mask.unsqueeze(1)
+    known = widen(torch.where(mask, scores, 0))
+    better, worse = known.unsqueeze(2), known.unsqueeze(1)
+    gaps = better - worse
+    beyond_margin = gaps if margins is None else gaps - torch.where(pairs, margins, 0)
+    costs = -(1 - label_smoothing) * logsigmoid(beyond_margin) - label_smoothing * logsigmoid(-beyond_margin)
+    costs = costs + centering * (better + worse).square()
+    num_pairs = pairs.sum((1, 2))
+    per_prompt = torch.where(pairs, costs, 0).sum((1, 2)) / num_pairs.clamp(min=1)
+    return RankingLoss(
+        loss=per_prompt.sum() / num_rankings,
+        num_correct=masked_sum((gaps > 0).float() + 0.5 * (gaps == 0).float(), pairs),
+        num_pairs=num_pairs.sum(),
+        margin_sum=masked_sum(gaps, pairs).detach(),
+    )
+
+
+def policy_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    num_tokens: Tensor,
+    *,
+    clip: float,
+) -> PolicyLoss:
+    """PPO clipped surrogate, summed over response tokens and divided by `num_tokens`.
+
+    Shapes:  logprobs, old_logprobs [...] nats; advantages [...] reward units;
+             mask [...] bool, True = response token, the sampled EOS among them;
+             num_tokens [] = mask total over every rank and micro-batch of this optimizer step.
+    Returns: PolicyLoss; approx_kl is KL(old || new) in nats by the k3 estimator.
+    Raises:  ValueError if the shapes differ, the mask is not boolean, or clip is not positive.
+    Source:  arXiv:1707.06347 eq. 7; joschu.net/blog/kl-approx.html (k3).
+    """
+    check_mask(mask, logprobs=logprobs, old_logprobs=old_logprobs, advantages=advantages)
+    check_scalar(num_tokens=num_tokens)
+    if not clip > 0:
+        raise ValueError(f"clip = {clip}, expected > 0, such as 0.2")
+    log_ratio = torch.where(mask, logprobs - old_logprobs, 0)
+    gains = torch.where(mask, advantages, 0)
+    ratio = log_ratio.exp()
+    plain, clipped = ratio * gains, ratio.clamp(1 - clip, 1 + clip) * gains
+    return PolicyLoss(
+        loss=-masked_sum(torch.minimum(plain, clipped), mask) / num_tokens,
+        clip_fraction=masked_sum((clipped < plain).float(), mask) / num_tokens,
+        approx_kl=masked_sum(log_ratio.expm1() - log_ratio, mask).detach() / num_tokens,
+    )
+
+
+def value_loss(
+    values: Tensor,
+    old_values: Tensor,
+    returns: Tensor,
+    mask: Tensor,
+    num_tokens: Tensor,
+    *,
+    clip: float | None,
+) -> ValueLoss:
+    """Half the squared error of the critic: the larger of plain and of held within `clip` of the old value.
+
+    Shapes:  values, old_values, returns [...] reward units; mask [...] bool, True = response token;
+             num_tokens [] = mask total over every rank and micro-batch of this optimizer step.
+    Returns: ValueLoss; clip_fraction is the share of tokens whose clipped error is the larger one.
+    Raises:  ValueError if the shapes differ, the mask is not boolean, or clip is neither None nor positive.
+    Source:  `vf_losses2` in github.com/openai/baselines ppo2; without clipping arXiv:1707.06347 eq. 9.
+    """
+    check_mask(mask, values=values, old_values=old_values, returns=returns)
+    check_scalar(num_tokens=num_tokens)
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip = {clip}, expected > 0, or None for no clipping")
+    known, old, targets = (torch.where(mask, each, 0) for each in (values, old_values, returns))
+    plain = clipped = (known - targets).square()
+    if clip is not None:
+        clipped = (known.clamp(old - clip, old + clip) - targets).square()
+    return ValueLoss(
+        loss=0.5 * masked_sum(torch.maximum(plain, clipped), mask) / num_tokens,
+        clip_fraction=masked_sum((clipped > plain).float(), mask) / num_tokens,
+    )
+
+
+def _check_ranking(
+    scores: Tensor,
+    ranks: Tensor,
+    mask: Tensor,
+    num_rankings: Tensor,
+    margins: Tensor | None,
+    label_smoothing: float,
+    centering: float,
+) -> None:
+    if mask.ndim != 2:
+        raise ValueError(f"mask has shape {list(mask.shape)}, expected [B, K]")
+    check_mask(mask, scores=scores, ranks=ranks)
+    check_scalar(num_rankings=num_rankings)
+    if ranks.is_floating_point():
+        raise ValueError(f"ranks have dtype {ranks.dtype}, expected integers, 1 = best; scores go first")
+    expected = [*mask.shape, mask.shape[1]]
+    if margins is not None and list(margins.shape) != expected:
+        raise ValueError(f"margins have shape {list(margins.shape)}, expected [B, K, K] = {expected}")
+    if not 0 <= label_smoothing < 0.5:
+        raise ValueError(f"label_smoothing = {label_smoothing}, expected 0 <= label_smoothing < 0.5")
+    if not centering >= 0:
+        raise ValueError(f"centering = {centering}, expected >= 0; 0 leaves it out")

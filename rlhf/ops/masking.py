@@ -1,0 +1,102 @@
+"""Sums, means and whitening that see only the entries a boolean mask counts, and the argument checks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def check_mask(mask: Tensor, **tensors: Tensor) -> None:
+    """Refuse a mask that is not boolean and tensors that would broadcast against it instead of matching it.
+
+    Shapes:  mask [...] bool; every keyword tensor [...], its keyword is its name in the error.
+    Raises:  ValueError.
+    """
+    if mask.dtype != torch.bool:
+        raise ValueError(f"mask has dtype {mask.dtype}, expected torch.bool (True = counts); use mask.bool()")
+    for name, tensor in tensors.items():
+        if tensor.shape != mask.shape:
+            raise ValueError(f"{name} has shape {list(tensor.shape)}, expected the mask's {list(mask.shape)}")
+
+
+def check_scalar(**tensors: Tensor) -> None:
+    """Refuse a global count or moment that is not a scalar [] and would make the result a non-scalar.
+
+    Raises:  ValueError, naming the keyword.
+    """
+    for name, tensor in tensors.items():
+        if tensor.ndim != 0:
+            raise ValueError(
+                f"{name} has shape {list(tensor.shape)}, expected a scalar []; use .sum() or .squeeze()"
+            )
+
+
+def widen(values: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32, any other dtype unchanged: in bfloat16, 256 + 1 is 256.
+
+    Shapes:  values [...] -> [...].
+    """
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def masked_sum(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
+    """Sum of the counted entries, in float32 when `values` are half precision.
+
+    Shapes:  values [...]; mask [...] bool.
+    Returns: [] in the unit of `values`, or [...] without `dim` when one is given; an empty mask gives 0.
+    Raises:  ValueError if the mask is not boolean or not of the shape of `values`.
+    """
+    check_mask(mask, values=values)
+    kept = widen(torch.where(mask, values, 0))
+    return kept.sum() if dim is None else kept.sum(dim)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the counted entries of this batch alone; for a loss use masked_sum and the global count.
+
+    Shapes:  values [...]; mask [...] bool.
+    Returns: [] in the unit of `values`.
+    Raises:  ValueError if nothing is counted, or as masked_sum.
+    """
+    total, count = masked_sum(values, mask), mask.sum()
+    if count == 0:
+        raise ValueError(
+            f"mask of shape {list(mask.shape)} counts no entry, so there is no mean; skip the batch"
+        )
+    return total / count
+
+
+def squared_deviation_sum(values: Tensor, mask: Tensor, mean: Tensor) -> Tensor:
+    """Second pass of a two-pass global variance: the sum of (value - mean)^2 over the counted entries.
+
+    Shapes:  values [...]; mask [...] bool; mean [] over every rank.
+    Returns: [] in the squared unit of `values`; the caller adds it over ranks and divides by the count.
+    Raises:  ValueError as masked_sum, or if the mean is not a scalar.
+    """
+    check_mask(mask, values=values)
+    check_scalar(mean=mean)
+    return torch.where(mask, widen(values) - mean, 0).square().sum()
+
+
+def whiten(
+    values: Tensor,
+    mask: Tensor,
+    *,
+    mean: Tensor,
+    variance: Tensor,
+    shift_mean: bool = True,
+    epsilon: float = 1e-8,
+) -> Tensor:
+    """Scale to unit variance with global moments, and to zero mean unless `shift_mean` is False.
+
+    Shapes:  values [...]; mask [...] bool; mean, variance [] over every rank.
+    Returns: [...] standard deviations (plus the old mean when it is kept); 0 outside the mask.
+    Raises:  ValueError as masked_sum, if a moment is not a scalar, or if epsilon is not positive.
+    Source:  arXiv:1909.08593, `whiten` in github.com/openai/lm-human-preferences.
+    """
+    check_mask(mask, values=values)
+    check_scalar(mean=mean, variance=variance)
+    if not epsilon > 0:
+        raise ValueError(f"epsilon = {epsilon}, expected > 0: equal values have variance 0")
+    whitened = torch.where(mask, widen(values) - mean, 0) * torch.rsqrt(variance + epsilon)
+    return whitened if shift_mean else torch.where(mask, whitened + mean, 0)

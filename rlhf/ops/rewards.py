@@ -1,0 +1,83 @@
+"""The reward of each token: a KL cost everywhere and the score at the end of the response."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rlhf.ops.masking import check_mask
+
+KlKind = Literal["k1", "k2", "k3"]
+
+
+def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor, *, kind: KlKind) -> Tensor:
+    """Per-token estimate of KL(policy || reference) from tokens that the policy sampled.
+
+    With d = logprobs - reference_logprobs: k1 = d (unbiased, may be negative), k2 = d^2 / 2 (biased, low
+    variance), k3 = exp(-d) - 1 + d (unbiased, never negative).
+
+    Shapes:  logprobs, reference_logprobs [...] nats; mask [...] bool, True = response token.
+    Returns: [...] nats; 0 outside the mask.
+    Raises:  ValueError if the shapes differ, the mask is not boolean, or the kind is unknown.
+    Source:  joschu.net/blog/kl-approx.html.
+    """
+    check_mask(mask, logprobs=logprobs, reference_logprobs=reference_logprobs)
+    log_ratio = torch.where(mask, logprobs - reference_logprobs, 0)
+    match kind:
+        case "k1":
+            return log_ratio
+        case "k2":
+            return log_ratio.square() / 2
+        case "k3":
+            return torch.expm1(-log_ratio) + log_ratio
+        case _:
+            raise ValueError(f"kind = {kind!r}, expected 'k1', 'k2' or 'k3'")
+
+
+def token_rewards(
+    scores: Tensor,
+    kl: Tensor,
+    mask: Tensor,
+    finished: Tensor,
+    *,
+    kl_coefficient: float,
+    score_clip: float | None,
+    missing_eos_penalty: float,
+) -> Tensor:
+    """-kl_coefficient * kl on every response token, plus the score on the last one.
+
+    The last response token is the sampled EOS when the response finished. The score is held within
+    +-score_clip; after that an unfinished response loses missing_eos_penalty.
+
+    Shapes:  scores [B] reward units; kl [B, T] nats; mask [B, T] bool, True = response token, EOS among them;
+             finished [B] bool, True = ended with EOS.
+    Returns: [B, T] reward units; 0 outside the mask, and all 0 for a row whose mask is empty.
+    Raises:  ValueError if the shapes differ, mask or finished is not boolean, score_clip is not None and not
+             positive, or kl_coefficient or missing_eos_penalty is negative.
+    Source:  arXiv:1909.08593 eq. 2, its sum over tokens spread to the token each term belongs to.
+    """
+    _check_rows(scores, kl, mask, finished)
+    if score_clip is not None and not score_clip > 0:
+        raise ValueError(f"score_clip = {score_clip}, expected > 0, or None for no clipping")
+    if not (kl_coefficient >= 0 and missing_eos_penalty >= 0):
+        raise ValueError(
+            f"kl_coefficient = {kl_coefficient}, missing_eos_penalty = {missing_eos_penalty}:"
+            " expected both >= 0, they are subtracted"
+        )
+    held = scores if score_clip is None else scores.clamp(-score_clip, score_clip)
+    final = torch.where(finished, held, held - missing_eos_penalty)
+    is_last = mask & (mask.flip(1).cumsum(1).flip(1) == 1)  # counted from the right, it is the first
+    return torch.where(mask, -kl_coefficient * kl, 0) + torch.where(is_last, final.unsqueeze(1), 0)
+
+
+def _check_rows(scores: Tensor, kl: Tensor, mask: Tensor, finished: Tensor) -> None:
+    if mask.ndim != 2:
+        raise ValueError(f"mask has shape {list(mask.shape)}, expected [B, T]")
+    check_mask(mask, kl=kl)
+    for name, tensor in (("scores", scores), ("finished", finished)):
+        if tensor.shape != mask.shape[:1]:
+            raise ValueError(f"{name} has shape {list(tensor.shape)}, expected [B] = {list(mask.shape[:1])}")
+    if finished.dtype != torch.bool:
+        raise ValueError(f"finished has dtype {finished.dtype}, expected torch.bool (True = ended with EOS)")

@@ -1,0 +1,45 @@
+"""What attends to what in a packed row.
+
+A packed row holds many sequences one after another. Each segment attends causally to itself and, whole, to
+its prefix. A plain sequence has an empty prefix. K answers to one prompt are a tree: the prompt is one segment,
+and each answer is a segment whose prefix is the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Span [start, end) of a row; it also sees all of [prefix_start, prefix_end)."""
+
+    start: int
+    end: int
+    prefix_start: int = 0
+    prefix_end: int = 0
+
+    @property
+    def has_prefix(self) -> bool:
+        return self.prefix_end > self.prefix_start
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """The segments of one packed row, in order, covering it without a gap."""
+
+    spans: tuple[Segment, ...]
+
+    @classmethod
+    def of_lengths(cls, lengths: Sequence[int]) -> Segments:
+        """Plain sequences of these lengths, one after another."""
+        spans, start = [], 0
+        for length in lengths:
+            spans.append(Segment(start, start + length))
+            start += length
+        return cls(tuple(spans))
+
+    @property
+    def has_trees(self) -> bool:
+        return any(span.has_prefix for span in self.spans)

@@ -1,0 +1,1 @@
+"""The three stages. Scripts wire, these modules sequence, `rlhf.ops` computes."""

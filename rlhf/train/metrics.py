@@ -1,0 +1,101 @@
+"""What a run tells while it runs: metrics.jsonl, TensorBoard, a progress bar, sample answers. Rank 0 only."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rlhf.artifacts.run_folder import RunFolder
+
+PLAIN_INTERVAL_S = 10.0
+
+
+class MetricsLog:
+    """Writes one object a step. Wall-clock figures have names that end in `_s` or `_per_s`.
+
+    Args:
+        folder: the run's folder.
+        total: the run's last step; `start`: the step it begins after.
+        active: False on all ranks but the first, where every method does nothing.
+        shown: names of the metrics in the progress line.
+    """
+
+    def __init__(
+        self, folder: RunFolder, *, total: int, start: int, active: bool, tensorboard: bool, shown: Sequence[str]
+    ) -> None:
+        self._active, self._total, self._shown = active, total, tuple(shown)
+        self._folder, self._start = folder, start
+        self._tensorboard = tensorboard and active
+        self._console = Console(stderr=True)
+        self._began = self._last_plain = time.monotonic()
+        self._writer: Any = None
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> MetricsLog:
+        if self._tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._folder.path / "tensorboard"), purge_step=self._start + 1)
+        if self._active and self._console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._progress = Progress(*columns, console=self._console)
+            self._task = self._progress.add_task("", total=self._total, completed=self._start)
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        if self._writer is not None:
+            self._writer.close()
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Records the metrics of one step everywhere."""
+        if not self._active:
+            return
+        append_line(self._folder.metrics, {"step": step, **values})
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
+        line = "  ".join(f"{name} {values[name]:.4g}" for name in self._shown if name in values)
+        if self._progress is not None:
+            self._progress.update(self._task, completed=step, description=line)
+        else:
+            self._plain(step, line)
+
+    def _plain(self, step: int, line: str) -> None:
+        """A line now and then where there is no terminal to draw a bar on."""
+        now = time.monotonic()
+        if now - self._last_plain < PLAIN_INTERVAL_S and step not in (self._start + 1, self._total):
+            return
+        self._last_plain = now
+        left = (now - self._began) / max(1, step - self._start) * (self._total - step)
+        sys.stderr.write(f"step {step}/{self._total}  {line}  about {left:.0f} s left\n")
+        sys.stderr.flush()
+
+    def say(self, text: str) -> None:
+        """A line to the person watching."""
+        if self._active:
+            self._console.print(text, highlight=False, soft_wrap=True)
+
+    def samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Appends sample answers."""
+        if self._active:
+            for row in rows:
+                append_line(self._folder.samples, {"step": step, **row})
+
+
+def append_line(path: Path, value: Mapping[str, Any]) -> None:
+    """One JSON object more."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value, ensure_ascii=False) + "\n")

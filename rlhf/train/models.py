@@ -1,0 +1,86 @@
+"""Models for a stage: loaded, given the tokenizer's special tokens, adapters and memory options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from rlhf.config.sections import DeepSpeedSection, ModelSection
+from rlhf.data.tokenizer import ChatTokenizer
+from rlhf.engine.deepspeed import loading_context, writable
+from rlhf.engine.ranks import Ranks
+from rlhf.errors import ModelError
+from rlhf.models.adapters import add_lora
+from rlhf.models.loading import (
+    PackedCausalLM,
+    PackedModel,
+    PackedScalarModel,
+    check_model_path,
+    count_parameters,
+    load_causal_lm,
+    load_scalar_model,
+)
+from rlhf.models.scalar_head import initialise_head
+
+Say = Callable[[str], None]
+
+
+def build_causal_lm(
+    path: str, model: ModelSection, section: DeepSpeedSection, ranks: Ranks, tokenizer: ChatTokenizer, *, key: str
+) -> PackedCausalLM:
+    """The language model at `path`, ready to be wrapped."""
+    check_model_path(path, key=key)
+    context = partial(loading_context, section, dtype=model.dtype, on_gpu=ranks.device.type != "cpu")
+    wrapped = load_causal_lm(path, dtype=model.dtype, attention=model.attention, context=context)
+    _fit_tokenizer(wrapped, tokenizer, path)
+    return wrapped
+
+
+def build_scalar_model(
+    path: str,
+    model: ModelSection,
+    section: DeepSpeedSection,
+    ranks: Ranks,
+    tokenizer: ChatTokenizer,
+    *,
+    key: str,
+    new_head_seed: int | None = None,
+) -> PackedScalarModel:
+    """The one-number model at `path`; `new_head_seed` starts a head on a language model's weights."""
+    check_model_path(path, key=key)
+    context = partial(loading_context, section, dtype=model.dtype, on_gpu=ranks.device.type != "cpu")
+    new_head = new_head_seed is not None
+    wrapped = load_scalar_model(path, dtype=model.dtype, attention=model.attention, context=context, new_head=new_head)
+    if new_head_seed is not None:
+        head = wrapped.model.score
+        with writable(list(head.parameters())):
+            initialise_head(head, seed=new_head_seed)
+    _fit_tokenizer(wrapped, tokenizer, path)
+    return wrapped
+
+
+def make_trainable(wrapped: PackedModel, model: ModelSection, say: Say) -> None:
+    """Adds LoRA and gradient checkpointing as configured, and says how much is trained."""
+    if model.lora is not None:
+        add_lora(wrapped, model.lora)
+    if model.gradient_checkpointing:
+        wrapped.model.gradient_checkpointing_enable({"use_reentrant": False})
+    total, trained = count_parameters(wrapped)
+    say(f"model: {total:,} parameters, {trained:,} trained ({trained / total:.2%})")
+
+
+def _fit_tokenizer(wrapped: PackedModel, tokenizer: ChatTokenizer, path: str) -> None:
+    """Embeddings for every token, and the tokenizer's EOS and PAD in the configuration.
+
+    Raises: ModelError when the model knows another EOS: it would never have learnt to write this one.
+    """
+    config = wrapped.model.config
+    size = len(tokenizer.tokenizer)
+    if size > config.vocab_size:
+        wrapped.model.resize_token_embeddings(size, mean_resizing=False)
+    config.eos_token_id, config.pad_token_id = tokenizer.eos_id, tokenizer.pad_id
+    settings = getattr(wrapped.model, "generation_config", None)
+    if settings is not None:
+        settings.eos_token_id, settings.pad_token_id = tokenizer.eos_id, tokenizer.pad_id
+    if tokenizer.eos_id >= config.vocab_size:
+        raise ModelError(f"EOS is token {tokenizer.eos_id}, outside the model's {config.vocab_size}", where=path)

@@ -1,0 +1,123 @@
+"""One run from its command line to its end: ranks, folder, lock, state, and errors a person can act on."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from rlhf.artifacts.checkpoint import Checkpoint, CheckpointStore
+from rlhf.artifacts.files import write_text
+from rlhf.artifacts.run_folder import RunFolder
+from rlhf.config.arguments import parse_stage_arguments
+from rlhf.config.load import dump_config, load_config
+from rlhf.config.schema import STAGES, StageConfig
+from rlhf.engine.ranks import Ranks, is_main_process, session
+from rlhf.errors import RlhfError
+
+Config = TypeVar("Config", bound=StageConfig)
+DRY_RUN_STEPS = 2
+
+
+@dataclass(slots=True)
+class Run(Generic[Config]):
+    """What a stage works with. `step` is the last step completed."""
+
+    stage: str
+    config: Config
+    ranks: Ranks
+    folder: RunFolder
+    store: CheckpointStore
+    resumed: Checkpoint | None
+    dry_run: bool
+    step: int = 0
+
+    def say(self, text: str) -> None:
+        """A line to the person watching, once."""
+        if self.ranks.is_main:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+    def last_step(self, planned: int) -> int:
+        """The step this run ends at: all of `planned`, or `run.max_steps`."""
+        limit = DRY_RUN_STEPS if self.dry_run else self.config.run.max_steps
+        return planned if limit is None else min(planned, limit)
+
+    def on_main(self, action: Callable[[], Any]) -> Any:
+        """Does `action` on rank 0; its result, or its error, reaches every rank."""
+        outcome: tuple[Any, RlhfError | None] = (None, None)
+        if self.ranks.is_main:
+            try:
+                outcome = (action(), None)
+            except RlhfError as error:
+                outcome = (None, error)
+        outcome = self.ranks.from_main(outcome)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
+
+
+def launch(stage: str, argv: Sequence[str], train: Callable[[Run[Any]], None]) -> int:
+    """Parses, loads, opens and trains; the exit status. An error of this package is shown without a traceback."""
+    try:
+        arguments = parse_stage_arguments(stage, argv)
+        config = load_config(STAGES[stage], arguments.config_path, arguments.overrides)
+        with open_run(stage, config, resume=arguments.resume == "auto", dry_run=arguments.dry_run) as run:
+            train(run)
+    except RlhfError as error:
+        if is_main_process():
+            sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return 1
+    return 0
+
+
+@contextmanager
+def open_run(stage: str, config: Config, *, resume: bool, dry_run: bool) -> Iterator[Run[Config]]:
+    """Joins the ranks, prepares and locks the folder, and writes state.json through to the end."""
+    with session(config.run.seed) as ranks:
+        folder = RunFolder(Path(config.run.dir) / "dry-run" if dry_run else config.run.dir)
+        store = CheckpointStore(folder.checkpoints, ranks, keep_last=config.checkpoint.keep_last)
+        run = Run(stage, config, ranks, folder, store, None, dry_run)
+        with _held_by_main(run, resume):
+            run.resumed = store.latest() if resume and not dry_run else None
+            if run.resumed is not None:
+                store.require_same_world(run.resumed, config.deepspeed.zero_stage)
+                run.step = run.resumed.step
+            try:
+                yield run
+            except BaseException as error:
+                _set_state(run, "failed", str(error) or type(error).__name__)
+                raise
+            _set_state(run, "finished")
+        if dry_run and ranks.is_main:
+            shutil.rmtree(folder.path)
+
+
+@contextmanager
+def _held_by_main(run: Run[Config], resume: bool) -> Iterator[None]:
+    """The folder prepared and its lock held by rank 0; the other ranks learn whether that worked."""
+    lock = run.folder.locked()
+
+    def hold() -> None:
+        if run.dry_run:
+            shutil.rmtree(run.folder.path, ignore_errors=True)
+        run.folder.prepare(resume=resume)
+        lock.__enter__()
+        write_text(run.folder.path / "config.yaml", dump_config(run.config))
+
+    run.on_main(hold)
+    try:
+        _set_state(run, "running")
+        yield
+    finally:
+        if run.ranks.is_main:
+            lock.__exit__(None, None, None)
+
+
+def _set_state(run: Run[Config], status: Any, reason: str = "") -> None:
+    if run.ranks.is_main:
+        run.folder.set_state(status, stage=run.stage, step=run.step, reason=reason)

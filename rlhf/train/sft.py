@@ -1,0 +1,257 @@
+"""Stage 1: supervised fine-tuning on demonstrations, cross-entropy on answers and their EOS."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from rlhf.artifacts.checkpoint import Checkpoint
+from rlhf.artifacts.export import check_export, save_model
+from rlhf.artifacts.files import write_json
+from rlhf.artifacts.manifest import build_manifest
+from rlhf.config.schema import SftConfig
+from rlhf.data.encode import EncodedPrompt, EncodedSequence, Encoder
+from rlhf.data.loader import RowStream
+from rlhf.data.packing import PackedRow, pack_sequences, plan_micro_batches
+from rlhf.data.records import Demonstration, prompt_of
+from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
+from rlhf.engine.deepspeed import TrainedModel
+from rlhf.errors import NonFiniteError
+from rlhf.models.loading import artifact_model_path
+from rlhf.ops.losses import cross_entropy
+from rlhf.rollout.transformers import TransformersRollout
+from rlhf.train.controllers import Schedule, schedule_of
+from rlhf.train.inputs import Loaded, encode_summary, fresh_report, load, read_all
+from rlhf.train.metrics import MetricsLog
+from rlhf.train.models import build_causal_lm, make_trainable
+from rlhf.train.run import Run
+
+SHOWN = ("loss", "eval_loss", "lr", "grad_norm", "tokens_per_s")
+
+
+@dataclass(slots=True)
+class Progress:
+    """Everything a resumed run needs beside weights and optimizer."""
+
+    consumed: int = 0
+    best_loss: float = math.inf
+    best_step: int = 0
+
+
+def train_sft(run: Run[SftConfig]) -> None:
+    """The whole stage: data, model, steps, evaluation, checkpoints, export."""
+    config, ranks = run.config, run.ranks
+    path = artifact_model_path(config.model.path)
+    tokenizer = load_tokenizer(path, config.data.template)
+    train, held_out, prompts = _load_data(run, tokenizer)
+    stream = train.stream(seed=config.run.seed, batch_size=config.train.batch_size, epochs=config.train.epochs)
+    schedule, last = schedule_of(config.train, stream.num_steps), run.last_step(stream.num_steps)
+
+    wrapped = build_causal_lm(path, config.model, config.deepspeed, ranks, tokenizer, key="model.path")
+    make_trainable(wrapped, config.model, run.say)
+    trained = TrainedModel(wrapped, config.train, config.deepspeed, ranks, dtype=config.model.dtype)
+    progress = restore(run, trained)
+    run.on_main(lambda: _write_manifest(run, tokenizer, train, held_out, path))
+
+    with MetricsLog(
+        run.folder,
+        total=last,
+        start=run.step,
+        active=ranks.is_main,
+        tensorboard=config.log.tensorboard,
+        shown=SHOWN,
+    ) as log:
+        trained.train()
+        while run.step < last:
+            step, started = run.step + 1, time.perf_counter()
+            rows = stream.batch(progress.consumed)
+            metrics = sft_step(trained, [train.items[row] for row in rows], config, schedule, step)
+            elapsed = time.perf_counter() - started
+            metrics |= {"step_s": elapsed, "tokens_per_s": metrics["tokens"] / elapsed}
+            progress.consumed += len(rows)
+            run.step = step
+            improved = False
+            if held_out.items and _is_due(step, config.eval.every_steps or stream.steps_per_epoch, last):
+                metrics |= evaluate_sft(trained, held_out.items, config)
+                improved = metrics["eval_loss"] < progress.best_loss
+                if improved:
+                    progress.best_loss, progress.best_step = metrics["eval_loss"], step
+            log.log(step, metrics)
+            if prompts and _is_due(step, config.log.samples_every_steps, last):
+                log.samples(step, sample_answers(trained, tokenizer, prompts, config))
+            if improved or _is_due(step, config.checkpoint.every_steps, last):
+                state = {**asdict(progress), "zero_stage": config.deepspeed.zero_stage}
+                run.store.save(step, state, trained.save, best=improved)
+        log.say(_closing_line(run, progress))
+    _finish(run, trained, tokenizer, progress, path, stream, train.items)
+
+
+def sft_step(
+    trained: TrainedModel, batch: Sequence[EncodedSequence], config: SftConfig, schedule: Schedule, step: int
+) -> dict[str, float]:
+    """One optimizer step on a global batch; every rank is given all of it and runs its share."""
+    ranks, weight = trained.ranks, config.train.prompt_loss_weight
+    # 1. micro-batches, planned alike on every rank
+    plan = plan_micro_batches([len(item) for item in batch], config.train.micro_tokens, ranks.world_size)
+    rows = [pack_sequences([batch[i] for i in items], prompt_weight=weight) for items in plan[ranks.rank]]
+    # 2. the global denominator
+    (total,) = ranks.global_sum(sum(float(row.weights.sum()) for row in rows))
+    # 3. forward and backward
+    loss = torch.zeros((), device=ranks.device)
+    for row in rows:
+        loss += _row_loss(trained, row, total)
+    # 4. a loss that is not finite stops before the weights change
+    (mean,) = ranks.global_sum(loss)
+    if not math.isfinite(mean):
+        raise NonFiniteError(
+            f"the loss is {mean}; the weights were not updated",
+            where=f"step {step}",
+            fix="lower train.lr, or look at the rows of this step",
+        )
+    # 5. update
+    lr = config.train.lr * schedule.factor(step)
+    outcome = trained.step(lr)
+    tokens = sum(len(item) for item in batch)
+    return {"loss": mean, "lr": lr, "grad_norm": outcome.grad_norm, "tokens": tokens}
+
+
+def _row_loss(trained: TrainedModel, row: PackedRow, total: float) -> torch.Tensor:
+    """This row's share of the mean loss, after its backward pass."""
+    logits = trained.forward(row)
+    device = logits.device
+    denominator = torch.tensor(total, device=device)
+    entropy = cross_entropy(logits, row.labels.to(device), row.weights.to(device), denominator)
+    trained.backward(entropy.loss)
+    return entropy.loss.detach()
+
+
+def evaluate_sft(trained: TrainedModel, items: Sequence[EncodedSequence], config: SftConfig) -> dict[str, float]:
+    """Mean negative log-likelihood of held-out answer tokens, in nats."""
+    ranks = trained.ranks
+    plan = plan_micro_batches([len(item) for item in items], config.train.micro_tokens, ranks.world_size)
+    nll, count = 0.0, 0.0
+    one = torch.ones((), device=ranks.device)
+    for numbers in plan[ranks.rank]:
+        row = pack_sequences([items[number] for number in numbers])
+        logits = trained.infer(row)
+        weights = (row.weights > 0).float().to(logits.device)
+        nll += float(cross_entropy(logits, row.labels.to(logits.device), weights, one).loss)
+        count += float(weights.sum())
+    nll, count = ranks.global_sum(nll, count)
+    return {"eval_loss": nll / max(count, 1.0)}
+
+
+def sample_answers(
+    trained: TrainedModel, tokenizer: ChatTokenizer, prompts: Sequence[EncodedPrompt], config: SftConfig
+) -> list[dict[str, Any]]:
+    """Answers to the first held-out prompts; drawn on rank 0 while the others lend their weights."""
+    with trained.full_weights() as model:
+        if not trained.ranks.is_main:
+            return []
+        rollout = TransformersRollout(model, tokenizer.eos_id, tokenizer.pad_id)
+        drawn = rollout.generate(
+            [prompt.ids for prompt in prompts], [(config.run.seed, p.row) for p in prompts], config.sampling
+        )
+    return [
+        {"prompt": prompt.text, "answer": tokenizer.text(ids.tolist()), "finished": ended}
+        for prompt, ids, ended in zip(prompts, drawn.tokens, drawn.finished, strict=True)
+    ]
+
+
+def restore(run: Run[SftConfig], trained: TrainedModel) -> Progress:
+    """Goes on from the checkpoint the run was opened with, if there is one."""
+    checkpoint = run.resumed
+    if checkpoint is None:
+        return Progress()
+    trained.load(checkpoint.path)
+    run.store.restore_random(checkpoint)
+    run.on_main(lambda: run.folder.cut_logs_after(checkpoint.step))
+    run.say(f"resumed from {checkpoint.path} after step {checkpoint.step}")
+    return Progress(**{name: checkpoint.state[name] for name in asdict(Progress())})
+
+
+def _load_data(
+    run: Run[SftConfig], tokenizer: ChatTokenizer
+) -> tuple[Loaded[EncodedSequence], Loaded[EncodedSequence], list[EncodedPrompt]]:
+    data = run.config.data
+    encoder = Encoder(tokenizer, data.max_length)
+    train = load(data, data.train, Demonstration, encoder.demonstrations, key="data.train")
+    run.say(f"train: {encode_summary(encoder)}")
+    if not data.eval:
+        run.say("no data.eval: no held-out loss, and the last checkpoint is exported")
+        return train, Loaded([], (), (), []), []
+    encoder = fresh_report(encoder)
+    limit = run.config.eval.max_rows
+    held_out = load(data, data.eval, Demonstration, encoder.demonstrations, key="data.eval", limit=limit)
+    run.say(f"eval:  {encode_summary(encoder)}")
+    records = read_all(data, data.eval, Demonstration)[: run.config.log.num_samples]
+    prompts = Encoder(tokenizer, run.config.sampling.max_prompt_tokens).prompts([prompt_of(row) for row in records])
+    return train, held_out, prompts
+
+
+def _is_due(step: int, every: int | None, last: int) -> bool:
+    return every is not None and (step % every == 0 or step == last)
+
+
+def _write_manifest(
+    run: Run[SftConfig],
+    tokenizer: ChatTokenizer,
+    train: Loaded[EncodedSequence],
+    held_out: Loaded[EncodedSequence],
+    path: str,
+) -> None:
+    manifest = build_manifest(
+        stage="sft",
+        parents={"base": path},
+        data=[*({"role": "train", **r} for r in train.reports), *({"role": "eval", **r} for r in held_out.reports)],
+        tokenizer={"sha256": tokenizer.fingerprint(), "template": tokenizer.template},
+        settings={"world_size": run.ranks.world_size, "sampling": run.config.sampling.model_dump()},
+    )
+    write_json(run.folder.path / "manifest.json", manifest)
+
+
+def _closing_line(run: Run[SftConfig], progress: Progress) -> str:
+    if not progress.best_step:
+        return f"trained {run.step} steps"
+    return f"trained {run.step} steps; best held-out loss {progress.best_loss:.4f} after step {progress.best_step}"
+
+
+def _finish(
+    run: Run[SftConfig],
+    trained: TrainedModel,
+    tokenizer: ChatTokenizer,
+    progress: Progress,
+    path: str,
+    stream: RowStream,
+    items: Sequence[EncodedSequence],
+) -> None:
+    """Exports the best checkpoint (the last one without held-out data) and proves the export."""
+    chosen: Checkpoint | None = run.store.best()
+    if chosen is not None and (chosen.step != run.step or run.dry_run):
+        trained.load(chosen.path)
+    probe = pack_sequences([items[row] for row in stream.batch(0)[:2]])
+    expected, weights = trained.infer(probe), trained.state_dict()
+    config = run.config
+
+    def export() -> float:
+        save_model(
+            trained.model,
+            weights,
+            run.folder.model,
+            tokenizer,
+            dtype=config.model.dtype,
+            base_path=path,
+            sampling=config.sampling,
+        )
+        difference = check_export(run.folder.model, probe, expected, scalar=False, dtype=config.model.dtype)
+        shutil.copy(run.folder.path / "manifest.json", run.folder.model / "manifest.json")
+        return difference
+
+    difference = run.on_main(export)
+    run.say(f"{run.folder.model}: reloaded, differs from the live model by at most {difference:.1e}")

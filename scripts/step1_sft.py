@@ -1,0 +1,14 @@
+"""Stage 1: supervised fine-tuning.
+
+deepspeed scripts/step1_sft.py --config configs/demo/sft.yaml [key=value ...] [--resume auto] [--dry-run]
+
+Reads a causal LM and demonstrations; leaves run.dir/model, a causal LM that answers and ends with EOS.
+"""
+
+import sys
+
+from rlhf.train.run import launch
+from rlhf.train.sft import train_sft
+
+if __name__ == "__main__":
+    sys.exit(launch("sft", sys.argv[1:], train_sft))

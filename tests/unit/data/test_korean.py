@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+
+from rlhf.data.korean import (
+    RUDE_WORDS,
+    contains_rude,
+    distinct_n,
+    hangul_share,
+    is_nfc,
+    is_polite,
+    polite_share,
+    repeated_token_share,
+    rude_word_count,
+    split_sentences,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("", []),
+        (" \n ", []),
+        ("안녕하세요. 반가워요!", ["안녕하세요.", "반가워요!"]),
+        ("정말?! 네… 그래요...", ["정말?!", "네…", "그래요..."]),
+        ("첫 줄\n둘째 줄", ["첫 줄", "둘째 줄"]),
+        ('"가요." 그가 말했다.', ['"가요."', "그가 말했다."]),
+        ('"가요."라고 했다.', ['"가요."라고 했다.']),
+        ("(괜찮아요.) 정말요", ["(괜찮아요.)", "정말요"]),
+        ("네.알겠습니다.", ["네.", "알겠습니다."]),  # models often leave the space out
+        ("3.5점이에요. v2.0을 쓰세요", ["3.5점이에요.", "v2.0을 쓰세요"]),
+        ("1. 물을 끓여요.\n2. 면을 넣어요.", ["1. 물을 끓여요.", "2. 면을 넣어요."]),
+        ("물을 끓여요.2. 면을 넣어요.", ["물을 끓여요.", "2. 면을 넣어요."]),
+        ("고마워요! ㅋㅋㅋ 😊", ["고마워요! ㅋㅋㅋ 😊"]),
+        ("ㅋㅋㅋ", ["ㅋㅋㅋ"]),
+        ("1.", ["1."]),
+    ],
+)
+def test_split_sentences(text, sentences):
+    assert split_sentences(text) == sentences
+
+
+POLITE = """
+    좋아요|그렇죠?|그랬지요.|합니다.|갑니까?|앉으십시오|오십쇼|쓰시오.|드세요!|그러네요~|갈까요?
+    그렇군요…|바쁘거든요.|왔는데요|그럼요|저도요.|가수요.|두 개요.|3개요|하지 마요|집에 가요.|제가요?
+    괜찮습니다만|해 봅시다.|네.|예|넵!|아뇨|그건 아니오|감사합니다 (웃음)|감사해요 ㅎㅎ|안 돼요ㅠㅠ
+    반갑습니다^^|고마워요 :)|고마워요 :D|고마워요 T_T|"맞아요."|‘좋습니다.’|좋아요 👍🏻|좋아요오오
+    고마워용|알겠습니당|안녕하세여|필요해요|필요합니다|확인하세요(필수).
+"""
+
+IMPOLITE = """
+    좋아.|그렇지?|한다.|아니다.|학교에 다니다|그러니까|왜 그랬니?|가자|쉬어라|그건 필요.|공부가 중요!
+    불필요|수요|사업 개요|마음의 동요|도요|밤의 고요|시간 소요|따뜻한 담요|참치마요|대중가요|요요
+    수요일|좋네|그 내용|안세영|시다|ㅋㅋㅋ|...|Thank you.|123|예의|"안녕하세요"라고 했다.|요즘|노래하니
+"""
+
+
+def listed(text):
+    return [sentence.strip() for line in text.strip().splitlines() for sentence in line.split("|")]
+
+
+@pytest.mark.parametrize("sentence", listed(POLITE))
+def test_polite(sentence):
+    assert is_polite(sentence)
+    assert is_polite(unicodedata.normalize("NFD", sentence))
+
+
+@pytest.mark.parametrize("sentence", ["", *listed(IMPOLITE)])
+def test_not_polite(sentence):
+    assert not is_polite(sentence)
+
+
+def test_polite_share():
+    assert polite_share("안녕하세요. 밥 먹었어? 저는 먹었어요! 잘 가.") == 0.5  # 2 of 4
+    assert polite_share("") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("정말 멍청하네.", 1),
+        ("멍청하시네요.", 1),  # an insult stays one in polite speech
+        ("한심하게 징징대지 마, 바보야.", 3),
+        ("재수없어. 짜증나!", 2),
+        ("재수 없어. 짜증 나!", 2),
+        ("개멍청한 소리", 1),
+        ("그 입 닥쳐.", 1),
+        ("언젠가 닥쳐올 일이야.", 0),
+        ("많이 답답하셨겠어요. 짜증 나셨죠?", 0),  # comfort, in polite speech
+        ("답답해 죽겠네.", 1),
+        ("많이 답답하겠다.", 0),
+        ("윗집이 시끄러우면 말해.", 0),
+        ("짜증 날 땐 걸어.", 0),
+        ("넌 찌질한 게 아니야.", 0),
+        ("넌 멍청하지 않아.", 0),
+        ("공짜증정 행사야.", 0),  # 짜증 inside another word
+        ("오늘은 날씨가 좋네.", 0),
+        ("", 0),
+    ],
+)
+def test_rude_words(text, count):
+    assert rude_word_count(text) == count
+    assert contains_rude(text) == (count > 0)
+
+
+def test_rude_words_are_distinct_nfc_stems():
+    assert 35 <= len(RUDE_WORDS) <= 60
+    assert len(set(RUDE_WORDS)) == len(RUDE_WORDS)
+    assert all(is_nfc(word) and word == word.strip() for word in RUDE_WORDS)
+
+
+def test_hangul_share():
+    assert hangul_share("한글 ab 12!") == 0.5  # 한 글 of 한 글 a b
+    assert hangul_share("ㅋㅋ") == 1.0
+    assert hangul_share(unicodedata.normalize("NFD", "한")) == 1.0
+    assert hangul_share("漢字かな") == 0.0
+    assert hangul_share("123 !?") == 0.0
+
+
+def test_distinct_n():
+    assert distinct_n(["가 나 가 나"], 1) == 0.5  # 2 of 4
+    assert distinct_n(["가 나 가 나"], 2) == pytest.approx(2 / 3)  # 가나 나가 가나
+    assert distinct_n(["가 나", "나 가"], 2) == 1.0  # 가나, 나가; none across the two texts
+    assert distinct_n(["좋아요!!"], 1) == pytest.approx(2 / 3)  # 좋아요 ! !
+    assert distinct_n(["가", ""], 2) == 0.0
+
+
+def test_repeated_token_share():
+    assert repeated_token_share("네 네 네 알겠어요") == 0.5  # the second and third of 4
+    assert repeated_token_share("") == 0.0
+    apart8 = "네 1 2 3 4 5 6 7 네"  # the first 네 is 8 back
+    apart9 = "네 1 2 3 4 5 6 7 8 네"  # and 9 back
+    assert repeated_token_share(apart8) == pytest.approx(1 / 9)
+    assert repeated_token_share(apart9) == 0.0
+
+
+def test_is_nfc():
+    assert is_nfc("한글")
+    assert not is_nfc(unicodedata.normalize("NFD", "한글"))
