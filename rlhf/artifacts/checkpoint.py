@@ -69,6 +69,16 @@ class CheckpointStore:
         """The newest complete checkpoint, or None."""
         return self._pointed("latest")
 
+    def require_latest(self) -> Checkpoint:
+        """The newest complete checkpoint.
+
+        Raises: CheckpointError when there is none.
+        """
+        checkpoint = self.latest()
+        if checkpoint is None:
+            raise CheckpointError(f"{self._folder} holds no complete checkpoint", fix="start without --resume")
+        return checkpoint
+
     def best(self) -> Checkpoint | None:
         """The checkpoint saved as best, or None."""
         return self._pointed("best")

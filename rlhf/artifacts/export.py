@@ -27,6 +27,7 @@ from rlhf.models.loading import (
     load_causal_lm,
     load_scalar_model,
 )
+from rlhf.models.scalar_head import shift_scores
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}  # of the largest output
 
@@ -40,6 +41,7 @@ def save_model(
     dtype: str,
     base_path: str,
     sampling: SamplingSection | None = None,
+    score_offset: float = 0.0,
 ) -> None:
     """Writes `folder` (and, for LoRA, `folder/../adapter`) on rank 0.
 
@@ -48,6 +50,7 @@ def save_model(
         weights: the whole weights, as `TrainedModel.state_dict` gives them.
         base_path: the model the adapters were trained on.
         sampling: decoding settings for generation_config.json.
+        score_offset: added to every score of a one-number model (see `shift_scores`).
     """
     writing = folder.with_name(f".writing-{folder.name}")
     shutil.rmtree(writing, ignore_errors=True)
@@ -56,6 +59,8 @@ def save_model(
     else:
         model = _fresh(live)
         model.load_state_dict(weights, strict=True, assign=True)
+    if score_offset:
+        shift_scores(model, score_offset)
     _set_generation(model, tokenizer, sampling)
     model.to(DTYPES[dtype]).save_pretrained(writing)
     tokenizer.save(writing)
@@ -108,7 +113,7 @@ def check_adapter(adapter: Path) -> None:
 def _set_generation(model: PreTrainedModel, tokenizer: ChatTokenizer, sampling: SamplingSection | None) -> None:
     """EOS, PAD and decoding settings, the same in configuration, generation configuration and tokenizer."""
     model.config.eos_token_id, model.config.pad_token_id = tokenizer.eos_id, tokenizer.pad_id
-    settings = model.generation_config
+    settings = getattr(model, "generation_config", None)
     if settings is None:
         return
     settings.eos_token_id, settings.pad_token_id = tokenizer.eos_id, tokenizer.pad_id

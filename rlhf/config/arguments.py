@@ -77,11 +77,7 @@ def _parser(stage: str) -> _Parser:
 
 def _unknown_flag(word: str) -> ConfigError:
     bare = word.lstrip("-")
-    fix = (
-        f"write {bare} without the dashes"
-        if "=" in bare
-        else "see --help; keys of the configuration have no dashes"
-    )
+    fix = f"write {bare} without the dashes" if "=" in bare else "see --help; keys of the configuration have no dashes"
     return ConfigError(
         "no such flag", where=f"{COMMAND_LINE}  {word}", expected=f"a flag of --help, or {FORM}", fix=fix
     )

@@ -74,8 +74,7 @@ def _where(document: Document, path: KeyPath) -> str:
 
 def _unknown_keys(table: dict[str, Key], document: Document, path: KeyPath, given: Any) -> list[ConfigError]:
     return [
-        _unknown_key(table, key, origin, given if key == path else None)
-        for key, origin in _origins_of(document, path)
+        _unknown_key(table, key, origin, given if key == path else None) for key, origin in _origins_of(document, path)
     ]
 
 
@@ -90,16 +89,12 @@ def _unknown_key(table: dict[str, Key], path: KeyPath, origin: Origin, given: An
     return ConfigError(
         "no such key",
         where=origin.of(dotted(path)),
-        expected=f"a key of {dotted(above)}: {', '.join(siblings)}"
-        if above
-        else f"one of {', '.join(siblings)}",
+        expected=f"a key of {dotted(above)}: {', '.join(siblings)}" if above else f"one of {', '.join(siblings)}",
         fix=f"did you mean {near}?" if near else "remove it; --help lists every key",
     )
 
 
-def _wrong_value(
-    table: dict[str, Key], document: Document, path: KeyPath, detail: ErrorDetails
-) -> ConfigError:
+def _wrong_value(table: dict[str, Key], document: Document, path: KeyPath, detail: ErrorDetails) -> ConfigError:
     key = lookup(table, path)
     assert key is not None, f"pydantic reported {detail['loc']}, which the key table lacks"
     kind, given = detail["type"], detail["input"]
@@ -119,9 +114,7 @@ def _wrong_value(
         problem = "not one of the values allowed"
     else:
         problem = "not of the type expected"
-    return ConfigError(
-        problem, where=_where(document, path), expected=key.expected, fix=_fix(key, dotted(path), given)
-    )
+    return ConfigError(problem, where=_where(document, path), expected=key.expected, fix=_fix(key, dotted(path), given))
 
 
 def _fix(key: Key, name: str, given: Any) -> str:
@@ -150,6 +143,4 @@ def _keys_together(table: dict[str, Key], document: Document, message: str) -> C
         if name in table and (path := tuple(name.split("."))) in document.origins
     ]
     problem, _, fix = message.rpartition("; ")
-    return ConfigError(
-        problem or fix, where=", ".join(places), fix=fix if problem else "change one of the keys named"
-    )
+    return ConfigError(problem or fix, where=", ".join(places), fix=fix if problem else "change one of the keys named")

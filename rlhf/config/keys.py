@@ -51,9 +51,7 @@ class Key:
 def stage_model(stage: str) -> type[StageConfig]:
     """The configuration class of a stage by name."""
     if stage not in STAGES:
-        raise ConfigError(
-            f"no stage {stage!r}", expected=f"one of {', '.join(STAGES)}", fix="name one of them"
-        )
+        raise ConfigError(f"no stage {stage!r}", expected=f"one of {', '.join(STAGES)}", fix="name one of them")
     return STAGES[stage]
 
 

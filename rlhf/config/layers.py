@@ -32,9 +32,7 @@ class Override:
         return ConfigError(problem, where=where, expected=expected, fix=fix)
 
 
-def read_files(
-    path: Path, problems: list[ConfigError], chain: tuple[Path, ...] = (), asked: str = ""
-) -> Document:
+def read_files(path: Path, problems: list[ConfigError], chain: tuple[Path, ...] = (), asked: str = "") -> Document:
     """Reads a file over its `base` files, recursively; the later of two bases wins, the file wins over both.
 
     What cannot be read is added to `problems` and left out.
@@ -44,9 +42,7 @@ def read_files(
     if path.resolve() in [link.resolve() for link in chain]:
         fix = "remove one `base` of the chain"
         problems.append(
-            ConfigError(
-                f"base files form a cycle: {' -> '.join(names)}", where=asked, expected="no cycle", fix=fix
-            )
+            ConfigError(f"base files form a cycle: {' -> '.join(names)}", where=asked, expected="no cycle", fix=fix)
         )
         return Document(complete=False)
     try:
@@ -104,11 +100,7 @@ def _unreadable(path: Path, asked: str, error: OSError) -> ConfigError:
             fix="name a YAML file",
         )
     near = _nearest_file(path)
-    fix = (
-        f"did you mean {near}?"
-        if near
-        else "check the path; a `base` is looked up beside the file that names it"
-    )
+    fix = f"did you mean {near}?" if near else "check the path; a `base` is looked up beside the file that names it"
     return ConfigError(f"no such file: {name}", where=asked, expected="an existing YAML file", fix=fix)
 
 

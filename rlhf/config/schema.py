@@ -72,7 +72,7 @@ class RewardData(DataSection):
 class RewardTrain(TrainSection):
     """Batches, loss and optimizer of stage 2."""
 
-    label_smoothing: Share = Field(0.0, description="probability that a label is wrong")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="probability that a label is wrong")
     centering: float = Field(0.0, ge=0, description="weight of the squared sum of a pair's scores")
 
 

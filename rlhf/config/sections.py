@@ -13,7 +13,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Section(BaseModel):
     """A strict, immutable group of keys: an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class RunSection(Section):
@@ -76,7 +78,7 @@ class DataSection(Section):
     max_length: Positive = Field(1024, description="tokens of one sequence, prompt and answer")
     on_bad_row: Literal["error", "skip"] = Field("error", description="stop at a bad row, or skip and count it")
 
-    @field_validator("train", "eval", mode="before")
+    @field_validator("train", "eval", "demonstrations", mode="before", check_fields=False)
     @classmethod
     def _paths_are_sources(cls, value: object) -> object:
         items: list[Any] = value if isinstance(value, list) else [] if value is None else [value]

@@ -25,9 +25,7 @@ _RESOLVERS = [
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+0123456789.")),
     ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.")),
 ]
-_FIX = (
-    "indent with spaces (YAML refuses tabs), close brackets and quotes, quote text that starts with @ % ` * &"
-)
+_FIX = "indent with spaces (YAML refuses tabs), close brackets and quotes, quote text that starts with @ % ` * &"
 
 
 class _Loader(yaml.SafeLoader):
@@ -199,9 +197,7 @@ class _Reader:
             raise self._refused(node, path, f"{text!r} as {kind}") from error
         raise self._refused(node, path, f"the YAML tag {node.tag}")
 
-    def _refused(
-        self, node: yaml.Node, path: KeyPath, what: str, fix: str = "write it out plainly"
-    ) -> ConfigError:
+    def _refused(self, node: yaml.Node, path: KeyPath, what: str, fix: str = "write it out plainly") -> ConfigError:
         where = f"{self.place(_line(node))}  {dotted(path)}".rstrip()
         expected = "words, numbers, true, false, null, lists and groups of keys"
         return ConfigError(f"{what} cannot be used here", where=where, expected=expected, fix=fix)

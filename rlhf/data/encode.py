@@ -72,9 +72,14 @@ class EncodedPrompt:
 
     ids: Ids
     row: int
-    text: str
+    messages: tuple[Message, ...]
     source: str = ""
     reference: str = ""
+
+    @property
+    def text(self) -> str:
+        """What the user said last."""
+        return self.messages[-1].content
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -103,8 +108,10 @@ class Encoder:
     def _demonstration(self, record: Demonstration) -> EncodedSequence:
         messages = self._cleaned(record.messages)
         messages, turns = self._fitting_turns(messages)
-        ids, mask, cut = self._cut(*_joined(turns), last_answer=len(turns[-1][0]))
-        self._count(ids, int(mask.sum()), cut)
+        ids, mask = self._cut(*_joined(turns), last_answer=len(turns[-1][0]))
+        self.report.num_rows += 1
+        self.report.num_tokens += len(ids)
+        self.report.num_answer_tokens += int(mask.sum())
         return EncodedSequence(ids, mask, record.source, record.weight)
 
     def _ranking(self, record: Ranking) -> EncodedRanking:
@@ -125,13 +132,14 @@ class Encoder:
 
     def _prompt(self, record: Prompt, row: int) -> EncodedPrompt:
         messages = self._cleaned(record.messages)
-        text = "".join(piece.text for piece in self.tokenizer.pieces(messages, open_answer=True))
-        ids = np.asarray(self.tokenizer.token_ids([text])[0], dtype=np.int32)
+        pieces = self.tokenizer.pieces(messages, open_answer=True)  # tokenised apart, as in training
+        parts = self.tokenizer.token_ids([piece.text for piece in pieces])
+        ids = np.asarray([token for part in parts for token in part], dtype=np.int32)
         self.report.num_rows += 1
         self.report.rows_with_cut_prompt += len(ids) > self.max_length
         ids = ids[-self.max_length :]
         self.report.num_tokens += len(ids)
-        return EncodedPrompt(ids, row, record.messages[-1].content, record.source, record.reference)
+        return EncodedPrompt(ids, row, record.messages, record.source, record.reference)
 
     def _fitting_turns(self, messages: tuple[Message, ...]) -> tuple[tuple[Message, ...], list[tuple[Ids, bool]]]:
         """Drops the oldest user-assistant exchange while the conversation is too long and has another."""
@@ -158,36 +166,35 @@ class Encoder:
             raise DataError("an answer does not end in EOS after tokenisation", fix="check data.template")
         return turns
 
-    def _cut(self, ids: Ids, mask: Mask, *, last_answer: int) -> tuple[Ids, Mask, str]:
-        """Cuts the left of the prompt, then, when the answer alone is too long, its right."""
+    def _cut(self, ids: Ids, mask: Mask, *, last_answer: int) -> tuple[Ids, Mask]:
+        """Cuts and counts the left of the prompt, then, when the answer is still too long, its right."""
         if len(ids) <= self.max_length:
-            return ids, mask, ""
+            return ids, mask
         prompt = len(ids) - last_answer
         room = max(self.max_length - last_answer, min(prompt, int(self.max_length * MIN_PROMPT_SHARE)))
-        ids, mask = ids[prompt - room :], mask[prompt - room :]
-        if len(ids) <= self.max_length:
-            return ids, mask, "prompt"
-        return ids[: self.max_length], mask[: self.max_length], "answer"
-
-    def _count(self, ids: Ids, num_answer_tokens: int, cut: str) -> None:
-        self.report.num_rows += 1
-        self.report.num_tokens += len(ids)
-        self.report.num_answer_tokens += num_answer_tokens
-        self.report.rows_with_cut_prompt += cut == "prompt"
-        self.report.rows_with_cut_answer += cut == "answer"
+        self.report.rows_with_cut_prompt += room < prompt
+        self.report.rows_with_cut_answer += room + last_answer > self.max_length
+        kept = slice(prompt - room, prompt - room + self.max_length)
+        return ids[kept], mask[kept]
 
     def _cleaned(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         return tuple(self._clean(message) for message in messages)
 
     def _clean(self, message: Message) -> Message:
         """Text without special-token strings: left in, each would become a control token."""
-        content = message.content
-        for text in self.tokenizer.special_texts:
-            found = content.count(text)
-            if found:
-                self.report.special_texts_removed += found
-                content = content.replace(text, "")
-        return message if content == message.content else replace(message, content=content.strip() or " ")
+        content, context = self._without_special(message.content), self._without_special(message.input)
+        if not content:
+            raise DataError(f"the {message.role} turn holds nothing but special-token text", fix="drop the row")
+        return replace(message, content=content, input=context)
+
+    def _without_special(self, text: str) -> str:
+        cleaned, removed = text, 0
+        while present := [special for special in self.tokenizer.special_texts if special in cleaned]:
+            for special in present:  # removing one may join the halves of another
+                removed += cleaned.count(special)
+                cleaned = cleaned.replace(special, "")
+        self.report.special_texts_removed += removed
+        return cleaned.strip() if removed else text
 
 
 def _shorter(cut: Ids, whole: Ids) -> bool:

@@ -82,12 +82,14 @@ class Piece(NamedTuple):
 
 
 def template_text(name: str) -> str:
-    """The Jinja source of a preset, or of a file.
+    """The Jinja source of a preset or of a file; Jinja source itself is returned as it is.
 
-    Raises: TemplateError when it is neither.
+    Raises: TemplateError when it is none of these.
     """
     if name in PRESETS:
         return PRESETS[name]
+    if "{%" in name or "{{" in name:
+        return name
     path = Path(name)
     if path.is_file():
         return path.read_text(encoding="utf-8")

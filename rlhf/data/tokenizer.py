@@ -57,6 +57,11 @@ class ChatTokenizer:
         content = [sorted(self.tokenizer.get_vocab().items()), self.template, self.eos_id, self.pad_id]
         return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
+    def vocabulary_hash(self) -> str:
+        """A hash of ids and EOS alone: models with equal ones read each other's ids."""
+        content = [sorted(self.tokenizer.get_vocab().items()), self.eos_id]
+        return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
+
     def _special_map(self) -> dict[str, Any]:
         names = ("bos_token", "eos_token", "unk_token", "pad_token")
         return {name: getattr(self.tokenizer, name, None) or "" for name in names}

@@ -121,7 +121,7 @@ def polyglot_shape(size: TinySize, vocabulary: int) -> GPTNeoXConfig:
         num_attention_heads=size.heads,
         intermediate_size=4 * size.hidden,
         max_position_embeddings=size.positions,
-        rotary_pct=0.5,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
         use_parallel_residual=True,
         hidden_act="gelu",
         hidden_dropout=0.0,

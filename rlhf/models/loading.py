@@ -151,7 +151,7 @@ def _load(
                 output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"cannot load {path}: {error}", fix="check the folder, or the hub id and HF_HUB_OFFLINE")
+        raise ModelError(f"cannot load {path}: {error}", fix="check the folder, or the hub id") from error
     missing = [key for key in report["missing_keys"] if not key.startswith(new_weights or ("\0",))]
     mismatched = list(report.get("mismatched_keys", []))
     if missing or mismatched:

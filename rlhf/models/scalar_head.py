@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-
-from rlhf.models.loading import PackedScalarModel, unwrap_peft
+from transformers import PreTrainedModel
 
 
 def initialise_head(head: nn.Linear, *, seed: int, zero: bool = False) -> None:
@@ -18,7 +17,7 @@ def initialise_head(head: nn.Linear, *, seed: int, zero: bool = False) -> None:
         head.weight.normal_(0.0, (head.in_features + 1) ** -0.5, generator=generator)
 
 
-def shift_scores(model: PackedScalarModel, offset: float) -> str:
+def shift_scores(classifier: PreTrainedModel, offset: float) -> str:
     """Adds `offset` (reward units) to every score, and says where it went.
 
     A final norm with a bias takes it exactly: w . (b + w * offset / |w|^2) = w . b + offset, so any
@@ -26,9 +25,7 @@ def shift_scores(model: PackedScalarModel, offset: float) -> str:
 
     Returns: "bias" or "config".
     """
-    classifier = unwrap_peft(model.model)
-    norm = final_norm(classifier)
-    weight = head_weight(classifier)
+    norm, weight = final_norm(classifier), classifier.score.weight
     if norm is None or norm.bias is None:
         classifier.config.score_shift = float(getattr(classifier.config, "score_shift", 0.0)) + offset
         return "config"
@@ -39,13 +36,6 @@ def shift_scores(model: PackedScalarModel, offset: float) -> str:
     with torch.no_grad():
         norm.bias.copy_((norm.bias.double() + step).to(norm.bias.dtype))
     return "bias"
-
-
-def head_weight(classifier: nn.Module) -> torch.Tensor:
-    """[1, d] weight of the head in use, also when peft keeps a trained copy of it."""
-    head = classifier.score
-    trained = getattr(head, "modules_to_save", None)
-    return (next(iter(trained.values())) if trained else head).weight
 
 
 def final_norm(classifier: nn.Module) -> nn.LayerNorm | None:

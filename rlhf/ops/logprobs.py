@@ -87,7 +87,7 @@ def sample_inverse_cdf(logits: Tensor, uniform: Tensor) -> Sampled:
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)
     # A parallel scan need not be monotone; a token of probability 0 must not come to own a sliver of [0, 1).
     cumulative = torch.where(probabilities > 0, cumulative, 0).cummax(-1).values
-    # The last entry is 1 up to rounding; a float64 below 1 times it stays below it, so a token is always found.
+    # The last entry is 1 up to rounding; a float64 below 1 times it stays below it: a token is always found.
     target = uniform.double().unsqueeze(-1) * cumulative[:, -1:]
     tokens = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
     return Sampled(tokens, token_logprobs(logits, tokens))
@@ -107,9 +107,7 @@ def greedy(logits: Tensor) -> Sampled:
 
 def _scaled(logits: Tensor, temperature: float) -> Tensor:
     if not temperature > 0:
-        raise ValueError(
-            f"temperature = {temperature}, expected > 0; for the most probable token use greedy()"
-        )
+        raise ValueError(f"temperature = {temperature}, expected > 0; to take the likeliest, use greedy()")
     wide = logits.float()
     return wide if temperature == 1 else wide / temperature  # spare the copy
 
@@ -123,9 +121,8 @@ def _in_top_k(scaled: Tensor, top_k: int) -> Tensor:
 
 def _in_nucleus(scaled: Tensor, top_p: float) -> Tensor:
     descending = scaled.softmax(-1).sort(dim=-1, descending=True, stable=True)
-    before = (
-        descending.values.cumsum(-1) - descending.values
-    )  # exactly 0 for the first, which therefore stays
+    # The mass before the first is exactly 0, so one token always stays.
+    before = descending.values.cumsum(-1) - descending.values
     return torch.zeros_like(scaled, dtype=torch.bool).scatter(-1, descending.indices, before < top_p)
 
 
@@ -135,6 +132,4 @@ def _check_rows(logits: Tensor) -> None:
     drawable = logits.amax(-1).isfinite()
     if not drawable.all():
         row = int(drawable.logical_not().nonzero()[0, 0])
-        raise ValueError(
-            f"logits row {row} has NaN, +inf or no finite entry; check the model's output and the cuts"
-        )
+        raise ValueError(f"logits row {row} has NaN, +inf or no finite entry; check model and cuts")

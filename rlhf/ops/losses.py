@@ -98,7 +98,6 @@ def ranking_loss(
     Source:  arXiv:2203.02155 eq. 1; arXiv:2307.09288 eq. 2 (margin); arXiv:2312.09244 (centering).
     """
     _check_ranking(scores, ranks, mask, num_rankings, margins, label_smoothing, centering)
-    # Everything [B, K, K] is read at [b, better, worse].
     pairs = (ranks.unsqueeze(2) < ranks.unsqueeze(1)) & mask.unsqueeze(2) & mask.unsqueeze(1)
     known = widen(torch.where(mask, scores, 0))
     better, worse = known.unsqueeze(2), known.unsqueeze(1)

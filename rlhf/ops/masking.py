@@ -26,9 +26,7 @@ def check_scalar(**tensors: Tensor) -> None:
     """
     for name, tensor in tensors.items():
         if tensor.ndim != 0:
-            raise ValueError(
-                f"{name} has shape {list(tensor.shape)}, expected a scalar []; use .sum() or .squeeze()"
-            )
+            raise ValueError(f"{name} has shape {list(tensor.shape)}, expected a scalar []; use .sum()")
 
 
 def widen(values: Tensor) -> Tensor:
@@ -60,9 +58,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """
     total, count = masked_sum(values, mask), mask.sum()
     if count == 0:
-        raise ValueError(
-            f"mask of shape {list(mask.shape)} counts no entry, so there is no mean; skip the batch"
-        )
+        raise ValueError(f"mask of shape {list(mask.shape)} counts no entry: no mean; skip the batch")
     return total / count
 
 

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from rlhf.artifacts.checkpoint import Checkpoint
-from rlhf.artifacts.export import check_export, save_model
-from rlhf.artifacts.files import write_json
-from rlhf.artifacts.manifest import build_manifest
 from rlhf.config.schema import SftConfig
 from rlhf.data.encode import EncodedPrompt, EncodedSequence, Encoder
-from rlhf.data.loader import RowStream
 from rlhf.data.packing import PackedRow, pack_sequences, plan_micro_batches
 from rlhf.data.records import Demonstration, prompt_of
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import TrainedModel
-from rlhf.errors import NonFiniteError
 from rlhf.models.loading import artifact_model_path
 from rlhf.ops.losses import cross_entropy
 from rlhf.rollout.transformers import TransformersRollout
 from rlhf.train.controllers import Schedule, schedule_of
 from rlhf.train.inputs import Loaded, encode_summary, fresh_report, load, read_all
+from rlhf.train.lifecycle import export, is_due, require_finite, restore, save, write_manifest
 from rlhf.train.metrics import MetricsLog
 from rlhf.train.models import build_causal_lm, make_trainable
 from rlhf.train.run import Run
@@ -56,8 +50,9 @@ def train_sft(run: Run[SftConfig]) -> None:
     wrapped = build_causal_lm(path, config.model, config.deepspeed, ranks, tokenizer, key="model.path")
     make_trainable(wrapped, config.model, run.say)
     trained = TrainedModel(wrapped, config.train, config.deepspeed, ranks, dtype=config.model.dtype)
-    progress = restore(run, trained)
-    run.on_main(lambda: _write_manifest(run, tokenizer, train, held_out, path))
+    roles = {"model": trained}
+    progress = restore(run, roles, Progress())
+    write_manifest(run, tokenizer, {"base": path}, {"train": train.reports, "eval": held_out.reports})
 
     with MetricsLog(
         run.folder,
@@ -77,19 +72,22 @@ def train_sft(run: Run[SftConfig]) -> None:
             progress.consumed += len(rows)
             run.step = step
             improved = False
-            if held_out.items and _is_due(step, config.eval.every_steps or stream.steps_per_epoch, last):
+            if held_out.items and is_due(step, config.eval.every_steps or stream.steps_per_epoch, last):
                 metrics |= evaluate_sft(trained, held_out.items, config)
                 improved = metrics["eval_loss"] < progress.best_loss
                 if improved:
                     progress.best_loss, progress.best_step = metrics["eval_loss"], step
             log.log(step, metrics)
-            if prompts and _is_due(step, config.log.samples_every_steps, last):
+            if prompts and is_due(step, config.log.samples_every_steps, last):
                 log.samples(step, sample_answers(trained, tokenizer, prompts, config))
-            if improved or _is_due(step, config.checkpoint.every_steps, last):
-                state = {**asdict(progress), "zero_stage": config.deepspeed.zero_stage}
-                run.store.save(step, state, trained.save, best=improved)
+            if improved or is_due(step, config.checkpoint.every_steps, last):
+                save(run, roles, progress, best=improved)
         log.say(_closing_line(run, progress))
-    _finish(run, trained, tokenizer, progress, path, stream, train.items)
+    best = run.store.best()
+    if best is not None and (best.step != run.step or run.dry_run):
+        trained.load(best.path / "model")
+    probe = pack_sequences([train.items[row] for row in stream.batch(0)[:2]])
+    export(run, trained, tokenizer, probe, base_path=path)
 
 
 def sft_step(
@@ -108,12 +106,7 @@ def sft_step(
         loss += _row_loss(trained, row, total)
     # 4. a loss that is not finite stops before the weights change
     (mean,) = ranks.global_sum(loss)
-    if not math.isfinite(mean):
-        raise NonFiniteError(
-            f"the loss is {mean}; the weights were not updated",
-            where=f"step {step}",
-            fix="lower train.lr, or look at the rows of this step",
-        )
+    require_finite(mean, step)
     # 5. update
     lr = config.train.lr * schedule.factor(step)
     outcome = trained.step(lr)
@@ -164,18 +157,6 @@ def sample_answers(
     ]
 
 
-def restore(run: Run[SftConfig], trained: TrainedModel) -> Progress:
-    """Goes on from the checkpoint the run was opened with, if there is one."""
-    checkpoint = run.resumed
-    if checkpoint is None:
-        return Progress()
-    trained.load(checkpoint.path)
-    run.store.restore_random(checkpoint)
-    run.on_main(lambda: run.folder.cut_logs_after(checkpoint.step))
-    run.say(f"resumed from {checkpoint.path} after step {checkpoint.step}")
-    return Progress(**{name: checkpoint.state[name] for name in asdict(Progress())})
-
-
 def _load_data(
     run: Run[SftConfig], tokenizer: ChatTokenizer
 ) -> tuple[Loaded[EncodedSequence], Loaded[EncodedSequence], list[EncodedPrompt]]:
@@ -195,63 +176,7 @@ def _load_data(
     return train, held_out, prompts
 
 
-def _is_due(step: int, every: int | None, last: int) -> bool:
-    return every is not None and (step % every == 0 or step == last)
-
-
-def _write_manifest(
-    run: Run[SftConfig],
-    tokenizer: ChatTokenizer,
-    train: Loaded[EncodedSequence],
-    held_out: Loaded[EncodedSequence],
-    path: str,
-) -> None:
-    manifest = build_manifest(
-        stage="sft",
-        parents={"base": path},
-        data=[*({"role": "train", **r} for r in train.reports), *({"role": "eval", **r} for r in held_out.reports)],
-        tokenizer={"sha256": tokenizer.fingerprint(), "template": tokenizer.template},
-        settings={"world_size": run.ranks.world_size, "sampling": run.config.sampling.model_dump()},
-    )
-    write_json(run.folder.path / "manifest.json", manifest)
-
-
 def _closing_line(run: Run[SftConfig], progress: Progress) -> str:
     if not progress.best_step:
         return f"trained {run.step} steps"
     return f"trained {run.step} steps; best held-out loss {progress.best_loss:.4f} after step {progress.best_step}"
-
-
-def _finish(
-    run: Run[SftConfig],
-    trained: TrainedModel,
-    tokenizer: ChatTokenizer,
-    progress: Progress,
-    path: str,
-    stream: RowStream,
-    items: Sequence[EncodedSequence],
-) -> None:
-    """Exports the best checkpoint (the last one without held-out data) and proves the export."""
-    chosen: Checkpoint | None = run.store.best()
-    if chosen is not None and (chosen.step != run.step or run.dry_run):
-        trained.load(chosen.path)
-    probe = pack_sequences([items[row] for row in stream.batch(0)[:2]])
-    expected, weights = trained.infer(probe), trained.state_dict()
-    config = run.config
-
-    def export() -> float:
-        save_model(
-            trained.model,
-            weights,
-            run.folder.model,
-            tokenizer,
-            dtype=config.model.dtype,
-            base_path=path,
-            sampling=config.sampling,
-        )
-        difference = check_export(run.folder.model, probe, expected, scalar=False, dtype=config.model.dtype)
-        shutil.copy(run.folder.path / "manifest.json", run.folder.model / "manifest.json")
-        return difference
-
-    difference = run.on_main(export)
-    run.say(f"{run.folder.model}: reloaded, differs from the live model by at most {difference:.1e}")

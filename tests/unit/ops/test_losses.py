@@ -94,9 +94,8 @@ def test_one_pair_by_hand(better, worse, correct):
     scores, ranks, mask = _pair(better, worse)
     out = ranking_loss(scores, ranks, mask, torch.tensor(2))
     gap = better - worse
-    assert out.loss.item() == pytest.approx(
-        _softplus(-gap) / 2, rel=1e-6
-    )  # -log sigmoid(gap), over 2 rankings
+    # -log sigmoid(gap), over 2 rankings
+    assert out.loss.item() == pytest.approx(_softplus(-gap) / 2, rel=1e-6)
     assert (out.num_correct.item(), out.num_pairs.item(), out.margin_sum.item()) == (correct, 1, gap)
     assert not out.margin_sum.requires_grad
     out.loss.backward()
@@ -108,9 +107,8 @@ def test_margin_smoothing_and_centering_by_hand():
     scores, ranks, mask = _pair(2.0, 0.5)
     margins = torch.full((1, 3, 3), NAN)
     margins[0, 1, 0] = 0.7  # [better, worse]
-    out = ranking_loss(
-        scores, ranks, mask, torch.tensor(1), margins=margins, label_smoothing=0.1, centering=0.01
-    )
+    options = {"margins": margins, "label_smoothing": 0.1, "centering": 0.01}
+    out = ranking_loss(scores, ranks, mask, torch.tensor(1), **options)
     # d = 2 - .5 - .7 = .8; .9 * -log sigmoid(.8) + .1 * -log sigmoid(-.8) + .01 * 2.5^2
     expected = 0.9 * _softplus(-0.8) + 0.1 * _softplus(0.8) + 0.0625
     assert out.loss.item() == pytest.approx(expected, rel=1e-6)
@@ -133,10 +131,8 @@ def _naive(
                     continue
                 r_i, r_j = scores[b, i].item(), scores[b, j].item()
                 d = r_i - r_j - margins[b, i, j].item()
-                cost = (
-                    (1 - smoothing) * _softplus(-d) + smoothing * _softplus(d) + centering * (r_i + r_j) ** 2
-                )
-                costs.append(cost)
+                cost = (1 - smoothing) * _softplus(-d) + smoothing * _softplus(d)
+                costs.append(cost + centering * (r_i + r_j) ** 2)
                 correct += 1.0 if r_i > r_j else 0.5 if r_i == r_j else 0.0
                 gaps += r_i - r_j
         loss += sum(costs) / len(costs) if costs else 0.0
@@ -158,9 +154,8 @@ def _many() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def test_ranking_matches_the_naive_loop():
     scores, ranks, mask, margins = _many()
     loss, correct, num_pairs, gaps = _naive(scores, ranks, mask, margins, 0.05, 0.02)
-    out = ranking_loss(
-        scores, ranks, mask, torch.tensor(6), margins=margins, label_smoothing=0.05, centering=0.02
-    )
+    options = {"margins": margins, "label_smoothing": 0.05, "centering": 0.02}
+    out = ranking_loss(scores, ranks, mask, torch.tensor(6), **options)
     assert out.loss.item() == pytest.approx(loss / 6, rel=1e-9)
     assert (out.num_correct.item(), out.num_pairs.item()) == (correct, num_pairs)
     assert out.margin_sum.item() == pytest.approx(gaps, rel=1e-9)
@@ -335,9 +330,8 @@ def test_policy_loss_micro_batches_share_the_denominator():
         pieces.append(policy_loss(*each, mask.sum(), clip=0.2))
         pieces[-1].loss.backward()
     for name in total._fields:
-        torch.testing.assert_close(
-            sum(getattr(piece, name) for piece in pieces), getattr(total, name), **TOLERANCE
-        )
+        summed = sum(getattr(piece, name) for piece in pieces)
+        torch.testing.assert_close(summed, getattr(total, name), **TOLERANCE)
     torch.testing.assert_close(parts.grad, whole.grad, **TOLERANCE)
 
 
@@ -383,6 +377,7 @@ def test_policy_arguments_are_checked():
         (0.9, 0.0, 1.0, 0.2, 0.32, 0.0, 1),  # held at .2: .64 > .01, so the clipped one, without slope
         (-0.9, 0.0, -1.0, 0.2, 0.32, 0.0, 1),  # the same below: held at -.2
         (-3.0, 0.0, 1.0, 0.2, 8.0, -4.0, 0),  # held at -.2: 1.44 < 16
+        (1.9, 1.0, 2.0, 0.2, 0.32, 0.0, 1),  # held at 1.0 + .2: .64 > .01
     ],
 )
 def test_value_loss_by_hand(value, old, target, clip, loss, slope, clipped):
@@ -402,7 +397,7 @@ def test_value_loss_by_hand(value, old, target, clip, loss, slope, clipped):
 
 
 def test_values_inside_the_clip_are_not_counted_as_clipped():
-    # float32 old + (value - old) is not value when value is much the smaller: rounding must not count as clipping
+    # In float32 old + (value - old) is not value when value is much smaller; that is not clipping.
     torch.manual_seed(4)
     old, values, returns = 0.15 * torch.rand(500), 1e-3 * torch.rand(500), 1e-2 * torch.randn(500)
     mask = torch.ones(500, dtype=torch.bool)
@@ -421,9 +416,8 @@ def test_value_loss_micro_batches_share_the_denominator(clip):
         pieces.append(value_loss(*each, mask.sum(), clip=clip))
         pieces[-1].loss.backward()
     for name in total._fields:
-        torch.testing.assert_close(
-            sum(getattr(piece, name) for piece in pieces), getattr(total, name), **TOLERANCE
-        )
+        summed = sum(getattr(piece, name) for piece in pieces)
+        torch.testing.assert_close(summed, getattr(total, name), **TOLERANCE)
     torch.testing.assert_close(parts.grad, whole.grad, **TOLERANCE)
 
 

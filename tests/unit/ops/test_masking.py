@@ -76,12 +76,9 @@ def test_two_pass_variance_over_parts_equals_the_whole():
     values, mask = torch.randn(6, 5) + 100, torch.rand(6, 5) < 0.7
     kept = values[mask].double()
     mean = masked_sum(values.double(), mask) / mask.sum()
-    parts = [
-        squared_deviation_sum(values[rows].double(), mask[rows], mean) for rows in (slice(0, 2), slice(2, 6))
-    ]
-    assert ((parts[0] + parts[1]) / mask.sum()).item() == pytest.approx(
-        kept.var(correction=0).item(), rel=1e-9
-    )
+    halves = (slice(0, 2), slice(2, 6))
+    total = sum(squared_deviation_sum(values[rows].double(), mask[rows], mean) for rows in halves)
+    assert (total / mask.sum()).item() == pytest.approx(kept.var(correction=0).item(), rel=1e-9)
 
 
 def test_whiten_by_hand():
@@ -92,17 +89,15 @@ def test_whiten_by_hand():
     torch.testing.assert_close(whiten(values, mask, **moments), expected, rtol=1e-6, atol=1e-6)
     # the mean of 3 put back, and still 0 outside the mask
     kept_mean = torch.tensor([[2.0, 2.5, 0.0], [4.0, 0.0, 0.0]])
-    torch.testing.assert_close(
-        whiten(values, mask, **moments, shift_mean=False), kept_mean, rtol=1e-6, atol=1e-6
-    )
+    out = whiten(values, mask, **moments, shift_mean=False)
+    torch.testing.assert_close(out, kept_mean, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("shift_mean", [True, False])
 def test_whiten_gradient_skips_the_padding(shift_mean):
     values, mask = _values()
-    whiten(
-        values, mask, mean=torch.tensor(3.0), variance=torch.tensor(4.0), shift_mean=shift_mean
-    ).sum().backward()
+    mean, variance = torch.tensor(3.0), torch.tensor(4.0)
+    whiten(values, mask, mean=mean, variance=variance, shift_mean=shift_mean).sum().backward()
     torch.testing.assert_close(values.grad, mask.float() / 2, rtol=1e-6, atol=0)  # 1 / sqrt(4)
 
 

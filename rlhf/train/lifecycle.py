@@ -1,0 +1,129 @@
+"""What every stage does around its steps: go on from a checkpoint, save, say what it is, export."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from rlhf.artifacts.export import check_export, save_model
+from rlhf.artifacts.files import write_json
+from rlhf.artifacts.manifest import build_manifest
+from rlhf.config.sections import SamplingSection
+from rlhf.data.packing import PackedRow
+from rlhf.data.tokenizer import ChatTokenizer
+from rlhf.engine.deepspeed import TrainedModel
+from rlhf.errors import CheckpointError, NonFiniteError
+from rlhf.models.loading import PackedScalarModel
+from rlhf.train.run import Run
+
+ProgressT = TypeVar("ProgressT")
+
+
+def is_due(step: int, every: int | None, last: int) -> bool:
+    """Whether something done each `every` steps, and at the end, is to be done now; None is never."""
+    return every is not None and (step % every == 0 or step == last)
+
+
+def restore(run: Run[Any], roles: Mapping[str, TrainedModel], fresh: ProgressT) -> ProgressT:
+    """Goes on from the checkpoint the run was opened with; `fresh` progress when there is none."""
+    checkpoint = run.resumed
+    if checkpoint is None:
+        return fresh
+    for role, model in roles.items():
+        model.load(checkpoint.path / role)
+    run.store.restore_random(checkpoint)
+    run.on_main(lambda: run.folder.cut_logs_after(checkpoint.step))
+    run.say(f"resumed from {checkpoint.path} after step {checkpoint.step}")
+    names = asdict(fresh)  # type: ignore[call-overload]
+    missing = [name for name in names if name not in checkpoint.state]
+    if missing:
+        raise CheckpointError(f"{checkpoint.path} lacks {', '.join(missing)}: it is of another stage or version")
+    return type(fresh)(**{name: checkpoint.state[name] for name in names})
+
+
+def save(run: Run[Any], roles: Mapping[str, TrainedModel], progress: Any, *, best: bool = False) -> None:
+    """A checkpoint of every trained role and of the progress."""
+
+    def write(folder: Path) -> None:
+        for role, model in roles.items():
+            (folder / role).mkdir(exist_ok=True)
+            model.save(folder / role)
+
+    state = {**asdict(progress), "zero_stage": run.config.deepspeed.zero_stage}
+    run.store.save(run.step, state, write, best=best)
+
+
+def require_finite(mean: float, step: int) -> None:
+    """Raises NonFiniteError, before weights change, when the global loss is not a number."""
+    if not math.isfinite(mean):
+        raise NonFiniteError(
+            f"the loss is {mean}; the weights were not updated",
+            where=f"step {step}",
+            fix="lower the learning rate, or look at the rows of this step",
+        )
+
+
+def write_manifest(
+    run: Run[Any], tokenizer: ChatTokenizer, parents: dict[str, str], data: dict[str, list[dict[str, Any]]]
+) -> None:
+    """manifest.json of this run; `data` maps train, eval and so on to source reports."""
+
+    def write() -> None:
+        manifest = build_manifest(
+            stage=run.stage,
+            parents=parents,
+            data=[{"role": role, **report} for role, reports in data.items() for report in reports],
+            tokenizer={"sha256": tokenizer.fingerprint(), "template": tokenizer.template},
+            settings={
+                "world_size": run.ranks.world_size,
+                "zero_stage": run.config.deepspeed.zero_stage,
+                "sampling": run.config.sampling.model_dump(),
+            },
+        )
+        write_json(run.folder.path / "manifest.json", manifest)
+
+    run.on_main(write)
+
+
+def export(
+    run: Run[Any],
+    trained: TrainedModel,
+    tokenizer: ChatTokenizer,
+    probe: PackedRow,
+    *,
+    base_path: str,
+    score_offset: float = 0.0,
+    files: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes run.dir/model, proves it by a reload, and puts the manifest and `files` (JSON) inside."""
+    expected: Tensor = trained.infer(probe) + score_offset
+    weights = trained.state_dict()
+    dtype = run.config.model.dtype
+    scalar = isinstance(trained.model, PackedScalarModel)
+    sampling: SamplingSection | None = None if scalar else run.config.sampling
+
+    def write() -> float:
+        save_model(
+            trained.model,
+            weights,
+            run.folder.model,
+            tokenizer,
+            dtype=dtype,
+            base_path=base_path,
+            sampling=sampling,
+            score_offset=score_offset,
+        )
+        difference = check_export(run.folder.model, probe, expected, scalar=scalar, dtype=dtype)
+        shutil.copy(run.folder.path / "manifest.json", run.folder.model / "manifest.json")
+        for name, content in (files or {}).items():
+            write_json(run.folder.model / name, content)
+        return difference
+
+    difference = run.on_main(write)
+    run.say(f"{run.folder.model}: reloaded, differs from the live model by at most {difference:.1e}")

@@ -1,0 +1,15 @@
+"""Stage 2: reward model.
+
+deepspeed scripts/step2_reward.py --config configs/demo/reward.yaml [key=value ...] [--resume auto] [--dry-run]
+
+Reads an SFT artifact (or any causal LM) and ranked answers; leaves run.dir/model, a classifier with one label
+whose score is 0 on average over good answers, and model/report_card.json.
+"""
+
+import sys
+
+from rlhf.train.reward import train_reward
+from rlhf.train.run import launch
+
+if __name__ == "__main__":
+    sys.exit(launch("reward", sys.argv[1:], train_reward))
