@@ -62,7 +62,7 @@ class CheckpointStore:
             write_text(self._folder / "latest", final.name)
             if best:
                 write_text(self._folder / "best", final.name)
-            self._prune()
+            self._prune(step)
         self._ranks.barrier()
 
     def latest(self) -> Checkpoint | None:
@@ -110,11 +110,14 @@ class CheckpointStore:
             raise CheckpointError(f"{pointer} names {path.name}, which is not complete", fix="restore that folder")
         return Checkpoint(path, read_json(path / STATE_FILE))
 
-    def _prune(self) -> None:
-        best = self.best()
-        complete = sorted(self._folder.glob("step-*"))
-        for path in complete[: -self._keep_last]:
-            if best is None or path != best.path:
+    def _prune(self, step: int) -> None:
+        """Removes older checkpoints and what a crash left ahead of the pointer, but nothing a pointer names."""
+        named = {pointed.path for pointed in (self.latest(), self.best()) if pointed is not None}
+        saved = sorted((int(path.name.removeprefix("step-")), path) for path in self._folder.glob("step-*"))
+        older = [path for number, path in saved if number <= step]
+        ahead = [path for number, path in saved if number > step]
+        for path in [*older[: -self._keep_last], *ahead]:
+            if path not in named:
                 shutil.rmtree(path)
 
 

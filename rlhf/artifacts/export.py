@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig, PreTrainedModel
 
 from rlhf.artifacts.files import flush_tree
 from rlhf.config.sections import SamplingSection
@@ -55,7 +55,7 @@ def save_model(
     writing = folder.with_name(f".writing-{folder.name}")
     shutil.rmtree(writing, ignore_errors=True)
     if hasattr(live.model, "peft_config"):
-        model = _merged(live, weights, folder.with_name("adapter"), base_path, dtype)
+        model: Any = _merged(live, weights, folder.with_name("adapter"), base_path, dtype)
     else:
         model = _fresh(live)
         model.load_state_dict(weights, strict=True, assign=True)
@@ -116,6 +116,8 @@ def _set_generation(model: PreTrainedModel, tokenizer: ChatTokenizer, sampling: 
     settings = getattr(model, "generation_config", None)
     if settings is None:
         return
+    if sampling is not None:  # the base's own decoding settings do not mix with these
+        settings = model.generation_config = GenerationConfig(bos_token_id=settings.bos_token_id)
     settings.eos_token_id, settings.pad_token_id = tokenizer.eos_id, tokenizer.pad_id
     if sampling is not None:
         settings.max_new_tokens = sampling.max_new_tokens

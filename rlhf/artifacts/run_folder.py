@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from rlhf.artifacts.files import read_json, write_json
+from rlhf.artifacts.files import read_json, write_json, write_text
 from rlhf.errors import ArtifactError, RunLockedError
 
 Status = Literal["running", "preempted", "failed", "finished"]
@@ -111,13 +111,14 @@ class RunFolder:
         """Drops what was logged after `step`: a resumed run writes those lines again."""
         for path in (self.metrics, self.samples):
             if path.is_file():
-                lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-                path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+                # Bytes: a crash may have cut the last line inside a character, and an answer may hold U+2028.
+                lines = [line + b"\n" for line in path.read_bytes().split(b"\n") if _step_of(line) <= step]
+                write_text(path, b"".join(lines).decode())
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: bytes) -> float:
     """The step of a logged line; infinity for one that was cut short by a crash."""
     try:
         return float(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError):
+    except (ValueError, KeyError):  # not JSON, or not UTF-8
         return float("inf")

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rlhf.errors import DataError
+
 
 @dataclass(frozen=True, slots=True)
 class RowStream:
@@ -29,6 +31,11 @@ class RowStream:
     seed: int
     batch_size: int
     epochs: float
+
+    def __post_init__(self) -> None:
+        if self.epoch_size < 1:
+            problem = f"sources of {list(self.sizes)} rows with weights {list(self.weights)} leave no row in an epoch"
+            raise DataError(problem, where="data.train", fix="raise the weights, or add rows")
 
     @property
     def epoch_size(self) -> int:

@@ -125,7 +125,7 @@ def render_pieces(
     """
     rows = as_messages(messages, keep_input="'input'" in template or ".input" in template)
     try:
-        texts, spans = render_jinja_template(
+        rendered: Any = render_jinja_template(
             conversations=[rows],
             chat_template=template,
             return_assistant_tokens_mask=True,
@@ -134,7 +134,9 @@ def render_pieces(
         )
     except jinja2.TemplateError as error:
         raise TemplateError(f"the chat template fails: {error}", where="data.template") from error
-    text, pieces, position = texts[0], [], 0
+    texts, spans = rendered
+    text, position = texts[0], 0
+    pieces: list[Piece] = []
     for start, end in spans[0]:
         pieces += [Piece(text[position:start], False), Piece(text[start:end], True)]
         position = end
@@ -154,7 +156,7 @@ def audit_template(template: str, eos: str) -> None:
     pieces = render_pieces(template, longer, special)
     answers = [piece.text for piece in pieces if piece.answer]
     expected = [message.content + eos for message in longer if message.role == "assistant"]
-    if [answer.strip(" \n") for answer in answers] != expected:
+    if answers != expected:
         raise TemplateError(
             f"the template's generation spans hold {answers!r}",
             where="data.template",

@@ -46,7 +46,8 @@ class ChatTokenizer:
 
     def text(self, ids: Sequence[int]) -> str:
         """Ids as text without special tokens."""
-        return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text)
 
     def save(self, folder: str | Path) -> None:
         """Writes the tokenizer, its template inside, into a model folder."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,19 +33,20 @@ from rlhf.train.controllers import Schedule
 
 EOS, PAD = "<|endoftext|>", "<|padding|>"
 MICRO_TOKENS = 4096
+NUM_ORDERS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class TinySize:
-    """Shape and training of the tiny base."""
+    """Shape and training of the tiny base; vocabulary 0 chooses one by the amount of text."""
 
     hidden: int = 192
     layers: int = 4
     heads: int = 4
-    vocabulary: int = 3000
+    vocabulary: int = 0
     positions: int = 1024
-    epochs: float = 6.0
-    batch_size: int = 32
+    epochs: float = 2.0
+    batch_size: int = 8
     lr: float = 2e-3
 
 
@@ -57,11 +59,13 @@ def make_tiny_base(data: Sequence[str], out: str | Path, *, size: TinySize = Tin
     if (folder / "config.json").exists():
         raise ArtifactError(f"{folder} already holds a model", where="--out", fix="choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    documents = read_documents(data)
+    documents = read_documents(data, seed)
     seed_everything(seed)
-    tokenizer = train_tokenizer(documents, size.vocabulary)
+    tokenizer = train_tokenizer(documents, size.vocabulary or fitting_vocabulary(documents))
     model = GPTNeoXForCausalLM(polyglot_shape(size, len(tokenizer)))
     model.set_attn_implementation(ATTENTION["sdpa"])
+    with torch.no_grad():  # starting as a copy, the head finds words of the question again after little training
+        model.lm_head.weight.copy_(model.gpt_neox.embed_in.weight)
     ids = tokenizer([text + EOS for text in documents])["input_ids"]
     sequences = [
         EncodedSequence(np.asarray(row[: size.positions], np.int32), np.ones(min(len(row), size.positions), bool))
@@ -75,26 +79,37 @@ def make_tiny_base(data: Sequence[str], out: str | Path, *, size: TinySize = Tin
     return loss
 
 
-def read_documents(data: Sequence[str]) -> list[str]:
-    """Plain text of data files: a document a question and answer, or a line of a .txt file."""
+def read_documents(data: Sequence[str], seed: int = 17) -> list[str]:
+    """Plain text of data files: a line of a .txt file, a conversation, or a question with all its answers."""
     documents: list[str] = []
     for path in map(data_path, data):
         if path.endswith(".txt"):
             documents += [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
         else:
-            documents += _question_and_answer(path)
+            documents += _conversations(path, random.Random(seed))
     if not documents:
         raise DataError("no text to make a base from", where=", ".join(data), fix="name a file with text")
     return documents
 
 
-def _question_and_answer(path: str) -> list[str]:
+def _conversations(path: str, generator: random.Random) -> list[str]:
+    """Rows as text. A question stands with all its answers, in several orders: later answers take up words of
+    the question and of earlier ones, which is what teaches a small model to look back."""
     try:
         rankings = read_records(DataSource(path), Ranking).records
     except DataError:  # not rankings: any file of demonstrations will do
-        rows = read_records(DataSource(path), Demonstration).records
+        rows = read_records(DataSource(path), Demonstration, on_bad_row="skip").records
         return ["\n".join(message.content for message in row.messages) for row in rows]
-    return [f"{row.prompt[-1].content}\n{answer}" for row in rankings for answer in row.responses]
+    return [
+        "\n".join([row.prompt[-1].content, *generator.sample(row.responses, len(row.responses))])
+        for _ in range(NUM_ORDERS)
+        for row in rankings
+    ]
+
+
+def fitting_vocabulary(documents: Sequence[str]) -> int:
+    """One token for every 200 characters, from 1,200 to 6,000: with more, each is seen too seldom to be learnt."""
+    return min(6000, max(1200, sum(map(len, set(documents))) // 200))
 
 
 def train_tokenizer(documents: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:

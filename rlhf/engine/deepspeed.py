@@ -68,6 +68,7 @@ class TrainedModel:
             raise ModelError("no parameter of the model is trained", fix="check model.lora.targets")
         inner = _adamw(groups, optimizer, offload=section.offload_optimizer, on_gpu=on_gpu)
         self._grad_norm = math.nan
+        self._skips_overflow = dtype == "float16"
         inner.register_step_pre_hook(self._before_update)
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=inner, config=config)
         self._has_frozen = any(not parameter.requires_grad for parameter in model.parameters())
@@ -105,11 +106,14 @@ class TrainedModel:
 
         Raises: NonFiniteError before the update when the gradient's norm is not finite (float16 skips instead).
         """
+        number = self._engine.global_steps + 1
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr
         self._engine.step()
         norm = self._engine.get_global_grad_norm()
         applied = not bool(getattr(self._engine.optimizer, "overflow", False))
+        if not applied and not self._skips_overflow:  # ZeRO 1 to 3 skip such an update in silence, in every type
+            raise _not_finite(math.nan, number)
         return StepOutcome(self._grad_norm if norm is None else float(norm), applied)
 
     def _before_update(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
@@ -123,19 +127,18 @@ class TrainedModel:
                 torch._foreach_mul_(gradients, scale)
         self._grad_norm = float(norm)
         if not math.isfinite(self._grad_norm):
-            raise NonFiniteError(
-                f"the gradient norm is {self._grad_norm}; the weights were not updated",
-                fix="lower the learning rate, or look at the rows of this step",
-            )
+            raise _not_finite(self._grad_norm, self._engine.global_steps + 1)
 
     @contextmanager
     def full_weights(self) -> Iterator[nn.Module]:
         """The Hugging Face model with whole weights, in eval mode, for generation: gathered once, not per token."""
         training = self._engine.training
         self._engine.eval()
-        with self._whole():
-            yield self._engine.module.model
-        self._engine.train(training)
+        try:
+            with self._whole():
+                yield self._engine.module.model
+        finally:
+            self._engine.train(training)
 
     def _whole(self) -> AbstractContextManager[Any]:
         if self._section.zero_stage < 3:
@@ -179,6 +182,14 @@ class TrainedModel:
             ) from error
         if loaded is None:
             raise CheckpointError(f"{folder} holds no engine state", fix="delete it and resume from the one before")
+
+
+def _not_finite(norm: float, number: int) -> NonFiniteError:
+    return NonFiniteError(
+        f"the gradient norm is {norm}; the weights were not updated",
+        where=f"update {number}",
+        fix="lower the learning rate, or look at the rows of this step",
+    )
 
 
 def _call(module: Any, row: PackedRow) -> Tensor:
@@ -229,7 +240,7 @@ def loading_context(section: DeepSpeedSection, *, dtype: str, on_gpu: bool) -> I
     if section.zero_stage < 3:
         yield
         return
-    from transformers.integrations import HfDeepSpeedConfig, unset_hf_deepspeed_config
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
     config = zero_config(section, dtype=dtype, max_grad_norm=1.0, on_gpu=on_gpu)
     holder = HfDeepSpeedConfig(config)

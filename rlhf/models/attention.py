@@ -20,7 +20,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 from rlhf.errors import ModelError
-from rlhf.ops.segments import Segments
+from rlhf.ops.segments import Segment, Segments
 
 PACKED_SDPA = "rlhf_packed_sdpa"
 PACKED_VARLEN = "rlhf_packed_varlen"
@@ -48,8 +48,9 @@ def _refuse_unsupported(segments: Segments, options: dict[str, Any]) -> None:
         )
 
 
-def _tree_mask(queries: int, prefix: int, device: torch.device) -> Tensor:
+def _tree_mask(span: Segment, device: torch.device) -> Tensor:
     """[queries, prefix + queries] bool: all of the prefix, and the segment itself causally."""
+    queries, prefix = span.end - span.start, span.prefix_end - span.prefix_start
     return torch.ones(queries, prefix + queries, dtype=torch.bool, device=device).tril(diagonal=prefix)
 
 
@@ -80,11 +81,11 @@ def packed_sdpa(
     pieces = []
     for span in segments.spans:
         own, prefix = slice(span.start, span.end), slice(span.prefix_start, span.prefix_end)
-        keys, values, mask = key[:, :, own], value[:, :, own], None
+        keys, values = key[:, :, own], value[:, :, own]
+        mask = _tree_mask(span, query.device) if span.has_prefix else None
         if span.has_prefix:
             keys = torch.cat([key[:, :, prefix], keys], dim=2)
             values = torch.cat([value[:, :, prefix], values], dim=2)
-            mask = _tree_mask(span.end - span.start, span.prefix_end - span.prefix_start, query.device)
         attended = scaled_dot_product_attention(
             query[:, :, own], keys, values, mask, dropout, is_causal=mask is None, scale=scaling
         )
@@ -123,7 +124,7 @@ def packed_varlen(
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if segments.has_trees:
         key, value = key.index_select(0, plan.key_index), value.index_select(0, plan.key_index)
-    attended = varlen_attn(
+    attended: Any = varlen_attn(
         query.contiguous(),
         key.contiguous(),
         value.contiguous(),

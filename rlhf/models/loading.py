@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
@@ -29,7 +30,7 @@ class PackedCausalLM(nn.Module):
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, segments: Segments, positions: Tensor) -> Tensor:
         """Logits [P, V] that follow the tokens at `positions` [P] of one row (input_ids [1, T])."""
@@ -49,12 +50,12 @@ class PackedScalarModel(nn.Module):
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, segments: Segments, positions: Tensor) -> Tensor:
         """Scores [P] float32, in reward units, read at `positions` [P] of one row (input_ids [1, T])."""
         classifier = unwrap_peft(self.model)
-        backbone = getattr(classifier, classifier.base_model_prefix)
+        backbone: Any = getattr(classifier, classifier.base_model_prefix)
         hidden = backbone(
             input_ids=input_ids,
             attention_mask=no_mask(input_ids.device),
@@ -69,7 +70,7 @@ class PackedScalarModel(nn.Module):
 PackedModel = PackedCausalLM | PackedScalarModel
 
 
-def unwrap_peft(model: Any) -> PreTrainedModel:
+def unwrap_peft(model: Any) -> Any:
     """The Hugging Face model itself, with its adapter layers inside if it has any."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -139,6 +140,9 @@ def _load(
     options: dict[str, Any],
     new_weights: tuple[str, ...],
 ) -> PreTrainedModel:
+    # Bars and reports of a load are noise beside a run's own; what matters in them is checked below.
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
     try:
         config = AutoConfig.from_pretrained(path, **options)
         without_dropout(config)
@@ -150,7 +154,7 @@ def _load(
                 attn_implementation=ATTENTION[attention],
                 output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"cannot load {path}: {error}", fix="check the folder, or the hub id") from error
     missing = [key for key in report["missing_keys"] if not key.startswith(new_weights or ("\0",))]
     mismatched = list(report.get("mismatched_keys", []))

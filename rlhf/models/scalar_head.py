@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 
 def initialise_head(head: nn.Linear, *, seed: int, zero: bool = False) -> None:
@@ -17,7 +18,7 @@ def initialise_head(head: nn.Linear, *, seed: int, zero: bool = False) -> None:
         head.weight.normal_(0.0, (head.in_features + 1) ** -0.5, generator=generator)
 
 
-def shift_scores(classifier: PreTrainedModel, offset: float) -> str:
+def shift_scores(classifier: Any, offset: float) -> str:
     """Adds `offset` (reward units) to every score, and says where it went.
 
     A final norm with a bias takes it exactly: w . (b + w * offset / |w|^2) = w . b + offset, so any

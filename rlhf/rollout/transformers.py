@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache
 
 from rlhf.config.sections import SamplingSection
@@ -32,7 +33,7 @@ class TransformersRollout:
         pad_id: fills the left of shorter prompts; never attended to.
     """
 
-    model: nn.Module
+    model: Any
     eos_id: int
     pad_id: int
 

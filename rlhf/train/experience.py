@@ -97,8 +97,8 @@ def map_samples(
     found: dict[int, Floats] = {}
     for items in plan[ranks.rank]:
         numbers = read(pack_sequences([sequences[item] for item in items])).float().cpu().numpy()
-        bounds = np.cumsum([len(samples[item].response) for item in items])[:-1] if items else []
-        found |= dict(zip(items, np.split(numbers, bounds), strict=bool(items)))
+        ends = np.cumsum([len(samples[item].response) for item in items])
+        found |= dict(zip(items, np.split(numbers, ends), strict=False))  # the last part is empty
     return _everywhere(ranks, found, len(samples))
 
 

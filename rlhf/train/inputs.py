@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from rlhf.config.sections import DataSection, SourceSection
 from rlhf.data.embedded import data_path
@@ -64,14 +64,19 @@ def read_all(data: DataSection, sources: Sequence[SourceSection], kind: type[Rec
     return [record for source in sources for record in _records(source, kind, data.on_bad_row)[0]]
 
 
-def _records(source: SourceSection, kind: type[Record], on_bad_row: str) -> tuple[list[Any], dict[str, Any]]:
+def _records(
+    source: SourceSection, kind: type[Record], on_bad_row: Literal["error", "skip"]
+) -> tuple[list[Any], dict[str, Any]]:
     path = data_path(source.path)
     name = source.name or Path(path.partition("#")[0]).stem
     wanted = DataSource(path, source.format, name=name, limit=source.limit)
     expand = kind is Demonstration and source.answers == "all"
-    found = read_records(wanted, Ranking if expand else kind, on_bad_row=on_bad_row)  # type: ignore[arg-type]
-    records = [each for record in found.records for each in _every_answer(record)] if expand else found.records
-    return records, {**asdict(found.report), "name": name, "weight": source.weight}
+    if expand:
+        rankings = read_records(wanted, Ranking, on_bad_row=on_bad_row)
+        demonstrations = [each for record in rankings.records for each in _every_answer(record)]
+        return demonstrations, {**asdict(rankings.report), "name": name, "weight": source.weight}
+    found = read_records(wanted, kind, on_bad_row=on_bad_row)
+    return found.records, {**asdict(found.report), "name": name, "weight": source.weight}
 
 
 def _every_answer(ranking: Ranking) -> list[Demonstration]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from rlhf.config.sections import DeepSpeedSection, ModelSection
 from rlhf.data.tokenizer import ChatTokenizer
@@ -52,7 +53,7 @@ def build_scalar_model(
     new_head = new_head_seed is not None
     wrapped = load_scalar_model(path, dtype=model.dtype, attention=model.attention, context=context, new_head=new_head)
     if new_head_seed is not None:
-        head = wrapped.model.score
+        head: Any = wrapped.model.score
         with writable(list(head.parameters())):
             initialise_head(head, seed=new_head_seed)
     _fit_tokenizer(wrapped, tokenizer, path)

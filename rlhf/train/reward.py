@@ -189,7 +189,7 @@ def _finish(
         trained.load(best.path / "model")
     trees = _demonstrations(run, tokenizer, train)
     mean = float(np.mean(score_trees(trained, trees, run.config.train.micro_tokens)))
-    card = judge(trained, held_out, run.config) if held_out else {"num_rankings": 0}
+    card: dict[str, Any] = judge(trained, held_out, run.config) if held_out else {"num_rankings": 0}
     card["mean_before_shift"] = mean
     probe = pack_trees(trees_of(train[:1]))
     files = {"report_card.json": card}
@@ -205,7 +205,7 @@ def _demonstrations(run: Run[RewardConfig], tokenizer: ChatTokenizer, train: Seq
     """Prompts with one good answer each: what is to score 0 on average."""
     data = run.config.data
     if not data.demonstrations:
-        best = [(item.prompt, [item.answers[item.ranks.index(min(item.ranks))]]) for item in train]
+        best: list[Tree] = [(item.prompt, [item.answers[item.ranks.index(min(item.ranks))]]) for item in train]
         return best[:MAX_DEMONSTRATIONS]
     encoder = Encoder(tokenizer, data.max_length)
     loaded = load(data, data.demonstrations, Demonstration, encoder.demonstrations, key="data.demonstrations")

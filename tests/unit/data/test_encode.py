@@ -149,6 +149,18 @@ def test_prompt_keeps_its_row_text_and_reference(chat_tokenizer):
     assert (first.text, first.source, first.reference) == ("비 와?", "chat", "네, 와요.")
 
 
+def test_what_a_template_writes_after_the_last_answer_is_left_out(tiny_tokenizer_dir, tmp_path):
+    closing = "{% if not add_generation_prompt %}{{ '\\n(끝)' }}{% endif %}"
+    (tmp_path / "closing.jinja").write_text(PRESETS["polyglot-chat"] + closing, encoding="utf-8")
+    chat = load_tokenizer(str(tiny_tokenizer_dir), str(tmp_path / "closing.jinja"))
+    assert chat.pieces(demonstration("안녕?", "네!").messages)[-1].text == "\n(끝)"
+    expected = plain_ids(chat, "### 사용자:\n안녕?\n\n### 챗봇:\n", "네!" + EOS)
+    encoder = Encoder(chat, LONG)
+    assert encoder.demonstrations([demonstration("안녕?", "네!")])[0].ids.tolist() == expected
+    (row,) = encoder.rankings([Ranking((user("안녕?"),), ("네!", "아니요"), (1, 2))])
+    assert [*row.prompt, *row.answers[0]] == expected
+
+
 # Over-length rows
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
-import torch.nn.attention.varlen as varlen
-from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
+from torch.nn.attention import varlen
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from rlhf.errors import ModelError
 from rlhf.models.attention import PACKED_SDPA, no_mask, packed_sdpa, packed_varlen, varlen_plan
@@ -26,7 +28,7 @@ def packed_row(sequences: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tenso
     bounds = [0]
     for sequence in sequences:
         bounds.append(bounds[-1] + len(sequence))
-    spans = tuple(Segment(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True))
+    spans = tuple(Segment(a, b) for a, b in pairwise(bounds))
     places = torch.cat([torch.arange(len(sequence)) for sequence in sequences])
     return torch.cat(sequences)[None], places[None], Segments(spans)
 
@@ -128,6 +130,30 @@ def test_trees_equal_separate_sequences(family, num_answers, checkpointing, requ
     (shared * direction).sum().backward()
     (separate * direction).sum().backward()
     assert_same_gradients(model.model, reference)
+
+
+def test_absolute_positions_restart_and_continue():
+    """Rotary positions are relative and hide an offset: GPT-2 learns a vector for each place."""
+    torch.manual_seed(4)
+    config = GPT2Config(
+        vocab_size=VOCABULARY,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        n_positions=32,
+        initializer_range=0.3,
+        attn_implementation="eager",
+    )
+    plain = GPT2LMHeadModel(config).eval()
+    prompt, left, right, alone = random_ids(6, 3, 5, 8)
+    with torch.no_grad():
+        separate = [plain(torch.cat([prompt, answer])[None]).logits[0, 6:] for answer in (left, right)]
+        separate.append(plain(alone[None]).logits[0])
+        plain.set_attn_implementation(PACKED_SDPA)
+        ids, places, segments, where = tree_row([(prompt, [left, right]), (alone, [])])
+        model = PackedCausalLM(plain)
+        together = model(ids, places, segments, torch.cat([*where, torch.arange(14, 22)]))
+    torch.testing.assert_close(together, torch.cat(separate), rtol=1e-5, atol=1e-5)
 
 
 def test_scalar_model_reads_trees_and_sequences_alike(tiny_reward):

@@ -1,0 +1,139 @@
+"""The quickstart's result: the SFT model and the PPO model on the same held-out prompts, by a rule no training saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from rlhf.artifacts.files import read_json
+from rlhf.config.schema import PpoConfig
+from rlhf.data.encode import EncodedPrompt, Encoder
+from rlhf.data.records import Prompt
+from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
+from rlhf.evaluate.generation import measure_generations
+from rlhf.evaluate.policy import Answer, answer_logprobs, answer_prompts, answer_scores
+from rlhf.models.loading import PackedCausalLM, PackedScalarModel, load_causal_lm, load_scalar_model
+from rlhf.train.inputs import load
+
+Summary = dict[str, Any]
+NUM_SAMPLES = 4
+MAX_PROMPTS = 100
+EVAL_SEED = 4242
+NUM_SHIFTS = 8
+
+
+def reward_summary(model: Path) -> Summary:
+    """Held-out accuracy from the report card that stage 2 left."""
+    card = read_json(model / "report_card.json")
+    return {
+        "accuracy": card["accuracy"],
+        "accuracy_interval": [card["low"], card["high"]],
+        "accuracy_neighbours": card["neighbours"]["accuracy"],
+        "accuracy_by_source": {name: each["accuracy"] for name, each in card["by_source"].items()},
+        "longer_answer_accuracy": card["longer_answer"]["accuracy"],
+        "num_pairs": card["num_pairs"],
+    }
+
+
+def measure_policy(out: Path, config: PpoConfig) -> Summary:
+    """Both policies on the held-out prompts with the same decoding and the same draws."""
+    tokenizer = load_tokenizer(str(out / "ppo" / "model"))
+    encoder = Encoder(tokenizer, config.sampling.max_prompt_tokens)
+    prompts = load(config.data, config.data.eval, Prompt, encoder.prompts, key="data.eval", limit=MAX_PROMPTS).items
+    before = load_causal_lm(str(out / "sft" / "model"))
+    after = load_causal_lm(str(out / "ppo" / "model"))
+    reward = load_scalar_model(str(out / "reward" / "model"))
+    asked = {
+        name: answer_prompts(policy, tokenizer, prompts, config.sampling, seed=EVAL_SEED, num_samples=NUM_SAMPLES)
+        for name, policy in (("before", before), ("after", after))
+    }
+    pairs = [(answer.prompt.ids, answer.ids) for answer in asked["after"]]
+    temperature = config.sampling.temperature
+    moved = np.subtract(
+        answer_logprobs(after, pairs, temperature=temperature), answer_logprobs(before, pairs, temperature=temperature)
+    )
+    return {
+        "before": _figures(asked["before"], reward),
+        "after": _figures(asked["after"], reward),
+        "kl": float(moved.mean()),
+        "reference_margin": {
+            "before": reference_margin(before, tokenizer, prompts),
+            "after": reference_margin(after, tokenizer, prompts),
+        },
+        "decoding": config.sampling.model_dump(),
+        "num_prompts": len(prompts),
+        "samples": [
+            {
+                "prompt": asked["before"][row].prompt.text,
+                "before": asked["before"][row].text,
+                "after": asked["after"][row].text,
+            }
+            for row in range(0, 3 * NUM_SAMPLES, NUM_SAMPLES)
+            if row < len(asked["before"])
+        ],
+    }
+
+
+def _figures(answers: list[Answer], reward: PackedScalarModel) -> Summary:
+    """Rule-based measures, and the mean score, of one policy's answers."""
+    figures = measure_generations([each.text for each in answers], [each.finished for each in answers]).as_dict()
+    figures["reward"] = float(np.mean(answer_scores(reward, [(each.prompt.ids, each.ids) for each in answers])))
+    return figures
+
+
+def reference_margin(policy: PackedCausalLM, tokenizer: ChatTokenizer, prompts: list[EncodedPrompt]) -> Summary | None:
+    """log p(reference | its prompt) - log p(reference | another prompt), nats a token: does the answer still depend
+    on the question? Each reference meets several prompts that are not its own."""
+    known = [prompt for prompt in prompts if prompt.reference]
+    if len(known) < 2:
+        return None
+    answers = [
+        np.asarray([*ids, tokenizer.eos_id], np.int32)[-512:]
+        for ids in tokenizer.token_ids([prompt.reference for prompt in known])
+    ]
+
+    def logprobs(shift: int) -> np.ndarray:
+        asked = [*known[shift:], *known[:shift]]
+        pairs = [(prompt.ids, answer) for prompt, answer in zip(asked, answers, strict=True)]
+        return np.asarray(answer_logprobs(policy, pairs, temperature=1.0))
+
+    others = np.mean([logprobs(shift) for shift in range(1, min(NUM_SHIFTS + 1, len(known)))], axis=0)
+    margins = (logprobs(0) - others) / np.array([len(answer) for answer in answers])
+    return {"nats_per_token": float(margins.mean()), "share_right_above_wrong": float((margins > 0).mean())}
+
+
+def print_summary(summary: Summary, out: Path) -> None:
+    """The summary as a person reads it."""
+    console = Console()
+    ppo, reward = summary["ppo"], summary["reward"]
+    table = Table(title=f"{ppo['num_prompts']} held-out prompts, {NUM_SAMPLES} answers each")
+    for column in ("", "SFT", "PPO"):
+        table.add_column(column, justify="left" if not column else "right")
+    names = {
+        "polite": "polite sentences",
+        "rude": "answers with a rude word",
+        "distinct2": "distinct-2",
+        "distinct_answers": "distinct whole answers",
+        "repeated": "repeated tokens",
+        "eos": "answers that end",
+        "length_chars": "characters an answer",
+        "reward": "reward model's score",
+    }
+    for key, name in names.items():
+        table.add_row(name, f"{ppo['before'][key]:.3f}", f"{ppo['after'][key]:.3f}")
+    console.print(table)
+    low, high = reward["accuracy_interval"]
+    console.print(
+        f"reward model: accuracy {reward['accuracy']:.3f} [{low:.3f}, {high:.3f}] on held-out pairs, neighbouring "
+        f"ranks {reward['accuracy_neighbours']:.3f}; the longer answer alone {reward['longer_answer_accuracy']:.3f}"
+    )
+    console.print(f"KL to the SFT model: {ppo['kl']:.2f} nats a sequence")
+    for sample in ppo["samples"]:
+        console.print(
+            f"\n[bold]{sample['prompt']}[/bold]\n  SFT: {sample['before']}\n  PPO: {sample['after']}", highlight=False
+        )
+    console.print(f"\n{summary['seconds']['total']:.0f} s in all; everything is in {out}/summary.json")

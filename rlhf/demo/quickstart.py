@@ -1,0 +1,170 @@
+"""The whole road in one command: a tiny base, SFT, a reward model, PPO, and a measurement before and after.
+
+Each stage is started as a person would start it, under the `deepspeed` launcher. A folder that holds finished
+stages keeps them; what is missing is made.
+"""
+
+from __future__ import annotations
+
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import rlhf
+from rlhf.artifacts.files import read_json, write_json
+from rlhf.artifacts.run_folder import RunFolder
+from rlhf.config.load import load_config
+from rlhf.config.schema import PpoConfig
+from rlhf.demo.measure import Summary, measure_policy, print_summary, reward_summary
+from rlhf.demo.tiny_base import TinySize, make_tiny_base
+from rlhf.errors import ArtifactError, DataError, TrainingError
+
+ROOT = Path(rlhf.__file__).parents[1]
+SCRIPTS = {"sft": "step1_sft.py", "reward": "step2_reward.py", "ppo": "step3_ppo.py"}
+OWN_DATA = {"sft": "sft", "reward": "preference", "ppo": "prompts"}
+OWN_OVERRIDES: dict[str, tuple[str, ...]] = {
+    "sft": ("train.epochs=2", "data.on_bad_row=skip"),
+    "reward": ("data.on_bad_row=skip", "train.batch_size=16"),
+    "ppo": (
+        "data.on_bad_row=skip",
+        "run.max_steps=24",
+        "sampling.max_new_tokens=96",
+        "sampling.max_prompt_tokens=256",
+        "train.warmup_steps=2",
+    ),
+}
+
+
+@dataclass(slots=True)
+class Quickstart:
+    """One quickstart: where it goes, what it reads, and how long each part took."""
+
+    out: Path
+    data: Path | None = None
+    seed: int = 17
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def run(self) -> Summary:
+        """Makes what is missing and returns the summary, which is also written to out/summary.json."""
+        self._check()
+        self._timed("base", self._base)
+        for stage in SCRIPTS:
+            self._timed(stage, lambda stage=stage: self._stage(stage))  # type: ignore[misc]
+        started = time.perf_counter()
+        summary = self._measure()
+        self.seconds["measure"] = time.perf_counter() - started
+        summary["seconds"] = {name: round(value, 1) for name, value in self.seconds.items()}
+        summary["seconds"]["total"] = round(sum(self.seconds.values()), 1)
+        write_json(self.out / "summary.json", summary)
+        print_summary(summary, self.out)
+        return summary
+
+    def _check(self) -> None:
+        """Refuses, before anything is trained, what would fail or mix two runs."""
+        if not (ROOT / "scripts").is_dir():
+            raise ArtifactError(
+                "the quickstart starts scripts/ of a checkout", fix="run it from a clone of the project"
+            )
+        for name in self._own_files():
+            if not name.is_file():
+                raise DataError(f"no such file: {name}", where="--data", expected=_expected_files())
+        settings = {"data": str(self.data) if self.data else None, "seed": self.seed}
+        path = self.out / "quickstart.json"
+        if path.is_file():
+            known = read_json(path)
+            if {key: known.get(key) for key in settings} != settings:
+                raise ArtifactError(
+                    f"{self.out} holds a quickstart with other settings: {known}",
+                    where="--out",
+                    fix="choose another --out",
+                )
+            self.seconds = known.get("seconds", {})
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._settings = settings
+        write_json(path, {**settings, "seconds": self.seconds})
+
+    _settings: dict[str, Any] = field(default_factory=dict)
+
+    def _timed(self, name: str, make: Any) -> None:
+        if (self.out / name / "model" / "config.json").is_file() and self._is_finished(name):
+            sys.stderr.write(f"{name}: {self.out / name} is finished and kept\n")
+            return
+        sys.stderr.write(f"\n== {name} ==\n")
+        started = time.perf_counter()
+        make()
+        self.seconds[name] = time.perf_counter() - started
+        write_json(self.out / "quickstart.json", {**self._settings, "seconds": self.seconds})
+
+    def _is_finished(self, name: str) -> bool:
+        return name == "base" or RunFolder(self.out / name).status() == "finished"
+
+    def _base(self) -> None:
+        files = [str(self.data / "sft_train.jsonl")] if self.data else ["demo:rankings_train"]
+        size = TinySize(hidden=256, layers=4, epochs=1.0, lr=1e-3) if self.data else TinySize()
+        make_tiny_base(files, self.out / "base" / "model", size=size, seed=self.seed)
+
+    def _stage(self, stage: str) -> None:
+        words = [f"run.dir={self.out / stage}", f"run.seed={self.seed}", *self._models(stage), *self._data(stage)]
+        words += OWN_OVERRIDES[stage] if self.data else ()
+        arguments = ["--config", str(ROOT / "configs" / "demo" / f"{stage}.yaml"), "--resume", "auto", *words]
+        script = str(ROOT / "scripts" / SCRIPTS[stage])
+        sys.stderr.write(f"deepspeed {shlex.join([script, *arguments])}\n")
+        command = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", str(free_port())]
+        done = subprocess.run([*command, script, *arguments], check=False)
+        if done.returncode or RunFolder(self.out / stage).status() != "finished":
+            reason = RunFolder(self.out / stage).state().get("reason", "")
+            raise TrainingError(
+                f"stage {stage} ended with status {done.returncode}: {reason}", where=str(self.out / stage)
+            )
+
+    def _models(self, stage: str) -> list[str]:
+        return {
+            "sft": [f"model.path={self.out}/base/model"],
+            "reward": [f"model.path={self.out}/sft/model"],
+            "ppo": [f"actor.path={self.out}/sft/model", f"reward.path={self.out}/reward/model"],
+        }[stage]
+
+    def _data(self, stage: str) -> list[str]:
+        if self.data is None:
+            return []
+        name = OWN_DATA[stage]
+        return [f"data.train={self.data / name}_train.jsonl", f"data.eval={self.data / name}_dev.jsonl"]
+
+    def _own_files(self) -> list[Path]:
+        if self.data is None:
+            return []
+        return [self.data / f"{name}_{part}.jsonl" for name in OWN_DATA.values() for part in ("train", "dev")]
+
+    def _measure(self) -> Summary:
+        config = load_config(PpoConfig, self.out / "ppo" / "config.yaml")
+        return {
+            "settings": self._settings,
+            "sft": read_last_metrics(self.out / "sft", "eval_loss"),
+            "reward": reward_summary(self.out / "reward" / "model"),
+            "ppo": measure_policy(self.out, config),
+        }
+
+
+def read_last_metrics(folder: Path, name: str) -> dict[str, float]:
+    """First and best value of a held-out metric of a run."""
+    import json
+
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    values = [line[name] for line in lines if name in line]
+    return {"steps": lines[-1]["step"], f"first_{name}": values[0], f"best_{name}": min(values)}
+
+
+def free_port() -> int:
+    """A port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _expected_files() -> str:
+    return "DIR/{sft,preference,prompts}_{train,dev}.jsonl"

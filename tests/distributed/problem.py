@@ -1,0 +1,127 @@
+"""The problem that every world size, ZeRO stage and micro-batch must solve alike: its batches and its settings.
+
+Made once by the tests and read by every worker. Ids are random: no tokenizer stands between the two sides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlhf.config.schema import PpoConfig, RewardConfig, SftConfig
+from rlhf.data.encode import EncodedPrompt, EncodedRanking, EncodedSequence, Ids
+from rlhf.data.records import Message
+from rlhf.train.controllers import Schedule
+from rlhf.train.experience import Sample
+
+EOS, PAD, FIRST_ID, LAST_ID = 0, 1, 2, 400  # PAD is in no batch
+SCHEDULE = Schedule(total=5, warmup=2, kind="linear", floor=0.1)
+FACTORS = (0.5, 1.0, 1.0)  # what SCHEDULE gives at steps 1, 2, 3, by hand
+LARGE, SMALL = 4096, 48  # micro_tokens: the whole batch in a row, and at least four rows a rank at step 1
+STEPS = 3
+TEMPERATURE = 0.7
+KL_COEFFICIENT = 0.1
+
+# Clipping bites (norms here are above 1). Adam's epsilon is of the gradients' size: then an update grows with the
+# gradient, so that a wrong factor shows in the weights too, and rounding is not blown up where a gradient is 0.
+OPTIMIZER = {"lr": 0.01, "weight_decay": 0.1, "max_grad_norm": 0.5, "epsilon": 1e-3, "beta1": 0.8, "beta2": 0.9}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Global batches of three steps. The last has one item: with two ranks, one of them is idle."""
+
+    demonstrations: list[list[EncodedSequence]]
+    rankings: list[list[EncodedRanking]]
+    samples: list[list[Sample]]  # advantages, returns and so on by hand: input of the PPO update
+    answered: list[Sample]  # as rollout leaves them: input of the experience stage
+
+
+def make_problem() -> Problem:
+    """The same numbers each time."""
+    random = np.random.default_rng(5)
+    return Problem(
+        demonstrations=[_demonstrations(random, count) for count in (14, 5, 1)],
+        rankings=[[_ranking(random, 2 + row % 3) for row in range(count)] for count in (10, 4, 1)],
+        samples=[[_sample(random, row) for row in range(count)] for count in (16, 5, 1)],
+        answered=[_answered(random, row) for row in range(9)],
+    )
+
+
+def sft_config(micro_tokens: int) -> SftConfig:
+    train = {**OPTIMIZER, "micro_tokens": micro_tokens, "prompt_loss_weight": 0.25}
+    return SftConfig.model_validate({"train": train, "data": {"max_length": SMALL}})
+
+
+def reward_config(micro_tokens: int) -> RewardConfig:
+    train = {**OPTIMIZER, "micro_tokens": micro_tokens, "label_smoothing": 0.1, "centering": 0.01}
+    return RewardConfig.model_validate({"train": train, "data": {"max_length": SMALL}})
+
+
+def ppo_config(micro_tokens: int) -> PpoConfig:
+    return PpoConfig.model_validate(
+        {
+            "run": {"seed": 3},
+            "train": {**OPTIMIZER, "micro_tokens": micro_tokens, "batch_size": 1},
+            "critic": {**OPTIMIZER, "lr": 0.02},
+            "data": {"max_length": SMALL},
+            "ppo": {"entropy_weight": 0.01, "kl_estimator": "k2", "score_clip": 1.0, "lam": 0.9, "gamma": 0.98},
+            "sampling": {"temperature": TEMPERATURE, "max_new_tokens": 12, "max_prompt_tokens": 20, "batch_size": 3},
+        }
+    )
+
+
+def _ids(random: np.random.Generator, count: int) -> Ids:
+    return random.integers(FIRST_ID, LAST_ID, count).astype(np.int32)
+
+
+def _demonstrations(random: np.random.Generator, count: int) -> list[EncodedSequence]:
+    """Of 16 to 44 tokens; every third has two answers, every fourth counts half."""
+    sequences = []
+    for row in range(count):
+        length = int(random.integers(16, 45))
+        mask = np.arange(length) >= length // 2
+        if row % 3 == 1:
+            mask[2:5] = True
+        sequences.append(EncodedSequence(_ids(random, length), mask, weight=0.5 if row % 4 == 3 else 1.0))
+    return sequences
+
+
+def _ranking(random: np.random.Generator, num_answers: int) -> EncodedRanking:
+    """Of four answers two tie; others have an order of their own."""
+    answers = [np.append(_ids(random, int(random.integers(2, 8))), np.int32(EOS)) for _ in range(num_answers)]
+    ranks = {2: (2, 1), 3: (1, 3, 2), 4: (2, 1, 2, 3)}[num_answers]
+    return EncodedRanking(_ids(random, int(random.integers(4, 12))), tuple(answers), ranks)
+
+
+def _prompt(random: np.random.Generator, row: int) -> EncodedPrompt:
+    return EncodedPrompt(_ids(random, int(random.integers(3, 16))), row, (Message("user", "질문"),))
+
+
+def _floats(random: np.random.Generator, mean: float, scale: float, count: int) -> np.ndarray:
+    return random.normal(mean, scale, count).astype(np.float32)
+
+
+def _sample(random: np.random.Generator, row: int) -> Sample:
+    """A minibatch's sample. `old_logprobs` and `values` hold noise alone: the tests add the model's numbers to it."""
+    response = _ids(random, int(random.integers(3, 14)))
+    if row % 3:
+        response[-1] = EOS
+    count = len(response)
+    return Sample(
+        _prompt(random, row),
+        response,
+        finished=bool(row % 3),
+        old_logprobs=_floats(random, 0.0, 0.3, count),  # some ratios leave 1 +- 0.2
+        values=_floats(random, 0.0, 0.3, count),
+        advantages=_floats(random, 0.2, 1.0, count),
+        returns=_floats(random, 0.0, 1.0, count),
+    )
+
+
+def _answered(random: np.random.Generator, row: int) -> Sample:
+    response = _ids(random, int(random.integers(1, 13)))
+    if row % 2:
+        response[-1] = EOS
+    return Sample(_prompt(random, row), response, bool(row % 2), _floats(random, -6.0, 0.5, len(response)))

@@ -1,0 +1,65 @@
+"""What every worker starts with: its arguments, models for an engine, and a place for results."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlhf.config.sections import DeepSpeedSection, LoraSection, ModelSection, OptimizerFields
+from rlhf.data.tokenizer import load_tokenizer
+from rlhf.engine.deepspeed import InferenceModel, TrainedModel
+from rlhf.engine.ranks import Ranks
+from rlhf.train.models import build_causal_lm, build_scalar_model, make_trainable
+
+
+def arguments() -> tuple[dict[str, Any], Path]:
+    """The input file's content and the output folder; the launcher's --local_rank is left aside."""
+    gc.collect()
+    gc.freeze()  # ZeRO 3 collects garbage at each start: 0.6 s over all that was imported
+    source, out = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank")]
+    return torch.load(source, weights_only=False), Path(out)
+
+
+@dataclass
+class Results:
+    """Numbers and weights by name, written by rank 0."""
+
+    ranks: Ranks
+    numbers: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        if self.ranks.is_main:
+            torch.save(self.weights, folder / "weights.pt")
+            (folder / "numbers.json").write_text(json.dumps(self.numbers), encoding="utf-8")
+
+
+def section_of(stage: int) -> DeepSpeedSection:
+    return DeepSpeedSection.model_validate({"zero_stage": stage})
+
+
+def causal_lm(path: str, stage: int, optimizer: OptimizerFields, ranks: Ranks, *, lora: bool = False) -> TrainedModel:
+    model = ModelSection(path=path, lora=LoraSection(rank=2, targets=["query_key_value"]) if lora else None)
+    wrapped = build_causal_lm(path, model, section_of(stage), ranks, load_tokenizer(path, "kullm"), key="model.path")
+    make_trainable(wrapped, model, lambda _: None)
+    return TrainedModel(wrapped, optimizer, section_of(stage), ranks, dtype="float32")
+
+
+def scalar_model(path: str, stage: int, optimizer: OptimizerFields, ranks: Ranks) -> TrainedModel:
+    model, tokenizer = ModelSection(path=path), load_tokenizer(path, "kullm")
+    wrapped = build_scalar_model(path, model, section_of(stage), ranks, tokenizer, key="model.path")
+    return TrainedModel(wrapped, optimizer, section_of(stage), ranks, dtype="float32")
+
+
+def frozen(path: str, stage: int, ranks: Ranks, *, scalar: bool) -> InferenceModel:
+    model, tokenizer = ModelSection(path=path), load_tokenizer(path, "kullm")
+    build = build_scalar_model if scalar else build_causal_lm
+    wrapped = build(path, model, section_of(stage), ranks, tokenizer, key="model.path")
+    return InferenceModel(wrapped, section_of(stage), ranks, dtype="float32")

@@ -1,0 +1,142 @@
+"""What two ranks do around their steps: generate with whole weights, save and load, stop before a bad update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlhf.config.sections import SamplingSection
+from rlhf.data.encode import EncodedSequence
+from rlhf.engine.deepspeed import TrainedModel
+from rlhf.engine.ranks import Ranks, session
+from rlhf.errors import NonFiniteError
+from rlhf.rollout.transformers import TransformersRollout
+from rlhf.train.sft import sft_step
+from tests.distributed.problem import EOS, PAD, SCHEDULE, SMALL, Problem, sft_config
+from tests.distributed.workers.building import Results, arguments, causal_lm
+
+GREEDY = SamplingSection(temperature=0, max_new_tokens=10, batch_size=2)
+CONFIG = sft_config(SMALL)
+
+
+def main() -> None:
+    given, out = arguments()
+    problem, paths = given["problem"], given["paths"]
+    with session(seed=0) as ranks:
+        results = Results(ranks)
+        run_generation(results, problem, paths["neox"])
+        for stage in (0, 1, 2, 3):
+            run_resumed(results, problem, paths["neox"], out, stage, lora=False)
+            run_poisoned(results, problem, paths["poisoned"], stage)
+            run_bad_gradient(results, problem, paths["neox"], stage)
+        for stage in (0, 3):
+            run_resumed(results, problem, paths["neox"], out, stage, lora=True)
+        results.write(out)
+
+
+def take(trained: TrainedModel, batch: Sequence[EncodedSequence], step: int) -> dict[str, float]:
+    trained.train()
+    return sft_step(trained, batch, CONFIG, SCHEDULE, step)
+
+
+def run_generation(results: Results, problem: Problem, path: str) -> None:
+    """Three steps at ZeRO 3: with nothing, a generation, or a failed one after the first."""
+    for name, pause in (("nothing", None), ("generation", generate), ("failure", fail)):
+        trained = causal_lm(path, 3, CONFIG.train, results.ranks)
+        take(trained, problem.demonstrations[0], 1)
+        if pause is not None:
+            results.weights[f"before {name}"] = trained.state_dict()
+            results.numbers[name] = pause(trained, problem)
+            results.numbers[f"training after {name}"] = trained.model.training
+        for number in (1, 2):
+            take(trained, problem.demonstrations[number], number + 1)
+        results.weights[f"after {name}"] = trained.state_dict()
+
+
+def generate(trained: TrainedModel, problem: Problem) -> dict[str, Any]:
+    """Rank 0 answers more prompts than rank 1: no collective may be left in a decoding step."""
+    prompts = [sample.prompt.ids for sample in problem.answered]
+    mine = prompts[:6] if trained.ranks.is_main else prompts[6:]
+    with trained.full_weights() as model:
+        rollout = TransformersRollout(model, EOS, PAD)
+        drawn = rollout.generate(mine, [(item,) for item in range(len(mine))], GREEDY)
+        logits = model(input_ids=torch.from_numpy(prompts[0].astype(np.int64))[None]).logits[0, -1]
+        logits = logits.detach().tolist()
+    answers = trained.ranks.gather([each.tolist() for each in drawn.tokens])
+    return {"answers": answers[0] + answers[1], "logits": logits}
+
+
+def fail(trained: TrainedModel, problem: Problem) -> str:
+    """What a sampling error inside the context leaves."""
+    try:
+        with trained.full_weights():
+            raise ValueError("a prompt nobody can answer")
+    except ValueError as error:
+        return str(error)
+
+
+def run_resumed(results: Results, problem: Problem, path: str, out: Path, stage: int, *, lora: bool) -> None:
+    """Steps 2 and 3 after a checkpoint, by the engine that saved it and by a fresh one that loaded it."""
+    name = f"zero{stage} lora" if lora else f"zero{stage}"
+    folder = out / name
+    if results.ranks.is_main:
+        folder.mkdir()
+    saved = causal_lm(path, stage, CONFIG.train, results.ranks, lora=lora)
+    take(saved, problem.demonstrations[0], 1)
+    results.ranks.barrier()
+    saved.save(folder)
+    results.weights[f"saved {name}"] = saved.state_dict()
+    loaded = causal_lm(path, stage, CONFIG.train, results.ranks, lora=lora)
+    loaded.load(folder)
+    for which, trained in (("uninterrupted", saved), ("resumed", loaded)):
+        steps = [take(trained, problem.demonstrations[number], number + 1) for number in (1, 2)]
+        results.numbers[f"{which} {name}"] = steps
+        results.weights[f"{which} {name}"] = trained.state_dict()
+
+
+def run_poisoned(results: Results, problem: Problem, path: str, stage: int) -> None:
+    """A good step, then one whose first sequence reads the token that gives NaN."""
+    trained = causal_lm(path, stage, CONFIG.train, results.ranks)
+    take(trained, problem.demonstrations[0], 1)
+    first, *others = problem.demonstrations[1]
+    bad = replace(first, ids=np.insert(first.ids[1:], 0, PAD).astype(np.int32))
+    attempt(results, f"loss zero{stage}", trained, lambda: take(trained, [bad, *others], 2))
+
+
+def run_bad_gradient(results: Results, problem: Problem, path: str, stage: int) -> None:
+    """The loss is finite everywhere; rank 1's gradient is not."""
+    trained = causal_lm(path, stage, CONFIG.train, results.ranks)
+    take(trained, problem.demonstrations[0], 1)
+    forward = trained.forward
+
+    def spoilt(row: Any) -> Tensor:
+        logits = forward(row)
+        if results.ranks.rank == 1:
+            logits.register_hook(lambda gradient: gradient * torch.nan)
+        return logits
+
+    trained.forward = spoilt  # type: ignore[method-assign]
+    attempt(results, f"gradient zero{stage}", trained, lambda: take(trained, problem.demonstrations[1], 2))
+
+
+def attempt(results: Results, name: str, trained: TrainedModel, action: Callable[[], object]) -> None:
+    """Runs what must fail; records each rank's error, and the weights before and after."""
+    ranks: Ranks = results.ranks
+    results.weights[f"before {name}"] = trained.state_dict()
+    message = ""
+    try:
+        action()
+    except NonFiniteError as error:
+        message = str(error)
+    results.numbers[name] = ranks.gather(message)
+    results.weights[f"after {name}"] = trained.state_dict()
+
+
+if __name__ == "__main__":
+    main()

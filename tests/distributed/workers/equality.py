@@ -1,0 +1,132 @@
+"""Solves the problem of tests/distributed/problem.py at several ZeRO stages and micro-batch sizes.
+
+Started once with one rank and once with two. Writes numbers.json and weights.pt by names such as
+"sft neox zero3 small"; the tests compare them with one another and with plain loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rlhf.data.packing import plan_micro_batches
+from rlhf.data.tokenizer import load_tokenizer
+from rlhf.engine.deepspeed import TrainedModel
+from rlhf.engine.ranks import Ranks, session
+from rlhf.train.experience import draw_answers, gather_experience
+from rlhf.train.ppo import minibatch
+from rlhf.train.reward import reward_step
+from rlhf.train.roles import Roles
+from rlhf.train.sft import sft_step
+from tests.distributed.problem import (
+    FACTORS,
+    KL_COEFFICIENT,
+    LARGE,
+    SCHEDULE,
+    SMALL,
+    Problem,
+    ppo_config,
+    reward_config,
+    sft_config,
+)
+from tests.distributed.workers.building import Results, arguments, causal_lm, frozen, scalar_model
+
+SIZES = {"large": LARGE, "small": SMALL}
+SOME_STAGES = (0, 2, 3)
+
+
+def main() -> None:
+    given, out = arguments()
+    problem, paths = given["problem"], given["paths"]
+    with session(seed=0) as ranks:
+        results = Results(ranks)
+        for size, micro_tokens in SIZES.items():
+            note_rows(results, problem, size, micro_tokens)
+            for stage in (0, 1, 2, 3):
+                for name in ("neox", "llama"):
+                    run_sft(results, problem, paths[name], f"sft {name} zero{stage} {size}", stage, micro_tokens)
+            for stage in SOME_STAGES:
+                run_reward(results, problem, paths["reward"], f"reward zero{stage} {size}", stage, micro_tokens)
+                run_ppo(results, problem, paths, f"ppo zero{stage} {size}", stage, micro_tokens)
+        for stage in SOME_STAGES:
+            run_experience(results, problem, paths, f"experience zero{stage}", stage)
+        results.write(out)
+
+
+def note_rows(results: Results, problem: Problem, size: str, micro_tokens: int) -> None:
+    """How many rows each rank runs at each step, and how many of them are idle."""
+    steps = []
+    for batch in problem.demonstrations:
+        plan = plan_micro_batches([len(item) for item in batch], micro_tokens, results.ranks.world_size)
+        steps.append({"rows": [len(rows) for rows in plan], "idle": sum(not items for rows in plan for items in rows)})
+    results.numbers[f"rows {size}"] = steps
+
+
+def three_steps(trained: TrainedModel, batches: Sequence[Any], take: Callable[..., Any], config: Any) -> list[Any]:
+    trained.train()
+    return [take(trained, batch, config, SCHEDULE, number + 1) for number, batch in enumerate(batches)]
+
+
+def run_sft(results: Results, problem: Problem, path: str, name: str, stage: int, micro_tokens: int) -> None:
+    config = sft_config(micro_tokens)
+    trained = causal_lm(path, stage, config.train, results.ranks)
+    results.numbers[name] = three_steps(trained, problem.demonstrations, sft_step, config)
+    results.weights[f"{name} model"] = trained.state_dict()
+
+
+def run_reward(results: Results, problem: Problem, path: str, name: str, stage: int, micro_tokens: int) -> None:
+    config = reward_config(micro_tokens)
+    trained = scalar_model(path, stage, config.train, results.ranks)
+    results.numbers[name] = three_steps(trained, problem.rankings, reward_step, config)
+    results.weights[f"{name} model"] = trained.state_dict()
+
+
+def run_ppo(
+    results: Results, problem: Problem, paths: dict[str, str], name: str, stage: int, micro_tokens: int
+) -> None:
+    config = ppo_config(micro_tokens)
+    actor = causal_lm(paths["neox"], stage, config.train, results.ranks)
+    critic = scalar_model(paths["reward"], stage, config.critic, results.ranks)
+    roles: Any = Roles(actor, critic, reference=None, reward=None)  # the update needs neither
+    results.numbers[name] = [
+        minibatch(roles, batch, config, FACTORS[number], number + 1) for number, batch in enumerate(problem.samples)
+    ]
+    results.weights[f"{name} actor"] = actor.state_dict()
+    results.weights[f"{name} critic"] = critic.state_dict()
+
+
+def run_experience(results: Results, problem: Problem, paths: dict[str, str], name: str, stage: int) -> None:
+    """Scores, values, advantages of given answers; then answers drawn anew."""
+    config, ranks = ppo_config(SMALL), results.ranks
+    roles = build_roles(paths, stage, ranks)
+    tokenizer = load_tokenizer(paths["neox"], "kullm")
+    made = gather_experience(problem.answered, roles, (tokenizer, tokenizer), config, KL_COEFFICIENT)
+    results.numbers[name] = [
+        {
+            "score": sample.score,
+            "values": sample.values.tolist(),
+            "reference_logprobs": sample.reference_logprobs.tolist(),
+            "advantages": sample.advantages.tolist(),
+            "returns": sample.returns.tolist(),
+        }
+        for sample in made.samples
+    ]
+    drawn = draw_answers(roles.actor, tokenizer, [sample.prompt for sample in problem.answered], config, step=4)
+    results.numbers[f"drawn {name}"] = [
+        {"response": each.response.tolist(), "logprobs": each.old_logprobs.tolist(), "finished": each.finished}
+        for each in drawn
+    ]
+
+
+def build_roles(paths: dict[str, str], stage: int, ranks: Ranks) -> Roles:
+    config = ppo_config(SMALL)
+    return Roles(
+        actor=causal_lm(paths["neox"], stage, config.train, ranks),
+        critic=scalar_model(paths["reward"], stage, config.critic, ranks),
+        reference=frozen(paths["reference"], stage, ranks, scalar=False),
+        reward=frozen(paths["scorer"], stage, ranks, scalar=True),
+    )
+
+
+if __name__ == "__main__":
+    main()

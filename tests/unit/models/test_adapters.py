@@ -1,0 +1,101 @@
+"""LoRA that matches what it names, or says what it could have named."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rlhf.config.sections import LoraSection
+from rlhf.errors import ModelError
+from rlhf.models.adapters import add_lora, check_targets
+from rlhf.models.loading import count_parameters, load_causal_lm, load_scalar_model
+from rlhf.ops.segments import Segment, Segments
+
+ROW = (torch.tensor([[5, 9, 300, 42]]), torch.arange(4)[None], Segments((Segment(0, 4),)), torch.arange(4))
+
+
+def lora(*targets: str, **settings) -> LoraSection:
+    return LoraSection(targets=list(targets) or "all-linear", **({"rank": 2, "alpha": 4} | settings))
+
+
+def adapted(model) -> set[str]:
+    """Names of the modules that carry a low-rank update."""
+    return {
+        name.split(".lora_A")[0].removeprefix("model.base_model.model.")
+        for name, _ in model.named_parameters()
+        if ".lora_A." in name
+    }
+
+
+def trained(model) -> list[str]:
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+@pytest.mark.parametrize("target", ["decoder.layers.", "q_proj", "key_value", "query_key_valu"])
+def test_a_scope_that_matches_nothing_names_the_real_modules(target, tiny_neox):
+    model = load_causal_lm(str(tiny_neox))
+    with pytest.raises(ModelError, match="LoRA targets match no module") as caught:
+        add_lora(model, lora(target))
+    assert target in caught.value.problem
+    assert caught.value.where == "model.lora.targets"
+    # 2 layers, one of each inside
+    for choice in ("query_key_value (2)", "dense (2)", "dense_h_to_4h (2)", "dense_4h_to_h (2)"):
+        assert choice in caught.value.expected
+
+
+def test_one_wrong_name_among_right_ones_is_an_error_too(tiny_neox):
+    model = load_causal_lm(str(tiny_neox))
+    with pytest.raises(ModelError) as caught:
+        check_targets(model.model, ["query_key_value", "q_proj", "v_proj"])
+    assert caught.value.problem == "LoRA targets match no module: q_proj, v_proj"
+    assert len(trained(model)) == len(list(model.parameters()))  # and nothing was wrapped
+
+
+def test_query_key_value_matches(tiny_neox):
+    model = load_causal_lm(str(tiny_neox))
+    before = model(*ROW)
+    add_lora(model, lora("query_key_value"))
+    assert adapted(model) == {f"gpt_neox.layers.{layer}.attention.query_key_value" for layer in (0, 1)}
+    assert all("lora_" in name for name in trained(model))
+    # A [2, 32] and B [96, 2] in each of 2 layers
+    assert count_parameters(model)[1] == 2 * (2 * 32 + 96 * 2)
+    torch.testing.assert_close(model(*ROW), before, rtol=0, atol=0)  # B starts at zero
+
+
+def test_a_dotted_ending_matches(tiny_llama):
+    model = load_causal_lm(str(tiny_llama))
+    add_lora(model, lora("self_attn.q_proj", "up_proj"))
+    assert adapted(model) == {f"model.layers.{n}.{m}" for n in (0, 1) for m in ("self_attn.q_proj", "mlp.up_proj")}
+
+
+@pytest.mark.parametrize(("family", "linear"), [("tiny_neox", 4), ("tiny_llama", 7)])
+def test_all_linear_takes_every_linear_module_but_the_head(family, linear, request):
+    model = load_causal_lm(str(request.getfixturevalue(family)))
+    add_lora(model, lora())
+    assert len(adapted(model)) == 2 * linear
+    assert not any("lm_head" in name or "embed_out" in name for name in adapted(model))
+
+
+@pytest.mark.parametrize("targets", [(), ("query_key_value",)])
+def test_the_head_of_a_scalar_model_is_trained_whole(targets, tiny_reward):
+    model = load_scalar_model(str(tiny_reward))
+    before = model(*ROW)
+    add_lora(model, lora(*targets))
+    whole = [name for name in trained(model) if "lora_" not in name]
+    assert len(whole) == 1
+    assert "score" in whole[0]
+    assert not any("score" in name for name in adapted(model))
+    torch.testing.assert_close(model(*ROW), before, rtol=0, atol=0)
+    model(*ROW).sum().backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert gradients[whole[0]].abs().sum() > 0
+    assert any(gradient.abs().sum() > 0 for name, gradient in gradients.items() if "lora_B" in name)
+
+
+def test_settings_reach_peft(tiny_neox):
+    model = load_causal_lm(str(tiny_neox))
+    add_lora(model, lora("query_key_value", rank=4, alpha=12, dropout=0.25))
+    module = model.model.base_model.model.gpt_neox.layers[0].attention.query_key_value
+    assert module.scaling["default"] == 3.0  # alpha / rank
+    assert module.lora_A["default"].weight.shape == (4, 32)
+    assert module.lora_dropout["default"].p == 0.25
