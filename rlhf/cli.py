@@ -61,7 +61,7 @@ def _base(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     tiny.add_argument("--layers", type=int, default=4, help="depth (default: %(default)s)")
     tiny.add_argument("--heads", type=int, default=4, help="attention heads (default: %(default)s)")
     tiny.add_argument("--vocabulary", type=int, default=0, help="tokens; 0 chooses by the amount of text")
-    tiny.add_argument("--epochs", type=float, default=2.0, help="passes over the text (default: %(default)s)")
+    tiny.add_argument("--epochs", type=float, default=1.0, help="passes over the text (default: %(default)s)")
     tiny.add_argument("--lr", type=float, default=2e-3, help="peak learning rate (default: %(default)s)")
     tiny.add_argument("--seed", type=int, default=17)
     tiny.set_defaults(handler=run_base_tiny)

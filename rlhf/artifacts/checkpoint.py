@@ -42,8 +42,14 @@ class CheckpointStore:
         self._folder, self._ranks, self._keep_last = folder, ranks, keep_last
 
     def save(self, step: int, state: dict[str, Any], write: Callable[[Path], None], *, best: bool = False) -> None:
-        """Saves `state` (JSON) and what every rank's `write(folder)` leaves; `best` keeps it from being pruned."""
+        """Saves `state` (JSON) and what every rank's `write(folder)` leaves; `best` keeps it from being pruned.
+
+        Which checkpoint is best is part of the state, so that it moves together with `latest`.
+        """
         final = self._path(step)
+        before = self.latest()
+        assert before is None or before.path != final, f"{final} is saved already"
+        best_name = final.name if best else None if before is None else before.state["best"]
         writing = self._folder / f".writing-{final.name}"
         if self._ranks.is_main:
             shutil.rmtree(writing, ignore_errors=True)
@@ -53,21 +59,21 @@ class CheckpointStore:
         torch.save(random_state(), writing / f"random-{self._ranks.rank:04d}.pt")
         self._ranks.barrier()
         if self._ranks.is_main:
-            write_json(writing / STATE_FILE, {**state, "step": step, "world_size": self._ranks.world_size})
+            whole = {**state, "step": step, "best": best_name, "world_size": self._ranks.world_size}
+            write_json(writing / STATE_FILE, whole)
             flush_tree(writing)
             if final.exists():  # left by a crash after its rename and before the pointer moved
                 shutil.rmtree(final)
             writing.rename(final)
             flush_folder(self._folder)
             write_text(self._folder / "latest", final.name)
-            if best:
-                write_text(self._folder / "best", final.name)
             self._prune(step)
         self._ranks.barrier()
 
     def latest(self) -> Checkpoint | None:
         """The newest complete checkpoint, or None."""
-        return self._pointed("latest")
+        pointer = self._folder / "latest"
+        return self._named(pointer.read_text(encoding="utf-8").strip()) if pointer.is_file() else None
 
     def require_latest(self) -> Checkpoint:
         """The newest complete checkpoint.
@@ -80,8 +86,9 @@ class CheckpointStore:
         return checkpoint
 
     def best(self) -> Checkpoint | None:
-        """The checkpoint saved as best, or None."""
-        return self._pointed("best")
+        """The checkpoint that was best when the newest was saved, or None."""
+        latest = self.latest()
+        return None if latest is None or latest.state["best"] is None else self._named(latest.state["best"])
 
     def restore_random(self, checkpoint: Checkpoint) -> None:
         """Every generator of this rank, as it was."""
@@ -101,13 +108,10 @@ class CheckpointStore:
     def _path(self, step: int) -> Path:
         return self._folder / f"step-{step:06d}"
 
-    def _pointed(self, name: str) -> Checkpoint | None:
-        pointer = self._folder / name
-        if not pointer.is_file():
-            return None
-        path = self._folder / pointer.read_text(encoding="utf-8").strip()
+    def _named(self, name: str) -> Checkpoint:
+        path = self._folder / name
         if not (path / STATE_FILE).is_file():
-            raise CheckpointError(f"{pointer} names {path.name}, which is not complete", fix="restore that folder")
+            raise CheckpointError(f"{path} is not complete", fix="restore that folder, or start a new run")
         return Checkpoint(path, read_json(path / STATE_FILE))
 
     def _prune(self, step: int) -> None:

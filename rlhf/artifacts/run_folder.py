@@ -48,19 +48,11 @@ class RunFolder:
         return self.path / "samples.jsonl"
 
     def prepare(self, *, resume: bool) -> None:
-        """Creates the folder, or checks that what it holds may be gone on with or written over.
+        """Creates the folder, or checks that what it holds may be gone on with or written over. Called under the lock.
 
         Raises: ArtifactError when it cannot be written, or holds a run and `resume` is off.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / ".writable"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise ArtifactError(
-                f"cannot write into {self.path}: {error.strerror}", where="run.dir", fix="choose another run.dir"
-            ) from error
+        self._make()
         holds_run = self.model.exists() or any(self.checkpoints.glob("step-*"))
         if holds_run and not resume:
             raise ArtifactError(
@@ -72,12 +64,24 @@ class RunFolder:
             for path in (self.metrics, self.samples):
                 path.unlink(missing_ok=True)
 
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise ArtifactError(
+                f"cannot write into {self.path}: {error.strerror}", where="run.dir", fix="choose another run.dir"
+            ) from error
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the folder's lock; the system releases it when this process ends, however it ends.
 
         Raises: RunLockedError, naming the holder, when another process has it.
         """
+        self._make()
         path = self.path / ".lock"
         with path.open("a+", encoding="utf-8") as file:
             try:

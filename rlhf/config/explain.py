@@ -15,6 +15,7 @@ from rlhf.config.yaml_lines import Document, KeyPath, Origin, dotted, shown
 from rlhf.errors import ConfigError
 
 _OUT_OF_RANGE = {
+    "finite_number",
     "greater_than",
     "greater_than_equal",
     "less_than",

@@ -8,8 +8,9 @@ is counted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from rlhf.errors import DataError
 
 Ids = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
+Rendered = TypeVar("Rendered")
 MIN_PROMPT_SHARE = 0.25  # of max_length: a prompt is not cut below this before the answer is cut
 
 
@@ -106,8 +108,7 @@ class Encoder:
         return [self._prompt(record, row) for row, record in enumerate(records)]
 
     def _demonstration(self, record: Demonstration) -> EncodedSequence:
-        messages = self._cleaned(record.messages)
-        messages, turns = self._fitting_turns(messages)
+        turns = self._fitted(self._cleaned(record.messages), self._turn_ids, lambda turns: len(_joined(turns)[0]))
         ids, mask = self._cut(*_joined(turns), last_answer=len(turns[-1][0]))
         self.report.num_rows += 1
         self.report.num_tokens += len(ids)
@@ -115,8 +116,12 @@ class Encoder:
         return EncodedSequence(ids, mask, record.source, record.weight)
 
     def _ranking(self, record: Ranking) -> EncodedRanking:
-        prompt = self._cleaned(record.prompt)
-        turns = [self._turn_ids((*prompt, self._clean(Message("assistant", text)))) for text in record.responses]
+        responses = [self._clean(Message("assistant", text)) for text in record.responses]
+        turns = self._fitted(
+            self._cleaned(record.prompt),
+            lambda prompt: [self._turn_ids((*prompt, response)) for response in responses],
+            lambda turns: max(len(_joined(each)[0]) for each in turns),
+        )
         before, _ = _joined(turns[0][:-1])
         answers = [turn[-1][0] for turn in turns]
         room = max(self.max_length - max(map(len, answers)), int(self.max_length * MIN_PROMPT_SHARE))
@@ -131,27 +136,33 @@ class Encoder:
         return encoded
 
     def _prompt(self, record: Prompt, row: int) -> EncodedPrompt:
-        messages = self._cleaned(record.messages)
-        pieces = self.tokenizer.pieces(messages, open_answer=True)  # tokenised apart, as in training
-        parts = self.tokenizer.token_ids([piece.text for piece in pieces])
-        ids = np.asarray([token for part in parts for token in part], dtype=np.int32)
+        ids = self._fitted(self._cleaned(record.messages), self._open_ids, len)
         self.report.num_rows += 1
         self.report.rows_with_cut_prompt += len(ids) > self.max_length
         ids = ids[-self.max_length :]
         self.report.num_tokens += len(ids)
         return EncodedPrompt(ids, row, record.messages, record.source, record.reference)
 
-    def _fitting_turns(self, messages: tuple[Message, ...]) -> tuple[tuple[Message, ...], list[tuple[Ids, bool]]]:
-        """Drops the oldest user-assistant exchange while the conversation is too long and has another."""
-        turns, dropped = self._turn_ids(messages), False
-        while sum(len(ids) for ids, _ in turns) > self.max_length and len(messages) > 3:
-            head = messages[:1] if messages[0].role == "system" else ()
-            if len(messages) - len(head) <= 2:
-                break
+    def _fitted(
+        self,
+        messages: tuple[Message, ...],
+        render: Callable[[tuple[Message, ...]], Rendered],
+        length: Callable[[Rendered], int],
+    ) -> Rendered:
+        """`messages` rendered without their oldest exchanges, while they are too long and have more than one."""
+        rendered, dropped = render(messages), False
+        head = messages[:1] if messages[0].role == "system" else ()
+        while length(rendered) > self.max_length and sum(message.role == "user" for message in messages) > 1:
             messages = head + messages[len(head) + 2 :]
-            turns, dropped = self._turn_ids(messages), True
+            rendered, dropped = render(messages), True
         self.report.rows_with_dropped_turns += dropped
-        return messages, turns
+        return rendered
+
+    def _open_ids(self, messages: tuple[Message, ...]) -> Ids:
+        """A prompt's ids up to where an answer begins, each piece tokenised apart as in training."""
+        pieces = self.tokenizer.pieces(messages, open_answer=True)
+        parts = self.tokenizer.token_ids([piece.text for piece in pieces])
+        return np.asarray([token for part in parts for token in part], dtype=np.int32)
 
     def _turn_ids(self, messages: tuple[Message, ...]) -> list[tuple[Ids, bool]]:
         """Ids of each rendered piece and whether it is an answer; ends with the last answer."""

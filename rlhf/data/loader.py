@@ -33,9 +33,9 @@ class RowStream:
     epochs: float
 
     def __post_init__(self) -> None:
-        if self.epoch_size < 1:
-            problem = f"sources of {list(self.sizes)} rows with weights {list(self.weights)} leave no row in an epoch"
-            raise DataError(problem, where="data.train", fix="raise the weights, or add rows")
+        if any(round(size * weight) < 1 for size, weight in zip(self.sizes, self.weights, strict=True)):
+            problem = f"of sources of {list(self.sizes)} rows with weights {list(self.weights)} one leaves no row"
+            raise DataError(problem, where="data.train", fix="raise its weight, add rows, or leave it out")
 
     @property
     def epoch_size(self) -> int:

@@ -54,8 +54,8 @@ class ChatTokenizer:
         self.tokenizer.save_pretrained(folder)
 
     def fingerprint(self) -> str:
-        """A hash of vocabulary, special tokens and template; equal for equal behaviour."""
-        content = [sorted(self.tokenizer.get_vocab().items()), self.template, self.eos_id, self.pad_id]
+        """A hash of vocabulary, merges, special tokens and template; equal for equal behaviour."""
+        content = [self.vocabulary_hash(), _rules(self.tokenizer), self.template, self.pad_id]
         return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
     def vocabulary_hash(self) -> str:
@@ -66,6 +66,15 @@ class ChatTokenizer:
     def _special_map(self) -> dict[str, Any]:
         names = ("bos_token", "eos_token", "unk_token", "pad_token")
         return {name: getattr(self.tokenizer, name, None) or "" for name in names}
+
+
+def _rules(tokenizer: Any) -> Any:
+    """Merges and text rules of a fast tokenizer; None for a slow one."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    whole = json.loads(backend.to_str())
+    return [whole.get(name) for name in ("normalizer", "pre_tokenizer", "model")]
 
 
 def load_tokenizer(path: str, template: str | None = None) -> ChatTokenizer:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from rlhf.config.sections import LoraSection
 from rlhf.errors import ModelError
 from rlhf.models.loading import PackedModel, PackedScalarModel
+
+ADAPTABLE = (nn.Linear, nn.Embedding, Conv1D)
 
 
 def add_lora(model: PackedModel, lora: LoraSection) -> None:
@@ -35,7 +38,7 @@ def check_targets(model: nn.Module, targets: list[str] | str) -> None:
     """Every named target must match at least one module, as peft matches (whole name or dotted ending)."""
     if isinstance(targets, str):
         return
-    names = [name for name, _ in model.named_modules()]
+    names = [name for name, module in model.named_modules() if isinstance(module, ADAPTABLE)]
     absent = [target for target in targets if not any(name == target or name.endswith(f".{target}") for name in names)]
     if absent:
         linear = Counter(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -79,7 +80,8 @@ def launch(stage: str, argv: Sequence[str], train: Callable[[Run[Any]], None]) -
 def open_run(stage: str, config: Config, *, resume: bool, dry_run: bool) -> Iterator[Run[Config]]:
     """Joins the ranks, prepares and locks the folder, and writes state.json through to the end."""
     with session(config.run.seed) as ranks:
-        folder = RunFolder(Path(config.run.dir) / "dry-run" if dry_run else config.run.dir)
+        scratch = Path(config.run.dir).with_name(f".dry-run-{ranks.from_main(os.getpid())}")
+        folder = RunFolder(scratch if dry_run else config.run.dir)
         store = CheckpointStore(folder.checkpoints, ranks, keep_last=config.checkpoint.keep_last)
         run = Run(stage, config, ranks, folder, store, None, dry_run)
         with _held_by_main(run, resume):
@@ -104,10 +106,12 @@ def _held_by_main(run: Run[Config], resume: bool) -> Iterator[None]:
     lock = run.folder.locked()
 
     def hold() -> None:
-        if run.dry_run:
-            shutil.rmtree(run.folder.path, ignore_errors=True)
-        run.folder.prepare(resume=resume)
         lock.__enter__()
+        try:
+            run.folder.prepare(resume=resume)
+        except RlhfError:
+            lock.__exit__(None, None, None)
+            raise
         write_text(run.folder.path / "config.yaml", dump_config(run.config))
 
     run.on_main(hold)

@@ -67,9 +67,7 @@ def test_wrong_flags_are_configuration_errors(argv: list[str], problem: str) -> 
     assert "usage: step1_sft.py" in error.expected
 
 
-@pytest.mark.parametrize(
-    ("stage", "script"), [("sft", "step1_sft"), ("reward", "step2_reward"), ("ppo", "step3_ppo")]
-)
+@pytest.mark.parametrize(("stage", "script"), [("sft", "step1_sft"), ("reward", "step2_reward"), ("ppo", "step3_ppo")])
 def test_help_lists_flags_and_every_key(stage: str, script: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         parse_stage_arguments(stage, ["--help"])

@@ -37,9 +37,7 @@ def test_the_child_wins_key_by_key_and_lists_replace() -> None:
         "train: {lr: 1, epochs: 2, beta1: 0.5}\ndata: {train: [a, b]}\nmodel: {lora: {rank: 4}}",
     )
     write("base.yaml", "base: far/grand.yaml\ntrain: {epochs: 3, beta1: 0.6}")
-    path = write(
-        "configs/my.yaml", "base: ../base.yaml\ntrain: {beta1: 0.7}\ndata: {train: [c]}\nmodel: {lora: null}"
-    )
+    path = write("configs/my.yaml", "base: ../base.yaml\ntrain: {beta1: 0.7}\ndata: {train: [c]}\nmodel: {lora: null}")
     config = load_config(SftConfig, path)
     assert (config.train.lr, config.train.epochs, config.train.beta1) == (1, 3, 0.7)
     assert [source.path for source in config.data.train] == ["c"]

@@ -31,9 +31,7 @@ def refuse(path: str) -> ConfigError:
 # --- values ---
 
 
-@pytest.mark.parametrize(
-    ("written", "expected"), [("1e-5", 0.00001), ("3E-4", 0.0003), ("1e5", 100000), (".5", 0.5)]
-)
+@pytest.mark.parametrize(("written", "expected"), [("1e-5", 0.00001), ("3E-4", 0.0003), ("1e5", 100000), (".5", 0.5)])
 def test_a_number_with_an_exponent_is_a_number(written: str, expected: float) -> None:
     path = write("my.yaml", f"train: {{lr: {written}}}")
     assert load_config(SftConfig, path).train.lr == expected
@@ -46,9 +44,7 @@ def test_a_whole_number_with_an_exponent_counts() -> None:
 
 def test_a_long_whole_number_keeps_every_digit() -> None:
     # 2 ** 53 + 1, which a 64-bit float cannot hold
-    assert (
-        load_config(SftConfig, write("my.yaml", "run: {seed: 9007199254740993}")).run.seed == 9007199254740993
-    )
+    assert load_config(SftConfig, write("my.yaml", "run: {seed: 9007199254740993}")).run.seed == 9007199254740993
 
 
 def test_an_alias_may_be_used_often() -> None:
@@ -85,9 +81,7 @@ def test_no_type_is_turned_into_another(key: str, written: str) -> None:
 
 
 def test_an_empty_file_and_no_file_are_the_defaults() -> None:
-    assert (
-        load_config(SftConfig, write("my.yaml", "# nothing\n")) == SftConfig() == load_config(SftConfig, None)
-    )
+    assert load_config(SftConfig, write("my.yaml", "# nothing\n")) == SftConfig() == load_config(SftConfig, None)
 
 
 # --- files that are not good YAML ---

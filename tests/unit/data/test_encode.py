@@ -267,7 +267,6 @@ def test_over_long_prompt_keeps_its_right_end(chat_tokenizer):
 HISTORY = (user("하나?"), bot("첫째."), user("둘?"))
 
 
-@pytest.mark.xfail(strict=True, reason="rankings and prompts lose the template's header instead of their oldest turns")
 @pytest.mark.parametrize("kind", ["prompts", "rankings"])
 def test_prompts_and_rankings_lose_their_oldest_turns_first_too(kind, chat_tokenizer):
     question, answer = piece("둘?", "네.")
