@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig, PreTrainedModel
 
-from rlhf.artifacts.files import flush_tree
+from rlhf.artifacts.files import flush_tree, sha256_of, write_json
 from rlhf.config.sections import SamplingSection
 from rlhf.data.packing import PackedRow
 from rlhf.data.tokenizer import ChatTokenizer
@@ -85,6 +85,8 @@ def _merged(
     shutil.rmtree(adapter, ignore_errors=True)
     live.model.save_pretrained(adapter, state_dict=weights)
     check_adapter(adapter)
+    base_hash = sha256_of(Path(base_path)) if Path(base_path).is_dir() else None
+    write_json(adapter / "base.json", {"path": base_path, "sha256": base_hash})
     loader = load_scalar_model if isinstance(live, PackedScalarModel) else load_causal_lm
     options: dict[str, Any] = {"new_head": True} if isinstance(live, PackedScalarModel) else {}
     base = loader(base_path, dtype=dtype, **options).model

@@ -50,6 +50,9 @@ class ModelSection(Section):
     attention: Literal["sdpa", "varlen"] = Field(
         "sdpa", description="kernel under packed attention: sdpa runs anywhere, varlen (flash) needs a GPU"
     )
+    override_eos: bool = Field(
+        False, description="take the tokenizer's EOS although the model's configuration names another"
+    )
     gradient_checkpointing: bool = Field(False, description="recompute activations in backward to save memory")
     lora: LoraSection | None = Field(None, description="train low-rank adapters instead of all weights")
 

@@ -59,8 +59,9 @@ class ChatTokenizer:
         return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
     def vocabulary_hash(self) -> str:
-        """A hash of ids and EOS alone: models with equal ones read each other's ids."""
-        content = [sorted(self.tokenizer.get_vocab().items()), self.eos_id]
+        """A hash of ids and EOS alone: models with equal ones read each other's ids. Padding is never read."""
+        vocabulary = [(text, number) for text, number in self.tokenizer.get_vocab().items() if number != self.pad_id]
+        content = [sorted(vocabulary), self.eos_id]
         return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
     def _special_map(self) -> dict[str, Any]:

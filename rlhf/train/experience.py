@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from rlhf.config.schema import PpoConfig
-from rlhf.data.encode import EncodedPrompt, EncodedSequence, Ids
+from rlhf.data.encode import EncodedPrompt, EncodedSequence, Encoder, Ids
 from rlhf.data.packing import PackedRow, pack_sequences, pack_trees, plan_micro_batches
+from rlhf.data.records import Prompt
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.deepspeed import InferenceModel, TrainedModel
 from rlhf.engine.ranks import Ranks
@@ -107,7 +108,7 @@ def score_samples(
     reward: InferenceModel,
     tokenizer: ChatTokenizer,
     scorer: ChatTokenizer,
-    micro_tokens: int,
+    config: PpoConfig,
 ) -> list[float]:
     """The reward model's score of each answer, read at its last token.
 
@@ -117,8 +118,9 @@ def score_samples(
     if tokenizer.fingerprint() == scorer.fingerprint():
         trees = [(sample.prompt.ids, [sample.response]) for sample in samples]
     else:
-        trees = [_rendered(sample, tokenizer, scorer) for sample in samples]
-    plan = plan_micro_batches([len(tree[0]) + len(tree[1][0]) for tree in trees], micro_tokens, ranks.world_size)
+        trees = [_rendered(sample, tokenizer, scorer, config.sampling.max_prompt_tokens) for sample in samples]
+    lengths = [len(prompt) + len(answers[0]) for prompt, answers in trees]
+    plan = plan_micro_batches(lengths, max(config.train.micro_tokens, *lengths), ranks.world_size)
     found: dict[int, float] = {}
     for items in plan[ranks.rank]:
         numbers = reward.forward(pack_trees([trees[item] for item in items])).tolist()
@@ -126,13 +128,14 @@ def score_samples(
     return _everywhere(ranks, found, len(samples))
 
 
-def _rendered(sample: Sample, tokenizer: ChatTokenizer, scorer: ChatTokenizer) -> tuple[Ids, list[Ids]]:
+def _rendered(
+    sample: Sample, tokenizer: ChatTokenizer, scorer: ChatTokenizer, max_prompt_tokens: int
+) -> tuple[Ids, list[Ids]]:
     """Prompt and answer in the reward model's own template; EOS only where the answer had one."""
-    text = "".join(piece.text for piece in scorer.pieces(sample.prompt.messages, open_answer=True))
-    answer = tokenizer.text(sample.response.tolist())
-    prompt_ids, answer_ids = scorer.token_ids([text, answer or " "])
+    prompt = Encoder(scorer, max_prompt_tokens).prompts([Prompt(sample.prompt.messages)])[0]
+    (answer,) = scorer.token_ids([tokenizer.text(sample.response.tolist()) or " "])
     ending = [scorer.eos_id] if sample.finished else []
-    return np.asarray(prompt_ids, np.int32), [np.asarray(answer_ids + ending, np.int32)]
+    return prompt.ids, [np.asarray(answer + ending, np.int32)]
 
 
 def _everywhere(ranks: Ranks, found: dict[int, Floats] | dict[int, float], count: int) -> list:
@@ -158,7 +161,7 @@ def gather_experience(
 
     reference = map_samples(samples, ranks, budget, reference_logprobs)
     values = map_samples(samples, ranks, budget, roles.critic.infer)
-    scores = score_samples(samples, roles.reward, *tokenizers, budget)
+    scores = score_samples(samples, roles.reward, *tokenizers, config)
 
     # 4. token rewards: the KL penalty everywhere, the score at the end
     mask = response_mask(samples)

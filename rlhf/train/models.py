@@ -33,7 +33,7 @@ def build_causal_lm(
     check_model_path(path, key=key)
     context = partial(loading_context, section, dtype=model.dtype, on_gpu=ranks.device.type != "cpu")
     wrapped = load_causal_lm(path, dtype=model.dtype, attention=model.attention, context=context)
-    _fit_tokenizer(wrapped, tokenizer, path)
+    _fit_tokenizer(wrapped, tokenizer, path, override_eos=model.override_eos)
     return wrapped
 
 
@@ -56,7 +56,7 @@ def build_scalar_model(
         head: Any = wrapped.model.score
         with writable(list(head.parameters())):
             initialise_head(head, seed=new_head_seed)
-    _fit_tokenizer(wrapped, tokenizer, path)
+    _fit_tokenizer(wrapped, tokenizer, path, override_eos=model.override_eos)
     return wrapped
 
 
@@ -70,18 +70,25 @@ def make_trainable(wrapped: PackedModel, model: ModelSection, say: Say) -> None:
     say(f"model: {total:,} parameters, {trained:,} trained ({trained / total:.2%})")
 
 
-def _fit_tokenizer(wrapped: PackedModel, tokenizer: ChatTokenizer, path: str) -> None:
-    """Embeddings for every token, and the tokenizer's EOS and PAD in the configuration.
+def _fit_tokenizer(wrapped: PackedModel, tokenizer: ChatTokenizer, path: str, *, override_eos: bool) -> None:
+    """Embeddings for every token, and the tokenizer's EOS and PAD in the configurations.
 
-    Raises: ModelError when the model knows another EOS: it would never have learnt to write this one.
+    Raises: ModelError when the model was made with another EOS: it would be asked to end with a token it never wrote.
     """
-    config = wrapped.model.config
+    config, settings = wrapped.model.config, getattr(wrapped.model, "generation_config", None)
+    for name, holder in (("config.json", config), ("generation_config.json", settings)):
+        known = getattr(holder, "eos_token_id", None)
+        agreed = known is None or tokenizer.eos_id in (known if isinstance(known, list) else [known])
+        if not (agreed or override_eos):
+            raise ModelError(
+                f"{name} says EOS is token {known}, the tokenizer says {tokenizer.eos_id}",
+                where=path,
+                expected="one EOS everywhere: with two, answers are trained to end with one and stopped at the other",
+                fix=f"correct eos_token_id in {name}, or set model.override_eos=true to take the tokenizer's",
+            )
     size = len(tokenizer.tokenizer)
     if size > config.vocab_size:
         wrapped.model.resize_token_embeddings(size, mean_resizing=False)
-    config.eos_token_id, config.pad_token_id = tokenizer.eos_id, tokenizer.pad_id
-    settings = getattr(wrapped.model, "generation_config", None)
-    if settings is not None:
-        settings.eos_token_id, settings.pad_token_id = tokenizer.eos_id, tokenizer.pad_id
-    if tokenizer.eos_id >= config.vocab_size:
-        raise ModelError(f"EOS is token {tokenizer.eos_id}, outside the model's {config.vocab_size}", where=path)
+    for holder in (config, settings):
+        if holder is not None:
+            holder.eos_token_id, holder.pad_token_id = tokenizer.eos_id, tokenizer.pad_id

@@ -79,7 +79,7 @@ def train_ppo(run: Run[PpoConfig]) -> None:
             metrics |= {"step_s": elapsed, "rollout_s": rollout_s, "samples_per_s": len(samples) / elapsed}
             progress.consumed, progress.kl_coefficient = progress.consumed + len(rows), controller.coefficient
             run.step = step
-            if held_out.items and is_due(step, config.log.samples_every_steps, last):
+            if held_out.items and is_due(step, config.eval.every_steps or config.log.samples_every_steps, last):
                 metrics |= evaluate(run, roles, tokenizers, held_out.items, log)
             log.log(step, metrics)
             if is_due(step, config.checkpoint.every_steps, last):
@@ -180,7 +180,7 @@ def evaluate(
     """Score and EOS rate on held-out prompts, answered with the same draws every time."""
     config = run.config
     samples = draw_answers(roles.actor, tokenizers[0], prompts, config, EVAL_STEP)
-    scores = score_samples(samples, roles.reward, *tokenizers, config.train.micro_tokens)
+    scores = score_samples(samples, roles.reward, *tokenizers, config)
     rows = [
         {
             "prompt": sample.prompt.text,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from rlhf.config.schema import SftConfig
+from rlhf.config.sections import SourceSection
 from rlhf.data.encode import EncodedPrompt, EncodedSequence, Encoder
 from rlhf.data.packing import PackedRow, pack_sequences, plan_micro_batches
 from rlhf.data.records import Demonstration, prompt_of
@@ -166,14 +167,20 @@ def _load_data(
     run.say(f"train: {encode_summary(encoder)}")
     if not data.eval:
         run.say("no data.eval: no held-out loss, and the last checkpoint is exported")
-        return train, Loaded([], (), (), []), []
+        return train, Loaded([], (), (), []), _sample_prompts(run, tokenizer, data.train)
     encoder = fresh_report(encoder)
     limit = run.config.eval.max_rows
     held_out = load(data, data.eval, Demonstration, encoder.demonstrations, key="data.eval", limit=limit)
     run.say(f"eval:  {encode_summary(encoder)}")
-    records = read_all(data, data.eval, Demonstration)[: run.config.log.num_samples]
-    prompts = Encoder(tokenizer, run.config.sampling.max_prompt_tokens).prompts([prompt_of(row) for row in records])
-    return train, held_out, prompts
+    return train, held_out, _sample_prompts(run, tokenizer, data.eval)
+
+
+def _sample_prompts(
+    run: Run[SftConfig], tokenizer: ChatTokenizer, sources: Sequence[SourceSection]
+) -> list[EncodedPrompt]:
+    """The first prompts of the data, to be answered while training goes on."""
+    records = read_all(run.config.data, sources, Demonstration)[: run.config.log.num_samples]
+    return Encoder(tokenizer, run.config.sampling.max_prompt_tokens).prompts([prompt_of(row) for row in records])
 
 
 def _closing_line(run: Run[SftConfig], progress: Progress) -> str:
