@@ -126,6 +126,8 @@ def print_summary(summary: Summary, out: Path) -> None:
     for key, name in names.items():
         table.add_row(name, f"{ppo['before'][key]:.3f}", f"{ppo['after'][key]:.3f}")
     console.print(table)
+    sft = summary["sft"]
+    console.print(f"SFT: held-out loss {sft['eval_loss_before']:.3f} before, {sft['eval_loss']:.3f} after")
     low, high = reward["accuracy_interval"]
     console.print(
         f"reward model: accuracy {reward['accuracy']:.3f} [{low:.3f}, {high:.3f}] on held-out pairs, neighbouring "
@@ -136,4 +138,4 @@ def print_summary(summary: Summary, out: Path) -> None:
         console.print(
             f"\n[bold]{sample['prompt']}[/bold]\n  SFT: {sample['before']}\n  PPO: {sample['after']}", highlight=False
         )
-    console.print(f"\n{summary['seconds']['total']:.0f} s in all; everything is in {out}/summary.json")
+    console.print(f"\n{summary['seconds']:.0f} s in all; everything is in {out}/summary.json")

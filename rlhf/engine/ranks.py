@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import socket
@@ -70,9 +71,7 @@ def session(seed: int) -> Iterator[Ranks]:
     """Joins the process group, seeds every generator, and leaves the group at the end, whatever happens."""
     _stand_alone_defaults()
     watch_launcher()
-    notice = threading.Timer(LOCK_NOTICE_S, _explain_stale_lock)
-    notice.daemon = True
-    notice.start()
+    build_cpu_op()
     import deepspeed
     from deepspeed.accelerator import get_accelerator
 
@@ -84,7 +83,6 @@ def session(seed: int) -> Iterator[Ranks]:
     else:
         accelerator.set_device(local_rank)
     deepspeed.init_distributed(verbose=False)
-    notice.cancel()
     seed_everything(seed + int(os.environ["RANK"]))
     device = torch.device("cpu" if accelerator.device_name() == "cpu" else accelerator.device_name(local_rank))
     try:
@@ -170,15 +168,37 @@ def _start_time(pid: int) -> str | None:
     return None if fields[0] == "Z" else fields[19]
 
 
-def _explain_stale_lock() -> None:
-    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR", Path.home() / ".cache" / "torch_extensions"))
-    locks = [str(path) for path in root.glob("**/lock")]
-    if locks:
-        sys.stderr.write(
-            "waiting for a compiler lock: another start is building DeepSpeed's CPU op (about 20 s), or one was "
-            f"killed while it did. If no other is running, delete {', '.join(locks)}\n"
-        )
-        sys.stderr.flush()
+def build_cpu_op() -> None:
+    """Builds, or loads, DeepSpeed's CPU communication op under a lock that dies with its holder.
+
+    torch guards its extension cache by the mere existence of a file: a process killed while it loads leaves the file,
+    and every later start waits for ever in silence. The cache is therefore this project's own, and whoever holds the
+    system's lock on it knows that a leftover file is nobody's.
+    """
+    from deepspeed.accelerator import get_accelerator
+
+    if get_accelerator().device_name() != "cpu":
+        return
+    shared = os.environ.get("TORCH_EXTENSIONS_DIR")
+    cache = Path(shared) if shared else Path.home() / ".cache" / "rlhf" / "extensions"
+    os.environ["TORCH_EXTENSIONS_DIR"] = str(cache)
+    cache.mkdir(parents=True, exist_ok=True)
+    notice = threading.Timer(LOCK_NOTICE_S, _say_building, [cache])
+    notice.daemon = True
+    notice.start()
+    with (cache / "rlhf.lock").open("w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        for leftover in [] if shared else cache.glob("*/lock"):
+            leftover.unlink()
+        from deepspeed.comm.torch import build_shm_op
+
+        build_shm_op()  # kept by DeepSpeed, so that joining the group below does not load it again
+    notice.cancel()
+
+
+def _say_building(cache: Path) -> None:
+    sys.stderr.write(f"building DeepSpeed's CPU op in {cache}, or waiting for another start that does (about 20 s)\n")
+    sys.stderr.flush()
 
 
 def is_main_process() -> bool:

@@ -22,7 +22,7 @@ from rlhf.engine.deepspeed import InferenceModel, TrainedModel
 from rlhf.engine.ranks import Ranks
 from rlhf.ops.advantages import gae
 from rlhf.ops.logprobs import token_logprobs
-from rlhf.ops.masking import squared_deviation_sum, whiten
+from rlhf.ops.masking import masked_mean, squared_deviation_sum, whiten
 from rlhf.ops.rewards import kl_estimate, token_rewards
 from rlhf.rollout.base import Floats
 from rlhf.rollout.transformers import TransformersRollout
@@ -181,12 +181,7 @@ def gather_experience(
     value_table = padded(values, mask)
     estimated = gae(rewards, value_table, mask, gamma=ppo.gamma, lam=ppo.lam)
     # 6. whitened with moments over the whole iteration, all ranks included
-    advantages = estimated.advantages
-    count = mask.sum()
-    mean = torch.where(mask, advantages, 0).sum() / count
-    variance = squared_deviation_sum(advantages, mask, mean) / count
-    if ppo.whiten_advantages:
-        advantages = whiten(advantages, mask, mean=mean, variance=variance)
+    advantages = whitened(estimated.advantages, mask) if ppo.whiten_advantages else estimated.advantages
 
     lengths = [len(sample.response) for sample in samples]
     done = [
@@ -212,6 +207,13 @@ def gather_experience(
         "explained_variance": float(1 - residual.var(unbiased=False) / returns.var(unbiased=False).clamp(min=1e-8)),
     }
     return Experience(done, metrics)
+
+
+def whitened(advantages: Tensor, mask: Tensor) -> Tensor:
+    """[B, T] with mean 0 and variance 1 over the mask; the table holds every rank's samples, so these are global."""
+    mean = masked_mean(advantages, mask)
+    variance = squared_deviation_sum(advantages, mask, mean) / mask.sum()
+    return whiten(advantages, mask, mean=mean, variance=variance)
 
 
 def response_mask(samples: Sequence[Sample]) -> Tensor:

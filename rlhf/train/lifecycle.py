@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.deepspeed import TrainedModel
 from rlhf.errors import CheckpointError, NonFiniteError
 from rlhf.models.loading import PackedScalarModel
+from rlhf.train.metrics import MetricsLog
 from rlhf.train.run import Run
 
 ProgressT = TypeVar("ProgressT")
@@ -34,6 +35,7 @@ def restore(run: Run[Any], roles: Mapping[str, TrainedModel], fresh: ProgressT) 
     """Goes on from the checkpoint the run was opened with; `fresh` progress when there is none."""
     checkpoint = run.resumed
     if checkpoint is None:
+        run.on_main(lambda: run.folder.cut_logs_after(0))  # of a run killed before its first checkpoint was whole
         return fresh
     for role, model in roles.items():
         model.load(checkpoint.path / role)
@@ -45,6 +47,25 @@ def restore(run: Run[Any], roles: Mapping[str, TrainedModel], fresh: ProgressT) 
     if missing:
         raise CheckpointError(f"{checkpoint.path} lacks {', '.join(missing)}: it is of another stage or version")
     return type(fresh)(**{name: checkpoint.state[name] for name in names})
+
+
+def metrics_log(run: Run[Any], last: int, shown: Sequence[str]) -> MetricsLog:
+    """The log of a run that ends at step `last`."""
+    return MetricsLog(
+        run.folder,
+        total=last,
+        start=run.step,
+        active=run.ranks.is_main,
+        tensorboard=run.config.log.tensorboard,
+        shown=shown,
+    )
+
+
+def load_best(run: Run[Any], trained: TrainedModel) -> None:
+    """The best checkpoint's weights, where one was marked and the live ones are others (a dry run always reloads)."""
+    best = run.store.best()
+    if best is not None and (best.step != run.step or run.dry_run):
+        trained.load(best.path / "model")
 
 
 def save(run: Run[Any], roles: Mapping[str, TrainedModel], progress: Any, *, best: bool = False) -> None:

@@ -21,7 +21,7 @@ from rlhf.ops.masking import masked_sum
 from rlhf.train.controllers import KlController, Schedule, schedule_of
 from rlhf.train.experience import Sample, draw_answers, gather_experience, score_samples
 from rlhf.train.inputs import Loaded, encode_summary, fresh_report, load
-from rlhf.train.lifecycle import export, is_due, require_finite, restore, save, write_manifest
+from rlhf.train.lifecycle import export, is_due, metrics_log, require_finite, restore, save, write_manifest
 from rlhf.train.metrics import MetricsLog
 from rlhf.train.roles import Roles, build_separate, role_paths, role_tokenizers
 from rlhf.train.run import Run
@@ -40,7 +40,7 @@ class Progress:
 
 def train_ppo(run: Run[PpoConfig]) -> None:
     """The whole stage: prompts, four roles, iterations, evaluation, checkpoints, export of the actor."""
-    config, ranks, ppo = run.config, run.ranks, run.config.ppo
+    config, ppo = run.config, run.config.ppo
     paths = role_paths(config)
     tokenizers = role_tokenizers(config, paths)
     tokenizer = tokenizers[0]
@@ -53,14 +53,7 @@ def train_ppo(run: Run[PpoConfig]) -> None:
     parents = {"actor": paths.actor, "reference": paths.reference, "reward": paths.reward, "critic": paths.critic}
     write_manifest(run, tokenizer, parents, {"train": prompts.reports, "eval": held_out.reports})
 
-    with MetricsLog(
-        run.folder,
-        total=last,
-        start=run.step,
-        active=ranks.is_main,
-        tensorboard=config.log.tensorboard,
-        shown=SHOWN,
-    ) as log:
+    with metrics_log(run, last, SHOWN) as log:
         while run.step < last:
             step, started = run.step + 1, time.perf_counter()
             # 1. prompts

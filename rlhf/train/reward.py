@@ -20,12 +20,11 @@ from rlhf.data.records import Demonstration, Ranking
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import TrainedModel
 from rlhf.evaluate.preference import Judged, report_card
-from rlhf.models.loading import artifact_model_path
+from rlhf.models.loading import artifact_model_path, check_model_path
 from rlhf.ops.losses import RankingLoss, ranking_loss
 from rlhf.train.controllers import Schedule, schedule_of
 from rlhf.train.inputs import Loaded, encode_summary, fresh_report, load
-from rlhf.train.lifecycle import export, is_due, require_finite, restore, save, write_manifest
-from rlhf.train.metrics import MetricsLog
+from rlhf.train.lifecycle import export, is_due, load_best, metrics_log, require_finite, restore, save, write_manifest
 from rlhf.train.models import build_scalar_model, make_trainable
 from rlhf.train.run import Run
 
@@ -47,6 +46,7 @@ def train_reward(run: Run[RewardConfig]) -> None:
     """The whole stage: data, model, steps, evaluation, zero point, export and report card."""
     config, ranks = run.config, run.ranks
     path = artifact_model_path(config.model.path)
+    check_model_path(path, key="model.path")
     tokenizer = load_tokenizer(path, config.data.template)
     train, held_out = _load_data(run, tokenizer)
     if config.train.epochs > 1:
@@ -64,14 +64,7 @@ def train_reward(run: Run[RewardConfig]) -> None:
     progress = restore(run, roles, Progress())
     write_manifest(run, tokenizer, {"base": path}, {"train": train.reports, "eval": held_out.reports})
 
-    with MetricsLog(
-        run.folder,
-        total=last,
-        start=run.step,
-        active=ranks.is_main,
-        tensorboard=config.log.tensorboard,
-        shown=SHOWN,
-    ) as log:
+    with metrics_log(run, last, SHOWN) as log:
         trained.train()
         while run.step < last:
             step, started = run.step + 1, time.perf_counter()
@@ -184,9 +177,7 @@ def _finish(
     path: str,
 ) -> None:
     """The best checkpoint, its mean score on demonstrations moved to 0, exported with its report card."""
-    best = run.store.best()
-    if best is not None and (best.step != run.step or run.dry_run):
-        trained.load(best.path / "model")
+    load_best(run, trained)
     trees = _demonstrations(run, tokenizer, train)
     mean = float(np.mean(score_trees(trained, trees, run.config.train.micro_tokens)))
     card: dict[str, Any] = judge(trained, held_out, run.config) if held_out else {"num_rankings": 0}

@@ -10,7 +10,7 @@ from rlhf.config.schema import PpoConfig
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import InferenceModel, TrainedModel
 from rlhf.errors import ConfigError, TokenizerError
-from rlhf.models.loading import artifact_model_path
+from rlhf.models.loading import artifact_model_path, check_model_path
 from rlhf.train.models import build_causal_lm, build_scalar_model, make_trainable
 from rlhf.train.run import Run
 
@@ -41,16 +41,21 @@ class Roles:
 def role_paths(config: PpoConfig) -> RolePaths:
     """Paths with their defaults filled in, and refused when a reward is no reward.
 
-    Raises: ArtifactError for a reward or critic that stage 2 did not make; ConfigError for a missing path.
+    Raises: ArtifactError for a reward or critic that stage 2 did not make; ConfigError or ModelError for a missing
+        path.
     """
     if not config.reward.path:
         raise ConfigError("no reward model is named", where="reward.path", fix="set reward.path=RUN/model of stage 2")
     actor = artifact_model_path(config.actor.path or config.model.path)
     reward = artifact_model_path(config.reward.path)
     critic = artifact_model_path(config.critic.path) or reward
+    reference = artifact_model_path(config.reference.path) or actor
+    named = {"actor.path": actor, "reward.path": reward, "critic.path": critic, "reference.path": reference}
+    for key, path in named.items():
+        check_model_path(path, key=key)
     require_stage(reward, "reward", key="reward.path")
     require_stage(critic, "reward", key="critic.path")
-    return RolePaths(actor, artifact_model_path(config.reference.path) or actor, reward, critic)
+    return RolePaths(actor, reference, reward, critic)
 
 
 def role_tokenizers(config: PpoConfig, paths: RolePaths) -> tuple[ChatTokenizer, ChatTokenizer]:

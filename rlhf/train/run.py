@@ -84,20 +84,25 @@ def open_run(stage: str, config: Config, *, resume: bool, dry_run: bool) -> Iter
         folder = RunFolder(scratch if dry_run else config.run.dir)
         store = CheckpointStore(folder.checkpoints, ranks, keep_last=config.checkpoint.keep_last)
         run = Run(stage, config, ranks, folder, store, None, dry_run)
-        with _held_by_main(run, resume):
-            run.resumed = store.latest() if resume and not dry_run else None
-            if run.resumed is not None:
-                store.require_same_world(run.resumed, config.deepspeed.zero_stage)
-                run.step = run.resumed.step
+        with _scratch_removed(run), _held_by_main(run, resume):
             try:
                 yield run
             except BaseException as error:
                 _set_state(run, "failed", str(error) or type(error).__name__)
                 raise
             _set_state(run, "finished")
-        if dry_run and ranks.is_main:
-            shutil.rmtree(folder.path)
+        if dry_run:
             run.say(f"dry run passed: {run.step} steps, a save, a reload, samples and an export; nothing was kept")
+
+
+@contextmanager
+def _scratch_removed(run: Run[Config]) -> Iterator[None]:
+    """A dry run's folder is gone at the end, however it ends."""
+    try:
+        yield
+    finally:
+        if run.dry_run and run.ranks.is_main:
+            shutil.rmtree(run.folder.path, ignore_errors=True)
 
 
 @contextmanager
@@ -112,15 +117,26 @@ def _held_by_main(run: Run[Config], resume: bool) -> Iterator[None]:
         except RlhfError:
             lock.__exit__(None, None, None)
             raise
-        write_text(run.folder.path / "config.yaml", dump_config(run.config))
 
     run.on_main(hold)
     try:
+        if resume and not run.dry_run:
+            _find_checkpoint(run)
+        if run.ranks.is_main:
+            write_text(run.folder.path / "config.yaml", dump_config(run.config))
         _set_state(run, "running")
         yield
     finally:
         if run.ranks.is_main:
             lock.__exit__(None, None, None)
+
+
+def _find_checkpoint(run: Run[Config]) -> None:
+    """The checkpoint to go on from, refused before anything in the folder changes."""
+    run.resumed = run.store.latest()
+    if run.resumed is not None:
+        run.store.require_same_world(run.resumed, run.config.deepspeed.zero_stage)
+        run.step = run.resumed.step
 
 
 def _set_state(run: Run[Config], status: Any, reason: str = "") -> None:

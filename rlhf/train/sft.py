@@ -17,13 +17,12 @@ from rlhf.data.packing import PackedRow, pack_sequences, plan_micro_batches
 from rlhf.data.records import Demonstration, prompt_of
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import TrainedModel
-from rlhf.models.loading import artifact_model_path
+from rlhf.models.loading import artifact_model_path, check_model_path
 from rlhf.ops.losses import cross_entropy
 from rlhf.rollout.transformers import TransformersRollout
 from rlhf.train.controllers import Schedule, schedule_of
 from rlhf.train.inputs import Loaded, encode_summary, fresh_report, load, read_all
-from rlhf.train.lifecycle import export, is_due, require_finite, restore, save, write_manifest
-from rlhf.train.metrics import MetricsLog
+from rlhf.train.lifecycle import export, is_due, load_best, metrics_log, require_finite, restore, save, write_manifest
 from rlhf.train.models import build_causal_lm, make_trainable
 from rlhf.train.run import Run
 
@@ -43,6 +42,7 @@ def train_sft(run: Run[SftConfig]) -> None:
     """The whole stage: data, model, steps, evaluation, checkpoints, export."""
     config, ranks = run.config, run.ranks
     path = artifact_model_path(config.model.path)
+    check_model_path(path, key="model.path")
     tokenizer = load_tokenizer(path, config.data.template)
     train, held_out, prompts = _load_data(run, tokenizer)
     stream = train.stream(seed=config.run.seed, batch_size=config.train.batch_size, epochs=config.train.epochs)
@@ -55,21 +55,19 @@ def train_sft(run: Run[SftConfig]) -> None:
     progress = restore(run, roles, Progress())
     write_manifest(run, tokenizer, {"base": path}, {"train": train.reports, "eval": held_out.reports})
 
-    with MetricsLog(
-        run.folder,
-        total=last,
-        start=run.step,
-        active=ranks.is_main,
-        tensorboard=config.log.tensorboard,
-        shown=SHOWN,
-    ) as log:
+    with metrics_log(run, last, SHOWN) as log:
+        first: dict[str, float] = {}
+        if held_out.items and run.step == 0:
+            first = {"eval_loss_before": evaluate_sft(trained, held_out.items, config)["eval_loss"]}
+            log.say(f"held-out loss before training {first['eval_loss_before']:.4f}")
         trained.train()
         while run.step < last:
             step, started = run.step + 1, time.perf_counter()
             rows = stream.batch(progress.consumed)
             metrics = sft_step(trained, [train.items[row] for row in rows], config, schedule, step)
             elapsed = time.perf_counter() - started
-            metrics |= {"step_s": elapsed, "tokens_per_s": metrics["tokens"] / elapsed}
+            metrics |= {"step_s": elapsed, "tokens_per_s": metrics["tokens"] / elapsed, **first}
+            first = {}
             progress.consumed += len(rows)
             run.step = step
             improved = False
@@ -84,9 +82,7 @@ def train_sft(run: Run[SftConfig]) -> None:
             if improved or is_due(step, config.checkpoint.every_steps, last):
                 save(run, roles, progress, best=improved)
         log.say(_closing_line(run, progress))
-    best = run.store.best()
-    if best is not None and (best.step != run.step or run.dry_run):
-        trained.load(best.path / "model")
+    load_best(run, trained)
     probe = pack_sequences([train.items[row] for row in stream.batch(0)[:2]])
     export(run, trained, tokenizer, probe, base_path=path)
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -104,7 +104,7 @@ class Starter:
     ) -> Started:
         """Starts a stage script with these words behind its name."""
         log = self._logs / f"{next(self._numbers):03d}-{stage}.txt"
-        environment = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": "1", **(env or {})}
+        environment = {**base_environment(), **(env or {})}
         arguments = (SCRIPTS[stage], list(map(str, words)), log, environment, fault, cwd)
         process = self._context.Process(target=run_script, args=arguments)
         process.start()
@@ -122,7 +122,12 @@ class Starter:
             self.start(stage, *words, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
             for rank in range(ranks)
         ]
-        return [finish(each, 0) for each in world][0]
+        texts = [finish(each, 0) for each in world]
+        return texts[0]
+
+
+def base_environment() -> dict[str, str]:
+    return {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 
 
 def finish(started: Started, status: int) -> str:
@@ -176,18 +181,15 @@ def launched(stage: str, *words: str | Path, ranks: int, log: Path) -> Iterator[
     """`deepspeed scripts/... words`; whatever is left of it at the end of the block is killed."""
     command = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", str(free_port())]
     command += ["--num_accelerators", str(ranks), str(SCRIPTS[stage]), *map(str, words)]
-    environment = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": "1"}
     with log.open("wb") as file:
         process = subprocess.Popen(
-            command, cwd=REPOSITORY, env=environment, stdout=file, stderr=file, start_new_session=True
+            command, cwd=REPOSITORY, env=base_environment(), stdout=file, stderr=file, start_new_session=True
         )
     try:
         yield Launched(process, log)
     finally:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait()
 
 

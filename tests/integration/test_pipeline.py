@@ -68,9 +68,7 @@ def test_a_manifest_says_with_what_it_was_made(chain: dict[str, Path]) -> None:
     assert {manifest["tokenizer"]["sha256"] for manifest in manifests} == {manifests[0]["tokenizer"]["sha256"]}
     assert all("### 챗봇:" in manifest["tokenizer"]["template"] for manifest in manifests)
     assert all(manifest["settings"]["world_size"] == 1 for manifest in manifests)
-    assert all(manifest["packages"]["torch"] == torch.__version__.partition("+")[0] for manifest in manifests) or all(
-        manifest["packages"]["torch"] == torch.__version__ for manifest in manifests
-    )
+    assert all(torch.__version__.startswith(manifest["packages"]["torch"]) for manifest in manifests)
     for folder, manifest in zip(chain.values(), manifests, strict=True):
         assert read_json(folder / "model" / "manifest.json") == manifest
 
@@ -95,7 +93,7 @@ def test_every_step_logs_its_metrics(chain: dict[str, Path], stage: str, names: 
 
 @pytest.mark.parametrize(("stage", "name"), [("sft", "eval_loss"), ("reward", "eval_accuracy"), ("ppo", "eval_reward")])
 def test_held_out_figures_are_logged(chain: dict[str, Path], stage: str, name: str) -> None:
-    every, last = {"sft": (28, 84), "reward": (2, 7), "ppo": (4, 7)}[stage]
+    every, last = {"sft": (28, 84), "reward": (2, 7), "ppo": (2, 7)}[stage]
     due = sorted({*range(every, last + 1, every), last})
     assert [line["step"] for line in read_lines(chain[stage] / "metrics.jsonl") if name in line] == due
 
@@ -120,7 +118,7 @@ def test_training_learns(chain: dict[str, Path]) -> None:
     assert reward[-1]["loss"] < reward[0]["loss"]
 
 
-@pytest.mark.parametrize(("stage", "steps"), [("sft", [28, 56, 84]), ("ppo", [4, 7])])
+@pytest.mark.parametrize(("stage", "steps"), [("sft", [28, 56, 84]), ("ppo", [2, 4, 6, 7])])
 def test_answers_to_held_out_prompts_are_kept(
     chain: dict[str, Path], korean: Path, stage: str, steps: list[int]
 ) -> None:

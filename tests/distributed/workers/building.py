@@ -6,6 +6,7 @@ import gc
 import json
 import sys
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rlhf.config.sections import DeepSpeedSection, LoraSection, ModelSection, OptimizerFields
-from rlhf.data.tokenizer import load_tokenizer
+from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import InferenceModel, TrainedModel
 from rlhf.engine.ranks import Ranks
 from rlhf.train.models import build_causal_lm, build_scalar_model, make_trainable
@@ -41,25 +42,30 @@ class Results:
             (folder / "numbers.json").write_text(json.dumps(self.numbers), encoding="utf-8")
 
 
+@cache
+def tokenizer_of(path: str) -> ChatTokenizer:
+    return load_tokenizer(path, "kullm")
+
+
 def section_of(stage: int) -> DeepSpeedSection:
     return DeepSpeedSection.model_validate({"zero_stage": stage})
 
 
 def causal_lm(path: str, stage: int, optimizer: OptimizerFields, ranks: Ranks, *, lora: bool = False) -> TrainedModel:
     model = ModelSection(path=path, lora=LoraSection(rank=2, targets=["query_key_value"]) if lora else None)
-    wrapped = build_causal_lm(path, model, section_of(stage), ranks, load_tokenizer(path, "kullm"), key="model.path")
+    wrapped = build_causal_lm(path, model, section_of(stage), ranks, tokenizer_of(path), key="model.path")
     make_trainable(wrapped, model, lambda _: None)
     return TrainedModel(wrapped, optimizer, section_of(stage), ranks, dtype="float32")
 
 
 def scalar_model(path: str, stage: int, optimizer: OptimizerFields, ranks: Ranks) -> TrainedModel:
-    model, tokenizer = ModelSection(path=path), load_tokenizer(path, "kullm")
+    model, tokenizer = ModelSection(path=path), tokenizer_of(path)
     wrapped = build_scalar_model(path, model, section_of(stage), ranks, tokenizer, key="model.path")
     return TrainedModel(wrapped, optimizer, section_of(stage), ranks, dtype="float32")
 
 
 def frozen(path: str, stage: int, ranks: Ranks, *, scalar: bool) -> InferenceModel:
-    model, tokenizer = ModelSection(path=path), load_tokenizer(path, "kullm")
+    model, tokenizer = ModelSection(path=path), tokenizer_of(path)
     build = build_scalar_model if scalar else build_causal_lm
     wrapped = build(path, model, section_of(stage), ranks, tokenizer, key="model.path")
     return InferenceModel(wrapped, section_of(stage), ranks, dtype="float32")
