@@ -27,6 +27,13 @@ KL_COEFFICIENT = 0.1
 # gradient, so that a wrong factor shows in the weights too, and rounding is not blown up where a gradient is 0.
 OPTIMIZER = {"lr": 0.01, "weight_decay": 0.1, "max_grad_norm": 0.5, "epsilon": 1e-3, "beta1": 0.8, "beta2": 0.9}
 
+# As it is, ZeRO 3 keeps every weight of a tiny model whole on each rank, and would hide a forgotten gathering.
+REALLY_PARTITIONED = {
+    "stage3_param_persistence_threshold": 0,
+    "stage3_max_live_parameters": 0,
+    "stage3_max_reuse_distance": 0,
+}
+
 
 @dataclass(frozen=True)
 class Problem:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from tests.distributed.conftest import poisoned
-from tests.distributed.problem import EOS
+from tests.distributed.problem import EOS, REALLY_PARTITIONED
 from tests.support.launcher import REPOSITORY, run_alone, run_deepspeed, together
 
 SFT = REPOSITORY / "scripts" / "step1_sft.py"
@@ -85,6 +85,8 @@ train:
   batch_size: 6
   micro_tokens: 320
 {OPTIMIZER}
+deepspeed:
+  overrides: {json.dumps({"zero_optimization": REALLY_PARTITIONED})}
 sampling:
   max_new_tokens: 6
   max_prompt_tokens: 128

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import reduce
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -31,23 +32,24 @@ PRELOADED = "tests.integration.preloaded"
 
 @dataclass(frozen=True)
 class Fault:
-    """A signal the process sends itself just before the `call`-th call of `target`, given as "module:name"."""
+    """A signal the process sends itself just before the `call`-th call of `target` ("module:name")."""
 
     target: str
     call: int
     signal: int = signal.SIGKILL
 
     def arm(self) -> None:
-        module_name, name = self.target.split(":")
-        module = importlib.import_module(module_name)
-        original, calls = getattr(module, name), count(1)
+        module_name, path = self.target.split(":")
+        *outer, name = path.split(".")
+        holder: Any = reduce(getattr, outer, importlib.import_module(module_name))
+        original, calls = getattr(holder, name), count(1)
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             if next(calls) == self.call:
                 os.kill(os.getpid(), self.signal)
             return original(*args, **kwargs)
 
-        setattr(module, name, wrapped)
+        setattr(holder, name, wrapped)
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,11 @@ class Starter:
 
 
 def base_environment() -> dict[str, str]:
-    return {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    """This process's variables with what tests/support/launcher.py adds."""
+    environment = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": "1"}
+    for name, folder in (("PATH", Path(sys.executable).parent), ("PYTHONPATH", REPOSITORY)):
+        environment[name] = os.pathsep.join([str(folder), *filter(None, [os.environ.get(name)])])
+    return environment
 
 
 def finish(started: Started, status: int) -> str:

@@ -115,6 +115,7 @@ def test_ppo_starts_at_its_reference_and_leaves_it(chain: dict[str, Path]) -> No
 def test_training_learns(chain: dict[str, Path]) -> None:
     sft, reward = (read_lines(chain[stage] / "metrics.jsonl") for stage in ("sft", "reward"))
     assert sft[-1]["loss"] < 0.2 * sft[0]["loss"]
+    assert sft[0]["eval_loss_before"] > sft[-1]["eval_loss"]
     assert reward[-1]["loss"] < reward[0]["loss"]
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.integration.conftest import Finished, read_json, read_lines, read_run, require_same_run
+from tests.integration.conftest import ANSWERS, Finished, read_json, read_lines, read_run, require_same_run, write_rows
 from tests.integration.starts import Fault, Launched, Starter, is_alive, launched, wait_until
 
 KILLED = -signal.SIGKILL
@@ -48,6 +48,7 @@ def test_the_uninterrupted_run_moves_what_resuming_could_lose(whole: Finished, t
         pytest.param("rlhf.train.sft:sft_step", 6, 4, id="between checkpoints"),
         pytest.param("rlhf.train.sft:save", 3, 4, id="logged and not saved"),
         pytest.param("rlhf.artifacts.checkpoint:flush_tree", 3, 4, id="while a checkpoint is written"),
+        pytest.param("pathlib:Path.rename", 3, 4, id="before a checkpoint gets its name"),
         pytest.param("rlhf.artifacts.checkpoint:write_text", 1, None, id="before the pointer to the first"),
         pytest.param("rlhf.artifacts.checkpoint:write_text", 2, 2, id="before the pointer moves on"),
         pytest.param("rlhf.train.lifecycle:check_export", 1, 7, id="during the export"),
@@ -70,6 +71,30 @@ def tear_last_lines(folder: Path) -> None:
     for name in ("metrics.jsonl", "samples.jsonl"):
         with (folder / name).open("ab") as file:
             file.write('{"step": 5, "answer": "네'.encode()[:-1])
+
+
+def test_the_best_checkpoint_outlives_later_ones_and_a_kill(
+    starter: Starter, configs: dict[str, Path], korean: Path, tmp_path: Path
+) -> None:
+    """Held-out answers are plain, the learnt ones warm: the loss on them falls with the language and then rises."""
+    rows = read_lines(korean / "prompts_dev.jsonl")
+    write_rows(tmp_path / "plain.jsonl", [{**row, "response": ANSWERS[1]} for row in rows])
+    words = ["--config", configs["sft"], f"data.eval={tmp_path}/plain.jsonl"]
+    words += ["train.epochs=6", "train.schedule=constant"]
+    starter.run("sft", *words, f"run.dir={tmp_path}/whole")
+    expected = read_run(tmp_path / "whole")
+    losses = {line["step"]: line["eval_loss"] for line in expected.metrics if "eval_loss" in line}
+    best = min(losses, key=lambda step: losses[step])
+    assert 2 < best < 16  # of 21
+    saved = tmp_path / "whole" / "checkpoints" / f"step-{best:06d}" / "model" / "engine" / "mp_rank_00_model_states.pt"
+    head = torch.load(saved, weights_only=False)["module"]["model.lm_head.weight"]
+    assert torch.equal(expected.weights[HEAD], head)
+    kept = sorted(path.name for path in (tmp_path / "whole" / "checkpoints").glob("step-*"))
+    assert kept == [f"step-{step:06d}" for step in (best, 20, 21)]  # the best, and the last two (checkpoint.keep_last)
+    fault = Fault("rlhf.train.sft:sft_step", 18)
+    starter.run("sft", *words, f"run.dir={tmp_path}/killed", fault=fault, status=KILLED)
+    assert "after step 16" in starter.run("sft", *words, f"run.dir={tmp_path}/killed", "--resume", "auto")
+    require_same_run(tmp_path / "killed", expected)
 
 
 def test_raising_max_steps_goes_on_the_same(

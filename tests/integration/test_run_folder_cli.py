@@ -288,7 +288,8 @@ def test_a_lora_run_leaves_its_adapter_beside_the_merged_model(
 
 
 def test_a_killed_lora_run_goes_on_the_same(starter: Starter, configs: dict[str, Path], tmp_path: Path) -> None:
-    words = ["--config", configs["sft"], "model.lora.rank=2", "model.lora.targets=[query_key_value]"]
+    """Dropout draws from the generators that a checkpoint holds; the frozen base is not in it."""
+    words = ["--config", configs["sft"], "model.lora.rank=2", "model.lora.dropout=0.2"]
     starter.run("sft", *words, f"run.dir={tmp_path}/whole")
     fault = Fault("rlhf.train.sft:sft_step", 6)
     starter.run("sft", *words, f"run.dir={tmp_path}/killed", fault=fault, status=-signal.SIGKILL)

@@ -18,6 +18,7 @@ from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import InferenceModel, TrainedModel
 from rlhf.engine.ranks import Ranks
 from rlhf.train.models import build_causal_lm, build_scalar_model, make_trainable
+from tests.distributed.problem import REALLY_PARTITIONED
 
 
 def arguments() -> tuple[dict[str, Any], Path]:
@@ -48,7 +49,8 @@ def tokenizer_of(path: str) -> ChatTokenizer:
 
 
 def section_of(stage: int) -> DeepSpeedSection:
-    return DeepSpeedSection.model_validate({"zero_stage": stage})
+    overrides = {"zero_optimization": REALLY_PARTITIONED} if stage == 3 else {}
+    return DeepSpeedSection.model_validate({"zero_stage": stage, "overrides": overrides})
 
 
 def causal_lm(path: str, stage: int, optimizer: OptimizerFields, ranks: Ranks, *, lora: bool = False) -> TrainedModel:

@@ -52,11 +52,18 @@ def run_generation(results: Results, problem: Problem, path: str) -> None:
         take(trained, problem.demonstrations[0], 1)
         if pause is not None:
             results.weights[f"before {name}"] = trained.state_dict()
+            before = num_hooks(trained)
             results.numbers[name] = pause(trained, problem)
+            results.numbers[f"hooks around {name}"] = [before, num_hooks(trained)]
             results.numbers[f"training after {name}"] = trained.model.training
         for number in (1, 2):
             take(trained, problem.demonstrations[number], number + 1)
         results.weights[f"after {name}"] = trained.state_dict()
+
+
+def num_hooks(trained: TrainedModel) -> int:
+    """What gathers and releases the weights of each layer; without them DeepSpeed gathers all and releases none."""
+    return sum(len(each._forward_pre_hooks) + len(each._forward_hooks) for each in trained.model.modules())
 
 
 def generate(trained: TrainedModel, problem: Problem) -> dict[str, Any]:
