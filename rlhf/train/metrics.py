@@ -67,6 +67,7 @@ class MetricsLog:
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
+            self._writer.flush()  # else a killed run loses up to two minutes of it
         line = "  ".join(f"{name} {values[name]:.4g}" for name in self._shown if name in values)
         if self._progress is not None:
             self._progress.update(self._task, completed=step, description=line)

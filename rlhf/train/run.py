@@ -80,7 +80,7 @@ def launch(stage: str, argv: Sequence[str], train: Callable[[Run[Any]], None]) -
 def open_run(stage: str, config: Config, *, resume: bool, dry_run: bool) -> Iterator[Run[Config]]:
     """Joins the ranks, prepares and locks the folder, and writes state.json through to the end."""
     with session(config.run.seed) as ranks:
-        scratch = Path(config.run.dir).with_name(f".dry-run-{ranks.from_main(os.getpid())}")
+        scratch = Path(config.run.dir).resolve().with_name(f".dry-run-{ranks.from_main(os.getpid())}")
         folder = RunFolder(scratch if dry_run else config.run.dir)
         store = CheckpointStore(folder.checkpoints, ranks, keep_last=config.checkpoint.keep_last)
         run = Run(stage, config, ranks, folder, store, None, dry_run)

@@ -17,8 +17,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import reduce
 from itertools import count
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from tests.support.launcher import ENVIRONMENT, REPOSITORY, TAIL_CHARACTERS, free_port
 
@@ -93,6 +95,8 @@ class Starter:
         self._logs, self._numbers = logs, count()
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([PRELOADED])
+        with patch.dict(os.environ, base_environment()):  # read when packages are imported, which the server does
+            forkserver.ensure_running()
         if str(REPOSITORY) not in sys.path:  # children unpickle this module's functions by name
             sys.path.append(str(REPOSITORY))
 
