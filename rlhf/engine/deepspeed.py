@@ -90,9 +90,10 @@ class TrainedModel:
         """The model's output at the row's positions, in eval mode and without a graph."""
         training = self._engine.training
         self._engine.eval()
-        output = _call(self._engine, row.to(self.ranks.device))
-        self._engine.train(training)
-        return output
+        try:
+            return _call(self._engine, row.to(self.ranks.device))
+        finally:
+            self._engine.train(training)
 
     def backward(self, loss: Tensor) -> None:
         """Accumulates the gradient of `loss`, this rank's share of a global mean.
@@ -114,7 +115,8 @@ class TrainedModel:
         applied = not bool(getattr(self._engine.optimizer, "overflow", False))
         if not applied and not self._skips_overflow:  # ZeRO 1 to 3 skip such an update in silence, in every type
             raise _not_finite(math.nan, number)
-        return StepOutcome(self._grad_norm if norm is None else float(norm), applied)
+        known = self._grad_norm if norm is None else float(norm)
+        return StepOutcome(known if applied else math.inf, applied)
 
     def _before_update(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Last look before weights change: the norm is taken, checked, and used to clip where DeepSpeed does not."""

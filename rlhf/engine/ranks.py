@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import random
 import socket
@@ -180,8 +181,10 @@ def build_cpu_op() -> None:
     if get_accelerator().device_name() != "cpu":
         return
     shared = os.environ.get("TORCH_EXTENSIONS_DIR")
-    cache = Path(shared) if shared else Path.home() / ".cache" / "rlhf" / "extensions"
+    cache = Path(shared) if shared else Path.home() / ".cache" / "rlhf" / "extensions" / _environment_key()
     os.environ["TORCH_EXTENSIONS_DIR"] = str(cache)
+    # This environment's ninja, also when it is not activated: another one would rebuild the op at each start.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     cache.mkdir(parents=True, exist_ok=True)
     notice = threading.Timer(LOCK_NOTICE_S, _say_building, [cache])
     notice.daemon = True
@@ -192,12 +195,17 @@ def build_cpu_op() -> None:
             leftover.unlink()
         from deepspeed.comm.torch import build_shm_op
 
-        build_shm_op()  # kept by DeepSpeed, so that joining the group below does not load it again
+        build_shm_op()  # joining the group loads it once more, from the cache
     notice.cancel()
 
 
+def _environment_key() -> str:
+    """Names this Python environment and its torch: two that shared a cache would rebuild it in turn, a minute each."""
+    return hashlib.sha256(f"{sys.prefix} {torch.__version__}".encode()).hexdigest()[:12]
+
+
 def _say_building(cache: Path) -> None:
-    sys.stderr.write(f"building DeepSpeed's CPU op in {cache}, or waiting for another start that does (about 20 s)\n")
+    sys.stderr.write(f"building DeepSpeed's CPU op in {cache}, or waiting for another start that does (20 to 60 s)\n")
     sys.stderr.flush()
 
 
