@@ -50,6 +50,7 @@ class Quickstart:
     data: Path | None = None
     seed: int = 17
     seconds: dict[str, float] = field(default_factory=dict)
+    _settings: dict[str, Any] = field(default_factory=dict)
 
     def run(self) -> Summary:
         """Makes what is missing and returns the summary, which is also written to out/summary.json."""
@@ -89,8 +90,6 @@ class Quickstart:
         self.out.mkdir(parents=True, exist_ok=True)
         self._settings = settings
         write_json(path, {**settings, "seconds": self.seconds})
-
-    _settings: dict[str, Any] = field(default_factory=dict)
 
     def _timed(self, name: str, make: Any) -> None:
         if (self.out / name / "model" / "config.json").is_file() and self._is_finished(name):

@@ -6,7 +6,6 @@ enough for a CPU. It learns plain text, no template and no instructions.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import sys
@@ -179,9 +178,3 @@ def _step(model: PackedCausalLM, optimizer: torch.optim.Optimizer, batch: list[E
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     return loss
-
-
-def describe(folder: Path) -> str:
-    """One line on what was made."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return f"{config['num_hidden_layers']} layers of {config['hidden_size']}, {config['vocab_size']} tokens"

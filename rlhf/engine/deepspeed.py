@@ -147,18 +147,16 @@ class TrainedModel:
             return nullcontext()
         return _unwrapped_zero3(self._engine)
 
-    def state_dict(self, *, trained_only: bool = False) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Whole weights on the CPU, on rank 0 (empty elsewhere), named as in the Hugging Face model."""
         import deepspeed
 
         state: dict[str, Tensor] = {}
         for name, parameter in self._engine.module.model.named_parameters():
-            if trained_only and not parameter.requires_grad:
-                continue
             with deepspeed.zero.GatheredParameters([parameter], enabled=self._section.zero_stage == 3):
                 if self.ranks.is_main:
                     state[name] = parameter.detach().to("cpu", copy=True)
-        if self.ranks.is_main and not trained_only:
+        if self.ranks.is_main:
             whole = self._engine.module.model.state_dict()
             state |= {name: whole[name].detach().cpu() for name in whole if name not in state}
         return state

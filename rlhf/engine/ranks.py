@@ -118,11 +118,6 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def launch_identity() -> str:
-    """What tells this launch from others: address, port and launcher process."""
-    return f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}:{os.getppid()}"
-
-
 def watch_launcher() -> None:
     """Ends this process within seconds when the launcher above it dies.
 

@@ -115,7 +115,7 @@ def score_samples(
     Ids are taken as they are when both tokenizers render alike, and rendered anew from text when they do not.
     """
     ranks = reward.ranks
-    if tokenizer.fingerprint() == scorer.fingerprint():
+    if scorer is tokenizer or scorer.fingerprint() == tokenizer.fingerprint():  # hashing a vocabulary is not free
         trees = [(sample.prompt.ids, [sample.response]) for sample in samples]
     else:
         trees = [_rendered(sample, tokenizer, scorer, config.sampling.max_prompt_tokens) for sample in samples]

@@ -59,9 +59,10 @@ def load(
     return Loaded(items, tuple(sizes), tuple(source.weight for source in sources), reports)
 
 
-def read_all(data: DataSection, sources: Sequence[SourceSection], kind: type[Record]) -> list[Record]:
-    """Records of every source, not encoded."""
-    return [record for source in sources for record in _records(source, kind, data.on_bad_row)[0]]
+def read_first(data: DataSection, source: SourceSection, kind: type[Record], count: int) -> list[Record]:
+    """The first records of a source, not encoded; the rest of the file is not parsed."""
+    few = source.model_copy(update={"limit": min(count, source.limit or count)})
+    return _records(few, kind, data.on_bad_row)[0][:count]
 
 
 def _records(

@@ -65,14 +65,15 @@ def role_tokenizers(config: PpoConfig, paths: RolePaths) -> tuple[ChatTokenizer,
     """
     actor = load_tokenizer(paths.actor, config.data.template)
     for key, path in (("reference.path", paths.reference), ("critic.path", paths.critic)):
-        if load_tokenizer(path, actor.template).vocabulary_hash() != actor.vocabulary_hash():
+        if path != paths.actor and load_tokenizer(path, actor.template).vocabulary_hash() != actor.vocabulary_hash():
             raise TokenizerError(
                 f"{path} has another vocabulary than the actor {paths.actor}",
                 where=key,
                 expected="the same ids: this role reads the actor's tokens one by one",
                 fix="choose one with the actor's tokenizer (the reward model alone may differ)",
             )
-    return actor, load_tokenizer(paths.reward)
+    scorer = load_tokenizer(paths.reward)
+    return actor, actor if scorer.fingerprint() == actor.fingerprint() else scorer
 
 
 def build_separate(run: Run[PpoConfig], paths: RolePaths, tokenizer: ChatTokenizer, scorer: ChatTokenizer) -> Roles:

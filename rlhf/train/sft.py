@@ -21,7 +21,7 @@ from rlhf.models.loading import artifact_model_path, check_model_path
 from rlhf.ops.losses import cross_entropy
 from rlhf.rollout.transformers import TransformersRollout
 from rlhf.train.controllers import Schedule, schedule_of
-from rlhf.train.inputs import Loaded, encode_summary, fresh_report, load, read_all
+from rlhf.train.inputs import Loaded, encode_summary, fresh_report, load, read_first
 from rlhf.train.lifecycle import export, is_due, load_best, metrics_log, require_finite, restore, save, write_manifest
 from rlhf.train.models import build_causal_lm, make_trainable
 from rlhf.train.run import Run
@@ -163,19 +163,17 @@ def _load_data(
     run.say(f"train: {encode_summary(encoder)}")
     if not data.eval:
         run.say("no data.eval: no held-out loss, and the last checkpoint is exported")
-        return train, Loaded([], (), (), []), _sample_prompts(run, tokenizer, data.train)
+        return train, Loaded([], (), (), []), _sample_prompts(run, tokenizer, data.train[0])
     encoder = fresh_report(encoder)
     limit = run.config.eval.max_rows
     held_out = load(data, data.eval, Demonstration, encoder.demonstrations, key="data.eval", limit=limit)
     run.say(f"eval:  {encode_summary(encoder)}")
-    return train, held_out, _sample_prompts(run, tokenizer, data.eval)
+    return train, held_out, _sample_prompts(run, tokenizer, data.eval[0])
 
 
-def _sample_prompts(
-    run: Run[SftConfig], tokenizer: ChatTokenizer, sources: Sequence[SourceSection]
-) -> list[EncodedPrompt]:
+def _sample_prompts(run: Run[SftConfig], tokenizer: ChatTokenizer, source: SourceSection) -> list[EncodedPrompt]:
     """The first prompts of the data, to be answered while training goes on."""
-    records = read_all(run.config.data, sources, Demonstration)[: run.config.log.num_samples]
+    records = read_first(run.config.data, source, Demonstration, run.config.log.num_samples)
     return Encoder(tokenizer, run.config.sampling.max_prompt_tokens).prompts([prompt_of(row) for row in records])
 
 
