@@ -32,6 +32,8 @@ def build_parser() -> argparse.ArgumentParser:
     _quickstart(commands)
     _base(commands)
     _config(commands)
+    _export(commands)
+    _evaluate(commands)
     return parser
 
 
@@ -75,6 +77,47 @@ def _config(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     schema.set_defaults(handler=run_config_schema)
 
 
+def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    export = commands.add_parser(
+        "export",
+        help="a finished run as a folder for others, proved by loading it again",
+        description="Writes a finished run's model into a folder that transformers loads, with tokenizer, manifest and "
+        "model card, after a fresh process has loaded it and computed the same numbers.",
+        epilog="example: rlhf export --run runs/kullm/ppo --out release/kullm-ppo --dtype bfloat16",
+    )
+    export.add_argument("--run", required=True, metavar="RUN", help="run folder of stage 1, 2 or 3; only read")
+    export.add_argument("--out", required=True, metavar="DIR", help="folder to write; absent or empty")
+    export.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="type of the weights (default: that of RUN/model)"
+    )
+    export.add_argument(
+        "--part",
+        choices=("merged", "adapter"),
+        default="merged",
+        help="the whole model, or a LoRA run's adapter as it was trained (default: %(default)s)",
+    )
+    export.add_argument(
+        "--max-shard-size", default="5GB", metavar="SIZE", help="of one safetensors file (default: %(default)s)"
+    )
+    export.set_defaults(handler=run_export)
+
+
+def _evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    evaluate = commands.add_parser("evaluate", help="what a model is worth, in numbers with their range")
+    kinds = evaluate.add_subparsers(required=True, metavar="KIND")
+    reward = kinds.add_parser("reward", help="a reward model's report card, as JSON and as a page")
+    reward.add_argument("--model", required=True, metavar="RUN", help="run folder of stage 2, or its model/")
+    reward.add_argument(
+        "--data", nargs="+", required=True, metavar="FILE", help="files of rankings or pairs, or demo:rankings_dev"
+    )
+    reward.add_argument("--out", required=True, metavar="DIR", help="folder for report_card.json and .html")
+    reward.add_argument("--limit", type=int, metavar="N", help="use only the first N rows of each file")
+    reward.add_argument(
+        "--on-bad-row", choices=("error", "skip"), default="error", help="at a bad row (default: %(default)s)"
+    )
+    reward.set_defaults(handler=run_evaluate_reward)
+
+
 def run_quickstart(arguments: argparse.Namespace) -> int:
     """`rlhf quickstart`."""
     from pathlib import Path
@@ -83,6 +126,16 @@ def run_quickstart(arguments: argparse.Namespace) -> int:
 
     data = Path(arguments.data) if arguments.data else None
     Quickstart(Path(arguments.out), data, arguments.seed).run()
+    return 0
+
+
+def run_evaluate_reward(arguments: argparse.Namespace) -> int:
+    """`rlhf evaluate reward`."""
+    from rlhf.evaluate.reward_report import evaluate_reward
+
+    evaluate_reward(
+        arguments.model, arguments.data, arguments.out, limit=arguments.limit, on_bad_row=arguments.on_bad_row
+    )
     return 0
 
 
@@ -100,6 +153,23 @@ def run_base_tiny(arguments: argparse.Namespace) -> int:
     )
     loss = make_tiny_base(arguments.data, arguments.out, size=size, seed=arguments.seed)
     sys.stderr.write(f"{arguments.out}: last training loss {loss:.3f}\n")
+    return 0
+
+
+def run_export(arguments: argparse.Namespace) -> int:
+    """`rlhf export`."""
+    from pathlib import Path
+
+    from rlhf.artifacts.publish import publish
+
+    published = publish(
+        Path(arguments.run),
+        Path(arguments.out),
+        dtype=arguments.dtype,
+        part=arguments.part,
+        max_shard_size=arguments.max_shard_size,
+    )
+    sys.stdout.write(published.summary() + "\n")
     return 0
 
 

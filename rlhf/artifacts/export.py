@@ -7,6 +7,8 @@ model computes. An export that differs is an error, not a file.
 from __future__ import annotations
 
 import shutil
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig, PreTrainedModel
 
-from rlhf.artifacts.files import flush_tree, sha256_of, write_json
+from rlhf.artifacts.files import flush_tree, read_json, sha256_of, write_json
 from rlhf.config.sections import SamplingSection
 from rlhf.data.packing import PackedRow
 from rlhf.data.tokenizer import ChatTokenizer
@@ -26,8 +28,10 @@ from rlhf.models.loading import (
     PackedScalarModel,
     load_causal_lm,
     load_scalar_model,
+    unwrap_peft,
 )
-from rlhf.models.scalar_head import shift_scores
+from rlhf.models.quantization import Quantize, dequantized_weights
+from rlhf.models.scalar_head import scaled_head, shift_scores
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}  # of the largest output
 
@@ -41,6 +45,7 @@ def save_model(
     dtype: str,
     base_path: str,
     sampling: SamplingSection | None = None,
+    score_scale: float = 1.0,
     score_offset: float = 0.0,
 ) -> None:
     """Writes `folder` (and, for LoRA, `folder/../adapter`) on rank 0.
@@ -50,18 +55,22 @@ def save_model(
         weights: the whole weights, as `TrainedModel.state_dict` gives them.
         base_path: the model the adapters were trained on.
         sampling: decoding settings for generation_config.json.
-        score_offset: added to every score of a one-number model (see `shift_scores`).
+        score_scale: multiplies every score of a one-number model, through the weight of its head.
+        score_offset: added to every score after that (see `shift_scores`).
     """
+    if score_scale != 1.0:
+        weights = scaled_head(weights, score_scale)
+        score_offset += (score_scale - 1.0) * float(getattr(live.model.config, "score_shift", 0.0))
     writing = folder.with_name(f".writing-{folder.name}")
     shutil.rmtree(writing, ignore_errors=True)
     if hasattr(live.model, "peft_config"):
-        model: Any = _merged(live, weights, folder.with_name("adapter"), base_path, dtype)
+        model: Any = _merged(live, weights, folder.with_name("adapter"), base_path, dtype, score_offset)
     else:
         model = _fresh(live)
         model.load_state_dict(weights, strict=True, assign=True)
     if score_offset:
         shift_scores(model, score_offset)
-    _set_generation(model, tokenizer, sampling)
+    set_generation(model, tokenizer, sampling)
     model.to(DTYPES[dtype]).save_pretrained(writing)
     tokenizer.save(writing)
     flush_tree(writing)
@@ -77,30 +86,110 @@ def _fresh(live: PackedModel) -> PreTrainedModel:
 
 
 def _merged(
-    live: PackedModel, weights: dict[str, Tensor], adapter: Path, base_path: str, dtype: str
+    live: PackedModel, weights: dict[str, Tensor], adapter: Path, base_path: str, dtype: str, score_offset: float
 ) -> PreTrainedModel:
     """Saves the adapter, then merges it into a fresh copy of its base."""
-    from peft import PeftModel
-
     shutil.rmtree(adapter, ignore_errors=True)
     live.model.save_pretrained(adapter, state_dict=weights)
     check_adapter(adapter)
     base_hash = sha256_of(Path(base_path)) if Path(base_path).is_dir() else None
-    write_json(adapter / "base.json", {"path": base_path, "sha256": base_hash})
-    loader = load_scalar_model if isinstance(live, PackedScalarModel) else load_causal_lm
-    options: dict[str, Any] = {"new_head": True} if isinstance(live, PackedScalarModel) else {}
-    base = loader(base_path, dtype=dtype, **options).model
-    size = live.model.get_input_embeddings().num_embeddings
-    if base.get_input_embeddings().num_embeddings != size:
-        base.resize_token_embeddings(size, mean_resizing=False)
-    merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    num_tokens = live.model.get_input_embeddings().num_embeddings
+    rounded = dequantized_weights(unwrap_peft(live.model))
+    entry = {
+        "path": base_path,
+        "sha256": base_hash,
+        "quantize": "4bit" if rounded else "none",
+        "num_tokens": num_tokens,
+        "score_offset": score_offset,
+    }
+    write_json(adapter / "base.json", entry)
+    base = load_base(adapter, scalar=isinstance(live, PackedScalarModel), dtype=dtype, rounded=rounded)
+    merged = merge_adapter(with_adapter(base, adapter), dtype=dtype)
     merged.config.__dict__.update(score_shift=float(getattr(live.model.config, "score_shift", 0.0)))
     return merged
+
+
+def base_entry(adapter: Path) -> dict[str, Any]:
+    """base.json: `path` and `sha256` of the base (None for a hub id), `quantize`, how training held its weights,
+    `num_tokens` of the adapted model's vocabulary, `score_offset` that its scores get after the adapter.
+
+    Raises: ArtifactError when the file or one of these keys is absent.
+    """
+    file = adapter / "base.json"
+    entry: dict[str, Any] = read_json(file) if file.is_file() else {}
+    missing = [name for name in ("path", "sha256", "quantize", "num_tokens", "score_offset") if name not in entry]
+    if missing:
+        raise ArtifactError(f"{file} lacks {', '.join(missing)}", fix="train the adapter again with this version")
+    return entry
+
+
+def load_base(adapter: Path, *, scalar: bool, dtype: str, rounded: Mapping[str, Tensor] | None = None) -> PackedModel:
+    """The model that `adapter` was trained on, as its base.json describes it, in weights of `dtype`.
+
+    Where training held it in four bits, its weights are the 4-bit ones made whole: `rounded` by name, or, without
+    those, made anew from the base.
+    """
+    entry = base_entry(adapter)
+    path, num_tokens = str(entry["path"]), int(entry["num_tokens"])
+    base: PackedModel = (
+        load_scalar_model(path, dtype=dtype, new_head=True) if scalar else load_causal_lm(path, dtype=dtype)
+    )
+    if base.model.get_input_embeddings().num_embeddings != num_tokens:
+        base.model.resize_token_embeddings(num_tokens, mean_resizing=False)
+    if entry["quantize"] != "none":
+        base.model.load_state_dict(
+            rounded or _rounded(path, entry["quantize"], scalar=scalar, dtype=dtype), strict=False
+        )
+    return base
+
+
+def _rounded(path: str, quantize: Quantize, *, scalar: bool, dtype: str) -> dict[str, Tensor]:
+    held = (
+        load_scalar_model(path, dtype=dtype, quantize=quantize, new_head=True)
+        if scalar
+        else load_causal_lm(path, dtype=dtype, quantize=quantize)
+    )
+    return dequantized_weights(held.model)
+
+
+def with_adapter(base: PackedModel, adapter: Path) -> PackedModel:
+    """`base` with the adapter's layers beside its own, nothing merged."""
+    from peft import PeftModel
+
+    base.model = PeftModel.from_pretrained(base.model, str(adapter))
+    return base
+
+
+def merge_adapter(adapted: PackedModel, *, dtype: str) -> PreTrainedModel:
+    """The adapter of `adapted` added to its base's weights, which are changed in place.
+
+    Raises: ArtifactError when no weight of an adapted module, rounded to `dtype`, differs from the base's.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    model: Any = adapted.model
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    num_changed = 0
+    for layer in layers:  # one at a time: a copy of all of them would be a second model in memory
+        before = layer.get_base_layer().weight.detach().to(DTYPES[dtype], copy=True)
+        layer.merge()
+        num_changed += not torch.equal(layer.get_base_layer().weight.detach().to(DTYPES[dtype]), before)
+    if not num_changed:
+        raise ArtifactError(
+            f"merging changed none of {len(layers)} adapted modules: the merged model would be its base",
+            expected=f"at least one weight that differs from the base's in {dtype}",
+            fix="check that the run took optimizer steps, raise the learning rate, or export in float32",
+        )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="All adapters are already merged")
+        return model.merge_and_unload()
 
 
 def check_adapter(adapter: Path) -> None:
     """Raises ArtifactError for an adapter without tensors, or whose every update is zero."""
     file = adapter / "adapter_model.safetensors"
+    if not file.is_file():
+        raise ArtifactError(f"{adapter} holds no adapter_model.safetensors", fix="train the adapter again")
     with safe_open(str(file), framework="pt") as tensors:
         names = list(tensors.keys())
         changed = [name for name in names if "lora_B" in name and bool(tensors.get_tensor(name).any())]
@@ -112,7 +201,7 @@ def check_adapter(adapter: Path) -> None:
         )
 
 
-def _set_generation(model: PreTrainedModel, tokenizer: ChatTokenizer, sampling: SamplingSection | None) -> None:
+def set_generation(model: Any, tokenizer: ChatTokenizer, sampling: SamplingSection | None) -> None:
     """EOS, PAD and decoding settings, the same in configuration, generation configuration and tokenizer."""
     model.config.eos_token_id, model.config.pad_token_id = tokenizer.eos_id, tokenizer.pad_id
     settings = getattr(model, "generation_config", None)

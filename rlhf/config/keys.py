@@ -58,7 +58,7 @@ def stage_model(stage: str) -> type[StageConfig]:
 @cache
 def key_table(model: type[StageConfig]) -> dict[str, Key]:
     """Every key of a stage by its dotted name, as declared, each section before the keys in it."""
-    schema = model.model_json_schema()
+    schema = model.model_json_schema(mode="serialization")  # the forms a value may also be given in are left out
     return {key.name: key for key in _keys_of(schema, "", {}, schema.get("$defs", {}))}
 
 

@@ -20,6 +20,7 @@ from rlhf.config.sections import (
     Section,
     Share,
     SourceSection,
+    StoppingEvalSection,
     TrainSection,
 )
 
@@ -46,16 +47,71 @@ class StageConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_adapters(self) -> StageConfig:
+        lora, partitioned = self.model.lora, self.deepspeed.zero_stage == 3
+        if lora is not None and lora.variant == "dora" and partitioned:
+            raise ValueError(
+                "model.lora.variant = dora does not work with deepspeed.zero_stage = 3: each forward pass reads the "
+                "length of every row of whole weights, and a rank holds a part of them; choose ZeRO 0 to 2, or "
+                "another variant"
+            )
+        if self.model.quantize != "none" and lora is None:
+            raise ValueError(
+                f"model.quantize = {self.model.quantize} needs model.lora: 4-bit weights cannot be trained; "
+                "set model.lora.rank=8, or model.quantize=none"
+            )
+        if self.model.quantize != "none" and partitioned:
+            raise ValueError(
+                f"model.quantize = {self.model.quantize} does not work with deepspeed.zero_stage = 3, which cannot "
+                "partition packed 4-bit weights; choose ZeRO 0 to 2"
+            )
+        return self
+
+
+class StoppingConfig(StageConfig):
+    """Keys of the stages that are judged on held-out rows."""
+
+    eval: StoppingEvalSection = StoppingEvalSection()
+
+    @model_validator(mode="after")
+    def _check_patience(self) -> StoppingConfig:
+        if self.eval.patience is not None and not self.data.eval:
+            raise ValueError(
+                f"eval.patience = {self.eval.patience} has nothing to judge by: data.eval is empty; "
+                "set data.eval=FILE, or eval.patience=null"
+            )
+        return self
+
+
+class SftData(DataSection):
+    """What to read, and which answers to learn."""
+
+    train_on: Literal["all", "last"] = Field(
+        "all", description="loss on every answer of a conversation, or on its last one alone"
+    )
+
 
 class SftTrain(TrainSection):
     """Batches and optimizer of stage 1."""
 
     prompt_loss_weight: Share = Field(0.0, description="weight of prompt tokens in the loss; answers weigh 1")
+    ema_decay: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="decay of a running average of the weights, such as 0.999, which is then what is evaluated, "
+        "sampled and exported; null keeps none",
+    )
+    neftune_alpha: float = Field(
+        0.0, ge=0, description="NEFTune (arXiv:2310.05914): noise on embeddings in training, such as 5; 0 is none"
+    )
 
 
-class SftConfig(StageConfig):
+class SftConfig(StoppingConfig):
     """Stage 1: supervised fine-tuning."""
 
+    data: SftData = SftData()
     train: SftTrain = SftTrain()
 
 
@@ -74,9 +130,16 @@ class RewardTrain(TrainSection):
 
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="probability that a label is wrong")
     centering: float = Field(0.0, ge=0, description="weight of the squared sum of a pair's scores")
+    margin: Literal["none", "scores"] = Field(
+        "none", description="scores: a pair is to be apart by the gap of its judge's scores; rows without any use 0"
+    )
+    margin_scale: float = Field(1.0, gt=0, description="reward units of margin for 1 of score gap")
+    normalise: Literal["mean", "mean_and_deviation", "none"] = Field(
+        "mean", description="what is brought to 0 (mean) and 1 (deviation) on the demonstrations after training"
+    )
 
 
-class RewardConfig(StageConfig):
+class RewardConfig(StoppingConfig):
     """Stage 2: reward model."""
 
     data: RewardData = RewardData()
@@ -99,6 +162,10 @@ class RewardRole(Section):
     """What scores the answers."""
 
     path: str = Field("", description="stage 2 artifact (run folder or its model/)")
+    min_accuracy: Share | None = Field(
+        0.6,
+        description="refuse a reward model whose held-out accuracy is surely below this; null takes any",
+    )
 
 
 class CriticSection(OptimizerFields):

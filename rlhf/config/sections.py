@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -30,13 +31,16 @@ class LoraSection(Section):
     """Low-rank adapters (peft)."""
 
     rank: Positive = Field(8, description="rank r of the update")
-    alpha: Positive = Field(16, description="scale; the update is multiplied by alpha / rank")
+    alpha: Positive = Field(16, description="scale; the update is multiplied by alpha / rank (rslora: / sqrt(rank))")
     dropout: Share = Field(0.0, description="dropout on the adapter's input")
     targets: list[str] | Literal["all-linear"] = Field(
         "all-linear", description="names of the modules that get an adapter, such as [query_key_value]"
     )
+    variant: Literal["lora", "dora", "rslora"] = Field(
+        "lora", description="dora learns each row's length apart (not at ZeRO 3); rslora scales by 1 / sqrt(rank)"
+    )
 
-    @field_validator("targets", mode="before")
+    @field_validator("targets", mode="before", json_schema_input_type=str | list[str])
     @classmethod
     def _one_name_is_a_list(cls, value: object) -> object:
         return [value] if isinstance(value, str) and value != "all-linear" else value
@@ -50,11 +54,19 @@ class ModelSection(Section):
     attention: Literal["sdpa", "varlen"] = Field(
         "sdpa", description="kernel under packed attention: sdpa runs anywhere, varlen (flash) needs a GPU"
     )
+    head: Literal["chunked", "whole", "liger"] = Field(
+        "chunked",
+        description="stage 1's head and cross-entropy: over chunks of tokens, from all logits at once (for heads that "
+        "are not one linear layer), or by Liger's kernel (GPU)",
+    )
     override_eos: bool = Field(
         False, description="take the tokenizer's EOS although the model's configuration names another"
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in backward to save memory")
     lora: LoraSection | None = Field(None, description="train low-rank adapters instead of all weights")
+    quantize: Literal["none", "4bit"] = Field(
+        "none", description="4bit holds the frozen weights as nf4 (bitsandbytes; needs model.lora, not ZeRO 3)"
+    )
 
 
 class SourceSection(Section):
@@ -81,11 +93,34 @@ class DataSection(Section):
     max_length: Positive = Field(1024, description="tokens of one sequence, prompt and answer")
     on_bad_row: Literal["error", "skip"] = Field("error", description="stop at a bad row, or skip and count it")
 
-    @field_validator("train", "eval", "demonstrations", mode="before", check_fields=False)
+    @field_validator(
+        "train",
+        "eval",
+        "demonstrations",
+        mode="before",
+        check_fields=False,
+        json_schema_input_type=str | SourceSection | list[str | SourceSection] | None,
+    )
     @classmethod
     def _paths_are_sources(cls, value: object) -> object:
         items: list[Any] = value if isinstance(value, list) else [] if value is None else [value]
         return [{"path": item} if isinstance(item, str) else item for item in items]
+
+
+class LrGroup(Section):
+    """Parameters that learn at their own rate."""
+
+    match: str = Field(min_length=1, description="regular expression found in a parameter's name; the first match wins")
+    scale: float = Field(gt=0, description="how many times lr they learn at")
+
+    @field_validator("match")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"{value!r} is no regular expression: {error}") from None
+        return value
 
 
 class OptimizerFields(Section):
@@ -97,6 +132,9 @@ class OptimizerFields(Section):
     beta2: float = Field(0.95, ge=0, lt=1)
     epsilon: float = Field(1e-8, gt=0)
     max_grad_norm: float = Field(1.0, gt=0, description="clip the global gradient norm here")
+    lr_groups: list[LrGroup] = Field(
+        default_factory=list, description="multiples of lr by parameter name; what none matches learns at lr"
+    )
 
 
 class TrainSection(OptimizerFields):
@@ -134,6 +172,14 @@ class EvalSection(Section):
 
     every_steps: int | None = Field(None, gt=0, description="evaluate each this many steps; null: at each epoch's end")
     max_rows: int | None = Field(None, gt=0, description="use at most this many held-out rows")
+
+
+class StoppingEvalSection(EvalSection):
+    """Held-out evaluation that may end a run."""
+
+    patience: int | None = Field(
+        None, gt=0, description="stop after this many evaluations in a row without a better one; null never stops"
+    )
 
 
 class LogSection(Section):

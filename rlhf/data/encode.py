@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -89,10 +89,14 @@ class EncodedPrompt:
 
 @dataclass(slots=True)
 class Encoder:
-    """Turns records into ids under a length limit, and counts what it had to cut."""
+    """Turns records into ids under a length limit, and counts what it had to cut.
+
+    `train_on` "last" masks every answer of a conversation but its last, as if the user had written them.
+    """
 
     tokenizer: ChatTokenizer
     max_length: int
+    train_on: Literal["all", "last"] = "all"
     report: EncodeReport = field(default_factory=EncodeReport)
 
     def demonstrations(self, records: Sequence[Demonstration]) -> list[EncodedSequence]:
@@ -104,11 +108,16 @@ class Encoder:
         return [self._ranking(record) for record in records]
 
     def prompts(self, records: Sequence[Prompt]) -> list[EncodedPrompt]:
-        """Prompts, the opening of an answer included, cut on the left to `max_length`."""
-        return [self._prompt(record, row) for row, record in enumerate(records)]
+        """Prompts, the opening of an answer included, cut on the left to `max_length`.
+
+        Their row numbers go on from call to call, so that no two prompts of one encoder share a random stream.
+        """
+        return [self._prompt(record, self.report.num_rows) for record in records]
 
     def _demonstration(self, record: Demonstration) -> EncodedSequence:
         turns = self._fitted(self._cleaned(record.messages), self._turn_ids, lambda turns: len(_joined(turns)[0]))
+        if self.train_on == "last":
+            turns = [*((ids, False) for ids, _ in turns[:-1]), turns[-1]]
         ids, mask = self._cut(*_joined(turns), last_answer=len(turns[-1][0]))
         self.report.num_rows += 1
         self.report.num_tokens += len(ids)

@@ -71,12 +71,25 @@ class SourceReport:
     num_tied: int = 0
     skipped: list[str] = field(default_factory=list)
 
+    def skip(self, error: DataError, line: int) -> None:
+        """Counts a bad row, and keeps its reason if it is among the first."""
+        self.num_skipped += 1
+        if len(self.skipped) < NUM_REASONS_KEPT:
+            key = f"  {error.where}" if error.where.startswith("key ") else ""
+            self.skipped.append(f"line {line}{key}: {error.problem}")
+
+    def take_back(self, error: DataError, line: int) -> None:
+        """Counts a row as bad that had been kept."""
+        self.num_kept -= 1
+        self.skip(error, line)
+
 
 @dataclass(frozen=True, slots=True)
 class SourceRecords(Generic[RecordT]):
-    """The usable records of one source, in file order, and the report on the rest."""
+    """The usable records of one source, in file order, the line of each, and the report on the rest."""
 
     records: list[RecordT]
+    lines: list[int]
     report: SourceReport
 
 
@@ -98,6 +111,7 @@ def read_records(
     if source.format != "auto":
         _check_kind(source.format, kind, source.path)
     records: list[RecordT] = []
+    lines: list[int] = []
     for line, row in read_rows(location):
         if report.num_kept == source.limit:
             break
@@ -108,15 +122,16 @@ def read_records(
             record = _record(row, source, kind, report)
         except DataError as error:
             if on_bad_row == "error":
-                raise _placed(error, f"{source.path}:{line}") from None
-            _count_skipped(error, line, report)
+                raise placed(error, f"{source.path}:{line}") from None
+            report.skip(error, line)
             continue
         if record is not None:
             records.append(record)
+            lines.append(line)
             report.num_kept += 1
     if not records:
-        raise _nothing_usable(report)
-    return SourceRecords(records, report)
+        raise nothing_usable(report)
+    return SourceRecords(records, lines, report)
 
 
 def _sniffed(row: Mapping[str, Any], kind: type[Record], where: str) -> str:
@@ -124,7 +139,7 @@ def _sniffed(row: Mapping[str, Any], kind: type[Record], where: str) -> str:
     try:
         name = sniff(row)
     except DataError as error:
-        raise _placed(error, where) from None
+        raise placed(error, where) from None
     _check_kind(name, kind, where, row)
     return name
 
@@ -168,21 +183,15 @@ def _converted(record: Record, kind: type[Record]) -> Record:
     raise DataError("ends in a turn by user", where="key `messages`", expected="a last turn by assistant")
 
 
-def _placed(error: DataError, place: str) -> DataError:
+def placed(error: DataError, place: str) -> DataError:
     """The error with file and line before its key."""
     where = f"{place}  {error.where}" if error.where.startswith("key ") else place
     fix = error.fix or 'mend the row, or leave bad rows out with on_bad_row="skip"'
     return DataError(error.problem, where=where, expected=error.expected, fix=fix)
 
 
-def _count_skipped(error: DataError, line: int, report: SourceReport) -> None:
-    report.num_skipped += 1
-    if len(report.skipped) < NUM_REASONS_KEPT:
-        key = f"  {error.where}" if error.where.startswith("key ") else ""
-        report.skipped.append(f"line {line}{key}: {error.problem}")
-
-
-def _nothing_usable(report: SourceReport) -> DataError:
+def nothing_usable(report: SourceReport) -> DataError:
+    """The error for a source without one usable row."""
     if not report.num_rows:
         return DataError("no rows", where=report.path, expected="at least one row")
     parts = [f"{report.num_skipped} bad", f"{report.num_tied} rankings that tie throughout"]

@@ -26,8 +26,8 @@ from rlhf.data.records import Demonstration, Ranking
 from rlhf.data.sources import DataSource, read_records
 from rlhf.engine.ranks import seed_everything
 from rlhf.errors import ArtifactError, DataError
+from rlhf.models.head import install_head
 from rlhf.models.loading import ATTENTION, PackedCausalLM
-from rlhf.ops.losses import cross_entropy
 from rlhf.train.controllers import Schedule
 
 EOS, PAD = "<|endoftext|>", "<|padding|>"
@@ -63,6 +63,7 @@ def make_tiny_base(data: Sequence[str], out: str | Path, *, size: TinySize = Tin
     tokenizer = train_tokenizer(documents, size.vocabulary or fitting_vocabulary(documents))
     model = GPTNeoXForCausalLM(polyglot_shape(size, len(tokenizer)))
     model.set_attn_implementation(ATTENTION["sdpa"])
+    install_head(model, "chunked")
     with torch.no_grad():  # starting as a copy, the head finds words of the question again after little training
         model.lm_head.weight.copy_(model.gpt_neox.embed_in.weight)
     ids = tokenizer([text + EOS for text in documents])["input_ids"]
@@ -171,8 +172,8 @@ def _step(model: PackedCausalLM, optimizer: torch.optim.Optimizer, batch: list[E
     optimizer.zero_grad()
     loss = 0.0
     for row in rows:
-        logits = model(row.input_ids, row.position_ids, row.segments, row.positions)
-        share = cross_entropy(logits, row.labels, row.weights, total).loss
+        inputs = (row.input_ids, row.position_ids, row.segments, row.positions, row.labels, row.weights, total)
+        share = model(*inputs).loss
         share.backward()
         loss += float(share.detach())
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -14,10 +14,13 @@ from torch import Tensor, nn
 
 from rlhf.config.sections import DeepSpeedSection, OptimizerFields
 from rlhf.data.packing import PackedRow
+from rlhf.engine.ema import WeightAverage
+from rlhf.engine.groups import parameter_groups
 from rlhf.engine.ranks import Ranks
 from rlhf.engine.zero_config import zero_config
 from rlhf.errors import CheckpointError, ModelError, NonFiniteError
 from rlhf.models.loading import PackedModel
+from rlhf.ops.losses import CrossEntropy
 
 ENGINE_TAG = "engine"
 
@@ -53,25 +56,38 @@ class InferenceModel:
 
 
 class TrainedModel:
-    """A model that learns. Losses given to `backward` are already divided by their global count."""
+    """A model that learns. Losses given to `backward` are already divided by their global count.
+
+    `ema_decay` keeps a running average of the weights, which `averaged` puts in their place.
+    """
 
     def __init__(
-        self, model: PackedModel, optimizer: OptimizerFields, section: DeepSpeedSection, ranks: Ranks, *, dtype: str
+        self,
+        model: PackedModel,
+        optimizer: OptimizerFields,
+        section: DeepSpeedSection,
+        ranks: Ranks,
+        *,
+        dtype: str,
+        ema_decay: float | None = None,
     ) -> None:
         import deepspeed
 
         self.ranks, self._section, self._max_grad_norm = ranks, section, optimizer.max_grad_norm
         on_gpu = ranks.device.type != "cpu"
         config = zero_config(section, dtype=dtype, max_grad_norm=optimizer.max_grad_norm, on_gpu=on_gpu)
-        groups = parameter_groups(model, optimizer.weight_decay)
+        groups = parameter_groups(model, optimizer.weight_decay, optimizer.lr_groups)
         if not groups:
             raise ModelError("no parameter of the model is trained", fix="check model.lora.targets")
+        self._lr_scales = [group["lr_scale"] for group in groups]
         inner = _adamw(groups, optimizer, offload=section.offload_optimizer, on_gpu=on_gpu)
         self._grad_norm = math.nan
-        self._skips_overflow = dtype == "float16"
+        self.dtype = dtype
         inner.register_step_pre_hook(self._before_update)
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=inner, config=config)
         self._has_frozen = any(not parameter.requires_grad for parameter in model.parameters())
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._average = None if ema_decay is None else WeightAverage(trained, ema_decay, self._drop_whole_weights)
 
     @property
     def model(self) -> PackedModel:
@@ -95,6 +111,24 @@ class TrainedModel:
         finally:
             self._engine.train(training)
 
+    def loss(self, row: PackedRow, total: float, *, noise: Tensor | None = None) -> CrossEntropy:
+        """The row's share of the mean cross-entropy, its labels weighted and divided by the global `total`.
+
+        `noise` [1, T, width], if any, is added to the embeddings of the row's T tokens.
+        """
+        device = self.ranks.device
+        return _call_loss(self._engine, row.to(device), total, None if noise is None else noise.to(device))
+
+    @torch.no_grad()
+    def infer_loss(self, row: PackedRow) -> CrossEntropy:
+        """Negative log-likelihoods of the row's labels, in eval mode and without a graph."""
+        training = self._engine.training
+        self._engine.eval()
+        try:
+            return _call_loss(self._engine, row.to(self.ranks.device), 1.0)
+        finally:
+            self._engine.train(training)
+
     def backward(self, loss: Tensor) -> None:
         """Accumulates the gradient of `loss`, this rank's share of a global mean.
 
@@ -103,18 +137,20 @@ class TrainedModel:
         self._engine.backward(loss * self.ranks.world_size, scale_wrt_gas=False)
 
     def step(self, lr: float) -> StepOutcome:
-        """Clips, updates at learning rate `lr`, and clears gradients.
+        """Clips, updates at learning rate `lr` (times a group's own scale), and clears gradients.
 
         Raises: NonFiniteError before the update when the gradient's norm is not finite (float16 skips instead).
         """
         number = self._engine.global_steps + 1
-        for group in self._engine.optimizer.param_groups:
-            group["lr"] = lr
+        for group, scale in zip(self._engine.optimizer.param_groups, self._lr_scales, strict=True):
+            group["lr"] = lr * scale
         self._engine.step()
         norm = self._engine.get_global_grad_norm()
         applied = not bool(getattr(self._engine.optimizer, "overflow", False))
-        if not applied and not self._skips_overflow:  # ZeRO 1 to 3 skip such an update in silence, in every type
+        if not applied and self.dtype != "float16":  # ZeRO 1 to 3 skip such an update in silence, in every type
             raise _not_finite(math.nan, number)
+        if applied and self._average is not None:
+            self._average.update()
         known = self._grad_norm if norm is None else float(norm)
         return StepOutcome(known if applied else math.inf, applied)
 
@@ -130,6 +166,14 @@ class TrainedModel:
         self._grad_norm = float(norm)
         if not math.isfinite(self._grad_norm):
             raise _not_finite(self._grad_norm, self._engine.global_steps + 1)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The average of the weights in their place, where one is kept; the live ones come back bit for bit."""
+        return nullcontext() if self._average is None else self._average.swapped()
+
+    def _drop_whole_weights(self) -> None:
+        if self._section.zero_stage == 3:
+            self._engine.optimizer.empty_partition_cache()
 
     @contextmanager
     def full_weights(self) -> Iterator[nn.Module]:
@@ -162,10 +206,15 @@ class TrainedModel:
         return state
 
     def save(self, folder: Path) -> None:
-        """Weights and optimizer state of all ranks into an existing folder."""
+        """Weights, their average and optimizer state of all ranks into an existing folder."""
         self._engine.save_checkpoint(
             str(folder), tag=ENGINE_TAG, save_latest=False, exclude_frozen_parameters=self._has_frozen
         )
+        if self._average is not None:
+            self._average.save(self._average_file(folder))
+
+    def _average_file(self, folder: Path) -> Path:
+        return folder / f"average-{self.ranks.rank:04d}.pt"
 
     def load(self, folder: Path) -> None:
         """What `save` wrote, on the same number of ranks and ZeRO stage.
@@ -182,6 +231,8 @@ class TrainedModel:
             ) from error
         if loaded is None:
             raise CheckpointError(f"{folder} holds no engine state", fix="delete it and resume from the one before")
+        if self._average is not None:
+            self._average.load(self._average_file(folder))
 
 
 def _not_finite(norm: float, number: int) -> NonFiniteError:
@@ -198,6 +249,20 @@ def _call(module: Any, row: PackedRow) -> Tensor:
     )
 
 
+def _call_loss(module: Any, row: PackedRow, total: float, noise: Tensor | None = None) -> CrossEntropy:
+    output = module(
+        input_ids=row.input_ids,
+        position_ids=row.position_ids,
+        segments=row.segments,
+        positions=row.positions,
+        labels=row.labels,
+        weights=row.weights,
+        denominator=torch.tensor(total, device=row.weights.device),
+        noise=noise,
+    )
+    return CrossEntropy(*output)
+
+
 def _adamw(
     groups: list[dict[str, Any]], fields: OptimizerFields, *, offload: bool, on_gpu: bool
 ) -> torch.optim.Optimizer:
@@ -206,16 +271,7 @@ def _adamw(
         from deepspeed.ops.adam import DeepSpeedCPUAdam
 
         return DeepSpeedCPUAdam(groups, adamw_mode=True, **options)
-    return torch.optim.AdamW(groups, fused=on_gpu or None, **options)
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trained parameters in two groups: matrices decay; biases, norms and other vectors do not."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in trained if len(getattr(parameter, "ds_shape", parameter.shape)) > 1]
-    vectors = [parameter for parameter in trained if len(getattr(parameter, "ds_shape", parameter.shape)) <= 1]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, fused=True, **options)
 
 
 @contextmanager

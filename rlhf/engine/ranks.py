@@ -86,12 +86,25 @@ def session(seed: int) -> Iterator[Ranks]:
     deepspeed.init_distributed(verbose=False)
     seed_everything(seed + int(os.environ["RANK"]))
     device = torch.device("cpu" if accelerator.device_name() == "cpu" else accelerator.device_name(local_rank))
+    ranks = Ranks(int(os.environ["RANK"]), local_rank, world, device)
     try:
-        yield Ranks(int(os.environ["RANK"]), local_rank, world, device)
+        ranks.barrier()
+        _unlink_shared_buffer(ranks.rank)
+        yield ranks
     finally:
         # The group must go even after an error: a process that exits inside it can abort.
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _unlink_shared_buffer(rank: int) -> None:
+    """Takes the name off this rank's shared-memory buffer once every rank has opened it.
+
+    DeepSpeed's CPU op never removes it: each run would leave 64 MiB a rank in memory, until the machine has none left.
+    Without a name it goes with the processes that hold it, however they end.
+    """
+    address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    Path(f"/dev/shm/deepspeed_allreduce_buffer_{os.getuid()}_{address}_{port}_{rank}").unlink(missing_ok=True)
 
 
 def _stand_alone_defaults() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,11 +17,13 @@ from rlhf.config.sections import SamplingSection
 from rlhf.data.encode import EncodedPrompt, EncodedSequence, Ids
 from rlhf.data.packing import PackedRow, pack_sequences, pack_trees, plan_micro_batches
 from rlhf.data.tokenizer import ChatTokenizer
+from rlhf.evaluate.exam import Tree
 from rlhf.models.loading import PackedCausalLM, PackedScalarModel
 from rlhf.ops.logprobs import token_logprobs
 from rlhf.rollout.transformers import TransformersRollout
 
 MICRO_TOKENS = 4096
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +81,27 @@ def answer_scores(reward: PackedScalarModel, pairs: Sequence[tuple[Ids, Ids]]) -
     return _by_row([len(prompt) + len(answer) for prompt, answer in pairs], read)
 
 
+def tree_scores(
+    reward: PackedScalarModel, trees: Sequence[Tree], advance: Callable[[int], None] = lambda count: None
+) -> list[list[float]]:
+    """The reward model's scores of each tree's answers, in order; `advance` is told how many trees are done."""
+
+    def read(items: list[int]) -> list[list[float]]:
+        flat = iter(_run(reward, pack_trees([trees[item] for item in items])).tolist())
+        advance(len(items))
+        return [[next(flat) for _ in trees[item][1]] for item in items]
+
+    return _by_row([len(prompt) + sum(map(len, answers)) for prompt, answers in trees], read)
+
+
 @torch.no_grad()
 def _run(model: PackedCausalLM | PackedScalarModel, row: PackedRow) -> Tensor:
+    row = row.to(next(model.parameters()).device)
     return model.eval()(row.input_ids, row.position_ids, row.segments, row.positions)
 
 
-def _by_row(lengths: Sequence[int], read: Callable[[list[int]], list[float]]) -> list[float]:
-    found: dict[int, float] = {}
+def _by_row(lengths: Sequence[int], read: Callable[[list[int]], list[Value]]) -> list[Value]:
+    found: dict[int, Value] = {}
     for items in plan_micro_batches(lengths, max(MICRO_TOKENS, *lengths), 1)[0]:
         if items:
             found |= dict(zip(items, read(items), strict=True))

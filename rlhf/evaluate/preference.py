@@ -1,60 +1,104 @@
-"""How well scores agree with rankings: pairwise accuracy with its interval, by source and by rank gap."""
+"""How well scores agree with rankings: pairwise accuracy with its interval, over all pairs and over groups of them."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 BOOTSTRAP_DRAWS = 2000
+DRAWN_AT_ONCE = 2_000_000  # row numbers held in memory at a time
+
+
+class Pair(NamedTuple):
+    """Two answers of one ranking, by number; gap 1 = adjoining ranks."""
+
+    better: int
+    worse: int
+    gap: int
+
+
+def untied_pairs(ranks: Sequence[int]) -> list[Pair]:
+    """Every pair of answers of different rank (1 best)."""
+    order = {rank: place for place, rank in enumerate(sorted(set(ranks)))}
+    places = [order[rank] for rank in ranks]
+    pairs = []
+    for first, second in combinations(range(len(ranks)), 2):
+        if places[first] != places[second]:
+            better, worse = sorted((first, second), key=places.__getitem__)
+            pairs.append(Pair(better, worse, places[worse] - places[better]))
+    return pairs
+
+
+def outcome(difference: float) -> float:
+    """1 for a pair in the right order, 0 for a wrong one, .5 for equal scores."""
+    return 0.5 if difference == 0 else float(difference > 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One ranking with a score an answer: ranks 1 best, equal = tie; scores in reward units."""
+    """One ranking with a score an answer: ranks 1 best, equal = tie; scores in reward units.
+
+    `prompt` names what was asked: rankings of one prompt are drawn together ("" is a prompt of its own).
+    """
 
     ranks: tuple[int, ...]
     scores: tuple[float, ...]
     source: str = ""
+    prompt: str = ""
+
+    def difference(self, pair: Pair) -> float:
+        """Score of the better answer minus that of the worse."""
+        return self.scores[pair.better] - self.scores[pair.worse]
 
     def pairs(self, *, neighbours: bool = False) -> list[float]:
         """1, 0 or .5 (equal scores) for each untied pair; `neighbours` keeps pairs of adjoining ranks."""
-        order = sorted(set(self.ranks))
-        outcomes = []
-        for first, second in combinations(range(len(self.ranks)), 2):
-            better, worse = sorted((first, second), key=lambda answer: self.ranks[answer])
-            gap = order.index(self.ranks[worse]) - order.index(self.ranks[better])
-            if gap == 0 or (neighbours and gap > 1):
-                continue
-            difference = self.scores[better] - self.scores[worse]
-            outcomes.append(0.5 if difference == 0 else float(difference > 0))
-        return outcomes
+        wanted = [pair for pair in untied_pairs(self.ranks) if pair.gap == 1 or not neighbours]
+        return [outcome(self.difference(pair)) for pair in wanted]
+
+
+def share_interval(sums: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
+    """95 % interval of sum(sums) / sum(counts) by bootstrap over prompts.
+
+    Pairs of one prompt are not independent, so whole prompts are drawn. Entry i of both is prompt i.
+    """
+    totals, numbers = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
+    generator, shares = np.random.default_rng(0), []
+    step = max(1, DRAWN_AT_ONCE // len(totals))
+    for start in range(0, BOOTSTRAP_DRAWS, step):
+        size = (min(step, BOOTSTRAP_DRAWS - start), len(totals))
+        drawn = generator.integers(0, len(totals), size)
+        found = numbers[drawn].sum(1)
+        shares.append(totals[drawn].sum(1)[found > 0] / found[found > 0])
+    low, high = np.percentile(np.concatenate(shares), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def accuracy_of(outcomes: Sequence[Sequence[float]]) -> dict[str, float]:
+    """Mean outcome with its 95 % interval; entry i holds the outcomes of prompt i, maybe none."""
+    counts, wins = [len(each) for each in outcomes], [sum(each) for each in outcomes]
+    if not sum(counts):
+        return {"accuracy": float("nan"), "low": float("nan"), "high": float("nan"), "num_pairs": 0}
+    low, high = share_interval(wins, counts)
+    return {"accuracy": sum(wins) / sum(counts), "low": low, "high": high, "num_pairs": sum(counts)}
 
 
 def accuracy(rows: Sequence[Judged], *, neighbours: bool = False) -> dict[str, float]:
-    """Pairwise accuracy over all pairs, with a 95 % interval by bootstrap over prompts.
-
-    Pairs of one prompt are not independent, so whole prompts are drawn.
-    """
+    """Pairwise accuracy over all pairs, with a 95 % interval by bootstrap over prompts."""
     outcomes = [row.pairs(neighbours=neighbours) for row in rows]
-    counts = np.array([len(each) for each in outcomes], dtype=float)
-    wins = np.array([sum(each) for each in outcomes])
-    if counts.sum() == 0:
-        return {"accuracy": float("nan"), "low": float("nan"), "high": float("nan"), "num_pairs": 0}
-    drawn = np.random.default_rng(0).integers(0, len(rows), (BOOTSTRAP_DRAWS, len(rows)))
-    totals = counts[drawn].sum(1)
-    shares = wins[drawn].sum(1)[totals > 0] / totals[totals > 0]
-    low, high = np.percentile(shares, [2.5, 97.5])
-    return {
-        "accuracy": float(wins.sum() / counts.sum()),
-        "low": float(low),
-        "high": float(high),
-        "num_pairs": int(counts.sum()),
-    }
+    return accuracy_of([[each for row in group for each in outcomes[row]] for group in prompt_groups(rows)])
+
+
+def prompt_groups(rows: Sequence[Judged]) -> list[list[int]]:
+    """Row numbers by prompt."""
+    groups: dict[str | int, list[int]] = defaultdict(list)
+    for number, row in enumerate(rows):
+        groups[row.prompt or number].append(number)
+    return list(groups.values())
 
 
 def report_card(rows: Sequence[Judged], lengths: Sequence[Sequence[int]]) -> dict[str, Any]:
@@ -67,11 +111,42 @@ def report_card(rows: Sequence[Judged], lengths: Sequence[Sequence[int]]) -> dic
     by_source: dict[str, list[Judged]] = defaultdict(list)
     for row in rows:
         by_source[row.source].append(row)
-    longer = [Judged(row.ranks, tuple(map(float, each)), row.source) for row, each in zip(rows, lengths, strict=True)]
     return {
         "num_rankings": len(rows),
         **accuracy(rows),
         "neighbours": accuracy(rows, neighbours=True),
         "by_source": {name: accuracy(each) for name, each in sorted(by_source.items())},
-        "longer_answer": accuracy(longer),
+        "longer_answer": accuracy(by_length(rows, lengths)),
     }
+
+
+def by_length(rows: Sequence[Judged], lengths: Sequence[Sequence[int]]) -> list[Judged]:
+    """The same rankings judged by answer length alone."""
+    return [replace(row, scores=tuple(map(float, each))) for row, each in zip(rows, lengths, strict=True)]
+
+
+def breakdown(rows: Sequence[Judged], lengths: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Accuracy by K, by rank gap and by quartile of the tokens of a pair's two answers."""
+    groups: dict[str, dict[int, list[list[float]]]] = {"by_k": {}, "by_rank_gap": {}, "by_length": {}}
+    tokens = [
+        [each[pair.better] + each[pair.worse] for pair in untied_pairs(row.ranks)]
+        for row, each in zip(rows, lengths, strict=True)
+    ]
+    edges = np.percentile([number for each in tokens for number in each], [25, 50, 75])
+    for number, (row, sizes) in enumerate(zip(rows, tokens, strict=True)):
+        for pair, size in zip(untied_pairs(row.ranks), sizes, strict=True):
+            bucket = int(np.searchsorted(edges, size))
+            for name, key in (("by_k", len(row.ranks)), ("by_rank_gap", pair.gap), ("by_length", bucket)):
+                prompts = groups[name].setdefault(key, [[] for _ in rows])
+                prompts[number].append(outcome(row.difference(pair)))
+    found: dict[str, Any] = {
+        name: {str(key): accuracy_of(group[key]) for key in sorted(group)}
+        for name, group in groups.items()
+        if name != "by_length"
+    }
+    bounds = [min(map(min, tokens)), *map(float, edges), max(map(max, tokens))]
+    found["by_length"] = [
+        {"min_tokens": float(bounds[bucket]), "max_tokens": float(bounds[bucket + 1]), **accuracy_of(group)}
+        for bucket, group in sorted(groups["by_length"].items())
+    ]
+    return found

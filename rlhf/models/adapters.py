@@ -30,6 +30,8 @@ def add_lora(model: PackedModel, lora: LoraSection) -> None:
         target_modules=lora.targets,
         task_type="SEQ_CLS" if scalar else "CAUSAL_LM",
         modules_to_save=["score"] if scalar else None,
+        use_dora=lora.variant == "dora",
+        use_rslora=lora.variant == "rslora",
     )
     model.model = get_peft_model(model.model, settings)
 

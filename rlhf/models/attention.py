@@ -78,16 +78,20 @@ def packed_sdpa(
     _refuse_unsupported(segments, kwargs)
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    # Split, not sliced: the backward of one split is one concatenation, that of a slice is a row of zeros.
+    lengths = [span.end - span.start for span in segments.spans]
+    queries, keys, values = (each.split(lengths, dim=2) for each in (query, key, value))
+    first = {span.start: number for number, span in enumerate(segments.spans)}
     pieces = []
-    for span in segments.spans:
-        own, prefix = slice(span.start, span.end), slice(span.prefix_start, span.prefix_end)
-        keys, values = key[:, :, own], value[:, :, own]
-        mask = _tree_mask(span, query.device) if span.has_prefix else None
+    for number, span in enumerate(segments.spans):
+        seen_keys, seen_values, mask = keys[number], values[number], None
         if span.has_prefix:
-            keys = torch.cat([key[:, :, prefix], keys], dim=2)
-            values = torch.cat([value[:, :, prefix], values], dim=2)
+            prompt = first[span.prefix_start]
+            seen_keys = torch.cat([keys[prompt], seen_keys], dim=2)
+            seen_values = torch.cat([values[prompt], seen_values], dim=2)
+            mask = _tree_mask(span, query.device)
         attended = scaled_dot_product_attention(
-            query[:, :, own], keys, values, mask, dropout, is_causal=mask is None, scale=scaling
+            queries[number], seen_keys, seen_values, mask, dropout, is_causal=mask is None, scale=scaling
         )
         pieces.append(attended.transpose(1, 2))
     return torch.cat(pieces, dim=1), None

@@ -19,6 +19,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from rlhf.errors import ModelError
 from rlhf.models.attention import PACKED_SDPA, PACKED_VARLEN, no_mask
+from rlhf.models.head import LanguageModelHead
+from rlhf.models.quantization import Quantize, keep_differentiable, quantized_loading
+from rlhf.ops.losses import cross_entropy
 from rlhf.ops.segments import Segments
 
 LoadContext = Callable[[], AbstractContextManager[Any]]
@@ -33,17 +36,45 @@ class PackedCausalLM(nn.Module):
         super().__init__()
         self.model: Any = model
 
-    def forward(self, input_ids: Tensor, position_ids: Tensor, segments: Segments, positions: Tensor) -> Tensor:
-        """Logits [P, V] that follow the tokens at `positions` [P] of one row (input_ids [1, T])."""
-        output = self.model(
-            input_ids=input_ids,
-            attention_mask=no_mask(input_ids.device),
-            position_ids=position_ids,
-            segments=segments,
-            use_cache=False,
-            logits_to_keep=positions,
-        )
-        return output.logits[0]
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        segments: Segments,
+        positions: Tensor,
+        labels: Tensor | None = None,
+        weights: Tensor | None = None,
+        denominator: Tensor | None = None,
+        noise: Tensor | None = None,
+    ) -> Any:
+        """What follows the tokens at `positions` [P] of one row (input_ids [1, T]).
+
+        Returns: logits [P, V]; with labels [P], weights [P] and their global total [], the CrossEntropy of the
+        labels, without ever holding the logits where the head is a `LanguageModelHead`. `noise` [1, T, width] is
+        added to the embeddings of the row's tokens.
+        """
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": no_mask(input_ids.device),
+            "position_ids": position_ids,
+            "segments": segments,
+            "use_cache": False,
+        }
+        if noise is not None:
+            embedded = self.model.get_input_embeddings()(inputs.pop("input_ids"))
+            inputs["inputs_embeds"] = embedded + noise.to(embedded.dtype)
+        causal = unwrap_peft(self.model)
+        if labels is None:
+            return self.model(**inputs, logits_to_keep=positions).logits[0]
+        assert weights is not None
+        assert denominator is not None
+        head = causal.get_output_embeddings()
+        if isinstance(head, LanguageModelHead):
+            backbone: Any = getattr(causal, causal.base_model_prefix)
+            hidden = backbone(**inputs).last_hidden_state[0].index_select(0, positions)
+            return head(hidden, labels, weights, denominator)
+        logits = self.model(**inputs, logits_to_keep=positions).logits[0]
+        return cross_entropy(logits, labels, weights, denominator)
 
 
 class PackedScalarModel(nn.Module):
@@ -108,13 +139,18 @@ def artifact_model_path(path: str) -> str:
 
 
 def load_causal_lm(
-    path: str, *, dtype: str = "float32", attention: str = "sdpa", context: LoadContext = nullcontext
+    path: str,
+    *,
+    dtype: str = "float32",
+    attention: str = "sdpa",
+    context: LoadContext = nullcontext,
+    quantize: Quantize = "none",
 ) -> PackedCausalLM:
-    """A causal LM by folder or hub id, with every weight accounted for.
+    """A causal LM by folder or hub id, with every weight accounted for; `quantize` holds linear layers in four bits.
 
     Raises: ModelError when the folder cannot be read or weights are missing.
     """
-    return PackedCausalLM(_load(AutoModelForCausalLM, path, dtype, attention, context, {}, new_weights=()))
+    return PackedCausalLM(_load(AutoModelForCausalLM, path, dtype, attention, context, quantize, {}, new_weights=()))
 
 
 def load_scalar_model(
@@ -123,12 +159,13 @@ def load_scalar_model(
     dtype: str = "float32",
     attention: str = "sdpa",
     context: LoadContext = nullcontext,
+    quantize: Quantize = "none",
     new_head: bool = False,
 ) -> PackedScalarModel:
     """A one-label classifier; `new_head` allows a causal LM's folder and leaves the head to be initialised."""
     allowed = ("score",) if new_head else ()
     options = {"num_labels": 1}
-    model = _load(AutoModelForSequenceClassification, path, dtype, attention, context, options, allowed)
+    model = _load(AutoModelForSequenceClassification, path, dtype, attention, context, quantize, options, allowed)
     return PackedScalarModel(model)
 
 
@@ -138,6 +175,7 @@ def _load(
     dtype: str,
     attention: str,
     context: LoadContext,
+    quantize: Quantize,
     options: dict[str, Any],
     new_weights: tuple[str, ...],
 ) -> PreTrainedModel:
@@ -154,6 +192,7 @@ def _load(
                 dtype=DTYPES[dtype],
                 attn_implementation=ATTENTION[attention],
                 output_loading_info=True,
+                **quantized_loading(quantize, DTYPES[dtype]),
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"cannot load {path}: {error}", fix="check the folder, or the hub id") from error
@@ -166,6 +205,7 @@ def _load(
             expected="a folder whose weights fill the whole model; missing ones would be random",
             fix="use a complete model folder",
         )
+    keep_differentiable(model)
     return model
 
 
@@ -177,9 +217,11 @@ def without_dropout(config: Any) -> None:
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """(all, trainable) parameters, counting partitioned ones whole."""
-    sizes = [
-        (int(getattr(parameter, "ds_numel", parameter.numel())), parameter.requires_grad)
-        for parameter in model.parameters()
-    ]
+    """(all, trainable) parameters, counting partitioned and 4-bit ones whole."""
+    sizes = [(_whole_size(parameter), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
+
+
+def _whole_size(parameter: nn.Parameter) -> int:
+    packed = getattr(parameter, "quant_state", None)
+    return int(packed.shape.numel() if packed is not None else getattr(parameter, "ds_numel", parameter.numel()))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+HEAD_WEIGHT = re.compile(r"(^|\.)score\.(modules_to_save\.\w+\.)?weight$")
 
 
 def initialise_head(head: nn.Linear, *, seed: int, zero: bool = False) -> None:
@@ -16,6 +19,13 @@ def initialise_head(head: nn.Linear, *, seed: int, zero: bool = False) -> None:
     generator = torch.Generator(head.weight.device).manual_seed(seed)
     with torch.no_grad():
         head.weight.normal_(0.0, (head.in_features + 1) ** -0.5, generator=generator)
+
+
+def scaled_head(weights: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
+    """`weights` by name with the head's multiplied by `factor`, also where an adapter trained it."""
+    heads = [name for name in weights if HEAD_WEIGHT.search(name)]
+    assert heads, "no weight of a one-number head"
+    return {**weights, **{name: (weights[name].double() * factor).to(weights[name].dtype) for name in heads}}
 
 
 def shift_scores(classifier: Any, offset: float) -> str:

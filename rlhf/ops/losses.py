@@ -13,11 +13,10 @@ from rlhf.ops.masking import check_mask, check_scalar, masked_sum, widen
 
 
 class CrossEntropy(NamedTuple):
-    """Shapes: [] each. loss in nats a unit of weight; nll_sum in nats, detached; num_tokens int64."""
+    """Shapes: loss [] in nats a unit of weight; nll [N] float32 nats, unweighted and detached, 0 where weight is 0."""
 
     loss: Tensor
-    nll_sum: Tensor
-    num_tokens: Tensor
+    nll: Tensor
 
 
 class RankingLoss(NamedTuple):
@@ -49,7 +48,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, denominator: 
 
     Shapes:  logits [N, V]; labels [N] int64; weights [N] >= 0, at 0 logits and label may be anything;
              denominator [] = the weights' total over every rank and micro-batch of this optimizer step.
-    Returns: CrossEntropy; nll_sum is unweighted, over the num_tokens positions of positive weight.
+    Returns: CrossEntropy.
     Raises:  ValueError if the shapes differ, a weight is negative or NaN, or a counted label leaves [0, V).
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or weights.shape != labels.shape:
@@ -66,12 +65,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, denominator: 
         raise ValueError(
             f"a label of positive weight lies outside [0, {logits.shape[1]}); give ignored labels weight 0"
         )
-    nll = -token_logprobs(torch.where(counted.unsqueeze(-1), logits, 0), known)
-    return CrossEntropy(
-        loss=masked_sum(nll * weights, counted) / denominator,
-        nll_sum=masked_sum(nll, counted).detach(),
-        num_tokens=counted.sum(),
-    )
+    finite = logits if counted.all() else torch.where(counted.unsqueeze(-1), logits, 0)
+    nll = torch.where(counted, -token_logprobs(finite, known), 0)
+    return CrossEntropy(loss=masked_sum(nll * weights, counted) / denominator, nll=nll.detach())
 
 
 def ranking_loss(

@@ -12,8 +12,8 @@ from rlhf.data.embedded import data_path
 from rlhf.data.encode import Encoder
 from rlhf.data.loader import RowStream
 from rlhf.data.records import Demonstration, Message, Prompt, Ranking
-from rlhf.data.sources import DataSource, read_records
-from rlhf.errors import ConfigError
+from rlhf.data.sources import DataSource, SourceReport, nothing_usable, placed, read_records
+from rlhf.errors import ConfigError, DataError
 
 Record = TypeVar("Record", Demonstration, Ranking, Prompt)
 Item = TypeVar("Item")
@@ -44,40 +44,78 @@ def load(
 ) -> Loaded[Item]:
     """Reads every source as records of `kind` and encodes them.
 
-    Raises: ConfigError when no source is given; DataError for what cannot be read.
+    A row that `encode` refuses is a bad row like one that cannot be read: `data.on_bad_row` decides.
+
+    Raises: ConfigError when no source is given; DataError, with file and line, for what cannot be read or encoded.
     """
     if not sources:
         raise ConfigError("no data is named", where=key, fix=f"set {key}=FILE")
     items: list[Item] = []
     sizes, reports = [], []
     for source in sources:
-        records, report = _records(source, kind, data.on_bad_row)
-        encoded = encode(records[:limit])
+        read = _read(source, kind, data.on_bad_row)
+        encoded = _encoded(read, encode, data.on_bad_row, limit)
         items += encoded
         sizes.append(len(encoded))
-        reports.append(report)
+        reports.append({**asdict(read.report), "name": read.name, "weight": source.weight})
     return Loaded(items, tuple(sizes), tuple(source.weight for source in sources), reports)
 
 
-def read_first(data: DataSection, source: SourceSection, kind: type[Record], count: int) -> list[Record]:
-    """The first records of a source, not encoded; the rest of the file is not parsed."""
+def load_first(
+    data: DataSection,
+    source: SourceSection,
+    kind: type[Record],
+    encode: Callable[[Sequence[Record]], list[Item]],
+    count: int,
+) -> list[Item]:
+    """The first rows of a source; the rest of the file is not parsed. Bad rows as in `load`."""
     few = source.model_copy(update={"limit": min(count, source.limit or count)})
-    return _records(few, kind, data.on_bad_row)[0][:count]
+    return _encoded(_read(few, kind, data.on_bad_row), encode, data.on_bad_row, count)
 
 
-def _records(
-    source: SourceSection, kind: type[Record], on_bad_row: Literal["error", "skip"]
-) -> tuple[list[Any], dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A source's rows: the line of each, and its records (several where all answers of a ranking are learnt)."""
+
+    path: str
+    name: str
+    rows: list[tuple[int, list[Any]]]
+    report: SourceReport
+
+
+def _read(source: SourceSection, kind: type[Record], on_bad_row: Literal["error", "skip"]) -> _Read:
     path = data_path(source.path)
     name = source.name or Path(path.partition("#")[0]).stem
     wanted = DataSource(path, source.format, name=name, limit=source.limit)
-    expand = kind is Demonstration and source.answers == "all"
-    if expand:
+    if kind is Demonstration and source.answers == "all":
         rankings = read_records(wanted, Ranking, on_bad_row=on_bad_row)
-        demonstrations = [each for record in rankings.records for each in _every_answer(record)]
-        return demonstrations, {**asdict(rankings.report), "name": name, "weight": source.weight}
+        answers = [_every_answer(record) for record in rankings.records]
+        return _Read(path, name, list(zip(rankings.lines, answers, strict=True)), rankings.report)
     found = read_records(wanted, kind, on_bad_row=on_bad_row)
-    return found.records, {**asdict(found.report), "name": name, "weight": source.weight}
+    rows = [(line, [record]) for line, record in zip(found.lines, found.records, strict=True)]
+    return _Read(path, name, rows, found.report)
+
+
+def _encoded(
+    read: _Read,
+    encode: Callable[[Sequence[Any]], list[Item]],
+    on_bad_row: Literal["error", "skip"],
+    limit: int | None,
+) -> list[Item]:
+    """Items of the first usable rows, at most `limit` of them; refused rows stop the run or move to the skipped."""
+    items: list[Item] = []
+    for line, records in read.rows:
+        if limit is not None and len(items) >= limit:
+            break
+        try:
+            items += encode(records)
+        except DataError as error:
+            if on_bad_row == "error":
+                raise placed(error, f"{read.path}:{line}") from None
+            read.report.take_back(error, line)
+    if not items:
+        raise nothing_usable(read.report)
+    return items[:limit]
 
 
 def _every_answer(ranking: Ranking) -> list[Demonstration]:

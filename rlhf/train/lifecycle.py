@@ -31,6 +31,11 @@ def is_due(step: int, every: int | None, last: int) -> bool:
     return every is not None and (step % every == 0 or step == last)
 
 
+def has_patience(evaluations_since_best: int, patience: int | None) -> bool:
+    """Whether a run goes on after so many evaluations without a better one; `patience` None is without end."""
+    return patience is None or evaluations_since_best < patience
+
+
 def restore(run: Run[Any], roles: Mapping[str, TrainedModel], fresh: ProgressT) -> ProgressT:
     """Goes on from the checkpoint the run was opened with; `fresh` progress when there is none."""
     checkpoint = run.resumed
@@ -119,11 +124,12 @@ def export(
     probe: PackedRow,
     *,
     base_path: str,
+    score_scale: float = 1.0,
     score_offset: float = 0.0,
     files: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes run.dir/model, proves it by a reload, and puts the manifest and `files` (JSON) inside."""
-    expected: Tensor = trained.infer(probe) + score_offset
+    expected: Tensor = trained.infer(probe) * score_scale + score_offset
     weights = trained.state_dict()
     dtype = run.config.model.dtype
     scalar = isinstance(trained.model, PackedScalarModel)
@@ -138,6 +144,7 @@ def export(
             dtype=dtype,
             base_path=base_path,
             sampling=sampling,
+            score_scale=score_scale,
             score_offset=score_offset,
         )
         difference = check_export(run.folder.model, probe, expected, scalar=scalar, dtype=dtype)

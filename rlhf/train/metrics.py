@@ -63,7 +63,7 @@ class MetricsLog:
         """Records the metrics of one step everywhere."""
         if not self._active:
             return
-        append_line(self._folder.metrics, {"step": step, **values})
+        append_line(self._folder.metrics, {"step": step, **values, "wall_s": time.monotonic() - self._began})
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)

@@ -12,6 +12,7 @@ from rlhf.engine.deepspeed import loading_context, writable
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import ModelError
 from rlhf.models.adapters import add_lora
+from rlhf.models.head import install_head
 from rlhf.models.loading import (
     PackedCausalLM,
     PackedModel,
@@ -20,6 +21,7 @@ from rlhf.models.loading import (
     count_parameters,
     load_causal_lm,
     load_scalar_model,
+    unwrap_peft,
 )
 from rlhf.models.scalar_head import initialise_head
 
@@ -32,7 +34,9 @@ def build_causal_lm(
     """The language model at `path`, ready to be wrapped."""
     check_model_path(path, key=key)
     context = partial(loading_context, section, dtype=model.dtype, on_gpu=ranks.device.type != "cpu")
-    wrapped = load_causal_lm(path, dtype=model.dtype, attention=model.attention, context=context)
+    wrapped = load_causal_lm(
+        path, dtype=model.dtype, attention=model.attention, context=context, quantize=model.quantize
+    )
     _fit_tokenizer(wrapped, tokenizer, path, override_eos=model.override_eos)
     return wrapped
 
@@ -51,7 +55,14 @@ def build_scalar_model(
     check_model_path(path, key=key)
     context = partial(loading_context, section, dtype=model.dtype, on_gpu=ranks.device.type != "cpu")
     new_head = new_head_seed is not None
-    wrapped = load_scalar_model(path, dtype=model.dtype, attention=model.attention, context=context, new_head=new_head)
+    wrapped = load_scalar_model(
+        path,
+        dtype=model.dtype,
+        attention=model.attention,
+        context=context,
+        quantize=model.quantize,
+        new_head=new_head,
+    )
     if new_head_seed is not None:
         head: Any = wrapped.model.score
         with writable(list(head.parameters())):
@@ -64,6 +75,8 @@ def make_trainable(wrapped: PackedModel, model: ModelSection, say: Say) -> None:
     """Adds LoRA and gradient checkpointing as configured, and says how much is trained."""
     if model.lora is not None:
         add_lora(wrapped, model.lora)
+    if isinstance(wrapped, PackedCausalLM):
+        install_head(unwrap_peft(wrapped.model), model.head)
     if model.gradient_checkpointing:
         wrapped.model.gradient_checkpointing_enable({"use_reentrant": False})
     total, trained = count_parameters(wrapped)

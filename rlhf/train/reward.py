@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,21 +15,35 @@ from rlhf.artifacts.files import read_json
 from rlhf.config.schema import RewardConfig
 from rlhf.data.encode import EncodedRanking, Encoder
 from rlhf.data.packing import PackedRow, pack_trees, plan_micro_batches, trees_of
-from rlhf.data.records import Demonstration, Ranking
+from rlhf.data.records import Demonstration
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import TrainedModel
+from rlhf.evaluate.exam import Tree, set_exam, sit
 from rlhf.evaluate.preference import Judged, report_card
+from rlhf.evaluate.reward_card import build_reward_card, summary_line
 from rlhf.models.loading import artifact_model_path, check_model_path
+from rlhf.models.quantization import require_quantizer
 from rlhf.ops.losses import RankingLoss, ranking_loss
 from rlhf.train.controllers import Schedule, schedule_of
-from rlhf.train.inputs import Loaded, encode_summary, fresh_report, load
-from rlhf.train.lifecycle import export, is_due, load_best, metrics_log, require_finite, restore, save, write_manifest
+from rlhf.train.inputs import load
+from rlhf.train.lifecycle import (
+    export,
+    has_patience,
+    is_due,
+    load_best,
+    metrics_log,
+    require_finite,
+    restore,
+    save,
+    write_manifest,
+)
+from rlhf.train.margins import ZeroPoint, rows_without_scores, score_margins, zero_point
 from rlhf.train.models import build_scalar_model, make_trainable
+from rlhf.train.rankings import Records, load_rankings
 from rlhf.train.run import Run
 
 SHOWN = ("loss", "accuracy", "eval_accuracy", "margin", "lr", "grad_norm")
 MAX_DEMONSTRATIONS = 512
-Tree = tuple[Any, Sequence[Any]]
 
 
 @dataclass(slots=True)
@@ -40,6 +53,7 @@ class Progress:
     consumed: int = 0
     best_accuracy: float = -1.0
     best_step: int = 0
+    evaluations_since_best: int = 0
 
 
 def train_reward(run: Run[RewardConfig]) -> None:
@@ -47,8 +61,11 @@ def train_reward(run: Run[RewardConfig]) -> None:
     config, ranks = run.config, run.ranks
     path = artifact_model_path(config.model.path)
     check_model_path(path, key="model.path")
+    require_quantizer(config.model.quantize)
     tokenizer = load_tokenizer(path, config.data.template)
-    train, held_out = _load_data(run, tokenizer)
+    train, held_out, records = load_rankings(run, tokenizer)
+    if config.train.margin == "scores" and (missing := rows_without_scores(train.items)):
+        run.say(f"train.margin: {missing} of {len(train.items)} training rankings have no scores; their margins are 0")
     if config.train.epochs > 1:
         run.say("warning: a reward model trained for more than one epoch overfits its pairs (arXiv:2203.02155 C.2)")
     stream = train.stream(seed=config.run.seed, batch_size=config.train.batch_size, epochs=config.train.epochs)
@@ -66,7 +83,7 @@ def train_reward(run: Run[RewardConfig]) -> None:
 
     with metrics_log(run, last, SHOWN) as log:
         trained.train()
-        while run.step < last:
+        while run.step < last and has_patience(progress.evaluations_since_best, config.eval.patience):
             step, started = run.step + 1, time.perf_counter()
             rows = stream.batch(progress.consumed)
             metrics = reward_step(trained, [train.items[row] for row in rows], config, schedule, step)
@@ -78,12 +95,16 @@ def train_reward(run: Run[RewardConfig]) -> None:
                 card = judge(trained, held_out.items, config)
                 metrics["eval_accuracy"] = card["accuracy"]
                 improved = card["accuracy"] > progress.best_accuracy
+                progress.evaluations_since_best = 0 if improved else progress.evaluations_since_best + 1
                 if improved:
                     progress.best_accuracy, progress.best_step = card["accuracy"], step
+            patient = has_patience(progress.evaluations_since_best, config.eval.patience)
             log.log(step, metrics)
-            if improved or is_due(step, config.checkpoint.every_steps, last):
+            if improved or is_due(step, config.checkpoint.every_steps, last if patient else step):
                 save(run, roles, progress, best=improved)
-    _finish(run, trained, tokenizer, train.items, held_out.items, path)
+            if not patient:
+                log.say(f"stopped early: {config.eval.patience} evaluations without a better accuracy")
+    _finish(run, trained, tokenizer, train.items, records, path)
 
 
 def reward_step(
@@ -113,6 +134,7 @@ def reward_step(
         "lr": lr,
         "grad_norm": outcome.grad_norm,
         "tokens": sum(len(item) for item in batch),
+        "num_rankings": len(batch),
     }
 
 
@@ -122,11 +144,15 @@ def _row_loss(
     """The loss of one row's prompts, their K answers padded to the largest K."""
     flat = trained.forward(row)
     scores, ranks, mask = ranking_table(flat, rankings)
+    margins = None
+    if config.train.margin == "scores":
+        margins = score_margins(rankings, scores.shape[1], config.train.margin_scale).to(flat.device)
     return ranking_loss(
         scores,
         ranks,
         mask,
         torch.tensor(float(total), device=flat.device),
+        margins=margins,
         label_smoothing=config.train.label_smoothing,
         centering=config.train.centering,
     )
@@ -162,7 +188,7 @@ def score_trees(trained: TrainedModel, trees: Sequence[Tree], micro_tokens: int)
 
 
 def judge(trained: TrainedModel, rankings: Sequence[EncodedRanking], config: RewardConfig) -> dict[str, Any]:
-    """The report card on held-out rankings."""
+    """Accuracy on held-out rankings: the cheap part of the report card."""
     scores = score_trees(trained, trees_of(rankings), config.train.micro_tokens)
     rows = [Judged(item.ranks, tuple(each), item.source) for item, each in zip(rankings, scores, strict=True)]
     return report_card(rows, [[len(answer) for answer in item.answers] for item in rankings])
@@ -173,23 +199,47 @@ def _finish(
     trained: TrainedModel,
     tokenizer: ChatTokenizer,
     train: Sequence[EncodedRanking],
-    held_out: Sequence[EncodedRanking],
+    records: Records,
     path: str,
 ) -> None:
-    """The best checkpoint, its mean score on demonstrations moved to 0, exported with its report card."""
+    """The best checkpoint, its zero point set on demonstrations, exported with its report card."""
     load_best(run, trained)
     trees = _demonstrations(run, tokenizer, train)
-    mean = float(np.mean(score_trees(trained, trees, run.config.train.micro_tokens)))
-    card: dict[str, Any] = judge(trained, held_out, run.config) if held_out else {"num_rankings": 0}
-    card["mean_before_shift"] = mean
+    scores = [score for (score,) in score_trees(trained, trees, run.config.train.micro_tokens)]
+    zero = zero_point(scores, run.config.train.normalise)
+    moments = {"mean_before_shift": zero.mean, "deviation_before_scale": zero.deviation}
+    card = {**_card(run, trained, tokenizer, records, zero), **moments}
     probe = pack_trees(trees_of(train[:1]))
     files = {"report_card.json": card}
-    export(run, trained, tokenizer, probe, base_path=path, score_offset=-mean, files=files)
-    if held_out:
-        run.say(
-            f"held-out accuracy {card['accuracy']:.3f} [{card['low']:.3f}, {card['high']:.3f}], neighbouring ranks "
-            f"{card['neighbours']['accuracy']:.3f}, the longer answer {card['longer_answer']['accuracy']:.3f}"
-        )
+    export(
+        run, trained, tokenizer, probe, base_path=path, score_scale=zero.scale, score_offset=zero.offset, files=files
+    )
+    if card["num_rankings"]:
+        run.say(summary_line(card))
+
+
+def _card(
+    run: Run[RewardConfig], trained: TrainedModel, tokenizer: ChatTokenizer, records: Records, zero: ZeroPoint
+) -> dict[str, Any]:
+    """The report card, in the units of the exported model; all ranks score, and the first does the rest."""
+    config = run.config
+    if not records.held_out:
+        return {"num_rankings": 0}
+    run.say("report card: held-out rankings, probes and shortcut baselines ...")
+    exam = set_exam(records.held_out, tokenizer, config.data.max_length)
+
+    def exported_scores(trees: Sequence[Tree]) -> list[list[float]]:
+        found = score_trees(trained, trees, config.train.micro_tokens)
+        return [[zero.scale * score + zero.offset for score in each] for each in found]
+
+    marks = sit(exam, exported_scores, max_tokens=config.train.micro_tokens)
+
+    def fill_in() -> dict[str, Any]:
+        manifest = read_json(run.folder.path / "manifest.json")
+        return build_reward_card(exam, marks, training=records.train, manifest=manifest)
+
+    card: dict[str, Any] = run.on_main(fill_in)
+    return card
 
 
 def _demonstrations(run: Run[RewardConfig], tokenizer: ChatTokenizer, train: Sequence[EncodedRanking]) -> list[Tree]:
@@ -201,76 +251,6 @@ def _demonstrations(run: Run[RewardConfig], tokenizer: ChatTokenizer, train: Seq
     encoder = Encoder(tokenizer, data.max_length)
     loaded = load(data, data.demonstrations, Demonstration, encoder.demonstrations, key="data.demonstrations")
     return [(item.ids[:1], [item.ids[1:]]) for item in loaded.items[:MAX_DEMONSTRATIONS]]
-
-
-def _load_data(
-    run: Run[RewardConfig], tokenizer: ChatTokenizer
-) -> tuple[Loaded[EncodedRanking], Loaded[EncodedRanking]]:
-    data, seed = run.config.data, run.config.run.seed
-    encoder = Encoder(tokenizer, data.max_length)
-    train = load(data, data.train, Ranking, encoder.rankings, key="data.train")
-    kept, notes = usable(train, data.max_answers, seed)
-    run.say(f"train: {encode_summary(encoder)}{notes}")
-    if not data.eval:
-        run.say("no data.eval: no held-out accuracy, and the report card is empty")
-        return kept, Loaded([], (), (), [])
-    encoder = fresh_report(encoder)
-    held_out = load(data, data.eval, Ranking, encoder.rankings, key="data.eval", limit=run.config.eval.max_rows)
-    kept_out, notes = usable(held_out, data.max_answers, seed)
-    run.say(f"eval:  {encode_summary(encoder)}{notes}")
-    return kept, kept_out
-
-
-def usable(loaded: Loaded[EncodedRanking], max_answers: int, seed: int) -> tuple[Loaded[EncodedRanking], str]:
-    """Rows with at least one pair to learn: answers alike after tokenisation once, at most `max_answers` of them."""
-    items: list[EncodedRanking] = []
-    sizes, alike, sampled, dropped, first = [], 0, 0, 0, 0
-    for size in loaded.sizes:
-        before = len(items)
-        for row in range(first, first + size):
-            item = distinct_answers(loaded.items[row])
-            alike += len(loaded.items[row].answers) - len(item.answers)
-            if len(item.answers) > max_answers:
-                item, sampled = sample_answers(item, max_answers, (seed, row)), sampled + 1
-            if len(set(item.ranks)) > 1:
-                items.append(item)
-            else:
-                dropped += 1
-        sizes.append(len(items) - before)
-        first += size
-    counts = {"answers alike": alike, f"rows cut to {max_answers} answers": sampled, "rows without a pair": dropped}
-    notes = "".join(f"; {count} {name}" for name, count in counts.items() if count)
-    return replace(loaded, items=items, sizes=tuple(sizes)), notes
-
-
-def distinct_answers(item: EncodedRanking) -> EncodedRanking:
-    """The ranking without answers whose tokens another one has: their pair would cost log 2 for ever.
-
-    Of two alike with different ranks neither is right, and the better-ranked stands.
-    """
-    keep: dict[bytes, int] = {}
-    for answer in sorted(range(len(item.answers)), key=lambda answer: item.ranks[answer]):
-        keep.setdefault(item.answers[answer].tobytes(), answer)
-    return _subset(item, sorted(keep.values()))
-
-
-def sample_answers(item: EncodedRanking, count: int, stream: tuple[int, ...]) -> EncodedRanking:
-    """`count` answers drawn from a named stream, at least two of them of different rank."""
-    generator = np.random.default_rng(stream)
-    order = generator.permutation(len(item.answers)).tolist()
-    other = next((answer for answer in order if item.ranks[answer] != item.ranks[order[0]]), order[0])
-    chosen = [order[0], other, *(answer for answer in order[1:] if answer != other)]
-    return _subset(item, sorted(chosen[:count]))
-
-
-def _subset(item: EncodedRanking, keep: Sequence[int]) -> EncodedRanking:
-    scores = None if item.scores is None else tuple(item.scores[answer] for answer in keep)
-    return replace(
-        item,
-        answers=tuple(item.answers[answer] for answer in keep),
-        ranks=tuple(item.ranks[answer] for answer in keep),
-        scores=scores,
-    )
 
 
 def _is_scalar_folder(path: str) -> bool:

@@ -10,6 +10,7 @@ from rlhf.config.schema import PpoConfig
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import InferenceModel, TrainedModel
 from rlhf.errors import ConfigError, TokenizerError
+from rlhf.evaluate.gate import require_accuracy
 from rlhf.models.loading import artifact_model_path, check_model_path
 from rlhf.train.models import build_causal_lm, build_scalar_model, make_trainable
 from rlhf.train.run import Run
@@ -41,8 +42,8 @@ class Roles:
 def role_paths(config: PpoConfig) -> RolePaths:
     """Paths with their defaults filled in, and refused when a reward is no reward.
 
-    Raises: ArtifactError for a reward or critic that stage 2 did not make; ConfigError or ModelError for a missing
-        path.
+    Raises: ArtifactError for a reward or critic that stage 2 did not make, or a reward below reward.min_accuracy;
+        ConfigError or ModelError for a missing path.
     """
     if not config.reward.path:
         raise ConfigError("no reward model is named", where="reward.path", fix="set reward.path=RUN/model of stage 2")
@@ -55,6 +56,7 @@ def role_paths(config: PpoConfig) -> RolePaths:
         check_model_path(path, key=key)
     require_stage(reward, "reward", key="reward.path")
     require_stage(critic, "reward", key="critic.path")
+    require_accuracy(reward, config.reward.min_accuracy)
     return RolePaths(actor, reference, reward, critic)
 
 

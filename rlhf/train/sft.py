@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,19 +13,34 @@ import torch
 from rlhf.config.schema import SftConfig
 from rlhf.config.sections import SourceSection
 from rlhf.data.encode import EncodedPrompt, EncodedSequence, Encoder
-from rlhf.data.packing import PackedRow, pack_sequences, plan_micro_batches
+from rlhf.data.packing import pack_sequences, plan_micro_batches
 from rlhf.data.records import Demonstration, prompt_of
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import TrainedModel
+from rlhf.errors import ModelError
 from rlhf.models.loading import artifact_model_path, check_model_path
-from rlhf.ops.losses import cross_entropy
+from rlhf.models.quantization import require_quantizer
+from rlhf.ops.logprobs import token_logprobs
 from rlhf.rollout.transformers import TransformersRollout
 from rlhf.train.controllers import Schedule, schedule_of
-from rlhf.train.inputs import Loaded, encode_summary, fresh_report, load, read_first
-from rlhf.train.lifecycle import export, is_due, load_best, metrics_log, require_finite, restore, save, write_manifest
+from rlhf.train.inputs import Loaded, encode_summary, fresh_report, load, load_first
+from rlhf.train.lifecycle import (
+    export,
+    has_patience,
+    is_due,
+    load_best,
+    metrics_log,
+    require_finite,
+    restore,
+    save,
+    write_manifest,
+)
 from rlhf.train.models import build_causal_lm, make_trainable
+from rlhf.train.neftune import embedding_noise
 from rlhf.train.run import Run
+from rlhf.train.source_loss import SourceLoss, source_names
 
+HEAD_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2, "float16": 0.05}  # nats
 SHOWN = ("loss", "eval_loss", "lr", "grad_norm", "tokens_per_s")
 
 
@@ -36,35 +51,37 @@ class Progress:
     consumed: int = 0
     best_loss: float = math.inf
     best_step: int = 0
+    evaluations_since_best: int = 0
 
 
 def train_sft(run: Run[SftConfig]) -> None:
     """The whole stage: data, model, steps, evaluation, checkpoints, export."""
-    config, ranks = run.config, run.ranks
+    config = run.config
     path = artifact_model_path(config.model.path)
     check_model_path(path, key="model.path")
+    require_quantizer(config.model.quantize)
     tokenizer = load_tokenizer(path, config.data.template)
     train, held_out, prompts = _load_data(run, tokenizer)
     stream = train.stream(seed=config.run.seed, batch_size=config.train.batch_size, epochs=config.train.epochs)
     schedule, last = schedule_of(config.train, stream.num_steps), run.last_step(stream.num_steps)
 
-    wrapped = build_causal_lm(path, config.model, config.deepspeed, ranks, tokenizer, key="model.path")
-    make_trainable(wrapped, config.model, run.say)
-    trained = TrainedModel(wrapped, config.train, config.deepspeed, ranks, dtype=config.model.dtype)
-    roles = {"model": trained}
+    trained = _trained_model(run, path, tokenizer)
+    roles, sources = {"model": trained}, source_names(train.items)
     progress = restore(run, roles, Progress())
     write_manifest(run, tokenizer, {"base": path}, {"train": train.reports, "eval": held_out.reports})
 
+    if run.step < last:
+        check_head(trained, train.items[0])
     with metrics_log(run, last, SHOWN) as log:
         first: dict[str, float] = {}
         if held_out.items and run.step == 0:
             first = {"eval_loss_before": evaluate_sft(trained, held_out.items, config)["eval_loss"]}
             log.say(f"held-out loss before training {first['eval_loss_before']:.4f}")
         trained.train()
-        while run.step < last:
+        while run.step < last and has_patience(progress.evaluations_since_best, config.eval.patience):
             step, started = run.step + 1, time.perf_counter()
             rows = stream.batch(progress.consumed)
-            metrics = sft_step(trained, [train.items[row] for row in rows], config, schedule, step)
+            metrics = sft_step(trained, [train.items[row] for row in rows], config, schedule, step, sources)
             elapsed = time.perf_counter() - started
             metrics |= {"step_s": elapsed, "tokens_per_s": metrics["tokens"] / elapsed, **first}
             first = {}
@@ -72,69 +89,112 @@ def train_sft(run: Run[SftConfig]) -> None:
             run.step = step
             improved = False
             if held_out.items and is_due(step, config.eval.every_steps or stream.steps_per_epoch, last):
-                metrics |= evaluate_sft(trained, held_out.items, config)
+                with trained.averaged():
+                    metrics |= evaluate_sft(trained, held_out.items, config)
                 improved = metrics["eval_loss"] < progress.best_loss
+                progress.evaluations_since_best = 0 if improved else progress.evaluations_since_best + 1
                 if improved:
                     progress.best_loss, progress.best_step = metrics["eval_loss"], step
+            end = last if has_patience(progress.evaluations_since_best, config.eval.patience) else step
             log.log(step, metrics)
-            if prompts and is_due(step, config.log.samples_every_steps, last):
-                log.samples(step, sample_answers(trained, tokenizer, prompts, config))
-            if improved or is_due(step, config.checkpoint.every_steps, last):
+            if prompts and is_due(step, config.log.samples_every_steps, end):
+                with trained.averaged():
+                    log.samples(step, sample_answers(trained, tokenizer, prompts, config))
+            if improved or is_due(step, config.checkpoint.every_steps, end):
                 save(run, roles, progress, best=improved)
         log.say(_closing_line(run, progress))
     load_best(run, trained)
     probe = pack_sequences([train.items[row] for row in stream.batch(0)[:2]])
-    export(run, trained, tokenizer, probe, base_path=path)
+    with trained.averaged():
+        export(run, trained, tokenizer, probe, base_path=path)
+
+
+def _trained_model(run: Run[SftConfig], path: str, tokenizer: ChatTokenizer) -> TrainedModel:
+    config = run.config
+    wrapped = build_causal_lm(path, config.model, config.deepspeed, run.ranks, tokenizer, key="model.path")
+    make_trainable(wrapped, config.model, run.say)
+    dtype, decay = config.model.dtype, config.train.ema_decay
+    return TrainedModel(wrapped, config.train, config.deepspeed, run.ranks, dtype=dtype, ema_decay=decay)
 
 
 def sft_step(
-    trained: TrainedModel, batch: Sequence[EncodedSequence], config: SftConfig, schedule: Schedule, step: int
+    trained: TrainedModel,
+    batch: Sequence[EncodedSequence],
+    config: SftConfig,
+    schedule: Schedule,
+    step: int,
+    sources: Sequence[str] = (),
 ) -> dict[str, float]:
-    """One optimizer step on a global batch; every rank is given all of it and runs its share."""
+    """One optimizer step on a global batch; every rank is given all of it and runs its share.
+
+    `sources` are those of the whole run (default: of this batch), whose losses are told apart.
+    """
     ranks, weight = trained.ranks, config.train.prompt_loss_weight
     # 1. micro-batches, planned alike on every rank
     plan = plan_micro_batches([len(item) for item in batch], config.train.micro_tokens, ranks.world_size)
-    rows = [pack_sequences([batch[i] for i in items], prompt_weight=weight) for items in plan[ranks.rank]]
+    packed = [[batch[i] for i in items] for items in plan[ranks.rank]]
+    rows = [pack_sequences(items, prompt_weight=weight) for items in packed]
     # 2. the global denominator
     (total,) = ranks.global_sum(sum(float(row.weights.sum()) for row in rows))
     # 3. forward and backward
-    loss = torch.zeros((), device=ranks.device)
-    for row in rows:
-        loss += _row_loss(trained, row, total)
+    losses = SourceLoss(sources or source_names(batch), ranks)
+    for row, items, places in zip(rows, packed, plan[ranks.rank], strict=True):
+        entropy = trained.loss(row, total, noise=_noise(trained, items, places, config, step))
+        trained.backward(entropy.loss)
+        losses.add(entropy.nll, row, items)
     # 4. a loss that is not finite stops before the weights change
-    (mean,) = ranks.global_sum(loss)
-    require_finite(mean, step)
+    means = losses.means("loss")
+    require_finite(means["loss"], step)
     # 5. update
     lr = config.train.lr * schedule.factor(step)
     outcome = trained.step(lr)
-    tokens = sum(len(item) for item in batch)
-    return {"loss": mean, "lr": lr, "grad_norm": outcome.grad_norm, "tokens": tokens}
+    counts = {"tokens": sum(map(len, batch)), "answer_tokens": sum(int(item.answer_mask[1:].sum()) for item in batch)}
+    return {**means, "lr": lr, "grad_norm": outcome.grad_norm, **counts}
 
 
-def _row_loss(trained: TrainedModel, row: PackedRow, total: float) -> torch.Tensor:
-    """This row's share of the mean loss, after its backward pass."""
-    logits = trained.forward(row)
-    device = logits.device
-    denominator = torch.tensor(total, device=device)
-    entropy = cross_entropy(logits, row.labels.to(device), row.weights.to(device), denominator)
-    trained.backward(entropy.loss)
-    return entropy.loss.detach()
+def _noise(
+    trained: TrainedModel, items: Sequence[EncodedSequence], places: Sequence[int], config: SftConfig, step: int
+) -> torch.Tensor | None:
+    """NEFTune's noise for a row of these items, which have these places in the global batch; None when it is off."""
+    alpha = config.train.neftune_alpha
+    if not alpha:
+        return None
+    width: int = trained.model.model.get_input_embeddings().embedding_dim
+    return embedding_noise([len(item) for item in items], places, width, alpha=alpha, seed=config.run.seed, step=step)
+
+
+def check_head(trained: TrainedModel, item: EncodedSequence) -> None:
+    """The loss taken in chunks must be that of the model's own logits, which some architectures scale or cap.
+
+    Raises: ModelError when they differ.
+    """
+    row = pack_sequences([item])
+    few = slice(0, 8)
+    row = replace(row, positions=row.positions[few], labels=row.labels[few], weights=row.weights[few].fill_(1.0))
+    logits, nll = trained.infer(row), trained.infer_loss(row).nll
+    expected = -token_logprobs(logits, row.labels.to(logits.device))
+    if not expected.isfinite().all():  # the first step stops on it, and names it
+        return
+    difference = float((nll - expected).abs().max())
+    if not difference <= HEAD_TOLERANCE[trained.dtype]:
+        raise ModelError(
+            f"the head's loss differs from that of the model's own logits by {difference:.3g} nats",
+            where="model.head",
+            expected="the same: this architecture does more to its logits than one linear layer",
+            fix="set model.head=whole",
+        )
 
 
 def evaluate_sft(trained: TrainedModel, items: Sequence[EncodedSequence], config: SftConfig) -> dict[str, float]:
-    """Mean negative log-likelihood of held-out answer tokens, in nats."""
+    """Mean negative log-likelihood of held-out answer tokens in nats, whole and by source."""
     ranks = trained.ranks
     plan = plan_micro_batches([len(item) for item in items], config.train.micro_tokens, ranks.world_size)
-    nll, count = 0.0, 0.0
-    one = torch.ones((), device=ranks.device)
+    losses = SourceLoss(source_names(items), ranks)
     for numbers in plan[ranks.rank]:
-        row = pack_sequences([items[number] for number in numbers])
-        logits = trained.infer(row)
-        weights = (row.weights > 0).float().to(logits.device)
-        nll += float(cross_entropy(logits, row.labels.to(logits.device), weights, one).loss)
-        count += float(weights.sum())
-    nll, count = ranks.global_sum(nll, count)
-    return {"eval_loss": nll / max(count, 1.0)}
+        packed = [items[number] for number in numbers]
+        row = pack_sequences([replace(item, weight=1.0) for item in packed])
+        losses.add(trained.infer_loss(row).nll, row, packed)
+    return losses.means("eval_loss")
 
 
 def sample_answers(
@@ -158,7 +218,7 @@ def _load_data(
     run: Run[SftConfig], tokenizer: ChatTokenizer
 ) -> tuple[Loaded[EncodedSequence], Loaded[EncodedSequence], list[EncodedPrompt]]:
     data = run.config.data
-    encoder = Encoder(tokenizer, data.max_length)
+    encoder = Encoder(tokenizer, data.max_length, data.train_on)
     train = load(data, data.train, Demonstration, encoder.demonstrations, key="data.train")
     run.say(f"train: {encode_summary(encoder)}")
     if not data.eval:
@@ -173,11 +233,17 @@ def _load_data(
 
 def _sample_prompts(run: Run[SftConfig], tokenizer: ChatTokenizer, source: SourceSection) -> list[EncodedPrompt]:
     """The first prompts of the data, to be answered while training goes on."""
-    records = read_first(run.config.data, source, Demonstration, run.config.log.num_samples)
-    return Encoder(tokenizer, run.config.sampling.max_prompt_tokens).prompts([prompt_of(row) for row in records])
+    encoder = Encoder(tokenizer, run.config.sampling.max_prompt_tokens)
+
+    def encode(records: Sequence[Demonstration]) -> list[EncodedPrompt]:
+        return encoder.prompts([prompt_of(record) for record in records])
+
+    return load_first(run.config.data, source, Demonstration, encode, run.config.log.num_samples)
 
 
 def _closing_line(run: Run[SftConfig], progress: Progress) -> str:
     if not progress.best_step:
         return f"trained {run.step} steps"
-    return f"trained {run.step} steps; best held-out loss {progress.best_loss:.4f} after step {progress.best_step}"
+    stopped = "" if has_patience(progress.evaluations_since_best, run.config.eval.patience) else " and stopped early"
+    best = f"best held-out loss {progress.best_loss:.4f} after step {progress.best_step}"
+    return f"trained {run.step} steps{stopped}; {best}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlhf.config.schema import PpoConfig, RewardConfig, SftConfig
+from rlhf.config.sections import LrGroup
 from rlhf.data.encode import EncodedPrompt, EncodedRanking, EncodedSequence, Ids
 from rlhf.data.records import Message
 from rlhf.train.controllers import Schedule
@@ -20,6 +21,7 @@ SCHEDULE = Schedule(total=5, warmup=2, kind="linear", floor=0.1)
 FACTORS = (0.5, 1.0, 1.0)  # what SCHEDULE gives at steps 1, 2, 3, by hand
 LARGE, SMALL = 4096, 48  # micro_tokens: the whole batch in a row, and at least four rows a rank at step 1
 STEPS = 3
+EMA_DECAY, SLOW = 0.15, 1e-6
 TEMPERATURE = 0.7
 KL_COEFFICIENT = 0.1
 
@@ -59,6 +61,14 @@ def make_problem() -> Problem:
 def sft_config(micro_tokens: int) -> SftConfig:
     train = {**OPTIMIZER, "micro_tokens": micro_tokens, "prompt_loss_weight": 0.25}
     return SftConfig.model_validate({"train": train, "data": {"max_length": SMALL}})
+
+
+def options_config() -> SftConfig:
+    """Stage 1 with noise on embeddings, an average of weights, and embeddings that hardly learn."""
+    plain = sft_config(SMALL)
+    slow = [LrGroup(match="embed_in", scale=SLOW)]
+    train = plain.train.model_copy(update={"neftune_alpha": 5.0, "ema_decay": EMA_DECAY, "lr_groups": slow})
+    return plain.model_copy(update={"train": train})
 
 
 def reward_config(micro_tokens: int) -> RewardConfig:

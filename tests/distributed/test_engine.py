@@ -53,10 +53,13 @@ def test_generation_run_learnt_what_a_plain_loop_learns(
 
 @pytest.mark.parametrize("name", [*(f"zero{stage}" for stage in STAGES), "zero0 lora", "zero3 lora"])
 def test_a_loaded_engine_repeats_the_uninterrupted_one(engine: Outcome, name: str) -> None:
-    """Bit for bit: weights, optimizer moments and their step count were restored."""
+    """Bit for bit: weights, their average, optimizer moments and step counts were restored."""
     assert engine.numbers[f"resumed {name}"] == engine.numbers[f"uninterrupted {name}"]
     require_identical(engine.weights[f"resumed {name}"], engine.weights[f"uninterrupted {name}"])
     assert not alike(engine.weights[f"resumed {name}"], engine.weights[f"saved {name}"])
+    average = engine.weights[f"average of resumed {name}"]
+    require_identical(average, engine.weights[f"average of uninterrupted {name}"])
+    assert not alike(average, engine.weights[f"resumed {name}"])
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.distributed import reference
 from tests.distributed.conftest import Outcome
-from tests.distributed.problem import STEPS, TEMPERATURE, Problem
+from tests.distributed.problem import EMA_DECAY, STEPS, TEMPERATURE, Problem
 
 # Losses and norms are compared at 1e-5 of their size; margins and KL are differences that cancel, hence `abs`.
 RELATIVE, ABSOLUTE = 1e-5, 2e-6
@@ -65,6 +65,38 @@ def test_sft_steps_equal_a_plain_loop(
     assert any(step["grad_norm"] > 1.0 for step in sft_traces[name].metrics)  # clipping at 0.5 bites
     require_same_metrics(outcome, run, sft_traces[name].metrics)
     require_same_weights(outcome, f"{run} model", sft_traces[name].weights["model"], start=paths[name])
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_an_average_is_that_of_the_weights_of_each_step(outcome: Outcome, paths: dict[str, Path], stage: int) -> None:
+    """0.1 of the start stays at the first update ((1 + 0) / (10 + 0)), then the decay of 0.15."""
+    expected = on_disk(paths["neox"])
+    for step in range(1, STEPS + 1):
+        live, decay = outcome.weights[f"options zero{stage} live {step}"], 0.1 if step == 1 else EMA_DECAY
+        expected = {name: decay * expected[name] + (1 - decay) * weight for name, weight in live.items()}
+        found = outcome.weights[f"options zero{stage} average {step}"]
+        for name, weight in expected.items():
+            torch.testing.assert_close(found[name], weight, rtol=1e-6, atol=1e-6)
+        moved = max(float((found[name] - live[name]).abs().max()) for name in live)
+        assert moved > 1e-4  # an average that is the live weights would pass too
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_noise_averages_and_groups_are_alike_everywhere(
+    outcome: Outcome, one_rank: Outcome, paths: dict[str, Path], stage: int
+) -> None:
+    """One rank at ZeRO 0 is the measure; what each of the three does is tested apart."""
+    found, expected = outcome.numbers[f"options zero{stage}"], one_rank.numbers["options zero0"]
+    for step, (ours, plain) in enumerate(zip(found, expected, strict=True), 1):
+        assert ours == pytest.approx(plain, rel=RELATIVE, abs=ABSOLUTE), f"step {step}"
+    last = f"average {STEPS}"
+    wanted = one_rank.weights[f"options zero0 {last}"]
+    require_same_weights(outcome, f"options zero{stage} {last}", wanted, start=paths["neox"])
+    start = on_disk(paths["neox"])
+    moved = {name: float((weight - start[name]).abs().max()) for name, weight in wanted.items()}
+    assert moved.pop("gpt_neox.embed_in.weight") < 1e-6  # a millionth of the rate
+    assert min(moved.values()) > 1e-4
+    assert found[0]["loss"] != pytest.approx(one_rank.numbers["sft neox zero0 small"][0]["loss"], rel=1e-4)  # noise
 
 
 @pytest.mark.parametrize("size", SIZES)

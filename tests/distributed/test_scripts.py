@@ -113,6 +113,7 @@ actor:
   path: {folder}/actor
 reward:
   path: {folder}/reward
+  min_accuracy: null
 data:
   train: {folder}/train.jsonl
   eval: {folder}/eval.jsonl
@@ -150,7 +151,13 @@ def likely_to_end(source: Path, target: Path) -> None:
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
 
 
+def shared_buffers() -> set[str]:
+    """DeepSpeed's shared-memory files, 64 MiB each, which it never removes itself."""
+    return {path.name for path in Path("/dev/shm").glob("deepspeed_allreduce_buffer_*")}
+
+
 def test_two_ranks_at_zero3_fine_tune_as_one_does(sft_config: Path) -> None:
+    before = shared_buffers()
     alone, shared = together(
         lambda: run_stage(SFT, sft_config, "alone", ranks=1, stage=0),
         lambda: run_stage(SFT, sft_config, "shared", ranks=2, stage=3),
@@ -161,6 +168,7 @@ def test_two_ranks_at_zero3_fine_tune_as_one_does(sft_config: Path) -> None:
     assert shared.samples == alone.samples
     assert alone.samples
     require_same_export(shared, alone)
+    assert shared_buffers() <= before
 
 
 def test_two_ranks_at_zero2_do_ppo_as_one_does(ppo_config: Path) -> None:

@@ -202,3 +202,24 @@ def test_the_report_card_has_accuracy_with_its_interval_by_source(chain: dict[st
         line["eval_accuracy"] for line in read_lines(chain["reward"] / "metrics.jsonl") if "eval_accuracy" in line
     )
     assert card["accuracy"] == best  # the best checkpoint is what was exported
+
+
+def test_the_report_card_has_every_section(chain: dict[str, Path], korean: Path) -> None:
+    card = read_json(chain["reward"] / "model" / "report_card.json")
+    assert card["by_k"].keys() == {"3"}
+    assert {gap: each["num_pairs"] for gap, each in card["by_rank_gap"].items()} == {"1": 8, "2": 4}
+    assert sum(each["num_pairs"] for each in card["by_length"]) == 12
+    assert card["calibration"]["num_pairs"] == 12
+    assert card["length_correlation"].keys() == {"pearson", "spearman"}
+    assert card["kendall"]["num_rankings"] == 4
+    assert {"no_template", "trailing_space", "closing", "half", "empty", "no_eos"} <= card["probes"].keys()
+    assert card["shortcuts"]["baselines"].keys() == {"longer_answer", "character_ngrams"}
+    assert card["shortcuts"]["verdict"]
+    # a held-out question is new, and its answers are those to the other questions about the same thing
+    leaks = card["leakage"]
+    assert leaks["num_prompts_seen"] == 0
+    assert leaks["num_answers_seen"] == leaks["num_answers"] == 12
+    assert [(each["model"], each["stage"], each["path"]) for each in leaks["checked"]] == [
+        ("model", "reward", str(korean / "rankings_train.jsonl")),
+        ("base", "sft", str(korean / "sft_train.jsonl")),
+    ]

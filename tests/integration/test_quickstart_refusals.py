@@ -39,7 +39,9 @@ def rlhf(*words: str) -> tuple[list[str], str, float]:
     return json.loads(packages.replace("'", '"')), text, seconds
 
 
-@pytest.mark.parametrize("words", [["--help"], ["quickstart", "--help"], ["base", "tiny", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["quickstart", "--help"], ["base", "tiny", "--help"], ["evaluate", "reward", "--help"]]
+)
 def test_help_is_quick_and_imports_nothing_heavy(words: list[str]) -> None:
     packages, text, seconds = rlhf(*words)
     assert "rlhf" in packages

@@ -53,11 +53,19 @@ def section_of(stage: int) -> DeepSpeedSection:
     return DeepSpeedSection.model_validate({"zero_stage": stage, "overrides": overrides})
 
 
-def causal_lm(path: str, stage: int, optimizer: OptimizerFields, ranks: Ranks, *, lora: bool = False) -> TrainedModel:
+def causal_lm(
+    path: str,
+    stage: int,
+    optimizer: OptimizerFields,
+    ranks: Ranks,
+    *,
+    lora: bool = False,
+    ema_decay: float | None = None,
+) -> TrainedModel:
     model = ModelSection(path=path, lora=LoraSection(rank=2, targets=["query_key_value"]) if lora else None)
     wrapped = build_causal_lm(path, model, section_of(stage), ranks, tokenizer_of(path), key="model.path")
     make_trainable(wrapped, model, lambda _: None)
-    return TrainedModel(wrapped, optimizer, section_of(stage), ranks, dtype="float32")
+    return TrainedModel(wrapped, optimizer, section_of(stage), ranks, dtype="float32", ema_decay=ema_decay)
 
 
 def scalar_model(path: str, stage: int, optimizer: OptimizerFields, ranks: Ranks) -> TrainedModel:

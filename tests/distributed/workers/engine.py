@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from rlhf.config.sections import SamplingSection
 from rlhf.data.encode import EncodedSequence
 from rlhf.engine.deepspeed import TrainedModel
 from rlhf.engine.ranks import Ranks, session
 from rlhf.errors import NonFiniteError
+from rlhf.ops.losses import CrossEntropy
 from rlhf.rollout.transformers import TransformersRollout
-from rlhf.train.sft import sft_step
+from rlhf.train.sft import evaluate_sft, sft_step
 from tests.distributed.problem import EOS, PAD, SCHEDULE, SMALL, Problem, sft_config
 from tests.distributed.workers.building import Results, arguments, causal_lm
 
@@ -94,17 +94,23 @@ def run_resumed(results: Results, problem: Problem, path: str, out: Path, stage:
     folder = out / name
     if results.ranks.is_main:
         folder.mkdir()
-    saved = causal_lm(path, stage, CONFIG.train, results.ranks, lora=lora)
+    saved = causal_lm(path, stage, CONFIG.train, results.ranks, lora=lora, ema_decay=0.9)
     take(saved, problem.demonstrations[0], 1)
     results.ranks.barrier()
     saved.save(folder)
     results.weights[f"saved {name}"] = saved.state_dict()
-    loaded = causal_lm(path, stage, CONFIG.train, results.ranks, lora=lora)
+    loaded = causal_lm(path, stage, CONFIG.train, results.ranks, lora=lora, ema_decay=0.9)
     loaded.load(folder)
     for which, trained in (("uninterrupted", saved), ("resumed", loaded)):
-        steps = [take(trained, problem.demonstrations[number], number + 1) for number in (1, 2)]
+        steps = [take(trained, problem.demonstrations[1], 2)]
+        if which == "uninterrupted":
+            with trained.averaged():  # leaves no trace
+                evaluate_sft(trained, problem.demonstrations[0], CONFIG)
+        steps.append(take(trained, problem.demonstrations[2], 3))
         results.numbers[f"{which} {name}"] = steps
         results.weights[f"{which} {name}"] = trained.state_dict()
+        with trained.averaged():
+            results.weights[f"average of {which} {name}"] = trained.state_dict()
 
 
 def run_poisoned(results: Results, problem: Problem, path: str, stage: int) -> None:
@@ -120,15 +126,15 @@ def run_bad_gradient(results: Results, problem: Problem, path: str, stage: int) 
     """The loss is finite everywhere; rank 1's gradient is not."""
     trained = causal_lm(path, stage, CONFIG.train, results.ranks)
     take(trained, problem.demonstrations[0], 1)
-    forward = trained.forward
+    loss = trained.loss
 
-    def spoilt(row: Any) -> Tensor:
-        logits = forward(row)
+    def spoilt(row: Any, total: float, **options: Any) -> CrossEntropy:
+        entropy = loss(row, total, **options)
         if results.ranks.rank == 1:
-            logits.register_hook(lambda gradient: gradient * torch.nan)
-        return logits
+            entropy.loss.register_hook(lambda gradient: gradient * torch.nan)
+        return entropy
 
-    trained.forward = spoilt  # type: ignore[method-assign]
+    trained.loss = spoilt  # type: ignore[method-assign]
     attempt(results, f"gradient zero{stage}", trained, lambda: take(trained, problem.demonstrations[1], 2))
 
 

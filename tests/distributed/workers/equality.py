@@ -17,7 +17,7 @@ from rlhf.train.experience import draw_answers, gather_experience
 from rlhf.train.ppo import minibatch
 from rlhf.train.reward import reward_step
 from rlhf.train.roles import Roles
-from rlhf.train.sft import sft_step
+from rlhf.train.sft import evaluate_sft, sft_step
 from tests.distributed.problem import (
     FACTORS,
     KL_COEFFICIENT,
@@ -25,6 +25,7 @@ from tests.distributed.problem import (
     SCHEDULE,
     SMALL,
     Problem,
+    options_config,
     ppo_config,
     reward_config,
     sft_config,
@@ -49,6 +50,7 @@ def main() -> None:
                 run_reward(results, problem, paths["reward"], f"reward zero{stage} {size}", stage, micro_tokens)
                 run_ppo(results, problem, paths, f"ppo zero{stage} {size}", stage, micro_tokens)
         for stage in SOME_STAGES:
+            run_options(results, problem, paths["neox"], f"options zero{stage}", stage)
             run_experience(results, problem, paths, f"experience zero{stage}", stage)
         results.write(out)
 
@@ -72,6 +74,21 @@ def run_sft(results: Results, problem: Problem, path: str, name: str, stage: int
     trained = causal_lm(path, stage, config.train, results.ranks)
     results.numbers[name] = three_steps(trained, problem.demonstrations, sft_step, config)
     results.weights[f"{name} model"] = trained.state_dict()
+
+
+def run_options(results: Results, problem: Problem, path: str, name: str, stage: int) -> None:
+    """Weights and their average after each of three steps, and the held-out loss of the average."""
+    config = options_config()
+    trained = causal_lm(path, stage, config.train, results.ranks, ema_decay=config.train.ema_decay)
+    trained.train()
+    results.numbers[name] = []
+    for number, batch in enumerate(problem.demonstrations):
+        metrics = sft_step(trained, batch, config, SCHEDULE, number + 1)
+        results.weights[f"{name} live {number + 1}"] = trained.state_dict()
+        with trained.averaged():
+            metrics |= evaluate_sft(trained, problem.demonstrations[0], config)
+            results.weights[f"{name} average {number + 1}"] = trained.state_dict()
+        results.numbers[name].append(metrics)
 
 
 def run_reward(results: Results, problem: Problem, path: str, name: str, stage: int, micro_tokens: int) -> None:

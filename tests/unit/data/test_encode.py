@@ -360,3 +360,24 @@ def test_ranking_cuts_only_the_answers_that_are_too_long(chat_tokenizer):
     assert row.answers[0].tolist() == long[:60]
     assert row.answers[1].tolist() == short
     assert (encoder.report.rows_with_cut_prompt, encoder.report.rows_with_cut_answer) == (1, 1)
+
+
+def test_the_last_answer_alone_can_be_learnt(chat_tokenizer):
+    """Two exchanges: the first answer and its EOS are what the second is conditioned on, as the questions are."""
+    talk = demonstration("점심 뭐 먹지?", "김밥은 어떠세요?", "그럼 저녁은?", "국수요!")
+    (last,) = Encoder(chat_tokenizer, LONG, "last").demonstrations([talk])
+    (everything,) = Encoder(chat_tokenizer, LONG).demonstrations([talk])
+    assert last.ids.tolist() == everything.ids.tolist()
+    assert decoded(chat_tokenizer, last.ids[last.answer_mask]) == "국수요!" + EOS
+    assert decoded(chat_tokenizer, everything.ids[everything.answer_mask]) == f"김밥은 어떠세요?{EOS}국수요!{EOS}"
+
+
+def test_a_cut_row_still_learns_the_last_answer_alone(chat_tokenizer):
+    """One exchange left of two, and then a prompt cut on the left: the mask moves with the ids."""
+    talk = demonstration("점심 뭐 먹지?", "김밥은 어떠세요?", "그럼 저녁은 무엇을 먹으면 좋을까요?", "국수요!")
+    answer = plain_ids(chat_tokenizer, "국수요!" + EOS)
+    encoder = Encoder(chat_tokenizer, len(answer) + 9, "last")
+    (row,) = encoder.demonstrations([talk])
+    assert encoder.report.rows_with_dropped_turns == encoder.report.rows_with_cut_prompt == 1
+    assert row.ids[row.answer_mask].tolist() == answer
+    assert encoder.report.num_answer_tokens == len(answer)

@@ -99,3 +99,34 @@ def test_settings_reach_peft(tiny_neox):
     assert module.scaling["default"] == 3.0  # alpha / rank
     assert module.lora_A["default"].weight.shape == (4, 32)
     assert module.lora_dropout["default"].p == 0.25
+
+
+@pytest.mark.parametrize(("variant", "scale"), [("lora", 12 / 4), ("dora", 12 / 4), ("rslora", 12 / 4**0.5)])
+def test_a_variant_has_its_scale_and_starts_as_the_base(variant, scale, tiny_neox):
+    model = load_causal_lm(str(tiny_neox))
+    before = model(*ROW)
+    add_lora(model, lora("query_key_value", rank=4, alpha=12, variant=variant))
+    module = model.model.base_model.model.gpt_neox.layers[0].attention.query_key_value
+    assert module.scaling["default"] == scale
+    lengths = [name for name in trained(model) if "magnitude" in name]
+    assert len(lengths) == (2 if variant == "dora" else 0)  # one vector a layer
+    torch.testing.assert_close(model(*ROW), before, rtol=1e-5, atol=1e-5)
+
+
+def test_dora_is_the_direction_of_the_sum_times_a_learnt_length(tiny_neox):
+    """arXiv:2402.09353 eq. 5: W' = m (W + s B A) / |W + s B A|, a length for each row."""
+    model = load_causal_lm(str(tiny_neox))
+    add_lora(model, lora("query_key_value", variant="dora"))
+    module = model.model.base_model.model.gpt_neox.layers[0].attention.query_key_value
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        summed = module.base_layer.weight + 2 * module.lora_B["default"].weight @ module.lora_A["default"].weight
+        length = module.lora_magnitude_vector["default"].weight
+        weight = length[:, None] * summed / summed.norm(dim=1, keepdim=True)
+        inputs = torch.randn(5, 32, generator=generator)
+        torch.testing.assert_close(
+            module(inputs), torch.nn.functional.linear(inputs, weight, module.bias), rtol=1e-5, atol=1e-4
+        )

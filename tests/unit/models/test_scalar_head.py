@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from rlhf.models.loading import load_scalar_model
-from rlhf.models.scalar_head import final_norm, initialise_head, shift_scores
+from rlhf.models.scalar_head import final_norm, initialise_head, scaled_head, shift_scores
 from rlhf.ops.segments import Segment, Segments
 
 IDS = torch.tensor([[5, 9, 300, 42, 7, 250, 3]])
@@ -96,3 +96,16 @@ def test_final_norm_is_what_the_head_reads(tiny_reward, tiny_llama):
     neox = load_scalar_model(str(tiny_reward)).model
     assert final_norm(neox) is neox.gpt_neox.final_layer_norm
     assert final_norm(load_scalar_model(str(tiny_llama), new_head=True).model) is None  # an RMS norm has no bias
+
+
+def test_a_scaled_head_is_its_weight_alone_wherever_it_stands():
+    one = torch.ones(2)
+    names = ("score.weight", "base_model.model.score.modules_to_save.default.weight", "x.score.original_module.weight")
+    found = scaled_head({**dict.fromkeys(names, one), "model.underscore.weight": one, "score.bias": one}, 3.0)
+    assert {name: weight[0].item() for name, weight in found.items()} == {
+        names[0]: 3,
+        names[1]: 3,
+        names[2]: 1,
+        "model.underscore.weight": 1,
+        "score.bias": 1,
+    }

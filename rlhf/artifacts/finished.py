@@ -1,0 +1,139 @@
+"""A finished run as something to publish: what it holds, and whether that is what was trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from rlhf.artifacts.export import TOLERANCE, base_entry, check_adapter, load_base, with_adapter
+from rlhf.artifacts.files import read_json, sha256_of
+from rlhf.artifacts.probe import Probe, packed_outputs, probe_sequences
+from rlhf.artifacts.run_folder import RunFolder
+from rlhf.data.tokenizer import ChatTokenizer
+from rlhf.errors import ArtifactError
+from rlhf.models.loading import DTYPES, PackedModel, load_causal_lm, load_scalar_model
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRun:
+    """A run folder whose training ended and whose model/ was proved.
+
+    adapter: the adapter's folder, None for a run that trained all weights or whose adapter's base is gone.
+    note: what a reader must know about where the weights came from; empty when there is nothing to say.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    config: dict[str, Any]
+    adapter: Path | None
+    note: str
+
+    @property
+    def model(self) -> Path:
+        return RunFolder(self.path).model
+
+    @property
+    def stage(self) -> str:
+        return str(self.manifest["stage"])
+
+    @property
+    def scalar(self) -> bool:
+        """Whether the model gives one number instead of logits."""
+        return str(self.config["architectures"][0]).endswith("ForSequenceClassification")
+
+    @property
+    def dtype(self) -> str:
+        """The type that model/ is stored in."""
+        name = str(self.config.get("dtype") or "float32")
+        if name not in DTYPES:
+            raise ArtifactError(f"{self.model} is stored as {name}", expected=f"one of {', '.join(DTYPES)}")
+        return name
+
+    def live_model(self) -> PackedModel:
+        """The model as it was trained, in float32: model/, or base and adapter unmerged."""
+        if self.adapter is None:
+            return self.stored_model()
+        return with_adapter(load_base(self.adapter, scalar=self.scalar, dtype="float32"), self.adapter)
+
+    def stored_model(self) -> PackedModel:
+        """model/ in float32."""
+        return load_scalar_model(str(self.model)) if self.scalar else load_causal_lm(str(self.model))
+
+    @property
+    def score_offset(self) -> float:
+        """Reward units that scores of `live_model` lack; 0 where model/ itself is live."""
+        return 0.0 if self.adapter is None else float(base_entry(self.adapter)["score_offset"])
+
+    def probe(self, live: PackedModel, tokenizer: ChatTokenizer) -> Probe:
+        """The live model's outputs on embedded text.
+
+        Raises: ArtifactError when model/ computes something else: then the adapter is not this run's.
+        """
+        max_length = int(self.config.get("max_position_embeddings") or 10**6)
+        sequences = probe_sequences(tokenizer, max_length)
+        outputs = packed_outputs(live, sequences) + self.score_offset
+        if self.adapter is not None:
+            self._check_against_stored(outputs, packed_outputs(self.stored_model(), sequences))
+        return Probe(sequences, outputs)
+
+    def _check_against_stored(self, outputs: Tensor, stored: Tensor) -> None:
+        difference = float((outputs - stored).abs().max())
+        if not difference <= TOLERANCE[self.dtype] * max(1.0, float(stored.abs().max())):
+            raise ArtifactError(
+                f"{self.adapter} on its base and {self.model} differ by {difference:.3g} on the probe",
+                expected=f"the same numbers up to the rounding of {self.dtype}: both are of one run",
+                fix="one of the two was replaced; train again, or take the other out of the run folder",
+            )
+
+
+def open_finished(path: Path) -> FinishedRun:
+    """Reads a run folder.
+
+    Raises: ArtifactError when it holds no finished model, an adapter that trained nothing, or one whose base changed.
+    """
+    folder = RunFolder(path)
+    state = folder.status()
+    if not (folder.model / "config.json").is_file() or not (folder.model / "manifest.json").is_file():
+        raise ArtifactError(
+            f"{path} holds no finished model ({_described(state)})",
+            expected="a run folder with model/, as a stage leaves it when it ends",
+            fix="name the run folder itself, or finish the run with --resume auto",
+        )
+    if state != "finished":
+        raise ArtifactError(
+            f"{path} is not finished ({_described(state)})",
+            expected="a run whose state.json says finished: only then was model/ proved",
+            fix="finish the run with --resume auto",
+        )
+    adapter, note = _usable_adapter(folder)
+    manifest, config = read_json(folder.model / "manifest.json"), read_json(folder.model / "config.json")
+    return FinishedRun(path, manifest, config, adapter, note)
+
+
+def _described(state: str) -> str:
+    return f"its state is {state}" if state else "it has no state.json"
+
+
+def _usable_adapter(folder: RunFolder) -> tuple[Path | None, str]:
+    """The adapter, unless there is none or its base is gone; and a note in the latter case."""
+    if not folder.adapter.is_dir():
+        return None, ""
+    check_adapter(folder.adapter)
+    entry = base_entry(folder.adapter)
+    base, known = Path(entry["path"]), entry["sha256"]
+    if known is None:  # a hub id, which is loaded by name
+        return folder.adapter, ""
+    if not base.is_dir():
+        return None, f"the adapter's base {base} is absent; {folder.model} (merged by the run) was used"
+    found = sha256_of(base)
+    if found != known:
+        raise ArtifactError(
+            f"{base} is not the base the adapter was trained on: its hash is {found[:12]}, it was {known[:12]}",
+            where=str(folder.adapter / "base.json"),
+            expected="the base unchanged: an adapter on other weights is an untrained model",
+            fix=f"put the base back as it was, or move it away to publish {folder.model} instead",
+        )
+    return folder.adapter, ""

@@ -1,0 +1,212 @@
+"""`rlhf export`: a finished run as a folder for others, in the type asked for, proved by a fresh process.
+
+Everything is written beside DIR and renamed, so DIR is complete or absent; the run folder is only read.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import GenerationConfig
+
+from rlhf.artifacts.export import TOLERANCE, base_entry, merge_adapter, set_generation
+from rlhf.artifacts.files import flush_folder, flush_tree, write_json, write_text
+from rlhf.artifacts.finished import FinishedRun, open_finished
+from rlhf.artifacts.model_card import Card, model_card
+from rlhf.artifacts.probe import Probe
+from rlhf.artifacts.reload import Outcome, Reload, in_fresh_process
+from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
+from rlhf.errors import ArtifactError
+from rlhf.models.loading import DTYPES, PackedModel
+from rlhf.models.scalar_head import shift_scores
+
+Part = Literal["merged", "adapter"]
+FLOAT16_MAX = 65504.0
+SIZE = re.compile(r"\d+(\.\d+)?\s*([KMGT]i?)?B", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What was written and how it compares with the live model."""
+
+    folder: Path
+    dtype: str
+    outcome: Outcome
+    note: str
+
+    def summary(self) -> str:
+        """A few lines for the person who asked."""
+        outcome = self.outcome
+        lines = [f"note: {self.note}"] if self.note else []
+        lines.append(
+            f"{self.folder}: {self.dtype}, reloaded in a fresh process; differs from the live model in float32 by at "
+            f"most {outcome.difference:.2e} (largest output {outcome.largest:.4g}, {outcome.num_outputs} outputs)"
+        )
+        if outcome.agreement is not None:
+            lines.append(f"the most likely token is the same in {outcome.agreement:.2%} of the probe's contexts")
+        return "\n".join(lines)
+
+
+def publish(
+    run: Path,
+    out: Path,
+    *,
+    dtype: str | None = None,
+    part: Part = "merged",
+    max_shard_size: str = "5GB",
+    reload: Reload = in_fresh_process,
+) -> Published:
+    """Writes the model, or the adapter, of `run` into `out`.
+
+    Args:
+        dtype: type of the saved weights; None keeps that of the run's model/. An adapter is copied as it is.
+        max_shard_size: size of one safetensors file, such as 5GB.
+        reload: what compares the written folder with the live model.
+
+    Raises: ArtifactError for a run that cannot be published, an `out` that cannot be used, and a folder that, loaded
+        again, computes other numbers.
+    """
+    _check_request(run, out, dtype, part, max_shard_size)
+    finished = open_finished(run)
+    tokenizer = load_tokenizer(str(finished.model))
+    with _written_beside(out) as writing:
+        if part == "adapter":
+            saved, probe = "as trained", _write_adapter(finished, tokenizer, writing)
+            tolerance = TOLERANCE["float32"]
+        else:
+            saved = dtype or finished.dtype
+            probe = _write_merged(finished, tokenizer, writing, saved, max_shard_size)
+            tolerance = TOLERANCE[saved]
+        outcome = reload(writing, probe)
+        _check_outcome(outcome, tolerance, saved)
+        _describe(finished, writing, Card(out.name, part, saved, outcome, finished.note))
+    return Published(out, saved, outcome, finished.note)
+
+
+def _check_request(run: Path, out: Path, dtype: str | None, part: Part, max_shard_size: str) -> None:
+    if not SIZE.fullmatch(max_shard_size.strip()):
+        raise ArtifactError(f"size {max_shard_size!r}", where="--max-shard-size", expected="such as 5GB or 500MB")
+    if part == "adapter" and dtype is not None:
+        raise ArtifactError("an adapter is copied as it was trained", where="--dtype", fix="leave --dtype out")
+    if not run.is_dir():
+        raise ArtifactError(f"no such folder: {run}", where="--run", fix="name a run folder, such as runs/q/sft")
+    if out.resolve().is_relative_to(run.resolve()):
+        raise ArtifactError(f"{out} is inside the run", where="--out", fix="choose a folder outside of it")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ArtifactError(f"{out} exists and is not empty", where="--out", fix="choose another folder")
+
+
+@contextmanager
+def _written_beside(out: Path) -> Iterator[Path]:
+    """A folder that becomes `out` when the block ends well, and is removed when it does not."""
+    writing = out.with_name(f".writing-{out.name}")
+    shutil.rmtree(writing, ignore_errors=True)
+    try:
+        writing.mkdir(parents=True)
+    except OSError as error:
+        raise ArtifactError(f"cannot write beside {out}: {error.strerror}", where="--out") from error
+    try:
+        yield writing
+        flush_tree(writing)
+        writing.rename(out)
+        flush_folder(out.parent)
+    finally:
+        shutil.rmtree(writing, ignore_errors=True)
+
+
+def _write_merged(
+    finished: FinishedRun, tokenizer: ChatTokenizer, writing: Path, dtype: str, max_shard_size: str
+) -> Probe:
+    """Weights, configuration and tokenizer, merged in float32 and rounded once."""
+    live = finished.live_model()
+    probe = finished.probe(live, tokenizer)
+    model: Any = _whole(finished, live, dtype)
+    check_range(model, dtype)
+    if not finished.scalar:
+        model.generation_config = _generation_of(finished.model) or model.generation_config
+    set_generation(model, tokenizer, None)
+    model.to(DTYPES[dtype]).save_pretrained(writing, max_shard_size=max_shard_size)
+    tokenizer.save(writing)
+    return probe
+
+
+def _whole(finished: FinishedRun, live: PackedModel, dtype: str) -> Any:
+    if finished.adapter is None:
+        return live.model
+    model: Any = merge_adapter(live, dtype=dtype)
+    if finished.score_offset:
+        shift_scores(model, finished.score_offset)
+    return model
+
+
+def _generation_of(folder: Path) -> GenerationConfig | None:
+    if not (folder / "generation_config.json").is_file():
+        return None
+    return GenerationConfig.from_pretrained(folder)
+
+
+def check_range(model: torch.nn.Module, dtype: str) -> None:
+    """Raises ArtifactError for a weight that is not finite, or that float16 would make infinite."""
+    limit = FLOAT16_MAX if dtype == "float16" else torch.finfo(torch.float32).max
+    for name, tensor in model.state_dict().items():
+        largest = float(tensor.abs().max()) if tensor.is_floating_point() and tensor.numel() else 0.0
+        if not largest <= limit:
+            finite = largest < float("inf")
+            raise ArtifactError(
+                f"{name} holds {largest:.6g}",
+                where=f"--dtype {dtype}",
+                expected=f"finite weights within +-{limit:.6g}",
+                fix="export as bfloat16 or float32" if finite else "this run's weights are broken; train again",
+            )
+
+
+def _write_adapter(finished: FinishedRun, tokenizer: ChatTokenizer, writing: Path) -> Probe:
+    """The adapter's folder as it is, with the tokenizer and template it was trained with."""
+    if finished.adapter is None:
+        raise ArtifactError(
+            finished.note or f"{finished.path} trained all weights and has no adapter",
+            where="--part adapter",
+            fix="bring the base back" if finished.note else "leave --part out",
+        )
+    probe = finished.probe(finished.live_model(), tokenizer)
+    shutil.copytree(finished.adapter, writing, dirs_exist_ok=True)
+    (writing / "README.md").unlink(missing_ok=True)  # an empty form that peft leaves
+    tokenizer.save(writing)
+    return probe
+
+
+def _check_outcome(outcome: Outcome, tolerance: float, dtype: str) -> None:
+    if not outcome.difference <= tolerance * max(1.0, outcome.largest):
+        raise ArtifactError(
+            f"reloaded, the folder differs from the live model by {outcome.difference:.3g}; nothing was kept",
+            expected=f"at most {tolerance:g} of the largest output {outcome.largest:.4g}",
+            fix="export as float32" if dtype in ("float16", "bfloat16") else "report this",
+        )
+
+
+def _describe(finished: FinishedRun, writing: Path, card: Card) -> None:
+    """manifest.json with an `export` entry, the report card, README.md."""
+    outcome = card.outcome
+    entry: dict[str, Any] = {
+        "part": card.part,
+        "dtype": card.dtype,
+        "run": str(finished.path),
+        "largest_difference": outcome.difference,
+        "largest_output": outcome.largest,
+        "top1_agreement": outcome.agreement,
+        "note": finished.note,
+    }
+    if card.part == "adapter" and finished.adapter is not None:
+        entry["score_offset"] = base_entry(finished.adapter)["score_offset"]
+    report = finished.model / "report_card.json"
+    if report.is_file():
+        shutil.copy(report, writing / report.name)
+    write_json(writing / "manifest.json", {**finished.manifest, "export": entry})
+    write_text(writing / "README.md", model_card(finished, card))

@@ -1,0 +1,84 @@
+"""A running average of trained weights, kept in float32 beside them, in the parts that each rank holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from rlhf.errors import CheckpointError
+
+
+class WeightAverage:
+    """Exponential moving average of parameters: average = decay * average + (1 - decay) * weights.
+
+    The decay warms up as min(decay, (1 + n) / (10 + n)) with n the updates before this one, so that an early average
+    does not stay near the start. At ZeRO 3 it is an average of this rank's partitions.
+
+    Args:
+        parameters: what is averaged; it starts at their present values.
+        decay: between 0 and 1.
+        release: called before weights are exchanged; must drop whole copies of partitioned ones, which would go stale.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], decay: float, release: Callable[[], None]) -> None:
+        self._parameters, self._decay, self._release = list(parameters), decay, release
+        self._average = [_local(parameter).detach().to(torch.float32, copy=True) for parameter in self._parameters]
+        self._num_updates = 0
+        self._swapped = False
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Moves the average towards the present weights."""
+        assert not self._swapped, "weights were updated while the average stood in their place"
+        decay = min(self._decay, (1 + self._num_updates) / (10 + self._num_updates))
+        for average, parameter in zip(self._average, self._parameters, strict=True):
+            average.lerp_(_local(parameter).float(), 1 - decay)
+        self._num_updates += 1
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """The average in place of the weights, which come back bit for bit."""
+        assert not self._swapped, "the average stands in for the weights already"
+        live = [_local(parameter).detach().clone() for parameter in self._parameters]
+        self._put(self._average)
+        self._swapped = True
+        try:
+            yield
+        finally:
+            self._put(live)
+            self._swapped = False
+
+    @torch.no_grad()
+    def _put(self, values: Sequence[Tensor]) -> None:
+        self._release()
+        for parameter, value in zip(self._parameters, values, strict=True):
+            _local(parameter).copy_(value)
+
+    def save(self, file: Path) -> None:
+        """The average and how often it moved."""
+        torch.save({"num_updates": self._num_updates, "average": self._average}, file)
+
+    def load(self, file: Path) -> None:
+        """What `save` wrote.
+
+        Raises: CheckpointError when there is none, or it is of other weights.
+        """
+        if not file.is_file():
+            fix = "resume with the settings it was saved by (train.ema_decay)"
+            raise CheckpointError(f"{file} is missing: the checkpoint holds no average of weights", fix=fix)
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+        if [each.shape for each in saved["average"]] != [each.shape for each in self._average]:
+            raise CheckpointError(f"{file} averages other weights", fix="resume with the model it was saved by")
+        for average, value in zip(self._average, saved["average"], strict=True):
+            average.copy_(value)
+        self._num_updates = int(saved["num_updates"])
+
+
+def _local(parameter: nn.Parameter) -> Tensor:
+    """This rank's part of a parameter: all of it, or its ZeRO-3 partition."""
+    partition: Tensor | None = getattr(parameter, "ds_tensor", None)
+    return parameter.data if partition is None else partition.data

@@ -1,0 +1,193 @@
+"""Edits that must not, or must, move a score: each a pure function of text or ids and a named random stream."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from rlhf.data.encode import EncodedRanking, Encoder, Ids
+from rlhf.data.korean import split_sentences
+from rlhf.data.records import Message, Ranking
+from rlhf.data.tokenizer import ChatTokenizer
+
+TextEdit = Callable[[str, np.random.Generator], str]
+Touched = Literal["prompt", "answers"]
+MAX_PROBED = 200
+SEED = 20231
+CLOSING = "도움이 되셨다면 좋겠습니다. 감사합니다!"
+WORDS_A_SWAP = 4
+
+_FINAL_PUNCTUATION = re.compile(r"[\s.?!…~。？！]+$")
+# A polite ending becomes another that asks the same; the first that fits is taken.
+_ENDINGS = (
+    ("합니까", "하나요"),
+    ("입니까", "인가요"),
+    ("습니까", "나요"),
+    ("주세요", "주시겠어요"),
+    ("해줘", "해 주세요"),
+    ("줘", "주세요"),
+    ("나요", "나"),
+    ("까요", "까"),
+    ("가요", "가"),
+    ("합니다", "해요"),
+    ("입니다", "이에요"),
+)
+
+
+def trailing_space(text: str, generator: np.random.Generator) -> str:
+    """The text and one space."""
+    return f"{text} "
+
+
+def swapped_words(text: str, generator: np.random.Generator) -> str:
+    """One word in four, at least one, changes places with the next; one word alone stays."""
+    parts = re.split(r"(\s+)", text.strip())
+    words = parts[::2]
+    if len(words) < 2:
+        return text
+    for place in generator.choice(len(words) - 1, max(1, len(words) // WORDS_A_SWAP), replace=False):
+        words[place], words[place + 1] = words[place + 1], words[place]
+    parts[::2] = words
+    return "".join(parts)
+
+
+def paraphrased(text: str, generator: np.random.Generator) -> str:
+    """The text without its final punctuation, and with another polite ending where a rule knows one."""
+    bare = _FINAL_PUNCTUATION.sub("", text) or text
+    for ending, other in _ENDINGS:
+        if bare.endswith(ending):
+            return bare.removesuffix(ending) + other
+    return bare
+
+
+def first_half(text: str, generator: np.random.Generator) -> str:
+    """The first half of the characters, rounded up."""
+    whole = text.strip()
+    return whole[: (len(whole) + 1) // 2].rstrip()
+
+
+def twice(text: str, generator: np.random.Generator) -> str:
+    """The text two times, a space between."""
+    return f"{text.strip()} {text.strip()}"
+
+
+def with_closing(text: str, generator: np.random.Generator) -> str:
+    """The text and a polite closing that says nothing."""
+    return f"{text.strip()} {CLOSING}"
+
+
+def shuffled_sentences(text: str, generator: np.random.Generator) -> str:
+    """The sentences in another order; one sentence stays as it is."""
+    sentences = split_sentences(text)
+    if len(set(sentences)) < 2:
+        return text
+    mixed = [sentences[place] for place in generator.permutation(len(sentences))]
+    return " ".join(mixed if mixed != sentences else [*sentences[1:], sentences[0]])
+
+
+PROMPT_EDITS: dict[str, TextEdit] = {
+    "trailing_space": trailing_space,
+    "swapped_words": swapped_words,
+    "paraphrase": paraphrased,
+}
+ANSWER_EDITS: dict[str, TextEdit] = {
+    "half": first_half,
+    "twice": twice,
+    "closing": with_closing,
+    "shuffled": shuffled_sentences,
+}
+
+
+def edit_prompt(ranking: Ranking, edit: TextEdit, generator: np.random.Generator) -> Ranking:
+    """The ranking with its last user turn edited."""
+    *before, last = ranking.prompt
+    return replace(ranking, prompt=(*before, replace(last, content=edit(last.content, generator))))
+
+
+def edit_answers(ranking: Ranking, edit: TextEdit, generator: np.random.Generator) -> Ranking:
+    """The ranking with every answer edited."""
+    return replace(ranking, responses=tuple(edit(response, generator) for response in ranking.responses))
+
+
+def without_eos(answer: Ids, eos_id: int) -> Ids:
+    """The answer without its EOS; one of nothing but EOS, or cut before it, stays."""
+    return answer[:-1] if len(answer) > 1 and answer[-1] == eos_id else answer
+
+
+def plain_prompt(messages: Sequence[Message], item: EncodedRanking, tokenizer: ChatTokenizer, max_length: int) -> Ids:
+    """Ids of the turns' text alone, a newline after each, cut on the left to leave room for the longest answer."""
+    text = "".join(f"{part}\n" for message in messages for part in (message.content, message.input) if part)
+    ids = np.asarray(tokenizer.token_ids([text])[0], dtype=np.int32)
+    return ids[-max(1, max_length - max(map(len, item.answers))) :]
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """One probe on the rows it changes: `answers[i]` numbers what is scored of row `rows[i]`, as `trees[i]`.
+
+    Of a probe that touches answers, only those are scored that some other answer is worse than.
+    """
+
+    name: str
+    touches: Touched
+    rows: list[int]
+    answers: list[list[int]]
+    trees: list[tuple[Ids, list[Ids]]]
+
+
+def probe_sheets(
+    rankings: Sequence[Ranking], encoded: Sequence[EncodedRanking], tokenizer: ChatTokenizer, max_length: int
+) -> list[Sheet]:
+    """Every probe on MAX_PROBED rankings spread evenly over all, rendered and tokenised as `encoded` was."""
+    chosen = np.linspace(0, len(rankings) - 1, min(len(rankings), MAX_PROBED)).round().astype(int).tolist()
+    few, originals = [rankings[row] for row in chosen], [encoded[row] for row in chosen]
+
+    def rendered(change: Callable[[Ranking, np.random.Generator], Ranking]) -> list[EncodedRanking]:
+        changed = [change(each, np.random.default_rng((SEED, row))) for row, each in zip(chosen, few, strict=True)]
+        return Encoder(tokenizer, max_length).rankings(changed)
+
+    def answers_changed(change: Callable[[Ids], Ids]) -> list[EncodedRanking]:
+        return [replace(item, answers=tuple(map(change, item.answers))) for item in originals]
+
+    plain = [
+        replace(item, prompt=plain_prompt(each.prompt, item, tokenizer, max_length))
+        for each, item in zip(few, originals, strict=True)
+    ]
+    eos = np.asarray([tokenizer.eos_id], dtype=np.int32)
+    prompts = {"no_template": plain}
+    for name, edit in PROMPT_EDITS.items():
+        prompts[name] = rendered(lambda each, stream, edit=edit: edit_prompt(each, edit, stream))  # type: ignore[misc]
+    answers = {
+        name: rendered(lambda each, stream, edit=edit: edit_answers(each, edit, stream))  # type: ignore[misc]
+        for name, edit in ANSWER_EDITS.items()
+    }
+    answers["empty"] = answers_changed(lambda answer: eos)
+    answers["no_eos"] = answers_changed(lambda answer: without_eos(answer, tokenizer.eos_id))
+    sheets = [sheet_of(name, "prompt", chosen, originals, edited) for name, edited in prompts.items()]
+    return sheets + [sheet_of(name, "answers", chosen, originals, edited) for name, edited in answers.items()]
+
+
+def sheet_of(
+    name: str,
+    touches: Touched,
+    rows: Sequence[int],
+    originals: Sequence[EncodedRanking],
+    edited: Sequence[EncodedRanking],
+) -> Sheet:
+    """What there is to score: of `rows`, those whose prompt changed, or the better answers that changed."""
+    sheet = Sheet(name, touches, [], [], [])
+    for row, item, other in zip(rows, originals, edited, strict=True):
+        if touches == "prompt":
+            changed = [] if np.array_equal(item.prompt, other.prompt) else list(range(len(item.answers)))
+        else:
+            better = [number for number, rank in enumerate(item.ranks) if rank < max(item.ranks)]
+            changed = [number for number in better if not np.array_equal(item.answers[number], other.answers[number])]
+        if changed:
+            sheet.rows.append(row)
+            sheet.answers.append(changed)
+            sheet.trees.append((other.prompt, [other.answers[number] for number in changed]))
+    return sheet

@@ -1,0 +1,69 @@
+"""Frozen weights in four bits (bitsandbytes nf4, double quantisation) under adapters in full precision."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from rlhf.errors import ConfigError
+
+Quantize = Literal["none", "4bit"]
+
+
+def require_quantizer(quantize: Quantize) -> None:
+    """Raises ConfigError when 4-bit weights are asked for and their package is missing."""
+    if quantize != "none" and find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "bitsandbytes is not installed",
+            where=f"model.quantize = {quantize}",
+            expected="the package that holds weights in four bits",
+            fix="pip install 'rlhf[gpu]', or set model.quantize=none",
+        )
+
+
+def quantized_loading(quantize: Quantize, dtype: torch.dtype) -> dict[str, Any]:
+    """Options of `from_pretrained`; products are computed in `dtype`."""
+    if quantize == "none":
+        return {}
+    require_quantizer(quantize)
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"quantization_config": settings}
+
+
+def keep_differentiable(model: Any) -> None:
+    """Stops the CPU library from packing weights anew for evaluation: the packed product rounds to bfloat16, has no
+    gradient, and stays when training goes on."""
+    for _, module in _quantized_layers(model):
+        module.support_avx512bf16_for_cpu = False
+
+
+def dequantized_weights(model: Any) -> dict[str, Tensor]:
+    """The weights that 4-bit layers compute with, float32 on the CPU, by their name in the unquantised model."""
+    layers = _quantized_layers(model)
+    if not layers:
+        return {}
+    from bitsandbytes.functional import dequantize_4bit
+
+    return {
+        f"{name}.weight": dequantize_4bit(module.weight.data, module.weight.quant_state).float().cpu()
+        for name, module in layers
+    }
+
+
+def _quantized_layers(model: Any) -> list[tuple[str, Any]]:
+    """4-bit layers by name, as the model is named without adapters around them."""
+    return [
+        (name.removesuffix(".base_layer"), module)
+        for name, module in model.named_modules()
+        if type(module).__name__ == "Linear4bit" and not hasattr(module, "base_layer")
+    ]

@@ -1,0 +1,102 @@
+"""What stage 2 learns from and is judged by: rankings with a pair to learn, encoded, and their text for the card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rlhf.config.schema import RewardConfig
+from rlhf.data.encode import EncodedRanking, Encoder
+from rlhf.data.records import Ranking
+from rlhf.data.tokenizer import ChatTokenizer
+from rlhf.evaluate.exam import distinct_answers, record_subset
+from rlhf.evaluate.shortcuts import MAX_TRAINING_RANKINGS, sampled
+from rlhf.train.inputs import Loaded, encode_summary, fresh_report, load
+from rlhf.train.run import Run
+
+Ranked = tuple[Ranking, EncodedRanking]
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Rankings as text: those held out, and of the training rows as many as the shortcut baselines use."""
+
+    train: list[Ranking]
+    held_out: list[Ranking]
+
+
+def load_rankings(
+    run: Run[RewardConfig], tokenizer: ChatTokenizer
+) -> tuple[Loaded[EncodedRanking], Loaded[EncodedRanking], Records]:
+    """Training rows, held-out rows (none without data.eval), and the records behind them."""
+    data, seed = run.config.data, run.config.run.seed
+    encoder = Encoder(tokenizer, data.max_length)
+    train, notes = usable(load(data, data.train, Ranking, _both(encoder), key="data.train"), data.max_answers, seed)
+    run.say(f"train: {encode_summary(encoder)}{notes}")
+    learnt = sampled([record for record, _ in train.items], MAX_TRAINING_RANKINGS)
+    if not data.eval:
+        run.say("no data.eval: no held-out accuracy, and the report card is empty")
+        return _encoded(train), Loaded([], (), (), []), Records(learnt, [])
+    encoder = fresh_report(encoder)
+    held_out, notes = usable(
+        load(data, data.eval, Ranking, _both(encoder), key="data.eval", limit=run.config.eval.max_rows),
+        data.max_answers,
+        seed,
+    )
+    run.say(f"eval:  {encode_summary(encoder)}{notes}")
+    return _encoded(train), _encoded(held_out), Records(learnt, [record for record, _ in held_out.items])
+
+
+def _both(encoder: Encoder) -> Callable[[Sequence[Ranking]], list[Ranked]]:
+    return lambda records: list(zip(records, encoder.rankings(records), strict=True))
+
+
+def _encoded(loaded: Loaded[Ranked]) -> Loaded[EncodedRanking]:
+    return Loaded([item for _, item in loaded.items], loaded.sizes, loaded.weights, loaded.reports)
+
+
+def usable(loaded: Loaded[Ranked], max_answers: int, seed: int) -> tuple[Loaded[Ranked], str]:
+    """Rows with at least one pair to learn: answers alike after tokenisation once, at most `max_answers` of them.
+
+    Two alike would cost log 2 for ever.
+    """
+    items: list[Ranked] = []
+    sizes, alike, cut, dropped, first = [], 0, 0, 0, 0
+    for size in loaded.sizes:
+        before = len(items)
+        for row in range(first, first + size):
+            record, item = loaded.items[row]
+            keep = distinct_answers(item)
+            alike += len(item.answers) - len(keep)
+            if len(keep) > max_answers:
+                keep, cut = drawn_answers(item, keep, max_answers, (seed, row)), cut + 1
+            if len({item.ranks[answer] for answer in keep}) > 1:
+                items.append((record_subset(record, keep), _subset(item, keep)))
+            else:
+                dropped += 1
+        sizes.append(len(items) - before)
+        first += size
+    counts = {"answers alike": alike, f"rows cut to {max_answers} answers": cut, "rows without a pair": dropped}
+    notes = "".join(f"; {count} {name}" for name, count in counts.items() if count)
+    return replace(loaded, items=items, sizes=tuple(sizes)), notes
+
+
+def drawn_answers(item: EncodedRanking, among: Sequence[int], count: int, stream: tuple[int, ...]) -> list[int]:
+    """Numbers of `count` answers drawn from a named stream, at least two of them of different rank."""
+    generator = np.random.default_rng(stream)
+    order = [among[place] for place in generator.permutation(len(among))]
+    other = next((answer for answer in order if item.ranks[answer] != item.ranks[order[0]]), order[0])
+    chosen = [order[0], other, *(answer for answer in order[1:] if answer != other)]
+    return sorted(chosen[:count])
+
+
+def _subset(item: EncodedRanking, keep: Sequence[int]) -> EncodedRanking:
+    scores = None if item.scores is None else tuple(item.scores[answer] for answer in keep)
+    return replace(
+        item,
+        answers=tuple(item.answers[answer] for answer in keep),
+        ranks=tuple(item.ranks[answer] for answer in keep),
+        scores=scores,
+    )

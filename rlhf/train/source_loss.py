@@ -1,0 +1,44 @@
+"""Mean loss by data source: one source that is learnt at another's cost shows here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from rlhf.data.encode import EncodedSequence
+from rlhf.data.packing import PackedRow
+from rlhf.engine.ranks import Ranks
+
+
+class SourceLoss:
+    """Sums of weighted negative log-likelihood and of weights, by source, over this rank's rows."""
+
+    def __init__(self, names: Sequence[str], ranks: Ranks) -> None:
+        self._names, self._ranks = tuple(names), ranks
+        self._number = {name: number for number, name in enumerate(self._names)}
+        self._sums = torch.zeros(2, len(self._names), dtype=torch.float64, device=ranks.device)
+
+    def add(self, nll: Tensor, row: PackedRow, items: Sequence[EncodedSequence]) -> None:
+        """Counts one row: nll [P] nats, and the sequences that were packed into it (none for an idle row)."""
+        if not items:
+            return
+        device = nll.device
+        table = torch.tensor([self._number[item.source] for item in items], device=device)
+        source, weights = table[row.items.to(device)], row.weights.to(device).double()
+        self._sums.index_add_(1, source, torch.stack([nll.double() * weights, weights]))
+
+    def means(self, name: str) -> dict[str, float]:
+        """`name`, the mean over all rows of all ranks in nats a token, and `name/SOURCE` where there are several."""
+        loss, weight = torch.tensor(self._ranks.global_sum(*self._sums.flatten())).view(2, -1).double()
+        found = {name: float(loss.sum() / weight.sum().clamp(min=1e-12))}
+        if len(self._names) > 1:
+            seen = zip(self._names, loss.tolist(), weight.tolist(), strict=True)
+            found |= {f"{name}/{source}": each / count for source, each, count in seen if count > 0}
+        return found
+
+
+def source_names(items: Iterable[EncodedSequence]) -> list[str]:
+    """The sources of these sequences, in order."""
+    return sorted({item.source for item in items})

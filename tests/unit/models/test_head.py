@@ -1,0 +1,62 @@
+"""The head that takes its own loss: equal to the model's logits, refused where it cannot be."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from rlhf.errors import ModelError
+from rlhf.models.head import LanguageModelHead, install_head
+from rlhf.models.loading import PackedCausalLM, load_causal_lm
+from rlhf.ops.segments import Segments
+
+IDS = torch.tensor([[5, 9, 11, 7, 300, 21, 40, 8, 3]])
+PLACES = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 4]])
+SEGMENTS = Segments.of_lengths([4, 5])
+POSITIONS, LABELS = torch.tensor([1, 2, 5, 7]), torch.tensor([11, 7, 40, 3])
+WEIGHTS = torch.tensor([1.0, 0.5, 1.0, 2.0])
+
+
+def _loss(model: PackedCausalLM) -> torch.Tensor:
+    return model(IDS, PLACES, SEGMENTS, POSITIONS, LABELS, WEIGHTS, torch.tensor(4.5))
+
+
+@pytest.mark.parametrize("fixture", ["tiny_neox", "tiny_llama"])
+def test_chunked_equals_whole_in_loss_and_gradient(fixture: str, request: pytest.FixtureRequest):
+    folder: Path = request.getfixturevalue(fixture)
+    chunked, whole = load_causal_lm(str(folder)), load_causal_lm(str(folder))
+    install_head(chunked.model, "chunked")
+    install_head(whole.model, "whole")
+    assert isinstance(chunked.model.get_output_embeddings(), LanguageModelHead)
+    assert type(whole.model.get_output_embeddings()) is nn.Linear
+    for model in (chunked, whole):
+        _loss(model).loss.backward()
+    torch.testing.assert_close(_loss(chunked).loss, _loss(whole).loss, rtol=1e-5, atol=1e-6)
+    for (name, mine), theirs in zip(chunked.named_parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_the_head_still_gives_logits_and_saves_under_its_own_name(tiny_neox: Path, tmp_path: Path):
+    model = load_causal_lm(str(tiny_neox))
+    before = model(IDS, PLACES, SEGMENTS, POSITIONS)
+    install_head(model.model, "chunked")
+    torch.testing.assert_close(model(IDS, PLACES, SEGMENTS, POSITIONS), before, rtol=0, atol=0)
+    model.model.save_pretrained(tmp_path)
+    again = load_causal_lm(str(tmp_path))
+    torch.testing.assert_close(again(IDS, PLACES, SEGMENTS, POSITIONS), before, rtol=0, atol=0)
+
+
+def test_a_head_with_an_adapter_is_refused(tiny_neox: Path):
+    model = load_causal_lm(str(tiny_neox))
+    model.model.set_output_embeddings(nn.Sequential(model.model.get_output_embeddings()))
+    with pytest.raises(ModelError, match=r"model\.head=whole"):
+        install_head(model.model, "chunked")
+
+
+def test_liger_is_never_replaced_in_silence(tiny_neox: Path):
+    model = load_causal_lm(str(tiny_neox))
+    if torch.cuda.is_available():
+        pytest.skip("for machines without a GPU")
+    with pytest.raises(ModelError, match="liger"):
+        install_head(model.model, "liger")
