@@ -21,7 +21,7 @@ from rlhf.demo.tiny_base import TinySize, make_tiny_base
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 assert rlhf  # sets OpenMP's waiting before torch is loaded
 
-TEMPLATE, MAX_LENGTH, SEED = "polyglot-chat", 256, 17
+TEMPLATE, MAX_LENGTH, SEED = "kullm", 256, 17
 TINY = TinySize(hidden=256, layers=4, heads=4, vocabulary=8000, epochs=0.01)
 LARGER = TinySize(hidden=512, layers=8, heads=8, vocabulary=8000, epochs=0.002)  # 34 M parameters, for memory
 

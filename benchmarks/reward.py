@@ -78,7 +78,7 @@ class Bench:
         """The shipped script's arguments."""
         return [
             "--config", str(ROOT / "configs" / "demo" / "reward.yaml"), f"run.dir={folder}", f"run.seed={seed}",
-            f"model.path={self.base.path}", "data.template=polyglot-chat", f"data.train={self.train}", "data.eval=[]",
+            f"model.path={self.base.path}", "data.template=kullm", f"data.train={self.train}", "data.eval=[]",
             "data.max_length=256", f"train.batch_size={BATCH}", "train.micro_tokens=4096", "train.epochs=1",
             f"train.lr={LR}", "train.schedule=constant", "train.warmup_steps=0", "train.weight_decay=0",
             "checkpoint.every_steps=100000",

@@ -79,7 +79,8 @@ class Bench:
         """The shipped script's arguments."""
         return [
             "--config", str(ROOT / "configs" / "demo" / "sft.yaml"), f"run.dir={folder}",
-            f"model.path={self.base.path}", f"data.train={self.train}", "data.eval=[]", "data.max_length=256",
+            f"model.path={self.base.path}", f"data.train={self.train}", "data.eval=[]", "data.template=kullm",
+            "data.max_length=256",
             f"train.batch_size={BATCH}", "train.micro_tokens=4096", "train.epochs=1", f"train.lr={LR}",
             "train.schedule=constant", "train.warmup_steps=0", "train.weight_decay=0", "log.samples_every_steps=null",
             "checkpoint.every_steps=100000",

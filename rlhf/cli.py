@@ -34,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     _config(commands)
     _export(commands)
     _evaluate(commands)
+    _report(commands)
     return parser
 
 
@@ -48,6 +49,11 @@ def _quickstart(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="your own DIR/{sft,preference,prompts}_{train,dev}.jsonl instead of the embedded data",
     )
     command.add_argument("--seed", type=int, default=17, help="seed of every stage (default: %(default)s)")
+    command.add_argument(
+        "--lora",
+        action="store_true",
+        help="train adapters on one base, and let the roles of PPO share it (ppo.roles=shared)",
+    )
     command.set_defaults(handler=run_quickstart)
 
 
@@ -118,6 +124,17 @@ def _evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     reward.set_defaults(handler=run_evaluate_reward)
 
 
+def _report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    report = commands.add_parser(
+        "report",
+        help="a run as one page: verdict, curves, tripwires, answers",
+        epilog="example: rlhf report runs/demo-ppo",
+    )
+    report.add_argument("run", metavar="RUN", help="run folder of any stage, finished or not")
+    report.add_argument("--out", metavar="FILE", help="page to write (default: RUN/report.html)")
+    report.set_defaults(handler=run_report)
+
+
 def run_quickstart(arguments: argparse.Namespace) -> int:
     """`rlhf quickstart`."""
     from pathlib import Path
@@ -125,7 +142,7 @@ def run_quickstart(arguments: argparse.Namespace) -> int:
     from rlhf.demo.quickstart import Quickstart
 
     data = Path(arguments.data) if arguments.data else None
-    Quickstart(Path(arguments.out), data, arguments.seed).run()
+    Quickstart(Path(arguments.out), data, arguments.seed, arguments.lora).run()
     return 0
 
 
@@ -136,6 +153,14 @@ def run_evaluate_reward(arguments: argparse.Namespace) -> int:
     evaluate_reward(
         arguments.model, arguments.data, arguments.out, limit=arguments.limit, on_bad_row=arguments.on_bad_row
     )
+    return 0
+
+
+def run_report(arguments: argparse.Namespace) -> int:
+    """`rlhf report`."""
+    from rlhf.evaluate.run_report import write_report
+
+    write_report(arguments.run, arguments.out)
     return 0
 
 

@@ -90,6 +90,26 @@ class CheckpointStore:
         latest = self.latest()
         return None if latest is None or latest.state["best"] is None else self._named(latest.state["best"])
 
+    def before(self, step: int) -> Checkpoint | None:
+        """The newest complete checkpoint of a step below `step`, or None; the same on every rank."""
+
+        def find() -> Checkpoint | None:
+            latest = self.latest()
+            limit = min(step, 0 if latest is None else latest.step + 1)
+            saved = {int(path.name.removeprefix("step-")): path for path in self._folder.glob("step-*")}
+            numbers = [number for number in saved if number < limit and (saved[number] / STATE_FILE).is_file()]
+            return self._named(saved[max(numbers)].name) if numbers else None
+
+        return self._ranks.from_main(find() if self._ranks.is_main else None)
+
+    def rewind(self, checkpoint: Checkpoint) -> None:
+        """Makes an older checkpoint the newest one; those after it are removed."""
+        self._ranks.barrier()
+        if self._ranks.is_main:
+            write_text(self._folder / "latest", checkpoint.path.name)
+            self._prune(checkpoint.step)
+        self._ranks.barrier()
+
     def restore_random(self, checkpoint: Checkpoint) -> None:
         """Every generator of this rank, as it was."""
         path = checkpoint.path / f"random-{self._ranks.rank:04d}.pt"

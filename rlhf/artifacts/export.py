@@ -89,9 +89,7 @@ def _merged(
     live: PackedModel, weights: dict[str, Tensor], adapter: Path, base_path: str, dtype: str, score_offset: float
 ) -> PreTrainedModel:
     """Saves the adapter, then merges it into a fresh copy of its base."""
-    shutil.rmtree(adapter, ignore_errors=True)
-    live.model.save_pretrained(adapter, state_dict=weights)
-    check_adapter(adapter)
+    _save_adapter(live, weights, adapter)
     base_hash = sha256_of(Path(base_path)) if Path(base_path).is_dir() else None
     num_tokens = live.model.get_input_embeddings().num_embeddings
     rounded = dequantized_weights(unwrap_peft(live.model))
@@ -107,6 +105,19 @@ def _merged(
     merged = merge_adapter(with_adapter(base, adapter), dtype=dtype)
     merged.config.__dict__.update(score_shift=float(getattr(live.model.config, "score_shift", 0.0)))
     return merged
+
+
+def _save_adapter(live: PackedModel, weights: dict[str, Tensor], adapter: Path) -> None:
+    """The active adapter alone, also where the model holds several: peft puts all but `default` a folder deeper."""
+    name = live.model.active_adapter
+    shutil.rmtree(adapter, ignore_errors=True)
+    live.model.save_pretrained(adapter, state_dict=weights, selected_adapters=[name])
+    deeper = adapter / name
+    if deeper.is_dir():
+        for file in list(deeper.iterdir()):
+            file.rename(adapter / file.name)
+        deeper.rmdir()
+    check_adapter(adapter)
 
 
 def base_entry(adapter: Path) -> dict[str, Any]:

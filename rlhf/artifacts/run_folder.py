@@ -2,6 +2,7 @@
 
 runs/<name>/  config.yaml  manifest.json  metrics.jsonl  samples.jsonl  tensorboard/  state.json
               checkpoints/  model/  adapter/
+stage 3 also  tripwires.jsonl  abandoned.jsonl  control.json
 """
 
 from __future__ import annotations
@@ -47,6 +48,15 @@ class RunFolder:
     def samples(self) -> Path:
         return self.path / "samples.jsonl"
 
+    @property
+    def tripwires(self) -> Path:
+        return self.path / "tripwires.jsonl"
+
+    @property
+    def abandoned(self) -> Path:
+        """Metrics of steps that a rollback took back."""
+        return self.path / "abandoned.jsonl"
+
     def prepare(self, *, resume: bool) -> None:
         """Creates the folder, or checks that what it holds may be gone on with or written over. Called under the lock.
 
@@ -61,7 +71,7 @@ class RunFolder:
                 fix="add --resume auto to go on with it, or choose another run.dir",
             )
         if not holds_run:
-            for path in (self.metrics, self.samples):
+            for path in (self.metrics, self.samples, self.tripwires, self.abandoned):
                 path.unlink(missing_ok=True)
 
     def _make(self) -> None:

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from rlhf.config.algorithm import PpoSection
+from rlhf.config.reward_sources import RewardRole
 from rlhf.config.sections import (
     CheckpointSection,
     DataSection,
@@ -14,7 +16,7 @@ from rlhf.config.sections import (
     LogSection,
     ModelSection,
     OptimizerFields,
-    Positive,
+    RolloutSection,
     RunSection,
     SamplingSection,
     Section,
@@ -23,6 +25,7 @@ from rlhf.config.sections import (
     StoppingEvalSection,
     TrainSection,
 )
+from rlhf.config.watch import ControlSection, TripwiresSection
 
 
 class StageConfig(Section):
@@ -49,24 +52,34 @@ class StageConfig(Section):
 
     @model_validator(mode="after")
     def _check_adapters(self) -> StageConfig:
-        lora, partitioned = self.model.lora, self.deepspeed.zero_stage == 3
-        if lora is not None and lora.variant == "dora" and partitioned:
-            raise ValueError(
-                "model.lora.variant = dora does not work with deepspeed.zero_stage = 3: each forward pass reads the "
-                "length of every row of whole weights, and a rank holds a part of them; choose ZeRO 0 to 2, or "
-                "another variant"
-            )
-        if self.model.quantize != "none" and lora is None:
+        if self.model.quantize != "none" and self.model.lora is None:
             raise ValueError(
                 f"model.quantize = {self.model.quantize} needs model.lora: 4-bit weights cannot be trained; "
                 "set model.lora.rank=8, or model.quantize=none"
             )
-        if self.model.quantize != "none" and partitioned:
+        if self.model.adapter and self.model.lora is None:
             raise ValueError(
-                f"model.quantize = {self.model.quantize} does not work with deepspeed.zero_stage = 3, which cannot "
-                "partition packed 4-bit weights; choose ZeRO 0 to 2"
+                f"model.adapter = {self.model.adapter} needs model.lora, of the same rank, alpha, targets and variant"
             )
+        require_partitionable(self.model, self.deepspeed, "deepspeed.zero_stage")
         return self
+
+
+def require_partitionable(model: ModelSection, section: DeepSpeedSection, key: str) -> None:
+    """Raises ValueError for a model that ZeRO 3 cannot part."""
+    if section.zero_stage != 3:
+        return
+    if model.lora is not None and model.lora.variant == "dora":
+        raise ValueError(
+            f"model.lora.variant = dora does not work with {key} = 3: each forward pass reads the "
+            "length of every row of whole weights, and a rank holds a part of them; choose ZeRO 0 to 2, or "
+            "another variant"
+        )
+    if model.quantize != "none":
+        raise ValueError(
+            f"model.quantize = {model.quantize} does not work with {key} = 3, which cannot "
+            "partition packed 4-bit weights; choose ZeRO 0 to 2"
+        )
 
 
 class StoppingConfig(StageConfig):
@@ -92,17 +105,22 @@ class SftData(DataSection):
     )
 
 
-class SftTrain(TrainSection):
-    """Batches and optimizer of stage 1."""
+class AveragedTrain(TrainSection):
+    """Batches and optimizer of the stages that write a language model."""
 
-    prompt_loss_weight: Share = Field(0.0, description="weight of prompt tokens in the loss; answers weigh 1")
     ema_decay: float | None = Field(
         None,
         gt=0,
         lt=1,
         description="decay of a running average of the weights, such as 0.999, which is then what is evaluated, "
-        "sampled and exported; null keeps none",
+        "sampled and exported (stage 3: the actor's); null keeps none",
     )
+
+
+class SftTrain(AveragedTrain):
+    """Batches and optimizer of stage 1."""
+
+    prompt_loss_weight: Share = Field(0.0, description="weight of prompt tokens in the loss; answers weigh 1")
     neftune_alpha: float = Field(
         0.0, ge=0, description="NEFTune (arXiv:2310.05914): noise on embeddings in training, such as 5; 0 is none"
     )
@@ -150,21 +168,20 @@ class ActorSection(Section):
     """The policy, and the reference it is held to."""
 
     path: str = Field("", description="stage 1 artifact (run folder or its model/); model.path if empty")
+    deepspeed: DeepSpeedSection | None = Field(
+        None, description="this role's own ZeRO stage and offload; null: those of deepspeed (ppo.roles=separate)"
+    )
 
 
 class ReferenceSection(Section):
     """The frozen model the KL penalty is measured against."""
 
     path: str = Field("", description="a causal LM; the actor's start if empty")
-
-
-class RewardRole(Section):
-    """What scores the answers."""
-
-    path: str = Field("", description="stage 2 artifact (run folder or its model/)")
-    min_accuracy: Share | None = Field(
-        0.6,
-        description="refuse a reward model whose held-out accuracy is surely below this; null takes any",
+    deepspeed: DeepSpeedSection | None = Field(
+        None, description="this role's own ZeRO stage and offload; null: those of deepspeed (ppo.roles=separate)"
+    )
+    offload: bool = Field(
+        False, description="keep its weights in CPU memory while actor and critic train, and fetch them for use (GPU)"
     )
 
 
@@ -172,31 +189,25 @@ class CriticSection(OptimizerFields):
     """The value model."""
 
     path: str = Field("", description="stage 2 artifact it starts from; the reward model if empty")
+    deepspeed: DeepSpeedSection | None = Field(
+        None, description="this role's own ZeRO stage and offload; null: those of deepspeed (ppo.roles=separate)"
+    )
     lr: float = Field(1e-5, gt=0, description="peak learning rate of the critic")
     epsilon: float = Field(1e-5, gt=0)
 
 
-class PpoSection(Section):
-    """The algorithm. Source of the defaults: arXiv:1707.06347, arXiv:2203.02155, arXiv:2403.17031."""
+class PpoData(DataSection):
+    """Prompts, their order, and demonstrations for PPO-ptx."""
 
-    rollout_size: Positive = Field(64, description="samples an iteration, over all ranks")
-    epochs: Positive = Field(2, description="passes over one iteration's samples")
-    gamma: Share = 1.0
-    lam: Share = Field(0.95, description="GAE lambda")
-    clip: float = Field(0.2, gt=0, description="policy ratio clip")
-    value_clip: float | None = Field(0.2, gt=0, description="value clip; null turns it off")
-    value_weight: float = Field(0.5, ge=0, description="weight of the value loss in the reported `loss`")
-    entropy_weight: float = Field(0.0, ge=0, description="entropy bonus")
-    kl_coefficient: float = Field(0.05, ge=0, description="weight of the KL estimate in the token reward")
-    kl_estimator: Literal["k1", "k2", "k3"] = "k1"
-    kl_target: float | None = Field(None, gt=0, description="nats a sequence; set it for the adaptive controller")
-    kl_horizon: Positive = Field(2000, description="samples over which the adaptive controller acts")
-    score_clip: float | None = Field(5.0, gt=0, description="clip scores to +- this; null turns it off")
-    missing_eos_penalty: float = Field(1.0, ge=0, description="taken off the score of an answer without EOS")
-    whiten_advantages: bool = True
+    curriculum: Literal["none", "length"] = Field(
+        "none", description="length: short prompts before long ones in the first epoch"
+    )
+    ptx: list[SourceSection] = Field(
+        default_factory=list, description="demonstrations that the actor goes on to learn, like train"
+    )
 
 
-class PpoTrain(TrainSection):
+class PpoTrain(AveragedTrain):
     """Batches and optimizer of the actor."""
 
     lr: float = Field(1e-6, gt=0, description="peak learning rate of the actor")
@@ -205,14 +216,48 @@ class PpoTrain(TrainSection):
 
 
 class PpoConfig(StageConfig):
-    """Stage 3: PPO actor-critic."""
+    """Stage 3: PPO actor-critic, or policy gradients without a critic."""
 
+    data: PpoData = PpoData()
     train: PpoTrain = PpoTrain()
     actor: ActorSection = ActorSection()
     reference: ReferenceSection = ReferenceSection()
     reward: RewardRole = RewardRole()
     critic: CriticSection = CriticSection()
     ppo: PpoSection = PpoSection()
+    rollout: RolloutSection = RolloutSection()
+    tripwires: TripwiresSection = TripwiresSection()
+    control: ControlSection = ControlSection()
+
+    @model_validator(mode="after")
+    def _check_engines(self) -> PpoConfig:
+        sections = {
+            "actor.deepspeed": self.actor.deepspeed,
+            "reference.deepspeed": self.reference.deepspeed,
+            "reward.deepspeed": self.reward.deepspeed,
+            "critic.deepspeed": self.critic.deepspeed,
+        }
+        own = {key: section for key, section in sections.items() if section is not None}
+        if self.model.adapter:
+            raise ValueError("model.adapter is where stages 1 and 2 start; set actor.path to a LoRA run instead")
+        if self.ppo.roles == "shared" and self.deepspeed.zero_stage == 3:
+            raise ValueError(
+                "ppo.roles = shared does not work with deepspeed.zero_stage = 3; choose ZeRO 0 to 2: the backbone is "
+                "held once a rank, and only adapters are trained"
+            )
+        if self.ppo.roles == "shared" and own:
+            raise ValueError(
+                f"{', '.join(own)}: with ppo.roles = shared the roles are one engine; set deepspeed instead, or "
+                "ppo.roles=separate"
+            )
+        if self.rollout.backend == "vllm" and (self.ppo.roles == "shared" or self.model.quantize != "none"):
+            raise ValueError(
+                "rollout.backend = vllm takes whole weights: it does not work with ppo.roles = shared or "
+                "model.quantize; set rollout.backend=transformers"
+            )
+        for key, section in own.items():
+            require_partitionable(self.model, section, f"{key}.zero_stage")
+        return self
 
     @model_validator(mode="after")
     def _check_rollout(self) -> PpoConfig:
@@ -221,6 +266,16 @@ class PpoConfig(StageConfig):
             raise ValueError(
                 f"train.batch_size = {self.train.batch_size} must divide ppo.rollout_size = "
                 f"{self.ppo.rollout_size}; choose one of {divisors}, or change ppo.rollout_size"
+            )
+        if self.ppo.has_groups and self.ppo.answers_per_prompt < 2:
+            raise ValueError(
+                f"ppo.samples_per_prompt = {self.ppo.samples_per_prompt} leaves ppo.estimator = {self.ppo.estimator} "
+                "nothing to compare an answer with; set it to at least 2, or to null for 4"
+            )
+        if self.ppo.rollout_size % self.ppo.answers_per_prompt:
+            raise ValueError(
+                f"ppo.rollout_size = {self.ppo.rollout_size} counts samples and must be a multiple of "
+                f"ppo.samples_per_prompt = {self.ppo.answers_per_prompt}; change one of them"
             )
         if self.sampling.temperature == 0 or self.sampling.top_k or self.sampling.top_p < 1:
             raise ValueError(
@@ -232,6 +287,36 @@ class PpoConfig(StageConfig):
             raise ValueError(
                 f"train.micro_tokens = {self.train.micro_tokens} cannot hold a prompt and an answer "
                 f"(sampling.max_prompt_tokens + sampling.max_new_tokens = {room})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_terms(self) -> PpoConfig:
+        ppo, names = self.ppo, self.reward.source_names
+        if ppo.kl_in == "loss" and ppo.kl_estimator == "k1":
+            raise ValueError(
+                "ppo.kl_estimator = k1 does nothing with ppo.kl_in = loss: the gradient of log p over the policy's own "
+                "tokens is 0 in the mean; choose k2 or k3, or ppo.kl_in=reward"
+            )
+        if ppo.value_warmup_steps and ppo.estimator != "gae":
+            raise ValueError(
+                f"ppo.value_warmup_steps = {ppo.value_warmup_steps} needs a critic, and ppo.estimator = "
+                f"{ppo.estimator} has none; set it to 0, or ppo.estimator=gae"
+            )
+        if ppo.ptx_weight and not self.data.ptx:
+            raise ValueError(
+                f"ppo.ptx_weight = {ppo.ptx_weight} has nothing to learn: data.ptx is empty; set data.ptx=FILE, "
+                "or ppo.ptx_weight=0"
+            )
+        if self.data.ptx and not ppo.ptx_weight:
+            raise ValueError(
+                f"data.ptx = {[source.path for source in self.data.ptx]} would not be used: ppo.ptx_weight is 0; "
+                "set ppo.ptx_weight=1, or drop data.ptx"
+            )
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"reward.functions and reward.endpoints share the name {twice[0]!r} in metrics; give each source a name"
             )
         return self
 

@@ -63,6 +63,9 @@ class ModelSection(Section):
         False, description="take the tokenizer's EOS although the model's configuration names another"
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in backward to save memory")
+    adapter: str = Field(
+        "", description="a LoRA run, or its adapter/, of the same base, whose weights stages 1 and 2 start from"
+    )
     lora: LoraSection | None = Field(None, description="train low-rank adapters instead of all weights")
     quantize: Literal["none", "4bit"] = Field(
         "none", description="4bit holds the frozen weights as nf4 (bitsandbytes; needs model.lora, not ZeRO 3)"
@@ -97,6 +100,7 @@ class DataSection(Section):
         "train",
         "eval",
         "demonstrations",
+        "ptx",
         mode="before",
         check_fields=False,
         json_schema_input_type=str | SourceSection | list[str | SourceSection] | None,
@@ -199,3 +203,23 @@ class SamplingSection(Section):
     top_k: int = Field(0, ge=0, description="keep the k likeliest tokens; 0 keeps all")
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="keep the likeliest tokens of this mass")
     batch_size: Positive = Field(64, description="sequences decoded together on one rank")
+    stop: list[str] = Field(default_factory=list, description="texts that end an answer, beside EOS")
+
+    @field_validator("stop")
+    @classmethod
+    def _not_empty(cls, value: list[str]) -> list[str]:
+        if "" in value:
+            raise ValueError("an empty stop text would end every answer at once")
+        return value
+
+
+class RolloutSection(Section):
+    """What draws the answers of stage 3."""
+
+    backend: Literal["transformers", "vllm"] = Field(
+        "transformers", description="transformers runs anywhere; vllm shares the trainer's GPU (not measured)"
+    )
+    gpu_memory: float = Field(0.3, gt=0, lt=1, description="vllm: share of the GPU's memory for weights and cache")
+    importance_cap: float = Field(
+        2.0, ge=1, description="vllm: largest weight of a token whose log-probabilities differ between vllm and trainer"
+    )

@@ -24,6 +24,7 @@ class RowStream:
         seed: run seed.
         batch_size: rows a step.
         epochs: passes over the stream; fractions allowed.
+        first_by: a number a row, by which the first epoch is sorted, equal ones shuffled; None shuffles it like others.
     """
 
     sizes: tuple[int, ...]
@@ -31,6 +32,7 @@ class RowStream:
     seed: int
     batch_size: int
     epochs: float
+    first_by: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if any(round(size * weight) < 1 for size, weight in zip(self.sizes, self.weights, strict=True)):
@@ -79,4 +81,7 @@ class RowStream:
             chosen += [rows] * (wanted // size)
             chosen.append(generator.permutation(rows)[: wanted % size])
             first += size
-        return generator.permutation(np.concatenate(chosen))
+        order = generator.permutation(np.concatenate(chosen))
+        if self.first_by is None or epoch > 0:
+            return order
+        return order[np.argsort(np.asarray(self.first_by)[order], kind="stable")]

@@ -20,7 +20,8 @@ import rlhf
 from rlhf.artifacts.files import read_json, write_json
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import load_config
-from rlhf.config.schema import PpoConfig, RewardRole
+from rlhf.config.reward_sources import RewardRole
+from rlhf.config.schema import PpoConfig
 from rlhf.demo.measure import Summary, measure_policy, print_summary, reward_summary
 from rlhf.demo.tiny_base import TinySize, make_tiny_base
 from rlhf.errors import ArtifactError, DataError, TrainingError
@@ -42,15 +43,26 @@ OWN_OVERRIDES: dict[str, tuple[str, ...]] = {
         "train.warmup_steps=2",
     ),
 }
+# One low-rank adapter a role on one base. Ranks and rates are for the tiny model, whose matrices are small.
+LORA = ("model.lora.rank=32", "model.lora.alpha=64")
+LORA_OVERRIDES: dict[str, tuple[str, ...]] = {
+    "sft": (*LORA, "train.lr=3.0e-3"),
+    "reward": (*LORA, "train.lr=1.5e-3", "data.template=polyglot-chat"),
+    "ppo": ("ppo.roles=shared", "train.lr=1.0e-3", "critic.lr=1.0e-3"),
+}
 
 
 @dataclass(slots=True)
 class Quickstart:
-    """One quickstart: where it goes, what it reads, and how long each part took."""
+    """One quickstart: where it goes, what it reads, and how long each part took.
+
+    lora: stages train adapters on one base instead of all weights, and the roles of PPO share it.
+    """
 
     out: Path
     data: Path | None = None
     seed: int = 17
+    lora: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     _settings: dict[str, Any] = field(default_factory=dict)
 
@@ -78,10 +90,10 @@ class Quickstart:
         for name in self._own_files():
             if not name.is_file():
                 raise DataError(f"no such file: {name}", where="--data", expected=_expected_files())
-        settings = {"data": str(self.data) if self.data else None, "seed": self.seed}
+        settings = {"data": str(self.data) if self.data else None, "seed": self.seed, "lora": self.lora}
         path = self.out / "quickstart.json"
         if path.is_file():
-            known = read_json(path)
+            known = {"lora": False, **read_json(path)}
             if {key: known.get(key) for key in settings} != settings:
                 raise ArtifactError(
                     f"{self.out} holds a quickstart with other settings: {known}",
@@ -115,6 +127,7 @@ class Quickstart:
         if stage == "ppo" and self.data:
             self._warn_of_a_weak_reward()
         words = [f"run.dir={self.out / stage}", f"run.seed={self.seed}", *self._models(stage), *self._data(stage)]
+        words += LORA_OVERRIDES[stage] if self.lora else ()
         words += OWN_OVERRIDES[stage] if self.data else ()
         arguments = ["--config", str(ROOT / "configs" / "demo" / f"{stage}.yaml"), "--resume", "auto", *words]
         script = str(ROOT / "scripts" / SCRIPTS[stage])
@@ -138,6 +151,12 @@ class Quickstart:
             )
 
     def _models(self, stage: str) -> list[str]:
+        if self.lora:
+            return {
+                "sft": [f"model.path={self.out}/base/model"],
+                "reward": [f"model.path={self.out}/base/model", f"model.adapter={self.out}/sft"],
+                "ppo": [f"actor.path={self.out}/sft", f"reward.path={self.out}/reward"],
+            }[stage]
         return {
             "sft": [f"model.path={self.out}/base/model"],
             "reward": [f"model.path={self.out}/sft/model"],

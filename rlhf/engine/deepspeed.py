@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,12 @@ from rlhf.config.sections import DeepSpeedSection, OptimizerFields
 from rlhf.data.packing import PackedRow
 from rlhf.engine.ema import WeightAverage
 from rlhf.engine.groups import parameter_groups
+from rlhf.engine.partitioned import unwrapped_zero3
 from rlhf.engine.ranks import Ranks
 from rlhf.engine.zero_config import zero_config
 from rlhf.errors import CheckpointError, ModelError, NonFiniteError
 from rlhf.models.loading import PackedModel
+from rlhf.ops.linear_logprobs import TokenLogprobs
 from rlhf.ops.losses import CrossEntropy
 
 ENGINE_TAG = "engine"
@@ -27,38 +29,70 @@ ENGINE_TAG = "engine"
 
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
-    """grad_norm: 2-norm of the whole gradient before clipping; applied: False after a float16 overflow."""
+    """grad_norm: 2-norm of the whole gradient before clipping; applied: False after a float16 overflow, without a
+    gradient, or where it was dropped."""
 
     grad_norm: float
     applied: bool
 
 
 class InferenceModel:
-    """A frozen model: plain below ZeRO 3, partitioned under it."""
+    """A frozen model: plain below ZeRO 3, partitioned under it.
 
-    def __init__(self, model: PackedModel, section: DeepSpeedSection, ranks: Ranks, *, dtype: str) -> None:
-        self.ranks = ranks
+    offload: its weights stay in CPU memory until they are used, and go back when `park` is called; at ZeRO 3 it is
+    DeepSpeed that keeps the partitions there.
+    """
+
+    def __init__(
+        self, model: PackedModel, section: DeepSpeedSection, ranks: Ranks, *, dtype: str, offload: bool = False
+    ) -> None:
+        self.ranks, self._offload = ranks, offload and section.zero_stage < 3
         model.requires_grad_(False)
         if section.zero_stage == 3:
             import deepspeed
 
+            section = section.model_copy(update={"offload_parameters": offload or section.offload_parameters})
             config = zero_config(section, dtype=dtype, max_grad_norm=1.0, on_gpu=ranks.device.type != "cpu")
             config["zero_optimization"].pop("offload_optimizer", None)
             self._engine, *_ = deepspeed.initialize(model=model, config=config)
         else:
-            self._engine = model.to(ranks.device)
+            self._engine = model if self._offload else model.to(ranks.device)
         self._engine.eval()
 
     @torch.no_grad()
     def forward(self, row: PackedRow) -> Tensor:
         """The model's output at the row's positions."""
+        if self._offload:
+            self._engine.to(self.ranks.device)
         return _call(self._engine, row.to(self.ranks.device))
+
+    @torch.no_grad()
+    def logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
+        """Log-probabilities of the row's labels under softmax(logits / temperature)."""
+        if self._offload:
+            self._engine.to(self.ranks.device)
+        return _call_logprobs(self._engine, row.to(self.ranks.device), temperature, with_entropy=False)
+
+    @contextmanager
+    def full_weights(self) -> Iterator[nn.Module]:
+        """The Hugging Face model with whole weights, for generation: gathered once, not per token."""
+        if self._offload:
+            self._engine.to(self.ranks.device)
+        partitioned = hasattr(self._engine, "module")  # wrapped by DeepSpeed, which is at ZeRO 3 alone
+        with unwrapped_zero3(self._engine) if partitioned else nullcontext():
+            yield (self._engine.module if partitioned else self._engine).model
+
+    def park(self) -> None:
+        """Frees the device of an offloaded model's weights until they are used again."""
+        if self._offload:
+            self._engine.to("cpu")
 
 
 class TrainedModel:
     """A model that learns. Losses given to `backward` are already divided by their global count.
 
-    `ema_decay` keeps a running average of the weights, which `averaged` puts in their place.
+    `ema_decay` keeps a running average of the weights, which `averaged` puts in their place. `parked` are models that
+    leave the device while this one trains, if they are offloaded.
     """
 
     def __init__(
@@ -70,9 +104,11 @@ class TrainedModel:
         *,
         dtype: str,
         ema_decay: float | None = None,
+        parked: Sequence[InferenceModel] = (),
     ) -> None:
         import deepspeed
 
+        self._parked = parked
         self.ranks, self._section, self._max_grad_norm = ranks, section, optimizer.max_grad_norm
         on_gpu = ranks.device.type != "cpu"
         config = zero_config(section, dtype=dtype, max_grad_norm=optimizer.max_grad_norm, on_gpu=on_gpu)
@@ -80,9 +116,11 @@ class TrainedModel:
         if not groups:
             raise ModelError("no parameter of the model is trained", fix="check model.lora.targets")
         self._lr_scales = [group["lr_scale"] for group in groups]
-        inner = _adamw(groups, optimizer, offload=section.offload_optimizer, on_gpu=on_gpu)
+        inner = adamw(groups, optimizer, offload=section.offload_optimizer, on_gpu=on_gpu)
         self._grad_norm = math.nan
+        self._has_gradient, self._discards = False, False
         self.dtype = dtype
+        self._engine: Any = None
         inner.register_step_pre_hook(self._before_update)
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=inner, config=config)
         self._has_frozen = any(not parameter.requires_grad for parameter in model.parameters())
@@ -95,6 +133,9 @@ class TrainedModel:
         return self._engine.module
 
     def train(self) -> None:
+        """Training mode; offloaded models make room."""
+        for model in self._parked:
+            model.park()
         self._engine.train()
 
     def forward(self, row: PackedRow) -> Tensor:
@@ -104,12 +145,12 @@ class TrainedModel:
     @torch.no_grad()
     def infer(self, row: PackedRow) -> Tensor:
         """The model's output at the row's positions, in eval mode and without a graph."""
-        training = self._engine.training
-        self._engine.eval()
-        try:
+        with self._evaluating():
             return _call(self._engine, row.to(self.ranks.device))
-        finally:
-            self._engine.train(training)
+
+    def logprobs(self, row: PackedRow, temperature: float, *, with_entropy: bool = False) -> TokenLogprobs:
+        """Log-probabilities of the row's labels (and the entropy) under softmax(logits / temperature), with a graph."""
+        return _call_logprobs(self._engine, row.to(self.ranks.device), temperature, with_entropy=with_entropy)
 
     def loss(self, row: PackedRow, total: float, *, noise: Tensor | None = None) -> CrossEntropy:
         """The row's share of the mean cross-entropy, its labels weighted and divided by the global `total`.
@@ -122,10 +163,21 @@ class TrainedModel:
     @torch.no_grad()
     def infer_loss(self, row: PackedRow) -> CrossEntropy:
         """Negative log-likelihoods of the row's labels, in eval mode and without a graph."""
+        with self._evaluating():
+            return _call_loss(self._engine, row.to(self.ranks.device), 1.0)
+
+    @torch.no_grad()
+    def infer_logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
+        """As `logprobs`, in eval mode and without a graph."""
+        with self._evaluating():
+            return self.logprobs(row, temperature)
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
         training = self._engine.training
         self._engine.eval()
         try:
-            return _call_loss(self._engine, row.to(self.ranks.device), 1.0)
+            yield
         finally:
             self._engine.train(training)
 
@@ -135,12 +187,30 @@ class TrainedModel:
         DeepSpeed averages gradients over ranks; a sum is wanted, hence the factor.
         """
         self._engine.backward(loss * self.ranks.world_size, scale_wrt_gas=False)
+        self._has_gradient = True
+
+    def discard(self) -> StepOutcome:
+        """Drops what `backward` gathered, and tells its norm; neither weights nor optimizer move."""
+        if not self._has_gradient:
+            return StepOutcome(0.0, False)
+        self._discards = True
+        try:
+            self._engine.step()
+        finally:
+            self._discards = self._has_gradient = False
+        norm = self._engine.get_global_grad_norm()
+        return StepOutcome(self._grad_norm if norm is None else float(norm), False)
 
     def step(self, lr: float) -> StepOutcome:
         """Clips, updates at learning rate `lr` (times a group's own scale), and clears gradients.
 
+        Without a `backward` since the last step nothing moves, and the outcome says so.
+
         Raises: NonFiniteError before the update when the gradient's norm is not finite (float16 skips instead).
         """
+        if not self._has_gradient:
+            return StepOutcome(0.0, False)
+        self._has_gradient = False
         number = self._engine.global_steps + 1
         for group, scale in zip(self._engine.optimizer.param_groups, self._lr_scales, strict=True):
             group["lr"] = lr * scale
@@ -148,7 +218,7 @@ class TrainedModel:
         norm = self._engine.get_global_grad_norm()
         applied = not bool(getattr(self._engine.optimizer, "overflow", False))
         if not applied and self.dtype != "float16":  # ZeRO 1 to 3 skip such an update in silence, in every type
-            raise _not_finite(math.nan, number)
+            raise not_finite(math.nan, number)
         if applied and self._average is not None:
             self._average.update()
         known = self._grad_norm if norm is None else float(norm)
@@ -156,16 +226,21 @@ class TrainedModel:
 
     def _before_update(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Last look before weights change: the norm is taken, checked, and used to clip where DeepSpeed does not."""
-        norm = getattr(self._engine.optimizer, "_global_grad_norm", None)
+        if self._engine is None:  # half precision at ZeRO 0 tries the optimizer out, which would decay the weights
+            drop_gradients(optimizer.param_groups)
+            return
+        norm, ours = getattr(self._engine.optimizer, "_global_grad_norm", None), []
         if norm is None:
-            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-            norm = float(torch.nn.utils.get_total_norm(gradients))
-            if self._section.zero_stage == 0 and norm > self._max_grad_norm:
-                scale = self._max_grad_norm / (norm + 1e-6)
-                torch._foreach_mul_(gradients, scale)
+            ours = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(ours)
         self._grad_norm = float(norm)
+        if self._discards:
+            drop_gradients(optimizer.param_groups)
+            return
         if not math.isfinite(self._grad_norm):
-            raise _not_finite(self._grad_norm, self._engine.global_steps + 1)
+            raise not_finite(self._grad_norm, self._engine.global_steps + 1)
+        if ours and self._section.zero_stage == 0 and self._grad_norm > self._max_grad_norm:
+            torch._foreach_mul_(ours, self._max_grad_norm / (self._grad_norm + 1e-6))
 
     def averaged(self) -> AbstractContextManager[None]:
         """The average of the weights in their place, where one is kept; the live ones come back bit for bit."""
@@ -189,7 +264,7 @@ class TrainedModel:
     def _whole(self) -> AbstractContextManager[Any]:
         if self._section.zero_stage < 3:
             return nullcontext()
-        return _unwrapped_zero3(self._engine)
+        return unwrapped_zero3(self._engine)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Whole weights on the CPU, on rank 0 (empty elsewhere), named as in the Hugging Face model."""
@@ -221,21 +296,32 @@ class TrainedModel:
 
         Raises: CheckpointError when it cannot be read.
         """
-        try:
-            loaded, _ = self._engine.load_checkpoint(
-                str(folder), tag=ENGINE_TAG, load_module_strict=not self._has_frozen
-            )
-        except (OSError, RuntimeError, KeyError, ValueError, AssertionError) as error:
-            raise CheckpointError(
-                f"cannot load {folder}: {error}", fix="resume with the ranks it was saved by"
-            ) from error
-        if loaded is None:
-            raise CheckpointError(f"{folder} holds no engine state", fix="delete it and resume from the one before")
+        load_engine(self._engine, folder, strict=not self._has_frozen)
         if self._average is not None:
             self._average.load(self._average_file(folder))
 
 
-def _not_finite(norm: float, number: int) -> NonFiniteError:
+def drop_gradients(groups: Sequence[dict[str, Any]]) -> None:
+    """Takes gradients away, so that an optimizer leaves weights, moments and decay of these groups alone."""
+    for group in groups:
+        for parameter in group["params"]:
+            parameter.grad = None
+
+
+def load_engine(engine: Any, folder: Path, *, strict: bool) -> None:
+    """Reads an engine's checkpoint.
+
+    Raises: CheckpointError when it cannot be read.
+    """
+    try:
+        loaded, _ = engine.load_checkpoint(str(folder), tag=ENGINE_TAG, load_module_strict=strict)
+    except (OSError, RuntimeError, KeyError, ValueError, AssertionError) as error:
+        raise CheckpointError(f"cannot load {folder}: {error}", fix="resume with the ranks it was saved by") from error
+    if loaded is None:
+        raise CheckpointError(f"{folder} holds no engine state", fix="delete it and resume from the one before")
+
+
+def not_finite(norm: float, number: int) -> NonFiniteError:
     return NonFiniteError(
         f"the gradient norm is {norm}; the weights were not updated",
         where=f"update {number}",
@@ -247,6 +333,19 @@ def _call(module: Any, row: PackedRow) -> Tensor:
     return module(
         input_ids=row.input_ids, position_ids=row.position_ids, segments=row.segments, positions=row.positions
     )
+
+
+def _call_logprobs(module: Any, row: PackedRow, temperature: float, *, with_entropy: bool) -> TokenLogprobs:
+    output = module(
+        input_ids=row.input_ids,
+        position_ids=row.position_ids,
+        segments=row.segments,
+        positions=row.positions,
+        labels=row.labels,
+        temperature=temperature,
+        with_entropy=with_entropy,
+    )
+    return TokenLogprobs(*output)
 
 
 def _call_loss(module: Any, row: PackedRow, total: float, noise: Tensor | None = None) -> CrossEntropy:
@@ -263,7 +362,7 @@ def _call_loss(module: Any, row: PackedRow, total: float, noise: Tensor | None =
     return CrossEntropy(*output)
 
 
-def _adamw(
+def adamw(
     groups: list[dict[str, Any]], fields: OptimizerFields, *, offload: bool, on_gpu: bool
 ) -> torch.optim.Optimizer:
     options: dict[str, Any] = {"lr": fields.lr, "betas": (fields.beta1, fields.beta2), "eps": fields.epsilon}
@@ -272,46 +371,3 @@ def _adamw(
 
         return DeepSpeedCPUAdam(groups, adamw_mode=True, **options)
     return torch.optim.AdamW(groups, fused=True, **options)
-
-
-@contextmanager
-def _unwrapped_zero3(engine: Any) -> Iterator[None]:
-    """Whole weights without hooks. DeepSpeed's own helper has no try/finally, so an error inside it would leave
-    the engine without its hooks; the error is carried out by hand instead."""
-    from deepspeed.runtime.zero import unwrap_model_for_generation
-
-    failure: BaseException | None = None
-    with unwrap_model_for_generation(engine):
-        try:
-            yield
-        except BaseException as error:  # noqa: BLE001 - raised again below, after the hooks are back
-            failure = error
-    if failure is not None:
-        raise failure
-
-
-@contextmanager
-def loading_context(section: DeepSpeedSection, *, dtype: str, on_gpu: bool) -> Iterator[None]:
-    """While active, `from_pretrained` partitions weights as they are read (ZeRO 3), so none is ever held whole."""
-    if section.zero_stage < 3:
-        yield
-        return
-    from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
-
-    config = zero_config(section, dtype=dtype, max_grad_norm=1.0, on_gpu=on_gpu)
-    holder = HfDeepSpeedConfig(config)
-    try:
-        yield
-    finally:
-        unset_hf_deepspeed_config()
-        del holder
-
-
-@contextmanager
-def writable(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Whole parameters that may be changed alike on every rank, also when they are partitioned."""
-    import deepspeed
-
-    partitioned = any(hasattr(parameter, "ds_id") for parameter in parameters)
-    with deepspeed.zero.GatheredParameters(parameters, modifier_rank=0, enabled=partitioned):
-        yield

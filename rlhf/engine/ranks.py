@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from rlhf.errors import RlhfError
 
 T = TypeVar("T")
 WATCH_INTERVAL_S = 1.0
@@ -61,6 +63,19 @@ class Ranks:
         box: list[Any] = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    def on_main(self, action: Callable[[], T]) -> T:
+        """Does `action` on rank 0; its result, or its error, reaches every rank."""
+        outcome: tuple[Any, RlhfError | None] = (None, None)
+        if self.is_main:
+            try:
+                outcome = (action(), None)
+            except RlhfError as error:
+                outcome = (None, error)
+        result, failure = self.from_main(outcome)
+        if failure is not None:
+            raise failure
+        return result
 
     def barrier(self) -> None:
         if self.world_size > 1:

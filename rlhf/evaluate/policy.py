@@ -47,7 +47,7 @@ def answer_prompts(
 ) -> list[Answer]:
     """`num_samples` answers a prompt, each drawn from a stream named by (seed, row, sample)."""
     asked = [(prompt, sample) for prompt in prompts for sample in range(num_samples)]
-    rollout = TransformersRollout(policy.model.eval(), tokenizer.eos_id, tokenizer.pad_id)
+    rollout = TransformersRollout(policy.model.eval(), tokenizer.eos_id, tokenizer.text)
     drawn = rollout.generate(
         [prompt.ids for prompt, _ in asked], [(seed, prompt.row, sample) for prompt, sample in asked], sampling
     )

@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
-from importlib.util import find_spec
 from typing import Any
 
-from rlhf.errors import ConfigError
+from rlhf.evaluate.page import document, section, table
 from rlhf.evaluate.reward_plots import accuracy_plot, probe_plot, reliability_plot
 
-STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, "Apple SD Gothic Neo", "Noto Sans KR", "Malgun Gothic", NanumGothic, sans-serif;
-  margin: 0 auto; max-width: 46rem; padding: 1rem; color: #1d2430; background: #fff; }
-h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-.path { overflow-wrap: anywhere; color: #5a6473; font-size: .85rem; }
-.verdict { border-left: 4px solid #b3541e; background: #fbf3ee; padding: .6rem .9rem; }
-.verdict.good { border-color: #23735a; background: #eef7f3; }
-.big { font-size: 2.2rem; font-weight: 600; line-height: 1.2; }
-.big small { font-size: 1rem; font-weight: 400; color: #5a6473; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .875rem; }
-th, td { padding: .3rem .5rem; border-bottom: 1px solid #e3e6ea; text-align: right; white-space: nowrap;
-  font-variant-numeric: tabular-nums; }
-th:first-child, td:first-child { text-align: left; white-space: normal; }
-th { font-weight: 600; color: #5a6473; vertical-align: bottom; white-space: normal; }
-svg { width: 100%; max-width: 36rem; height: auto; display: block; margin: 0 auto .8rem; }
-svg text { font-family: system-ui, "Apple SD Gothic Neo", "Noto Sans KR", NanumGothic, sans-serif !important; }
-"""
 PROBES = {
     "no_template": "no template",
     "trailing_space": "space after the prompt",
@@ -41,13 +21,6 @@ PROBES = {
     "empty": "empty answer",
     "no_eos": "no EOS",
 }
-Cells = Sequence[str]
-
-
-def require_matplotlib() -> None:
-    """Raises ConfigError, naming the extra, when the page's plots could not be drawn."""
-    if find_spec("matplotlib") is None:
-        raise ConfigError("the report page needs matplotlib, which is not installed", fix='pip install "rlhf[report]"')
 
 
 def render_page(card: Mapping[str, Any]) -> str:
@@ -55,22 +28,14 @@ def render_page(card: Mapping[str, Any]) -> str:
     body = "".join(
         (
             _head(card),
-            _section("Accuracy", accuracy_plot(_groups(card)), _accuracy_table(card)),
-            _section("Calibration", reliability_plot(card["calibration"]["reliability"]), _calibration_text(card)),
-            _section("Probes", probe_plot(_named_probes(card)), _probe_table(card)),
-            _section("Score and length", "", _length_text(card)),
-            _section("Leakage", "", _leakage_text(card)),
+            section("Accuracy", accuracy_plot(_groups(card)), _accuracy_table(card)),
+            section("Calibration", reliability_plot(card["calibration"]["reliability"]), _calibration_text(card)),
+            section("Probes", probe_plot(_named_probes(card)), _probe_table(card)),
+            section("Score and length", _length_text(card)),
+            section("Leakage", _leakage_text(card)),
         )
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Reward model report card</title><style>{STYLE}</style></head><body>{body}</body></html>\n"
-    )
-
-
-def _section(title: str, plot: str, rest: str) -> str:
-    return f"<h2>{title}</h2>{plot}{rest}"
+    return document("Reward model report card", body)
 
 
 def _head(card: Mapping[str, Any]) -> str:
@@ -106,7 +71,7 @@ def _accuracy_table(card: Mapping[str, Any]) -> str:
         (name, f"{each['accuracy']:.3f}", f"{each['low']:.3f} to {each['high']:.3f}", f"{each['num_pairs']:,}")
         for name, each in _groups(card)
     ]
-    return _table(("", "accuracy", "95 % interval", "pairs"), rows)
+    return table(("", "accuracy", "95 % interval", "pairs"), rows)
 
 
 def _calibration_text(card: Mapping[str, Any]) -> str:
@@ -139,7 +104,7 @@ def _probe_table(card: Mapping[str, Any]) -> str:
     head = ("", "before", "after", "score change", "flipped", "damaged preferred", "pairs")
     return (
         "<p>Accuracy on the pairs a change touches. A change of the prompt should move little; the better answer, "
-        "once cut, shuffled or emptied, should lose.</p>" + _table(head, rows)
+        "once cut, shuffled or emptied, should lose.</p>" + table(head, rows)
     )
 
 
@@ -169,16 +134,10 @@ def _leakage_text(card: Mapping[str, Any]) -> str:
         (f"{each['model']}: {each['path']}", f"{each['num_prompts']:,}", f"{each['num_answers']:,}")
         for each in found["checked"]
     ]
-    text += _table(("training file", "prompts", "answers"), rows) if rows else ""
+    text += table(("training file", "prompts", "answers"), rows) if rows else ""
     missing = [f"<li>{escape(each['path'])}: {escape(each['reason'])}</li>" for each in found["not_checked"]]
     return text + (f'<p>Not checked:</p><ul class="path">{"".join(missing)}</ul>' if missing else "")
 
 
 def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:+.3f}"
-
-
-def _table(head: Cells, rows: Sequence[Cells]) -> str:
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    lines = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><tr>{top}</tr>{lines}</table></div>'

@@ -1,22 +1,19 @@
-"""Plots of the report card as inline SVG, whose text stays text so that Hangul is drawn by the reader's fonts."""
+"""Plots of the report card."""
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rlhf.evaluate.plotting import BLUE, GREY, LINE, RED, figure, svg
+
 Named = Sequence[tuple[str, Mapping[str, Any]]]
-BLUE, GREY, RED, LINE = "#2f5d8c", "#9aa4b1", "#b3541e", "#d5dae0"
-WIDTH = 4.8  # inches; the page scales it to the screen
 MAX_LABEL = 30
 
 
 def accuracy_plot(groups: Named) -> str:
     """A dot with its 95 % interval for each group; baselines in another colour."""
-    with _figure(0.6 + 0.3 * len(groups)) as (figure, axes):
+    with figure(0.6 + 0.3 * len(groups)) as (drawn, axes):
         for place, (name, each) in enumerate(groups):
             colour = RED if name.startswith("baseline") else BLUE
             axes.plot([each["low"], each["high"]], [place, place], color=colour, linewidth=2)
@@ -25,12 +22,12 @@ def accuracy_plot(groups: Named) -> str:
         _label(axes, [name for name, _ in groups])
         axes.set_xlim(0, 1)
         axes.set_xlabel("pairs in the right order (0.5 = a coin)")
-        return _svg(figure)
+        return svg(drawn)
 
 
 def reliability_plot(table: Sequence[Mapping[str, Any]]) -> str:
     """Accuracy against confidence, a dot a bin, its area by the number of pairs."""
-    with _figure(3.2) as (figure, axes):
+    with figure(3.2) as (drawn, axes):
         most = max(row["num_pairs"] for row in table)
         axes.plot([0.5, 1], [0.5, 1], color=GREY, linewidth=1, linestyle="--")
         axes.scatter(
@@ -44,12 +41,12 @@ def reliability_plot(table: Sequence[Mapping[str, Any]]) -> str:
         axes.set_ylim(min(0.45, *(row["accuracy"] - 0.05 for row in table)), 1.05)
         axes.set_xlabel("confidence of the model (dot area: pairs)")
         axes.set_ylabel("pairs in the right order")
-        return _svg(figure)
+        return svg(drawn)
 
 
 def probe_plot(probes: Named) -> str:
     """Accuracy before and after each change."""
-    with _figure(0.9 + 0.34 * len(probes)) as (figure, axes):
+    with figure(0.9 + 0.34 * len(probes)) as (drawn, axes):
         for place, (_, each) in enumerate(probes):
             ends = [each["accuracy_before"], each["accuracy"]]
             axes.plot(ends, [place, place], color=LINE, linewidth=3, zorder=1)
@@ -62,21 +59,7 @@ def probe_plot(probes: Named) -> str:
         axes.set_xlim(-0.02, 1.02)
         axes.set_xlabel("pairs in the right order")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
-        return _svg(figure)
-
-
-@contextmanager
-def _figure(height: float) -> Iterator[tuple[Any, Any]]:
-    """A figure, `height` inches, with its one pair of axes, under this module's settings."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 10, "axes.edgecolor": GREY}
-    with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        axes = figure.subplots()
-        axes.spines[["top", "right"]].set_visible(False)
-        yield figure, axes
+        return svg(drawn)
 
 
 def _label(axes: Any, names: Sequence[str]) -> None:
@@ -84,12 +67,3 @@ def _label(axes: Any, names: Sequence[str]) -> None:
     short = [name if len(name) <= MAX_LABEL else f"{name[: MAX_LABEL - 1]}…" for name in names]
     axes.set_yticks(range(len(names)), short)
     axes.set_ylim(len(names) - 0.5, -0.5)
-
-
-def _svg(figure: Any) -> str:
-    """The figure as an <svg> element."""
-    text = io.StringIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # it only measures; the browser draws
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]

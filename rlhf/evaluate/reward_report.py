@@ -23,9 +23,10 @@ from rlhf.data.tokenizer import load_tokenizer
 from rlhf.errors import DataError, ModelError
 from rlhf.evaluate.exam import set_exam, sit
 from rlhf.evaluate.leakage import training_rankings
+from rlhf.evaluate.page import require_matplotlib
 from rlhf.evaluate.policy import MICRO_TOKENS, tree_scores
 from rlhf.evaluate.reward_card import build_reward_card, summary_line
-from rlhf.evaluate.reward_page import render_page, require_matplotlib
+from rlhf.evaluate.reward_page import render_page
 from rlhf.models.loading import artifact_model_path, check_model_path, load_scalar_model
 
 DEFAULT_MAX_LENGTH = 1024

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from rlhf.config.sections import LoraSection
@@ -19,11 +21,17 @@ def add_lora(model: PackedModel, lora: LoraSection) -> None:
 
     Raises: ModelError when a target names no linear module (a scope that matches nothing trains nothing).
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
     check_targets(model.model, lora.targets)
-    scalar = isinstance(model, PackedScalarModel)
-    settings = LoraConfig(
+    model.model = get_peft_model(model.model, lora_settings(lora, scalar=isinstance(model, PackedScalarModel)))
+
+
+def lora_settings(lora: LoraSection, *, scalar: bool) -> Any:
+    """peft's settings; a scalar model's head is trained whole."""
+    from peft import LoraConfig
+
+    return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
@@ -33,7 +41,6 @@ def add_lora(model: PackedModel, lora: LoraSection) -> None:
         use_dora=lora.variant == "dora",
         use_rslora=lora.variant == "rslora",
     )
-    model.model = get_peft_model(model.model, settings)
 
 
 def check_targets(model: nn.Module, targets: list[str] | str) -> None:
@@ -53,3 +60,17 @@ def check_targets(model: nn.Module, targets: list[str] | str) -> None:
             expected=f"names of linear modules of this model: {choices}",
             fix="name some of those, or all-linear",
         )
+
+
+def plain_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """Weights of a Hugging Face model by name, an adapter merged into them while they are read."""
+    if not hasattr(model, "peft_config"):
+        yield from model.named_parameters()
+        return
+    model.merge_adapter()
+    try:
+        for name, parameter in model.get_base_model().named_parameters():
+            if "lora_" not in name:
+                yield name.replace(".base_layer", ""), parameter
+    finally:
+        model.unmerge_adapter()

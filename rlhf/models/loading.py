@@ -21,6 +21,8 @@ from rlhf.errors import ModelError
 from rlhf.models.attention import PACKED_SDPA, PACKED_VARLEN, no_mask
 from rlhf.models.head import LanguageModelHead
 from rlhf.models.quantization import Quantize, keep_differentiable, quantized_loading
+from rlhf.ops.linear_logprobs import TokenLogprobs
+from rlhf.ops.logprobs import entropy, token_logprobs
 from rlhf.ops.losses import cross_entropy
 from rlhf.ops.segments import Segments
 
@@ -46,12 +48,14 @@ class PackedCausalLM(nn.Module):
         weights: Tensor | None = None,
         denominator: Tensor | None = None,
         noise: Tensor | None = None,
+        temperature: float | None = None,
+        with_entropy: bool = False,
     ) -> Any:
         """What follows the tokens at `positions` [P] of one row (input_ids [1, T]).
 
         Returns: logits [P, V]; with labels [P], weights [P] and their global total [], the CrossEntropy of the
-        labels, without ever holding the logits where the head is a `LanguageModelHead`. `noise` [1, T, width] is
-        added to the embeddings of the row's tokens.
+        labels; with labels and a temperature, their TokenLogprobs. Neither holds the logits where the head is a
+        `LanguageModelHead`. `noise` [1, T, width] is added to the embeddings of the row's tokens.
         """
         inputs = {
             "input_ids": input_ids,
@@ -64,16 +68,19 @@ class PackedCausalLM(nn.Module):
             embedded = self.model.get_input_embeddings()(inputs.pop("input_ids"))
             inputs["inputs_embeds"] = embedded + noise.to(embedded.dtype)
         causal = unwrap_peft(self.model)
-        if labels is None:
-            return self.model(**inputs, logits_to_keep=positions).logits[0]
-        assert weights is not None
-        assert denominator is not None
         head = causal.get_output_embeddings()
-        if isinstance(head, LanguageModelHead):
+        if labels is not None and isinstance(head, LanguageModelHead):
             backbone: Any = getattr(causal, causal.base_model_prefix)
             hidden = backbone(**inputs).last_hidden_state[0].index_select(0, positions)
-            return head(hidden, labels, weights, denominator)
+            return head(hidden, labels, weights, denominator, temperature=temperature, with_entropy=with_entropy)
         logits = self.model(**inputs, logits_to_keep=positions).logits[0]
+        if labels is None:
+            return logits
+        if temperature is not None:
+            spread = entropy(logits, temperature=temperature) if with_entropy else logits.new_zeros(len(logits))
+            return TokenLogprobs(token_logprobs(logits, labels, temperature=temperature), spread)
+        assert weights is not None
+        assert denominator is not None
         return cross_entropy(logits, labels, weights, denominator)
 
 

@@ -48,3 +48,51 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: flo
         next_value = known_values[:, step]
         advantages[:, step] = next_advantage
     return Advantages(advantages, advantages + known_values)
+
+
+def rloo(totals: Tensor) -> Tensor:
+    """Reward of an answer less the mean reward of the other answers to its prompt (leave one out).
+
+    Shapes:  totals [G, K] reward units, the sum of an answer's token rewards; G prompts, K answers each.
+    Returns: [G, K] reward units, one number for all tokens of an answer.
+    Raises:  ValueError if totals are not [G, K] with K >= 2.
+    Source:  arXiv:2402.14740 section 2.3, the estimator RLOO.
+    """
+    known = _grouped(totals)
+    others = (known.sum(1, keepdim=True) - known) / (known.shape[1] - 1)
+    return known - others
+
+
+def grpo(totals: Tensor, *, epsilon: float = 1e-4) -> Tensor:
+    """Reward of an answer in standard deviations from the mean of its prompt's answers.
+
+    A group of equal rewards gives 0. The deviation is that of a sample (divided by K - 1); `epsilon` is added to it.
+
+    Shapes:  totals [G, K] reward units, the sum of an answer's token rewards; G prompts, K answers each.
+    Returns: [G, K] standard deviations, one number for all tokens of an answer.
+    Raises:  ValueError if totals are not [G, K] with K >= 2, or epsilon is not positive.
+    Source:  arXiv:2402.03300 section 4.1.2 (outcome supervision).
+    """
+    known = _grouped(totals)
+    if not epsilon > 0:
+        raise ValueError(f"epsilon = {epsilon}, expected > 0: equal rewards have deviation 0")
+    centred = known - known.mean(1, keepdim=True)
+    return centred / (known.std(1, keepdim=True) + epsilon)
+
+
+def discounted_returns(rewards: Tensor, mask: Tensor, *, gamma: float) -> Tensor:
+    """Rewards to come: G_t = r_t + gamma * G_{t+1}. With KL costs among the rewards and whitened over the whole
+    batch these are the advantages of REINFORCE++.
+
+    Shapes:  rewards [B, T] reward units; mask [B, T] bool, in each row a run of True from the left.
+    Returns: [B, T] reward units, 0 outside the mask.
+    Raises:  ValueError as `gae`.
+    Source:  arXiv:2501.03262 section 3.
+    """
+    return gae(rewards, torch.zeros_like(rewards), mask, gamma=gamma, lam=1.0).returns
+
+
+def _grouped(totals: Tensor) -> Tensor:
+    if totals.ndim != 2 or totals.shape[1] < 2:
+        raise ValueError(f"totals have shape {list(totals.shape)}, expected [G, K] with K >= 2 answers to a prompt")
+    return widen(totals)

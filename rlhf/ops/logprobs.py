@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+BLOCK = 128  # tokens summed together when one is drawn
+
 
 class Sampled(NamedTuple):
     """Shapes: tokens [B] int64; logprobs [B] float32 nats, under the distribution that was drawn from."""
@@ -71,26 +73,41 @@ def sampling_logits(logits: Tensor, *, temperature: float, top_k: int = 0, top_p
 def sample_inverse_cdf(logits: Tensor, uniform: Tensor) -> Sampled:
     """The first token whose cumulative probability exceeds `uniform`: one draw a row from softmax(logits).
 
-    A token of probability 0 is never returned, whatever `uniform` is.
+    A token of probability 0 is never returned, whatever `uniform` is. The running sum is taken over blocks of tokens,
+    then inside the one block that holds the draw: one pass over the vocabulary instead of several.
 
     Shapes:  logits [B, V], may hold -inf; uniform [B] in [0, 1).
     Returns: Sampled, logprobs under softmax(logits).
     Raises:  ValueError if the shapes differ, uniform leaves [0, 1), or a row's largest logit is not finite.
     Source:  inverse transform sampling, Devroye (1986), Non-Uniform Random Variate Generation, III.2.
     """
-    _check_rows(logits)
+    largest = _largest(logits)
     if uniform.shape != logits.shape[:1]:
         raise ValueError(f"uniform has shape {list(uniform.shape)}, expected [B] = {list(logits.shape[:1])}")
     if not ((uniform >= 0) & (uniform < 1)).all():
         raise ValueError("uniform has a value outside [0, 1); draw it with torch.rand")
-    probabilities = logits.float().softmax(-1)
-    cumulative = probabilities.cumsum(-1, dtype=torch.float64)
-    # A parallel scan need not be monotone; a token of probability 0 must not come to own a sliver of [0, 1).
-    cumulative = torch.where(probabilities > 0, cumulative, 0).cummax(-1).values
-    # The last entry is 1 up to rounding; a float64 below 1 times it stays below it: a token is always found.
-    target = uniform.double().unsqueeze(-1) * cumulative[:, -1:]
-    tokens = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
-    return Sampled(tokens, token_logprobs(logits, tokens))
+    masses = _in_blocks((logits.float() - largest).exp_())
+    # A parallel scan need not be monotone; a block without mass must not come to own a sliver of [0, total).
+    through = masses.sum(-1, dtype=torch.float64).cumsum(-1).cummax(-1).values
+    total = through[:, -1:]
+    target = uniform.double().unsqueeze(-1) * total  # rounds to at most the last float64 below total
+    block = torch.searchsorted(through, target, right=True).clamp_(max=through.shape[1] - 1)
+    before = torch.where(block > 0, through.gather(1, (block - 1).clamp(min=0)), 0)
+    inside = masses.gather(1, block.unsqueeze(-1).expand(-1, 1, BLOCK)).squeeze(1)
+    reached = before + inside.double().cumsum(-1)
+    place = torch.where((reached > target) & (inside > 0), 0, 1).argmin(-1, keepdim=True)
+    # The block's own sum may round above its running sum: the draw then falls on its last token with mass.
+    last = (inside > 0).long().mul_(torch.arange(BLOCK, device=logits.device)).argmax(-1, keepdim=True)
+    found = ((reached > target) & (inside > 0)).any(-1, keepdim=True)
+    tokens = block * BLOCK + torch.where(found, place, last)
+    logprobs = logits.gather(1, tokens).float() - largest - total.log().float()
+    return Sampled(tokens.squeeze(1), logprobs.squeeze(1))
+
+
+def _in_blocks(masses: Tensor) -> Tensor:
+    """[B, V] as [B, blocks, BLOCK], filled up with zeros."""
+    spare = -masses.shape[1] % BLOCK
+    return torch.nn.functional.pad(masses, (0, spare)).view(len(masses), -1, BLOCK)
 
 
 def greedy(logits: Tensor) -> Sampled:
@@ -100,7 +117,7 @@ def greedy(logits: Tensor) -> Sampled:
     Returns: Sampled, logprobs under softmax(logits).
     Raises:  ValueError if logits are not [B, V], or a row's largest logit is not finite.
     """
-    _check_rows(logits)
+    _largest(logits)
     tokens = logits.argmax(-1)
     return Sampled(tokens, token_logprobs(logits, tokens))
 
@@ -126,10 +143,13 @@ def _in_nucleus(scaled: Tensor, top_p: float) -> Tensor:
     return torch.zeros_like(scaled, dtype=torch.bool).scatter(-1, descending.indices, before < top_p)
 
 
-def _check_rows(logits: Tensor) -> None:
+def _largest(logits: Tensor) -> Tensor:
+    """[B, 1] float32, the largest logit of each row; refused where that is not a finite number."""
     if logits.ndim != 2:
         raise ValueError(f"logits have shape {list(logits.shape)}, expected [B, V]")
-    drawable = logits.amax(-1).isfinite()
+    largest = logits.amax(-1, keepdim=True).float()
+    drawable = largest.isfinite().squeeze(1)
     if not drawable.all():
         row = int(drawable.logical_not().nonzero()[0, 0])
         raise ValueError(f"logits row {row} has NaN, +inf or no finite entry; check model and cuts")
+    return largest

@@ -144,6 +144,32 @@ def policy_loss(
     )
 
 
+def largest_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> float:
+    """The largest exp(logprobs - old_logprobs) of these tokens; 0 where there is none.
+
+    Shapes:  logprobs, old_logprobs [...] nats; mask [...] bool.
+    Raises:  ValueError if the shapes differ or the mask is not boolean.
+    """
+    check_mask(mask, logprobs=logprobs, old_logprobs=old_logprobs)
+    return float((logprobs - old_logprobs).detach()[mask].max().exp()) if mask.any() else 0.0
+
+
+def kl_loss(kl: Tensor, mask: Tensor, num_tokens: Tensor, *, coefficient: float) -> Tensor:
+    """KL to the reference as a term of the policy loss: coefficient * estimate, over response tokens.
+
+    Shapes:  kl [...] nats, with a gradient, from `kl_estimate` (k2 or k3: k1's gradient is 0 in the mean);
+             mask [...] bool; num_tokens [] as in `policy_loss`.
+    Returns: [] reward units, to be added to a loss that is minimised.
+    Raises:  ValueError if the shapes differ, the mask is not boolean, or coefficient is negative.
+    Source:  arXiv:2402.03300 eq. 3, as a mean over tokens.
+    """
+    check_mask(mask, kl=kl)
+    check_scalar(num_tokens=num_tokens)
+    if not coefficient >= 0:
+        raise ValueError(f"coefficient = {coefficient}, expected >= 0: it is a cost")
+    return coefficient * masked_sum(kl, mask) / num_tokens
+
+
 def value_loss(
     values: Tensor,
     old_values: Tensor,

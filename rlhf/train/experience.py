@@ -6,78 +6,66 @@ their order and all moments are the same whatever the number of ranks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rlhf.config.algorithm import PpoSection
 from rlhf.config.schema import PpoConfig
-from rlhf.data.encode import EncodedPrompt, EncodedSequence, Encoder, Ids
-from rlhf.data.packing import PackedRow, pack_sequences, pack_trees, plan_micro_batches
-from rlhf.data.records import Prompt
+from rlhf.data.encode import EncodedPrompt
+from rlhf.data.packing import PackedRow
 from rlhf.data.tokenizer import ChatTokenizer
-from rlhf.engine.deepspeed import InferenceModel, TrainedModel
-from rlhf.engine.ranks import Ranks
-from rlhf.ops.advantages import gae
-from rlhf.ops.logprobs import token_logprobs
-from rlhf.ops.masking import masked_mean, squared_deviation_sum, whiten
+from rlhf.models.adapters import plain_weights
+from rlhf.ops.advantages import Advantages, discounted_returns, gae, grpo, rloo
+from rlhf.ops.importance import truncated_importance
+from rlhf.ops.masking import masked_mean, masked_sum, squared_deviation_sum, whiten
+from rlhf.ops.moments import Moments, standardised, updated
 from rlhf.ops.rewards import kl_estimate, token_rewards
 from rlhf.rollout.base import Floats
 from rlhf.rollout.transformers import TransformersRollout
-from rlhf.train.roles import Roles
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One prompt and its answer. Arrays hold one number a response token, the sampled EOS included.
-
-    old_logprobs, reference_logprobs in nats; values, rewards, advantages, returns and score in reward units.
-    """
-
-    prompt: EncodedPrompt
-    response: Ids
-    finished: bool
-    old_logprobs: Floats
-    score: float = 0.0
-    reference_logprobs: Floats | None = None
-    values: Floats | None = None
-    advantages: Floats | None = None
-    returns: Floats | None = None
-
-    @property
-    def sequence(self) -> EncodedSequence:
-        """Prompt and response as one sequence whose response is read."""
-        ids = np.concatenate([self.prompt.ids, self.response])
-        return EncodedSequence(ids, np.arange(len(ids)) >= len(self.prompt.ids), self.prompt.source)
+from rlhf.rollout.vllm import VllmRollout
+from rlhf.train.reward_sources import RewardSources, Scores
+from rlhf.train.roles import FrozenRole, Roles
+from rlhf.train.samples import Sample, map_samples, padded, response_mask
 
 
 @dataclass(frozen=True, slots=True)
 class Experience:
-    """The samples of one iteration, and what they look like on average."""
+    """The samples of one iteration, what they look like on average, and the moments of all scores so far."""
 
     samples: list[Sample]
     metrics: dict[str, float]
+    moments: Moments
 
 
 def draw_answers(
-    actor: TrainedModel,
+    policy: FrozenRole,
     tokenizer: ChatTokenizer,
     prompts: Sequence[EncodedPrompt],
     config: PpoConfig,
     step: int,
+    engine: VllmRollout | None = None,
 ) -> list[Sample]:
-    """One answer a prompt, drawn by all ranks; streams are named by (seed, step, row, place in the batch)."""
-    ranks = actor.ranks
+    """One answer a prompt, drawn by all ranks; streams are named by (seed, step, row, place in the batch).
+
+    `engine` draws with the policy's weights in place of the transformers rollout.
+    """
+    ranks = policy.ranks
     mine = range(ranks.rank, len(prompts), ranks.world_size)
-    with actor.full_weights() as model:
-        rollout = TransformersRollout(model, tokenizer.eos_id, tokenizer.pad_id)
+    with policy.full_weights() as model:
+        if engine is not None:
+            engine.wake(plain_weights(model))
+        rollout = engine or TransformersRollout(model, tokenizer.eos_id, tokenizer.text)
         drawn = rollout.generate(
             [prompts[item].ids for item in mine],
             [(config.run.seed, step, prompts[item].row, item) for item in mine],
             config.sampling,
         )
+        if engine is not None:
+            engine.rest()
     parts = ranks.gather((list(mine), drawn))
     samples = {
         item: Sample(prompts[item], tokens, finished, logprobs)
@@ -89,124 +77,122 @@ def draw_answers(
     return [samples[item] for item in range(len(prompts))]
 
 
-def map_samples(
-    samples: Sequence[Sample], ranks: Ranks, micro_tokens: int, read: Callable[[PackedRow], Tensor]
-) -> list[Floats]:
-    """`read` over packed rows of all samples, shared among ranks; its numbers at response tokens, by sample."""
-    sequences = [sample.sequence for sample in samples]
-    plan = plan_micro_batches([len(each) for each in sequences], micro_tokens, ranks.world_size)
-    found: dict[int, Floats] = {}
-    for items in plan[ranks.rank]:
-        numbers = read(pack_sequences([sequences[item] for item in items])).float().cpu().numpy()
-        ends = np.cumsum([len(samples[item].response) for item in items])
-        found |= dict(zip(items, np.split(numbers, ends), strict=False))  # the last part is empty
-    return _everywhere(ranks, found, len(samples))
+def corrected(samples: Sequence[Sample], roles: Roles, config: PpoConfig) -> tuple[list[Sample], dict[str, float]]:
+    """Answers that another engine drew, with the actor's own log-probabilities and what their advantages are to be
+    multiplied by; and how far the two engines are apart, in nats a token."""
+    temperature = config.sampling.temperature
 
+    def read(row: PackedRow) -> Tensor:
+        return roles.actor.infer_logprobs(row, temperature).logprobs
 
-def score_samples(
-    samples: Sequence[Sample],
-    reward: InferenceModel,
-    tokenizer: ChatTokenizer,
-    scorer: ChatTokenizer,
-    config: PpoConfig,
-) -> list[float]:
-    """The reward model's score of each answer, read at its last token.
-
-    Ids are taken as they are when both tokenizers render alike, and rendered anew from text when they do not.
-    """
-    ranks = reward.ranks
-    if scorer is tokenizer or scorer.fingerprint() == tokenizer.fingerprint():  # hashing a vocabulary is not free
-        trees = [(sample.prompt.ids, [sample.response]) for sample in samples]
-    else:
-        trees = [_rendered(sample, tokenizer, scorer, config.sampling.max_prompt_tokens) for sample in samples]
-    lengths = [len(prompt) + len(answers[0]) for prompt, answers in trees]
-    plan = plan_micro_batches(lengths, max(config.train.micro_tokens, *lengths), ranks.world_size)
-    found: dict[int, float] = {}
-    for items in plan[ranks.rank]:
-        numbers = reward.forward(pack_trees([trees[item] for item in items])).tolist()
-        found |= dict(zip(items, numbers, strict=bool(items)))
-    return _everywhere(ranks, found, len(samples))
-
-
-def _rendered(
-    sample: Sample, tokenizer: ChatTokenizer, scorer: ChatTokenizer, max_prompt_tokens: int
-) -> tuple[Ids, list[Ids]]:
-    """Prompt and answer in the reward model's own template; EOS only where the answer had one."""
-    prompt = Encoder(scorer, max_prompt_tokens).prompts([Prompt(sample.prompt.messages)])[0]
-    (answer,) = scorer.token_ids([tokenizer.text(sample.response.tolist()) or " "])
-    ending = [scorer.eos_id] if sample.finished else []
-    return prompt.ids, [np.asarray(answer + ending, np.int32)]
-
-
-def _everywhere(ranks: Ranks, found: dict[int, Floats] | dict[int, float], count: int) -> list:
-    merged = {item: value for part in ranks.gather(found) for item, value in part.items()}
-    return [merged[item] for item in range(count)]
+    own = map_samples(samples, roles.actor.ranks, config.train.micro_tokens, read)
+    mask = response_mask(samples)
+    drawn = padded([sample.old_logprobs for sample in samples], mask)
+    found = truncated_importance(padded(own, mask), drawn, mask, cap=config.rollout.importance_cap)
+    done = [
+        replace(sample, old_logprobs=logprobs, importance=weights[mine].numpy())
+        for sample, logprobs, weights, mine in zip(samples, own, found.weights, mask, strict=True)
+    ]
+    return done, {"rollout_gap": float(found.mean_gap), "rollout_gap_max": float(found.max_gap)}
 
 
 def gather_experience(
     samples: Sequence[Sample],
     roles: Roles,
-    tokenizers: tuple[ChatTokenizer, ChatTokenizer],
+    sources: RewardSources,
     config: PpoConfig,
     kl_coefficient: float,
+    moments: Moments = Moments(),  # noqa: B008 - an immutable tuple
 ) -> Experience:
-    """Steps 3 to 6 of an iteration: log-probabilities, values and scores; rewards; advantages; whitening."""
-    ranks, budget, ppo = roles.actor.ranks, config.train.micro_tokens, config.ppo
-    temperature = config.sampling.temperature
+    """Steps 3 to 6 of an iteration: log-probabilities, values and scores; rewards; advantages; whitening.
 
-    # 3. the reference's log-probabilities, the critic's values, the reward's scores
-    def reference_logprobs(row: PackedRow) -> Tensor:
-        logits = roles.reference.forward(row)
-        return token_logprobs(logits, row.labels.to(logits.device), temperature=temperature)
-
-    reference = map_samples(samples, ranks, budget, reference_logprobs)
-    values = map_samples(samples, ranks, budget, roles.critic.infer)
-    scores = score_samples(samples, roles.reward, *tokenizers, config)
-
-    # 4. token rewards: the KL penalty everywhere, the score at the end
-    mask = response_mask(samples)
-    old = padded([sample.old_logprobs for sample in samples], mask)
-    kl = kl_estimate(old, padded(reference, mask), mask, kind=ppo.kl_estimator)
-    finished = torch.tensor([sample.finished for sample in samples])
+    `moments` are those of the scores before. No weight moves here.
+    """
+    ppo = config.ppo
+    # 3. the reference's log-probabilities, the critic's values, the sources' scores
+    judged, scores = _judged(samples, roles, sources, config)
+    # 4. token rewards: the KL penalty everywhere (or in the loss), the score at the end
+    mask = response_mask(judged)
+    old = padded([sample.old_logprobs for sample in judged], mask)
+    reference = padded([known for sample in judged if (known := sample.reference_logprobs) is not None], mask)
+    paid, moments = _on_scale(torch.tensor(scores.totals), moments, ppo)
     rewards = token_rewards(
-        torch.tensor(scores),
-        kl,
+        paid,
+        kl_estimate(old, reference, mask, kind=ppo.kl_estimator),
         mask,
-        finished,
-        kl_coefficient=kl_coefficient,
+        torch.tensor([sample.finished for sample in judged]),
+        kl_coefficient=kl_coefficient if ppo.kl_in == "reward" else 0.0,
         score_clip=ppo.score_clip,
         missing_eos_penalty=ppo.missing_eos_penalty,
     )
     # 5. advantages
-    value_table = padded(values, mask)
-    estimated = gae(rewards, value_table, mask, gamma=ppo.gamma, lam=ppo.lam)
+    values = [sample.values for sample in judged if sample.values is not None]
+    value_table = padded(values, mask) if values else None
+    estimated = estimate_advantages(rewards, value_table, mask, ppo)
     # 6. whitened with moments over the whole iteration, all ranks included
-    advantages = whitened(estimated.advantages, mask) if ppo.whiten_advantages else estimated.advantages
+    advantages = whitened(estimated.advantages, mask) if ppo.whitens else estimated.advantages
 
-    lengths = [len(sample.response) for sample in samples]
     done = [
-        replace(
-            sample,
-            score=float(scores[row]),
-            reference_logprobs=reference[row],
-            values=values[row],
-            advantages=advantages[row, : lengths[row]].numpy(),
-            returns=estimated.returns[row, : lengths[row]].numpy(),
-        )
-        for row, sample in enumerate(samples)
+        replace(sample, advantages=gained[mine].numpy() * sample.importance, returns=due[mine].numpy())
+        for sample, gained, due, mine in zip(judged, advantages, estimated.returns, mask, strict=True)
     ]
-    returns = estimated.returns[mask]
-    residual = (estimated.returns - value_table)[mask]
-    metrics = {
-        "reward": float(np.mean(scores)),
-        "reward_std": float(np.std(scores)),
-        "kl": float(kl_estimate(old, padded(reference, mask), mask, kind="k1").sum(1).mean()),
-        "eos_rate": float(finished.float().mean()),
-        "entropy": float(-old[mask].mean()),
-        "response_tokens": float(np.mean(lengths)),
-        "explained_variance": float(1 - residual.var(unbiased=False) / returns.var(unbiased=False).clamp(min=1e-8)),
-    }
-    return Experience(done, metrics)
+    kl = kl_estimate(old, reference, mask, kind="k1").sum(1)
+    metrics = {**_outlook(judged, scores, kl, config), "entropy": float(-old[mask].mean())}
+    if value_table is not None:
+        metrics["explained_variance"] = explained_variance(estimated.returns[mask], value_table[mask])
+    return Experience(done, {**metrics, **_scale(rewards.sum(1), moments, ppo)}, moments)
+
+
+def _scale(totals: Tensor, moments: Moments, ppo: PpoSection) -> dict[str, float]:
+    """How far rewards [B] are apart within a group, and the scale of scores, where these are used."""
+    metrics = {}
+    if ppo.has_groups:
+        metrics["group_reward_std"] = float(totals.view(-1, ppo.answers_per_prompt).std(1).mean())
+    if ppo.score_normalise == "running":
+        metrics |= {"score_mean": moments.mean, "score_deviation": moments.deviation}
+    return metrics
+
+
+def _judged(
+    samples: Sequence[Sample], roles: Roles, sources: RewardSources, config: PpoConfig
+) -> tuple[list[Sample], Scores]:
+    """The samples with what reference, critic and sources say of them (no values without a critic)."""
+    ranks, budget, temperature = roles.actor.ranks, config.train.micro_tokens, config.sampling.temperature
+
+    def reference_logprobs(row: PackedRow) -> Tensor:
+        return roles.reference.logprobs(row, temperature).logprobs
+
+    reference = map_samples(samples, ranks, budget, reference_logprobs)
+    values: Sequence[Floats | None] = [None] * len(samples)
+    if roles.critic is not None:
+        values = map_samples(samples, ranks, budget, roles.critic.infer)
+    scores = sources.scores(samples)
+    judged = [
+        replace(sample, score=score, reference_logprobs=logprobs, values=value)
+        for sample, score, logprobs, value in zip(samples, scores.totals, reference, values, strict=True)
+    ]
+    return judged, scores
+
+
+def _on_scale(scores: Tensor, moments: Moments, ppo: PpoSection) -> tuple[Tensor, Moments]:
+    """Scores as they are paid, before clipping, and the moments with these scores among them."""
+    if ppo.score_normalise == "none":
+        return scores, moments
+    moments = updated(moments, scores)
+    return standardised(scores, moments), moments
+
+
+def estimate_advantages(rewards: Tensor, values: Tensor | None, mask: Tensor, ppo: PpoSection) -> Advantages:
+    """Advantages [B, T] as `ppo.estimator` says; rows are in groups of `ppo.answers_per_prompt`, one prompt each."""
+    if ppo.estimator == "gae":
+        assert values is not None
+        return gae(rewards, values, mask, gamma=ppo.gamma, lam=ppo.lam)
+    returns = discounted_returns(rewards, mask, gamma=ppo.gamma)
+    if ppo.estimator == "reinforce_pp":
+        return Advantages(returns, returns)
+    totals = masked_sum(rewards, mask, dim=1).view(-1, ppo.answers_per_prompt)
+    compared = rloo(totals) if ppo.estimator == "rloo" else grpo(totals)
+    return Advantages(torch.where(mask, compared.view(-1, 1), 0), returns)
 
 
 def whitened(advantages: Tensor, mask: Tensor) -> Tensor:
@@ -216,14 +202,25 @@ def whitened(advantages: Tensor, mask: Tensor) -> Tensor:
     return whiten(advantages, mask, mean=mean, variance=variance)
 
 
-def response_mask(samples: Sequence[Sample]) -> Tensor:
-    """[B, T] bool, True = response token of the sample, left-aligned."""
-    lengths = torch.tensor([len(sample.response) for sample in samples])
-    return torch.arange(int(lengths.max()))[None, :] < lengths[:, None]
+def explained_variance(returns: Tensor, values: Tensor) -> float:
+    """Share of the variance of returns [N] that values [N] foretold; 1 is all of it, below 0 is worse than none."""
+    residual = returns - values
+    return float(1 - residual.var(unbiased=False) / returns.var(unbiased=False).clamp(min=1e-8))
 
 
-def padded(rows: Sequence[Floats], mask: Tensor) -> Tensor:
-    """Ragged rows as a [B, T] table, 0 outside the mask."""
-    table = torch.zeros(mask.shape)
-    table[mask] = torch.from_numpy(np.concatenate(rows))
-    return table
+def _outlook(samples: Sequence[Sample], scores: Scores, kl: Tensor, config: PpoConfig) -> dict[str, float]:
+    """Means over the iteration, by reward source, and by source of prompts where there are several."""
+    metrics = {
+        "reward": float(np.mean(scores.totals)),
+        "reward_std": float(np.std(scores.totals)),
+        "kl": float(kl.mean()),
+        "eos_rate": float(np.mean([sample.finished for sample in samples])),
+        "response_tokens": float(np.mean([len(sample.response) for sample in samples])),
+    }
+    metrics |= {f"reward/{name}": float(np.mean(found)) for name, found in scores.by_source.items()}
+    names = sorted({sample.prompt.source for sample in samples}) if len(config.data.train) > 1 else []
+    for name in names:
+        rows = [row for row, sample in enumerate(samples) if sample.prompt.source == name]
+        metrics[f"by_source/{name}/reward"] = float(np.mean([scores.totals[row] for row in rows]))
+        metrics[f"by_source/{name}/kl"] = float(kl[rows].mean())
+    return metrics

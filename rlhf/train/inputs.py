@@ -28,9 +28,11 @@ class Loaded(Generic[Item]):
     weights: tuple[float, ...]
     reports: list[dict[str, Any]]
 
-    def stream(self, *, seed: int, batch_size: int, epochs: float) -> RowStream:
-        """The order in which training sees the rows."""
-        return RowStream(self.sizes, self.weights, seed, batch_size, epochs)
+    def stream(
+        self, *, seed: int, batch_size: int, epochs: float, first_by: tuple[int, ...] | None = None
+    ) -> RowStream:
+        """The order in which training sees the rows; `first_by` as in `RowStream`."""
+        return RowStream(self.sizes, self.weights, seed, batch_size, epochs, first_by)
 
 
 def load(

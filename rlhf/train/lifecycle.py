@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -19,11 +19,27 @@ from rlhf.data.packing import PackedRow
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.deepspeed import TrainedModel
 from rlhf.errors import CheckpointError, NonFiniteError
-from rlhf.models.loading import PackedScalarModel
+from rlhf.models.loading import PackedModel, PackedScalarModel
 from rlhf.train.metrics import MetricsLog
 from rlhf.train.run import Run
 
 ProgressT = TypeVar("ProgressT")
+
+
+class Savable(Protocol):
+    """What a checkpoint keeps: all ranks write into an existing folder, and read from it."""
+
+    def save(self, folder: Path) -> None: ...
+    def load(self, folder: Path) -> None: ...
+
+
+class Exportable(Protocol):
+    """What `export` needs of a trained model; `TrainedModel` says what each gives."""
+
+    @property
+    def model(self) -> PackedModel: ...
+    def infer(self, row: PackedRow) -> Tensor: ...
+    def state_dict(self) -> dict[str, Tensor]: ...
 
 
 def is_due(step: int, every: int | None, last: int) -> bool:
@@ -36,7 +52,7 @@ def has_patience(evaluations_since_best: int, patience: int | None) -> bool:
     return patience is None or evaluations_since_best < patience
 
 
-def restore(run: Run[Any], roles: Mapping[str, TrainedModel], fresh: ProgressT) -> ProgressT:
+def restore(run: Run[Any], roles: Mapping[str, Savable], fresh: ProgressT) -> ProgressT:
     """Goes on from the checkpoint the run was opened with; `fresh` progress when there is none."""
     checkpoint = run.resumed
     if checkpoint is None:
@@ -73,7 +89,7 @@ def load_best(run: Run[Any], trained: TrainedModel) -> None:
         trained.load(best.path / "model")
 
 
-def save(run: Run[Any], roles: Mapping[str, TrainedModel], progress: Any, *, best: bool = False) -> None:
+def save(run: Run[Any], roles: Mapping[str, Savable], progress: Any, *, best: bool = False) -> None:
     """A checkpoint of every trained role and of the progress."""
 
     def write(folder: Path) -> None:
@@ -119,7 +135,7 @@ def write_manifest(
 
 def export(
     run: Run[Any],
-    trained: TrainedModel,
+    trained: Exportable,
     tokenizer: ChatTokenizer,
     probe: PackedRow,
     *,

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from rlhf.artifacts.adapter import SAME_SETTINGS, base_identity, find_adapter, read_adapter
+from rlhf.artifacts.files import read_json
 from rlhf.config.sections import DeepSpeedSection, ModelSection
 from rlhf.data.tokenizer import ChatTokenizer
-from rlhf.engine.deepspeed import loading_context, writable
+from rlhf.engine.partitioned import loading_context, writable
 from rlhf.engine.ranks import Ranks
-from rlhf.errors import ModelError
+from rlhf.errors import ArtifactError, ModelError
 from rlhf.models.adapters import add_lora
 from rlhf.models.head import install_head
 from rlhf.models.loading import (
     PackedCausalLM,
     PackedModel,
     PackedScalarModel,
+    artifact_model_path,
     check_model_path,
     count_parameters,
     load_causal_lm,
     load_scalar_model,
     unwrap_peft,
 )
-from rlhf.models.scalar_head import initialise_head
+from rlhf.models.scalar_head import HEAD_WEIGHT, initialise_head
 
 Say = Callable[[str], None]
 
@@ -38,6 +44,7 @@ def build_causal_lm(
         path, dtype=model.dtype, attention=model.attention, context=context, quantize=model.quantize
     )
     _fit_tokenizer(wrapped, tokenizer, path, override_eos=model.override_eos)
+    install_head(wrapped.model, model.head)
     return wrapped
 
 
@@ -71,16 +78,85 @@ def build_scalar_model(
     return wrapped
 
 
+def build_critic(
+    path: str, model: ModelSection, section: DeepSpeedSection, ranks: Ranks, tokenizer: ChatTokenizer
+) -> PackedScalarModel:
+    """The value model at `path`; on a language model's weights its values start at 0."""
+    if is_scalar_folder(path):
+        return build_scalar_model(path, model, section, ranks, tokenizer, key="critic.path")
+    wrapped = build_scalar_model(path, model, section, ranks, tokenizer, key="actor.path", new_head_seed=0)
+    head: Any = wrapped.model.score
+    with writable(list(head.parameters())):
+        initialise_head(head, seed=0, zero=True)
+    return wrapped
+
+
+def is_scalar_folder(path: str) -> bool:
+    """Whether the folder holds a classifier already, whose head is to be kept."""
+    config = Path(path) / "config.json"
+    names = read_json(config).get("architectures") or [] if config.is_file() else []
+    return any("SequenceClassification" in name for name in names)
+
+
 def make_trainable(wrapped: PackedModel, model: ModelSection, say: Say) -> None:
     """Adds LoRA and gradient checkpointing as configured, and says how much is trained."""
     if model.lora is not None:
         add_lora(wrapped, model.lora)
+    if model.adapter:
+        say(f"starts from the adapter {start_from_adapter(wrapped, model.adapter, artifact_model_path(model.path))}")
     if isinstance(wrapped, PackedCausalLM):
-        install_head(unwrap_peft(wrapped.model), model.head)
+        install_head(unwrap_peft(wrapped.model), model.head)  # refuses an adapter that has come over it
     if model.gradient_checkpointing:
         wrapped.model.gradient_checkpointing_enable({"use_reentrant": False})
     total, trained = count_parameters(wrapped)
     say(f"model: {total:,} parameters, {trained:,} trained ({trained / total:.2%})")
+
+
+def starting_points(model: ModelSection, base_path: str) -> dict[str, str]:
+    """What a run of stage 1 or 2 grows from, by the name it has in the manifest."""
+    return {"base": base_path} | ({"adapter": model.adapter} if model.adapter else {})
+
+
+def start_from_adapter(wrapped: PackedModel, path: str, base_path: str) -> Path:
+    """Sets the adapter's weights to those in `path`, and the head's where that adapter has one; its folder.
+
+    Raises: ArtifactError when there is no adapter; ModelError for one of another base or shape.
+    """
+    folder = find_adapter(path)
+    if folder is None:
+        raise ArtifactError(f"{path} holds no adapter", where="model.adapter", fix="name a finished LoRA run")
+    stored = read_adapter(folder)
+    if stored.base != base_identity(base_path):
+        raise ModelError(
+            f"{folder} was trained on {stored.base_path}, which is not {base_path}",
+            where="model.adapter",
+            expected="an adapter of the model in model.path, by its hash",
+            fix=f"set model.path={stored.base_path}",
+        )
+    own = wrapped.model.peft_config["default"]
+    tensors = stored.layers | stored.embeddings | ({} if stored.head is None else {"score": stored.head})
+    places = {_saved_name(name): parameter for name, parameter in wrapped.model.named_parameters()}
+    adapted = {name for name in places if "lora_" in name}
+    differing = [name for name in SAME_SETTINGS if getattr(own, name) != stored.settings[name]]
+    if differing or adapted != set(stored.layers) or not tensors.keys() <= places.keys():
+        raise ModelError(
+            f"{folder} has another shape than model.lora: {', '.join(differing) or 'other modules are adapted'}",
+            where="model.adapter",
+            expected="the rank, alpha, targets and variant it was trained with",
+            fix=f"set model.lora.rank={stored.settings['r']}, model.lora.alpha={stored.settings['lora_alpha']}",
+        )
+    with writable([places[name] for name in tensors]), torch.no_grad():
+        for name, value in tensors.items():
+            places[name].copy_(value)
+    return folder
+
+
+def _saved_name(name: str) -> str:
+    """What a parameter is called in adapter_model.safetensors; a one-number head is `score`."""
+    if HEAD_WEIGHT.search(name):
+        return "score" if ".modules_to_save." in name else name
+    plain = name.replace(".default", "")
+    return plain.removesuffix(".weight") if "lora_magnitude_vector" in plain else plain
 
 
 def _fit_tokenizer(wrapped: PackedModel, tokenizer: ChatTokenizer, path: str, *, override_eos: bool) -> None:

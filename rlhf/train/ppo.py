@@ -1,30 +1,39 @@
-"""Stage 3: PPO actor-critic. One step is one iteration: a rollout and all the updates made from it."""
+"""Stage 3: PPO actor-critic, or policy gradients without a critic. One step is one iteration: a rollout and all the
+updates made from it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from rlhf.config.schema import PpoConfig
 from rlhf.data.encode import EncodedPrompt, EncodedSequence, Encoder
-from rlhf.data.packing import pack_sequences, plan_micro_batches
-from rlhf.data.records import Prompt
+from rlhf.data.loader import RowStream
+from rlhf.data.packing import pack_sequences
+from rlhf.data.records import Demonstration, Prompt
 from rlhf.data.tokenizer import ChatTokenizer
-from rlhf.ops.logprobs import entropy, token_logprobs
-from rlhf.ops.losses import policy_loss, value_loss
-from rlhf.ops.masking import masked_sum
+from rlhf.errors import TrainingError
+from rlhf.ops.moments import Moments
+from rlhf.rollout.vllm import VllmRollout, require_vllm, start_engine
+from rlhf.train.control import run_control
 from rlhf.train.controllers import KlController, Schedule, schedule_of
-from rlhf.train.experience import Sample, draw_answers, gather_experience, score_samples
+from rlhf.train.experience import corrected, draw_answers, gather_experience
+from rlhf.train.head_check import check_head
 from rlhf.train.inputs import Loaded, encode_summary, fresh_report, load
-from rlhf.train.lifecycle import export, is_due, metrics_log, require_finite, restore, save, write_manifest
+from rlhf.train.lifecycle import is_due, metrics_log, restore, save, write_manifest
 from rlhf.train.metrics import MetricsLog
-from rlhf.train.roles import Roles, build_separate, role_paths, role_tokenizers
+from rlhf.train.reward_sources import RewardSources, check_sources, text_sources
+from rlhf.train.roles import RolePaths, Roles, build_roles, role_paths, role_tokenizers
 from rlhf.train.run import Run
+from rlhf.train.samples import Sample
+from rlhf.train.update import Demonstrations, update
+from rlhf.train.watch import Watch
 
 SHOWN = ("reward", "kl", "eos_rate", "policy_loss", "value_loss", "clip_fraction", "samples_per_s")
 EVAL_STEP = 2**31  # names the random streams of evaluation apart from those of training
@@ -32,152 +41,178 @@ EVAL_STEP = 2**31  # names the random streams of evaluation apart from those of 
 
 @dataclass(slots=True)
 class Progress:
-    """Everything a resumed run needs beside weights and optimizers."""
+    """Everything a resumed run needs beside weights and optimizers.
+
+    consumed, ptx_consumed: prompts and demonstrations used; score_moments: those of the scores (ppo.score_normalise);
+    watch: what the tripwires remember.
+    """
 
     consumed: int = 0
     kl_coefficient: float = 0.0
+    score_moments: list[float] = field(default_factory=lambda: list(Moments()))
+    ptx_consumed: int = 0
+    watch: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a run works on: its data, what was read of it (by train, eval, ptx), and the order in which it is used."""
+
+    prompts: Loaded[EncodedPrompt]
+    held_out: Loaded[EncodedPrompt]
+    demonstrations: Demonstrations | None
+    reports: dict[str, list[dict[str, Any]]]
+    stream: RowStream
+    schedule: Schedule
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """All that an iteration touches."""
+
+    material: Material
+    paths: RolePaths
+    roles: Roles
+    sources: RewardSources
+    watch: Watch
+    progress: Progress
+    controller: KlController
+    engine: VllmRollout | None = None
 
 
 def train_ppo(run: Run[PpoConfig]) -> None:
-    """The whole stage: prompts, four roles, iterations, evaluation, checkpoints, export of the actor."""
-    config, ppo = run.config, run.config.ppo
-    paths = role_paths(config)
-    tokenizers = role_tokenizers(config, paths)
-    tokenizer = tokenizers[0]
-    prompts, held_out = _load_prompts(run, tokenizer)
-    stream = prompts.stream(seed=config.run.seed, batch_size=ppo.rollout_size, epochs=config.train.epochs)
-    schedule, last = schedule_of(config.train, stream.num_steps), run.last_step(stream.num_steps)
-    roles = build_separate(run, paths, *tokenizers)
-    progress = restore(run, roles.trained(), Progress(kl_coefficient=ppo.kl_coefficient))
-    controller = KlController(progress.kl_coefficient, ppo.kl_target, ppo.kl_horizon)
-    parents = {"actor": paths.actor, "reference": paths.reference, "reward": paths.reward, "critic": paths.critic}
-    write_manifest(run, tokenizer, parents, {"train": prompts.reports, "eval": held_out.reports})
-
+    """The whole stage: prompts, roles, iterations, evaluation, checkpoints, export of the actor."""
+    stage, config = prepare(run), run.config
+    last, held_out, watch = stage.material.last, stage.material.held_out.items, stage.watch
+    if run.step < last:
+        check_head(stage.roles.actor, _probe(stage.material.prompts.items[0], stage.sources.tokenizers[0]))
     with metrics_log(run, last, SHOWN) as log:
-        while run.step < last:
-            step, started = run.step + 1, time.perf_counter()
-            # 1. prompts
-            rows = stream.batch(progress.consumed)
-            # 2. answers, with the log-probabilities of the distribution that drew them
-            samples = draw_answers(roles.actor, tokenizer, [prompts.items[row] for row in rows], config, step)
-            rollout_s = time.perf_counter() - started
-            # 3.-6. reference, values, scores; token rewards; advantages; whitening
-            experience = gather_experience(samples, roles, tokenizers, config, controller.coefficient)
-            # 7. several epochs of minibatches
-            updates = update(roles, experience.samples, config, schedule, step)
-            # 8. the KL coefficient follows
-            metrics = {**experience.metrics, **updates, "kl_coefficient": controller.coefficient}
-            controller.update(metrics["kl"], len(samples))
-            elapsed = time.perf_counter() - started
-            metrics |= {"step_s": elapsed, "rollout_s": rollout_s, "samples_per_s": len(samples) / elapsed}
-            progress.consumed, progress.kl_coefficient = progress.consumed + len(rows), controller.coefficient
+        while run.step < last and not watch.stopped:
+            step = run.step + 1
+            # 1.-8. prompts, answers, rewards, advantages, updates
+            metrics = iteration(run, stage, step)
             run.step = step
-            if held_out.items and is_due(step, config.eval.every_steps or config.log.samples_every_steps, last):
-                metrics |= evaluate(run, roles, tokenizers, held_out.items, log)
+            # 9. tripwires
+            watch.observe(step, metrics, log.say)
+            stage.progress.watch = watch.state
+            # 10. held-out prompts
+            due = is_due(step, config.eval.every_steps or config.log.samples_every_steps, last) or watch.stopped
+            if held_out and due and not watch.goes_back:
+                with _completed_work_saved(run, stage, partial(log.log, step, metrics)):
+                    metrics |= evaluate(run, stage.roles, stage.sources, held_out, log)
+            # 11. log, and a checkpoint or the way back to one
             log.log(step, metrics)
-            if is_due(step, config.checkpoint.every_steps, last):
-                save(run, roles.trained(), progress)
-    if run.dry_run:
-        roles.actor.load(run.store.require_latest().path / "actor")
-    probe = pack_sequences([_probe(prompts.items[0], tokenizer)])
-    export(run, roles.actor, tokenizer, probe, base_path=paths.actor)
+            if watch.goes_back:
+                stage = _at(stage, watch.roll_back(stage.roles, Progress()))
+            elif watch.stopped or is_due(step, config.checkpoint.every_steps, last):
+                save(run, stage.roles.trained(), stage.progress)
+    _finish(run, stage)
 
 
-def update(
-    roles: Roles, samples: Sequence[Sample], config: PpoConfig, schedule: Schedule, step: int
-) -> dict[str, float]:
-    """All epochs of one iteration; the order of samples is drawn from (seed, step, epoch)."""
-    totals: dict[str, list[float]] = {}
-    for epoch in range(config.ppo.epochs):
-        order = np.random.default_rng((config.run.seed, step, epoch)).permutation(len(samples))
-        for first in range(0, len(samples), config.train.batch_size):
-            batch = [samples[item] for item in order[first : first + config.train.batch_size]]
-            for name, value in minibatch(roles, batch, config, schedule.factor(step), step).items():
-                totals.setdefault(name, []).append(value)
-    return {name: float(np.mean(values)) for name, values in totals.items()}
+def prepare(run: Run[PpoConfig]) -> Stage:
+    """Sources asked, data read, roles built and brought to where the run stood."""
+    config = run.config
+    paths = role_paths(config)
+    require_vllm(config.rollout.backend)
+    tokenizers = role_tokenizers(config, paths)
+    texts = text_sources(config.reward)
+    check_sources(texts, run.ranks)
+    material = _load_material(run, tokenizers[0])
+    watch = Watch(run, tokenizers[0])
+    roles = build_roles(run, paths, *tokenizers)
+    sources = RewardSources(config, run.ranks, tokenizers, roles.reward, texts)
+    progress = restore(run, roles.trained(), Progress(kl_coefficient=config.ppo.kl_coefficient))
+    watch.resume(progress.watch)
+    named = {"actor": paths.actor, "reference": paths.reference, "reward": paths.reward, "critic": paths.critic}
+    parents = {role: path for role, path in named.items() if path is not None}
+    write_manifest(run, tokenizers[0], parents, material.reports)
+    controller = KlController(progress.kl_coefficient, config.ppo.kl_target, config.ppo.kl_horizon)
+    engine = None
+    if config.rollout.backend == "vllm":
+        longest = config.sampling.max_prompt_tokens + config.sampling.max_new_tokens
+        engine = start_engine(paths.actor, config.rollout, dtype=config.model.dtype, max_length=longest)
+    return _at(Stage(material, paths, roles, sources, watch, progress, controller, engine), progress)
 
 
-def minibatch(roles: Roles, batch: Sequence[Sample], config: PpoConfig, factor: float, step: int) -> dict[str, float]:
-    """One optimizer step of actor and critic; every rank is given the whole minibatch and runs its share."""
-    ranks, ppo = roles.actor.ranks, config.ppo
-    sequences = [sample.sequence for sample in batch]
-    plan = plan_micro_batches([len(each) for each in sequences], config.train.micro_tokens, ranks.world_size)
-    num_tokens = torch.tensor(float(sum(len(sample.response) for sample in batch)), device=ranks.device)
-    sums = torch.zeros(5, dtype=torch.float64, device=ranks.device)
-    roles.actor.train()
-    roles.critic.train()
-    for items in plan[ranks.rank]:
-        row = pack_sequences([sequences[item] for item in items]).to(ranks.device)
-        chosen = [batch[item] for item in items]
-        mask = row.weights > 0
-        # policy
-        logits = roles.actor.forward(row)
-        logprobs = token_logprobs(logits, row.labels, temperature=config.sampling.temperature)
-        policy = policy_loss(
-            logprobs,
-            _column([s.old_logprobs for s in chosen], mask),
-            _column([s.advantages for s in chosen], mask),
-            mask,
-            num_tokens,
-            clip=ppo.clip,
-        )
-        loss = policy.loss
-        if ppo.entropy_weight:
-            spread = entropy(logits, temperature=config.sampling.temperature)
-            loss = loss - ppo.entropy_weight * masked_sum(spread, mask) / num_tokens
-        roles.actor.backward(loss)
-        # value
-        value = value_loss(
-            roles.critic.forward(row),
-            _column([s.values for s in chosen], mask),
-            _column([s.returns for s in chosen], mask),
-            mask,
-            num_tokens,
-            clip=ppo.value_clip,
-        )
-        roles.critic.backward(value.loss)
-        parts = (loss, value.loss, policy.clip_fraction, policy.approx_kl, value.clip_fraction)
-        sums += torch.stack([part.detach().double() for part in parts])
-    policy_mean, value_mean, clipped, moved, value_clipped = ranks.global_sum(*sums)
-    require_finite(policy_mean + value_mean, step)
-    actor = roles.actor.step(config.train.lr * factor)
-    critic = roles.critic.step(config.critic.lr * factor)
-    return {
-        "loss": policy_mean + ppo.value_weight * value_mean,
-        "policy_loss": policy_mean,
-        "value_loss": value_mean,
-        "clip_fraction": clipped,
-        "approx_kl": moved,
-        "value_clip_fraction": value_clipped,
-        "lr": config.train.lr * factor,
-        "grad_norm": actor.grad_norm,
-        "critic_grad_norm": critic.grad_norm,
-        "tokens": float(sum(map(len, sequences))),
-    }
+def _at(stage: Stage, progress: Progress) -> Stage:
+    """The stage where `progress` stands; weights and the tripwires are there already."""
+    if stage.material.demonstrations is not None:
+        stage.material.demonstrations.consumed = progress.ptx_consumed
+    controller = replace(stage.controller, coefficient=progress.kl_coefficient)
+    return replace(stage, progress=progress, controller=controller)
 
 
-def _column(arrays: Sequence[Any], mask: torch.Tensor) -> torch.Tensor:
-    """Per-sample arrays one after another, as the row's positions are; zeros for an idle row."""
-    if not arrays:
-        return torch.zeros(mask.shape, device=mask.device)
-    return torch.from_numpy(np.concatenate(arrays)).float().to(mask.device)
+def iteration(run: Run[PpoConfig], stage: Stage, step: int) -> dict[str, float]:
+    """A rollout and all the updates made from it; its metrics. `stage.progress` then says that it is complete."""
+    config, material, progress = run.config, stage.material, stage.progress
+    started, coefficient = time.perf_counter(), stage.controller.coefficient
+    # 1. prompts, each as often as it is to be answered
+    rows = material.stream.batch(progress.consumed)
+    asked = [material.prompts.items[row] for row in rows for _ in range(config.ppo.answers_per_prompt)]
+    # 2. answers, with the log-probabilities of the distribution that drew them
+    samples = draw_answers(stage.roles.actor, stage.sources.tokenizers[0], asked, config, step, stage.engine)
+    gaps: dict[str, float] = {}
+    if stage.engine is not None:
+        samples, gaps = corrected(samples, stage.roles, config)
+    rollout_s = time.perf_counter() - started
+    # 3.-6. reference, values, scores; token rewards; advantages; whitening
+    moments = Moments(*progress.score_moments)
+    with _completed_work_saved(run, stage):
+        experience = gather_experience(samples, stage.roles, stage.sources, config, coefficient, moments)
+    # 7. several epochs of minibatches
+    updates = update(
+        stage.roles,
+        experience.samples,
+        config,
+        material.schedule.factor(step) * stage.watch.rate,
+        step,
+        kl_coefficient=coefficient,
+        demonstrations=material.demonstrations,
+    )
+    # 8. the KL coefficient follows
+    metrics = {**experience.metrics, **updates, **gaps, "kl_coefficient": coefficient}
+    metrics |= stage.watch.measure(experience.samples)
+    stage.controller.update(metrics["kl"], len(samples))
+    progress.consumed += len(rows)
+    progress.kl_coefficient, progress.score_moments = stage.controller.coefficient, list(experience.moments)
+    progress.ptx_consumed = 0 if material.demonstrations is None else material.demonstrations.consumed
+    elapsed = time.perf_counter() - started
+    return {**metrics, "step_s": elapsed, "rollout_s": rollout_s, "samples_per_s": len(samples) / elapsed}
+
+
+@contextmanager
+def _completed_work_saved(
+    run: Run[PpoConfig], stage: Stage, before: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """A reward source that fails stops the run, after a checkpoint of the last iteration completed.
+
+    Nothing that moves weights may stand inside. `before` is done first.
+    """
+    try:
+        yield
+    except TrainingError:
+        before()
+        latest = run.store.latest()
+        if run.step and (latest is None or latest.step != run.step):
+            save(run, stage.roles.trained(), stage.progress)
+        run.say(f"the work up to step {run.step} is saved" if run.step else "no iteration was completed")
+        raise
 
 
 def evaluate(
-    run: Run[PpoConfig],
-    roles: Roles,
-    tokenizers: tuple[ChatTokenizer, ChatTokenizer],
-    prompts: Sequence[EncodedPrompt],
-    log: MetricsLog,
+    run: Run[PpoConfig], roles: Roles, sources: RewardSources, prompts: Sequence[EncodedPrompt], log: MetricsLog
 ) -> dict[str, float]:
-    """Score and EOS rate on held-out prompts, answered with the same draws every time."""
-    config = run.config
-    samples = draw_answers(roles.actor, tokenizers[0], prompts, config, EVAL_STEP)
-    scores = score_samples(samples, roles.reward, *tokenizers, config)
+    """Score and EOS rate on held-out prompts, answered with the same draws every time (by the average of weights,
+    where one is kept)."""
+    config, tokenizer = run.config, sources.tokenizers[0]
+    with roles.actor.averaged():
+        samples = draw_answers(roles.actor, tokenizer, prompts, config, EVAL_STEP)
+    scores = sources.scores(samples).totals
     rows = [
         {
             "prompt": sample.prompt.text,
-            "answer": tokenizers[0].text(sample.response.tolist()),
+            "answer": tokenizer.text(sample.response.tolist()),
             "finished": sample.finished,
             "score": score,
             "source": sample.prompt.source,
@@ -191,10 +226,41 @@ def evaluate(
     }
 
 
+def _finish(run: Run[PpoConfig], stage: Stage) -> None:
+    roles, tokenizer = stage.roles, stage.sources.tokenizers[0]
+    if run.dry_run:
+        for name, part in roles.trained().items():
+            part.load(run.store.require_latest().path / name)
+    probe = pack_sequences([_probe(stage.material.prompts.items[0], tokenizer)])
+    with roles.actor.averaged():
+        roles.export_actor(run, tokenizer, probe, stage.paths.actor)
+    run_control(run, roles, stage.sources, tokenizer, stage.material.held_out.items)
+    stage.watch.conclude()
+
+
 def _probe(prompt: EncodedPrompt, tokenizer: ChatTokenizer) -> EncodedSequence:
     """A prompt and EOS: enough to compare two models' numbers."""
     ids = np.append(prompt.ids, np.int32(tokenizer.eos_id))
     return Sample(prompt, ids[-1:], True, np.zeros(1, np.float32)).sequence
+
+
+def _load_material(run: Run[PpoConfig], tokenizer: ChatTokenizer) -> Material:
+    """All data, read before any model is."""
+    config, data = run.config, run.config.data
+    prompts, held_out = _load_prompts(run, tokenizer)
+    lengths = tuple(map(len, prompts.items)) if data.curriculum == "length" else None
+    stream = prompts.stream(
+        seed=config.run.seed, batch_size=config.ppo.num_prompts, epochs=config.train.epochs, first_by=lengths
+    )
+    reports = {"train": prompts.reports, "eval": held_out.reports}
+    demonstrations = None
+    if data.ptx:
+        encode = Encoder(tokenizer, data.max_length).demonstrations
+        loaded = load(data, data.ptx, Demonstration, encode, key="data.ptx")
+        order = loaded.stream(seed=config.run.seed, batch_size=config.train.batch_size, epochs=1.0)
+        demonstrations, reports["ptx"] = Demonstrations(loaded.items, order), loaded.reports
+    schedule, last = schedule_of(config.train, stream.num_steps), run.last_step(stream.num_steps)
+    return Material(prompts, held_out, demonstrations, reports, stream, schedule, last)
 
 
 def _load_prompts(run: Run[PpoConfig], tokenizer: ChatTokenizer) -> tuple[Loaded[EncodedPrompt], Loaded[EncodedPrompt]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,7 +37,7 @@ from rlhf.train.lifecycle import (
     write_manifest,
 )
 from rlhf.train.margins import ZeroPoint, rows_without_scores, score_margins, zero_point
-from rlhf.train.models import build_scalar_model, make_trainable
+from rlhf.train.models import build_scalar_model, is_scalar_folder, make_trainable, starting_points
 from rlhf.train.rankings import Records, load_rankings
 from rlhf.train.run import Run
 
@@ -71,7 +70,7 @@ def train_reward(run: Run[RewardConfig]) -> None:
     stream = train.stream(seed=config.run.seed, batch_size=config.train.batch_size, epochs=config.train.epochs)
     schedule, last = schedule_of(config.train, stream.num_steps), run.last_step(stream.num_steps)
 
-    head_seed = None if _is_scalar_folder(path) else config.run.seed
+    head_seed = None if is_scalar_folder(path) else config.run.seed
     wrapped = build_scalar_model(
         path, config.model, config.deepspeed, ranks, tokenizer, key="model.path", new_head_seed=head_seed
     )
@@ -79,7 +78,9 @@ def train_reward(run: Run[RewardConfig]) -> None:
     trained = TrainedModel(wrapped, config.train, config.deepspeed, ranks, dtype=config.model.dtype)
     roles = {"model": trained}
     progress = restore(run, roles, Progress())
-    write_manifest(run, tokenizer, {"base": path}, {"train": train.reports, "eval": held_out.reports})
+    write_manifest(
+        run, tokenizer, starting_points(config.model, path), {"train": train.reports, "eval": held_out.reports}
+    )
 
     with metrics_log(run, last, SHOWN) as log:
         trained.train()
@@ -251,10 +252,3 @@ def _demonstrations(run: Run[RewardConfig], tokenizer: ChatTokenizer, train: Seq
     encoder = Encoder(tokenizer, data.max_length)
     loaded = load(data, data.demonstrations, Demonstration, encoder.demonstrations, key="data.demonstrations")
     return [(item.ids[:1], [item.ids[1:]]) for item in loaded.items[:MAX_DEMONSTRATIONS]]
-
-
-def _is_scalar_folder(path: str) -> bool:
-    """Whether the folder holds a classifier already, whose head is to be kept."""
-    config = Path(path) / "config.json"
-    names = read_json(config).get("architectures") or [] if config.is_file() else []
-    return any("SequenceClassification" in name for name in names)

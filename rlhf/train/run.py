@@ -26,7 +26,7 @@ DRY_RUN_STEPS = 2
 
 @dataclass(slots=True)
 class Run(Generic[Config]):
-    """What a stage works with. `step` is the last step completed."""
+    """What a stage works with. `step` is the last step completed; `reason` says why it ended before its time."""
 
     stage: str
     config: Config
@@ -36,6 +36,7 @@ class Run(Generic[Config]):
     resumed: Checkpoint | None
     dry_run: bool
     step: int = 0
+    reason: str = ""
 
     def say(self, text: str) -> None:
         """A line to the person watching, once."""
@@ -50,16 +51,7 @@ class Run(Generic[Config]):
 
     def on_main(self, action: Callable[[], Any]) -> Any:
         """Does `action` on rank 0; its result, or its error, reaches every rank."""
-        outcome: tuple[Any, RlhfError | None] = (None, None)
-        if self.ranks.is_main:
-            try:
-                outcome = (action(), None)
-            except RlhfError as error:
-                outcome = (None, error)
-        outcome = self.ranks.from_main(outcome)
-        if outcome[1] is not None:
-            raise outcome[1]
-        return outcome[0]
+        return self.ranks.on_main(action)
 
 
 def launch(stage: str, argv: Sequence[str], train: Callable[[Run[Any]], None]) -> int:
@@ -90,7 +82,7 @@ def open_run(stage: str, config: Config, *, resume: bool, dry_run: bool) -> Iter
             except BaseException as error:
                 _set_state(run, "failed", str(error) or type(error).__name__)
                 raise
-            _set_state(run, "finished")
+            _set_state(run, "finished", run.reason)
         if dry_run:
             run.say(f"dry run passed: {run.step} steps, a save, a reload, samples and an export; nothing was kept")
 

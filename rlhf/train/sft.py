@@ -17,12 +17,11 @@ from rlhf.data.packing import pack_sequences, plan_micro_batches
 from rlhf.data.records import Demonstration, prompt_of
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import TrainedModel
-from rlhf.errors import ModelError
 from rlhf.models.loading import artifact_model_path, check_model_path
 from rlhf.models.quantization import require_quantizer
-from rlhf.ops.logprobs import token_logprobs
 from rlhf.rollout.transformers import TransformersRollout
 from rlhf.train.controllers import Schedule, schedule_of
+from rlhf.train.head_check import check_head
 from rlhf.train.inputs import Loaded, encode_summary, fresh_report, load, load_first
 from rlhf.train.lifecycle import (
     export,
@@ -35,12 +34,11 @@ from rlhf.train.lifecycle import (
     save,
     write_manifest,
 )
-from rlhf.train.models import build_causal_lm, make_trainable
+from rlhf.train.models import build_causal_lm, make_trainable, starting_points
 from rlhf.train.neftune import embedding_noise
 from rlhf.train.run import Run
 from rlhf.train.source_loss import SourceLoss, source_names
 
-HEAD_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2, "float16": 0.05}  # nats
 SHOWN = ("loss", "eval_loss", "lr", "grad_norm", "tokens_per_s")
 
 
@@ -68,7 +66,9 @@ def train_sft(run: Run[SftConfig]) -> None:
     trained = _trained_model(run, path, tokenizer)
     roles, sources = {"model": trained}, source_names(train.items)
     progress = restore(run, roles, Progress())
-    write_manifest(run, tokenizer, {"base": path}, {"train": train.reports, "eval": held_out.reports})
+    write_manifest(
+        run, tokenizer, starting_points(config.model, path), {"train": train.reports, "eval": held_out.reports}
+    )
 
     if run.step < last:
         check_head(trained, train.items[0])
@@ -163,28 +163,6 @@ def _noise(
     return embedding_noise([len(item) for item in items], places, width, alpha=alpha, seed=config.run.seed, step=step)
 
 
-def check_head(trained: TrainedModel, item: EncodedSequence) -> None:
-    """The loss taken in chunks must be that of the model's own logits, which some architectures scale or cap.
-
-    Raises: ModelError when they differ.
-    """
-    row = pack_sequences([item])
-    few = slice(0, 8)
-    row = replace(row, positions=row.positions[few], labels=row.labels[few], weights=row.weights[few].fill_(1.0))
-    logits, nll = trained.infer(row), trained.infer_loss(row).nll
-    expected = -token_logprobs(logits, row.labels.to(logits.device))
-    if not expected.isfinite().all():  # the first step stops on it, and names it
-        return
-    difference = float((nll - expected).abs().max())
-    if not difference <= HEAD_TOLERANCE[trained.dtype]:
-        raise ModelError(
-            f"the head's loss differs from that of the model's own logits by {difference:.3g} nats",
-            where="model.head",
-            expected="the same: this architecture does more to its logits than one linear layer",
-            fix="set model.head=whole",
-        )
-
-
 def evaluate_sft(trained: TrainedModel, items: Sequence[EncodedSequence], config: SftConfig) -> dict[str, float]:
     """Mean negative log-likelihood of held-out answer tokens in nats, whole and by source."""
     ranks = trained.ranks
@@ -204,7 +182,7 @@ def sample_answers(
     with trained.full_weights() as model:
         if not trained.ranks.is_main:
             return []
-        rollout = TransformersRollout(model, tokenizer.eos_id, tokenizer.pad_id)
+        rollout = TransformersRollout(model, tokenizer.eos_id, tokenizer.text)
         drawn = rollout.generate(
             [prompt.ids for prompt in prompts], [(config.run.seed, p.row) for p in prompts], config.sampling
         )

@@ -13,9 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rlhf.data.tokenizer import ChatTokenizer
 from tests.distributed import reference
 from tests.distributed.problem import PAD, Problem, make_problem
 from tests.support.launcher import run_deepspeed, together
+from tests.support.lora_runs import make_lora_run
 
 WORKERS = Path(__file__).parent / "workers"
 
@@ -30,9 +32,14 @@ class Outcome:
 
 @pytest.fixture(scope="session")
 def paths(
-    tmp_path_factory: pytest.TempPathFactory, tiny_neox: Path, tiny_llama: Path, tiny_reward: Path
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_neox: Path,
+    tiny_llama: Path,
+    tiny_reward: Path,
+    chat_tokenizer: ChatTokenizer,
 ) -> dict[str, Path]:
-    """Model folders by role; reference and scorer differ from actor and critic in every weight."""
+    """Model folders by role; reference and scorer differ from actor and critic in every weight. The runs are LoRA runs
+    on neox."""
     folder = tmp_path_factory.mktemp("roles")
     return {
         "neox": tiny_neox,
@@ -41,6 +48,8 @@ def paths(
         "reference": moved(tiny_neox, folder / "reference"),
         "scorer": moved(tiny_reward, folder / "scorer"),
         "poisoned": poisoned(tiny_neox, folder / "poisoned", token=PAD),
+        "sft run": make_lora_run(tiny_neox, folder / "sft", chat_tokenizer, stage="sft", seed=5),
+        "reward run": make_lora_run(tiny_neox, folder / "reward", chat_tokenizer, stage="reward", seed=6),
     }
 
 

@@ -14,7 +14,7 @@ from rlhf.config.sections import LrGroup
 from rlhf.data.encode import EncodedPrompt, EncodedRanking, EncodedSequence, Ids
 from rlhf.data.records import Message
 from rlhf.train.controllers import Schedule
-from rlhf.train.experience import Sample
+from rlhf.train.samples import Sample
 
 EOS, PAD, FIRST_ID, LAST_ID = 0, 1, 2, 400  # PAD is in no batch
 SCHEDULE = Schedule(total=5, warmup=2, kind="linear", floor=0.1)
@@ -24,6 +24,15 @@ STEPS = 3
 EMA_DECAY, SLOW = 0.15, 1e-6
 TEMPERATURE = 0.7
 KL_COEFFICIENT = 0.1
+NUM_GROUPS, GROUP = 5, 3
+MINIBATCHES = (slice(15), slice(3, 8), slice(7, 8))  # of the groups' samples; the last leaves a rank idle
+RULE_WEIGHT = -0.5
+
+
+def rule_scores(count: int) -> list[float]:
+    """What a reward function beside the reward model says of the first answers."""
+    return [0.3 * (number % 4) for number in range(count)]
+
 
 # Clipping bites (norms here are above 1). Adam's epsilon is of the gradients' size: then an update grows with the
 # gradient, so that a wrong factor shows in the weights too, and rounding is not blown up where a gradient is 0.
@@ -85,6 +94,27 @@ def ppo_config(micro_tokens: int) -> PpoConfig:
             "data": {"max_length": SMALL},
             "ppo": {"entropy_weight": 0.01, "kl_estimator": "k2", "score_clip": 1.0, "lam": 0.9, "gamma": 0.98},
             "sampling": {"temperature": TEMPERATURE, "max_new_tokens": 12, "max_prompt_tokens": 20, "batch_size": 3},
+        }
+    )
+
+
+def critic_free_config(micro_tokens: int) -> PpoConfig:
+    """GRPO in groups of three, KL in the loss, demonstrations beside it; scores are neither clipped nor whitened."""
+    ppo = {
+        "estimator": "grpo",
+        "samples_per_prompt": GROUP,
+        "rollout_size": NUM_GROUPS * GROUP,
+        "kl_in": "loss",
+        "kl_estimator": "k3",
+        "ptx_weight": 0.5,
+        "score_clip": None,
+    }
+    return PpoConfig.model_validate(
+        {
+            "train": {**OPTIMIZER, "micro_tokens": micro_tokens, "batch_size": 1},
+            "data": {"max_length": SMALL, "ptx": "demonstrations.jsonl"},
+            "ppo": ppo,
+            "sampling": {"temperature": TEMPERATURE, "max_new_tokens": 12, "max_prompt_tokens": 20},
         }
     )
 

@@ -18,8 +18,19 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlhf.data.encode import EncodedRanking, EncodedSequence, Ids
-from rlhf.train.experience import Sample
-from tests.distributed.problem import EOS, FACTORS, KL_COEFFICIENT, OPTIMIZER, PAD, TEMPERATURE
+from rlhf.train.samples import Sample
+from tests.distributed.problem import (
+    EOS,
+    FACTORS,
+    GROUP,
+    KL_COEFFICIENT,
+    MINIBATCHES,
+    OPTIMIZER,
+    PAD,
+    RULE_WEIGHT,
+    TEMPERATURE,
+    rule_scores,
+)
 
 
 @dataclass
@@ -197,6 +208,67 @@ def ppo(actor: Path, critic: Path, batches: Sequence[Sequence[Sample]]) -> Trace
             }
         )
     return Trace(metrics, {"actor": policy.weights(), "critic": value.weights()})
+
+
+@torch.no_grad()
+def group_advantages(scorer: Path, samples: Sequence[Sample]) -> list[float]:
+    """Score and rule, 1 off without EOS, in sample deviations from the mean of three neighbours."""
+    judge, totals = classifier(scorer), []
+    for sample, rule in zip(samples, rule_scores(len(samples)), strict=True):
+        ids = torch.from_numpy(np.concatenate([sample.prompt.ids, sample.response]).astype(np.int64))[None]
+        score = float(judge(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, 0])
+        totals.append(score + RULE_WEIGHT * rule - (0.0 if sample.finished else 1.0))
+    found = []
+    for first in range(0, len(totals), GROUP):
+        group = totals[first : first + GROUP]
+        mean = sum(group) / GROUP
+        deviation = math.sqrt(sum((each - mean) ** 2 for each in group) / (GROUP - 1))
+        found += [(each - mean) / (deviation + 1e-4) for each in group]
+    return found
+
+
+def critic_free(
+    actor: Path, start: Path, scorer: Path, samples: Sequence[Sample], shown: Sequence[Sequence[EncodedSequence]]
+) -> Trace:
+    """Clipped surrogate with one advantage an answer, 0.1 times k3 to `start`, half the demonstrations' nats."""
+    policy, other, metrics = Learner(causal_lm(actor)), causal_lm(start), []
+    advantages = group_advantages(scorer, samples)
+    for step, part in enumerate(MINIBATCHES):
+        gains, costs, ratios = [], [], []
+        for sample, advantage in zip(samples[part], advantages[part], strict=True):
+            logprobs, old = response_logprobs(policy.model, sample), torch.from_numpy(sample.old_logprobs)
+            ratio = (logprobs - old).exp()
+            gains.append(torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage))
+            gap = response_logprobs(other, sample).detach() - logprobs
+            costs.append(gap.exp() - 1 - gap)
+            ratios.append(ratio.detach())
+        kl = KL_COEFFICIENT * torch.cat(costs).mean()
+        taught = demonstrated(policy.model, shown[step])
+        policy_loss = kl - torch.cat(gains).mean()
+        alone = torch.autograd.grad(0.5 * taught, list(policy.model.parameters()), retain_graph=True)
+        metrics.append(
+            {
+                "policy_loss": float(policy_loss.detach()),
+                "kl_loss": float(kl.detach()),
+                "ptx_loss": float(taught.detach()),
+                "ptx_grad_norm": math.sqrt(sum(float(each.double().square().sum()) for each in alone)),
+                "ratio_max": float(torch.cat(ratios).max()),
+                "grad_norm": policy.learn(policy_loss + 0.5 * taught, step),
+            }
+        )
+    return Trace(metrics, {"actor": policy.weights()})
+
+
+def demonstrated(model: Any, batch: Sequence[EncodedSequence]) -> Tensor:
+    """Mean of weight * -log p over answer tokens."""
+    cost, count = torch.zeros(()), 0.0
+    for item in batch:
+        logprobs = model(input_ids=torch.from_numpy(item.ids.astype(np.int64))[None]).logits[0].log_softmax(-1)
+        for token in range(1, len(item)):
+            if item.answer_mask[token]:
+                cost = cost - item.weight * logprobs[token - 1, int(item.ids[token])]
+                count += item.weight
+    return cost / count
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.distributed import reference
 from tests.distributed.conftest import Outcome
-from tests.distributed.problem import EMA_DECAY, STEPS, TEMPERATURE, Problem
+from tests.distributed.problem import EMA_DECAY, GROUP, NUM_GROUPS, STEPS, TEMPERATURE, Problem
 
 # Losses and norms are compared at 1e-5 of their size; margins and KL are differences that cancel, hence `abs`.
 RELATIVE, ABSOLUTE = 1e-5, 2e-6
@@ -40,6 +40,12 @@ def reward_trace(paths: dict[str, Path], problem: Problem) -> reference.Trace:
 @pytest.fixture(scope="module")
 def ppo_trace(paths: dict[str, Path], problem: Problem) -> reference.Trace:
     return reference.ppo(paths["neox"], paths["reward"], problem.samples)
+
+
+@pytest.fixture(scope="module")
+def critic_free_trace(paths: dict[str, Path], problem: Problem) -> reference.Trace:
+    folders = (paths["neox"], paths["reference"], paths["scorer"])
+    return reference.critic_free(*folders, problem.samples[0][: NUM_GROUPS * GROUP], problem.demonstrations)
 
 
 def test_the_problem_is_hard_enough(one_rank: Outcome, two_ranks: Outcome) -> None:
@@ -120,6 +126,18 @@ def test_ppo_minibatches_equal_a_plain_loop(
     require_same_metrics(outcome, run, ppo_trace.metrics)
     require_same_weights(outcome, f"{run} actor", ppo_trace.weights["actor"], start=paths["neox"])
     require_same_weights(outcome, f"{run} critic", ppo_trace.weights["critic"], start=paths["reward"])
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_critic_free_minibatches_equal_a_plain_loop(
+    outcome: Outcome, critic_free_trace: reference.Trace, paths: dict[str, Path], stage: int, size: str
+) -> None:
+    """The norm of the demonstrations' own gradient is taken before each: that moves nothing either."""
+    run = f"critic-free zero{stage} {size}"
+    assert critic_free_trace.metrics[0]["ratio_max"] > 1.2  # clipping bites
+    require_same_metrics(outcome, run, critic_free_trace.metrics)
+    require_same_weights(outcome, f"{run} actor", critic_free_trace.weights["actor"], start=paths["neox"])
 
 
 @pytest.mark.parametrize("stage", [0, 2, 3])

@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rlhf.data.tokenizer import ChatTokenizer
 from tests.distributed.conftest import poisoned
 from tests.distributed.problem import EOS, REALLY_PARTITIONED
 from tests.support.launcher import REPOSITORY, run_alone, run_deepspeed, together
+from tests.support.lora_runs import make_lora_run
 
 SFT = REPOSITORY / "scripts" / "step1_sft.py"
 PPO = REPOSITORY / "scripts" / "step3_ppo.py"
@@ -189,6 +192,29 @@ def test_two_ranks_at_zero2_do_ppo_as_one_does(ppo_config: Path) -> None:
     require_same_metrics(shared, alone, ("eval_reward", "eval_eos_rate"), tolerance=1e-4)
     assert answers(shared) == answers(alone)
     require_same_export(shared, alone)
+
+
+def test_roles_on_one_backbone_leave_the_folder_of_a_lora_run(
+    ppo_config: Path, tiny_neox: Path, chat_tokenizer: ChatTokenizer, tmp_path: Path
+) -> None:
+    """adapter/ on the base computes what model/ does, and neither is what the actor started from."""
+    sft = make_lora_run(tiny_neox, tmp_path / "sft", chat_tokenizer, stage="sft", seed=7)
+    reward = make_lora_run(tiny_neox, tmp_path / "reward", chat_tokenizer, stage="reward", seed=8)
+    overrides = [f"run.dir={tmp_path}/run", "ppo.roles=shared", f"actor.path={sft}", f"reward.path={reward}"]
+    overrides += ["deepspeed.zero_stage=2", "run.max_steps=1", "model.gradient_checkpointing=true"]
+    run_deepspeed(PPO, "--config", ppo_config, *overrides, ranks=2)
+    run = tmp_path / "run"
+    assert json.loads((run / "state.json").read_text(encoding="utf-8"))["status"] == "finished"
+    ids = torch.tensor([[7, 30, 12, 99, 250, 4]])
+    with torch.no_grad():
+        merged = AutoModelForCausalLM.from_pretrained(run / "model").eval()(input_ids=ids).logits
+        base = AutoModelForCausalLM.from_pretrained(tiny_neox)
+        adapted = PeftModel.from_pretrained(base, str(run / "adapter")).eval()(input_ids=ids).logits
+        start = AutoModelForCausalLM.from_pretrained(sft / "model").eval()(input_ids=ids).logits
+    torch.testing.assert_close(merged, adapted, rtol=1e-5, atol=1e-5)
+    assert float((merged - start).abs().max()) > 1e-3
+    entry = json.loads((run / "adapter" / "base.json").read_text(encoding="utf-8"))
+    assert entry == json.loads((sft / "adapter" / "base.json").read_text(encoding="utf-8"))
 
 
 def test_a_model_that_gives_nan_ends_the_run_at_its_first_step(

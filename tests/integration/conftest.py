@@ -84,6 +84,8 @@ ppo:
   kl_target: 0.5
   kl_horizon: 64
   value_weight: 0.7
+control:
+  best_of: [2]
 data:
   train: {data}/prompts_train.jsonl
   eval: {data}/prompts_dev.jsonl""",

@@ -142,7 +142,7 @@ def test_ppo_killed_in_the_middle_of_an_iteration_goes_on_the_same(
     words = ["--config", configs["ppo"], f"actor.path={chain['sft']}", f"reward.path={chain['reward']}/model"]
     words.append(f"run.dir={tmp_path}")
     # 8 samples in batches of 4, twice: iterations 1 to 3 are 12 minibatches, and one of the fourth is done
-    fault = Fault("rlhf.train.ppo:minibatch", 14)
+    fault = Fault("rlhf.train.update:minibatch", 14)
     starter.run("ppo", *words, fault=fault, status=KILLED)
     assert [line["step"] for line in read_lines(tmp_path / "metrics.jsonl")] == [1, 2, 3]
     assert "after step 2" in starter.run("ppo", *words, "--resume", "auto")

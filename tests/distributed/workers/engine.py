@@ -20,6 +20,7 @@ from rlhf.rollout.transformers import TransformersRollout
 from rlhf.train.sft import evaluate_sft, sft_step
 from tests.distributed.problem import EOS, PAD, SCHEDULE, SMALL, Problem, sft_config
 from tests.distributed.workers.building import Results, arguments, causal_lm
+from tests.distributed.workers.sharing import run_resumed_roles
 
 GREEDY = SamplingSection(temperature=0, max_new_tokens=10, batch_size=2)
 CONFIG = sft_config(SMALL)
@@ -37,6 +38,7 @@ def main() -> None:
             run_bad_gradient(results, problem, paths["neox"], stage)
         for stage in (0, 3):
             run_resumed(results, problem, paths["neox"], out, stage, lora=True)
+        run_resumed_roles(results, problem, paths, out)
         results.write(out)
 
 
@@ -71,7 +73,7 @@ def generate(trained: TrainedModel, problem: Problem) -> dict[str, Any]:
     prompts = [sample.prompt.ids for sample in problem.answered]
     mine = prompts[:6] if trained.ranks.is_main else prompts[6:]
     with trained.full_weights() as model:
-        rollout = TransformersRollout(model, EOS, PAD)
+        rollout = TransformersRollout(model, EOS)
         drawn = rollout.generate(mine, [(item,) for item in range(len(mine))], GREEDY)
         logits = model(input_ids=torch.from_numpy(prompts[0].astype(np.int64))[None]).logits[0, -1]
         logits = logits.detach().tolist()

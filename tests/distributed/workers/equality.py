@@ -9,28 +9,37 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rlhf.data.loader import RowStream
 from rlhf.data.packing import plan_micro_batches
 from rlhf.data.tokenizer import load_tokenizer
 from rlhf.engine.deepspeed import TrainedModel
 from rlhf.engine.ranks import Ranks, session
 from rlhf.train.experience import draw_answers, gather_experience
-from rlhf.train.ppo import minibatch
 from rlhf.train.reward import reward_step
+from rlhf.train.reward_sources import RewardSources, TextSource
 from rlhf.train.roles import Roles
 from rlhf.train.sft import evaluate_sft, sft_step
+from rlhf.train.update import Demonstrations, demonstration_norm, learning_rates, minibatch
 from tests.distributed.problem import (
     FACTORS,
+    GROUP,
     KL_COEFFICIENT,
     LARGE,
+    MINIBATCHES,
+    NUM_GROUPS,
+    RULE_WEIGHT,
     SCHEDULE,
     SMALL,
     Problem,
+    critic_free_config,
     options_config,
     ppo_config,
     reward_config,
+    rule_scores,
     sft_config,
 )
 from tests.distributed.workers.building import Results, arguments, causal_lm, frozen, scalar_model
+from tests.distributed.workers.sharing import run_shared, run_still
 
 SIZES = {"large": LARGE, "small": SMALL}
 SOME_STAGES = (0, 2, 3)
@@ -49,9 +58,12 @@ def main() -> None:
             for stage in SOME_STAGES:
                 run_reward(results, problem, paths["reward"], f"reward zero{stage} {size}", stage, micro_tokens)
                 run_ppo(results, problem, paths, f"ppo zero{stage} {size}", stage, micro_tokens)
+                run_critic_free(results, problem, paths, f"critic-free zero{stage} {size}", stage, micro_tokens)
         for stage in SOME_STAGES:
             run_options(results, problem, paths["neox"], f"options zero{stage}", stage)
             run_experience(results, problem, paths, f"experience zero{stage}", stage)
+        run_shared(results, problem, paths)
+        run_still(results, problem, paths)
         results.write(out)
 
 
@@ -106,10 +118,37 @@ def run_ppo(
     critic = scalar_model(paths["reward"], stage, config.critic, results.ranks)
     roles: Any = Roles(actor, critic, reference=None, reward=None)  # the update needs neither
     results.numbers[name] = [
-        minibatch(roles, batch, config, FACTORS[number], number + 1) for number, batch in enumerate(problem.samples)
+        minibatch(roles, batch, config, learning_rates(config, FACTORS[number], number + 1), number + 1)
+        for number, batch in enumerate(problem.samples)
     ]
     results.weights[f"{name} actor"] = actor.state_dict()
     results.weights[f"{name} critic"] = critic.state_dict()
+
+
+def run_critic_free(
+    results: Results, problem: Problem, paths: dict[str, str], name: str, stage: int, micro_tokens: int
+) -> None:
+    """Advantages of groups, then three minibatches with KL and demonstrations in the loss."""
+    config, ranks = critic_free_config(micro_tokens), results.ranks
+    actor = causal_lm(paths["neox"], stage, config.train, ranks)
+    reference = frozen(paths["reference"], stage, ranks, scalar=False)
+    roles: Any = Roles(actor, None, reference, frozen(paths["scorer"], stage, ranks, scalar=True))
+    tokenizer = load_tokenizer(paths["neox"], "kullm")
+    # Other ranks are not to call it: they would be told something else.
+    rule = TextSource("rule", "", RULE_WEIGHT, lambda _, answers, __: rule_scores(len(answers)) if ranks.is_main else 0)
+    sources = RewardSources(config, ranks, (tokenizer, tokenizer), roles.reward, [rule])
+    answered = problem.samples[0][: NUM_GROUPS * GROUP]
+    made = gather_experience(answered, roles, sources, config, KL_COEFFICIENT).samples
+    results.numbers[name] = []
+    for number, (part, shown) in enumerate(zip(MINIBATCHES, problem.demonstrations, strict=True)):
+        rates = learning_rates(config, FACTORS[number], number + 1)
+        coming = Demonstrations(shown, RowStream((len(shown),), (1.0,), 0, len(shown), 1.0))
+        norm = demonstration_norm(roles, coming, config)
+        metrics = minibatch(
+            roles, made[part], config, rates, number + 1, kl_coefficient=KL_COEFFICIENT, demonstrations=shown
+        )
+        results.numbers[name].append({**metrics, "ptx_grad_norm": norm})
+    results.weights[f"{name} actor"] = actor.state_dict()
 
 
 def run_experience(results: Results, problem: Problem, paths: dict[str, str], name: str, stage: int) -> None:
@@ -117,7 +156,8 @@ def run_experience(results: Results, problem: Problem, paths: dict[str, str], na
     config, ranks = ppo_config(SMALL), results.ranks
     roles = build_roles(paths, stage, ranks)
     tokenizer = load_tokenizer(paths["neox"], "kullm")
-    made = gather_experience(problem.answered, roles, (tokenizer, tokenizer), config, KL_COEFFICIENT)
+    sources = RewardSources(config, ranks, (tokenizer, tokenizer), roles.reward)
+    made = gather_experience(problem.answered, roles, sources, config, KL_COEFFICIENT)
     results.numbers[name] = [
         {
             "score": sample.score,

@@ -363,3 +363,34 @@ def test_another_world_is_refused(tmp_path, world_size, stage, ok):
     else:
         with pytest.raises(CheckpointError, match=f"saved by {world_size} ranks at ZeRO 2; this run has 1 at ZeRO"):
             store.require_same_world(checkpoint, stage)
+
+
+def test_the_newest_before_a_step_is_found(tmp_path):
+    store = store_at(tmp_path, keep_last=5)
+    assert store.before(9) is None
+    for step in (2, 4, 6):
+        save(store, step)
+    (tmp_path / "step-000003").mkdir()  # not complete
+    shutil.copytree(tmp_path / "step-000006", tmp_path / "step-000008")  # ahead of the pointer: a crash left it
+    found = {step: store.before(step) for step in (2, 4, 5, 9)}
+    assert {step: each and each.path.name for step, each in found.items()} == {
+        2: None,
+        4: "step-000002",
+        5: "step-000004",
+        9: "step-000006",
+    }
+
+
+def test_a_rewound_store_goes_on_from_there(tmp_path):
+    store = store_at(tmp_path, keep_last=5)
+    for step in (2, 4, 6):
+        save(store, step)
+    target = store.before(5)
+    assert target is not None
+    store.rewind(target)
+    assert steps_on_disk(tmp_path) == [2, 4]
+    assert_complete(store.latest())
+    assert store.require_latest().step == 4
+    save(store, 6, text="again")
+    assert_complete(store.latest(), "again")
+    assert steps_on_disk(tmp_path) == [2, 4, 6]

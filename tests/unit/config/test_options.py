@@ -19,6 +19,13 @@ FOUR_BIT = "model.quantize=4bit"
         (RewardConfig, [FOUR_BIT, "model.lora.rank=2", "deepspeed.zero_stage=3"], "cannot partition", "ZeRO 0 to 2"),
         (SftConfig, ["eval.patience=2"], "data.eval is empty", "data.eval=FILE"),
         (RewardConfig, ["eval.patience=2"], "data.eval is empty", "data.eval=FILE"),
+        (PpoConfig, ["ppo.samples_per_prompt=1", "ppo.estimator=rloo"], "nothing to compare", "at least 2"),
+        (PpoConfig, ["ppo.samples_per_prompt=1", "ppo.estimator=grpo"], "nothing to compare", "at least 2"),
+        (PpoConfig, ["ppo.samples_per_prompt=3", "ppo.estimator=grpo"], "must be a multiple", "change one"),
+        (PpoConfig, ["ppo.kl_in=loss"], "gradient of log p", "choose k2 or k3"),
+        (PpoConfig, ["ppo.value_warmup_steps=1", "ppo.estimator=reinforce_pp"], "needs a critic", "ppo.estimator=gae"),
+        (PpoConfig, ["ppo.ptx_weight=1"], "data.ptx is empty", "data.ptx=FILE"),
+        (PpoConfig, ["data.ptx=rows.jsonl"], "would not be used", "ppo.ptx_weight=1"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_loaded(
@@ -28,7 +35,9 @@ def test_what_cannot_work_is_refused_before_anything_is_loaded(
         load_config(model, None, overrides)
     assert problem in caught.value.problem
     assert fix in caught.value.fix
-    assert overrides[0].replace("=", " = ") in caught.value.where
+    key, _, value = overrides[0].partition("=")
+    assert key in caught.value.where
+    assert value in caught.value.where
 
 
 @pytest.mark.parametrize(
@@ -38,6 +47,10 @@ def test_what_cannot_work_is_refused_before_anything_is_loaded(
         (SftConfig, ["model.lora.variant=rslora", "deepspeed.zero_stage=3"]),
         (RewardConfig, [FOUR_BIT, "model.lora.rank=2", "deepspeed.zero_stage=2"]),
         (SftConfig, ["eval.patience=2", "data.eval=file.jsonl"]),
+        (PpoConfig, ["ppo.estimator=grpo"]),
+        (PpoConfig, ["ppo.kl_in=loss", "ppo.kl_estimator=k3"]),
+        (PpoConfig, ["ppo.ptx_weight=1", "data.ptx=rows.jsonl"]),
+        (PpoConfig, ["train.ema_decay=0.9"]),
     ],
 )
 def test_what_works_is_accepted(model: type[StageConfig], overrides: list[str]) -> None:
@@ -63,7 +76,45 @@ def test_a_value_that_means_nothing_is_refused(override: str, problem: str) -> N
         load_config(SftConfig, None, [override])
 
 
-@pytest.mark.parametrize(("stage", "section"), [("sft", "SftData"), ("reward", "RewardData"), ("ppo", "DataSection")])
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("reward.functions=[{path: polite}]", "not of the form package.module:function"),
+        ("reward.functions=[{path: 'a:f', name: a/b}]", "no name for a metric"),
+        ("reward.endpoints=[{url: 'ftp://a'}]", "no http or https address"),
+        ("reward.functions=[{path: 'a:f'}, {path: 'b:f'}]", "share the name 'f'"),
+        ("reward.functions=[{path: 'a:f', weigth: 1}]", "no such key"),
+    ],
+)
+def test_a_reward_source_that_cannot_be_called_is_refused(override: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        load_config(PpoConfig, None, [override])
+
+
+def test_a_reward_source_has_a_name_of_its_own_in_metrics() -> None:
+    functions = "reward.functions=[{path: 'a.b:polite'}, {path: 'a:f', name: rule}]"
+    endpoint = "reward.endpoints=[{url: 'http://judge.example:8000/score'}]"
+    reward = load_config(PpoConfig, None, ["reward.path=runs/reward", functions, endpoint]).reward
+    assert reward.source_names == ["model", "polite", "rule", "judge.example"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "answers", "prompts", "whitens"),
+    [
+        ([], 1, 64, True),
+        (["ppo.estimator=reinforce_pp"], 1, 64, True),
+        (["ppo.estimator=rloo"], 4, 16, False),
+        (["ppo.estimator=grpo", "ppo.samples_per_prompt=8"], 8, 8, False),
+        (["ppo.estimator=grpo", "ppo.whiten_advantages=true"], 4, 16, True),
+        (["ppo.samples_per_prompt=2", "ppo.whiten_advantages=false"], 2, 32, False),
+    ],
+)
+def test_an_iteration_counts_samples(overrides: list[str], answers: int, prompts: int, whitens: bool) -> None:
+    ppo = load_config(PpoConfig, None, overrides).ppo
+    assert (ppo.answers_per_prompt, ppo.num_prompts, ppo.whitens) == (answers, prompts, whitens)
+
+
+@pytest.mark.parametrize(("stage", "section"), [("sft", "SftData"), ("reward", "RewardData"), ("ppo", "PpoData")])
 @pytest.mark.parametrize("key", ["train", "eval"])
 def test_the_schema_takes_every_form_of_sources_that_the_loader_takes(stage: str, section: str, key: str) -> None:
     node = config_schema(stage)["$defs"][section]["properties"][key]

@@ -107,3 +107,22 @@ def test_without_the_limit_the_stream_goes_on():
 def test_weights_that_leave_no_row_are_refused():
     with pytest.raises(DataError, match="no row"):
         stream(sizes=(3,), weights=(0.1,)).batch(0)
+
+
+def test_a_curriculum_sorts_the_first_epoch_alone():
+    lengths = (5, 1, 3, 1, 9, 3, 7, 1, 2, 4)
+    rows = RowStream((10,), (1.0,), 17, 4, 2.0, lengths)
+    order = all_rows(rows)
+    assert [lengths[row] for row in order[:10]] == [1, 1, 1, 2, 3, 3, 4, 5, 7, 9]
+    plain = all_rows(stream(sizes=(10,), epochs=2.0))
+    assert order[10:] == plain[10:]
+    # Rows of one length are in the order that the shuffle gave them, so that seeds differ.
+    assert [row for row in order[:10] if lengths[row] == 1] == [row for row in plain[:10] if lengths[row] == 1]
+
+
+def test_a_curriculum_keeps_what_the_weights_ask_for():
+    lengths = (4, 2, 3, 1)
+    order = all_rows(RowStream((2, 2), (2.0, 0.5), 17, 3, 1.0, lengths))
+    assert len(order) == 5
+    assert [lengths[row] for row in order] == sorted(lengths[row] for row in order)
+    assert Counter(order)[0] == Counter(order)[1] == 2

@@ -7,7 +7,7 @@ import torch
 
 from rlhf.config.sections import LoraSection
 from rlhf.errors import ModelError
-from rlhf.models.adapters import add_lora, check_targets
+from rlhf.models.adapters import add_lora, check_targets, plain_weights
 from rlhf.models.loading import count_parameters, load_causal_lm, load_scalar_model
 from rlhf.ops.segments import Segment, Segments
 
@@ -130,3 +130,24 @@ def test_dora_is_the_direction_of_the_sum_times_a_learnt_length(tiny_neox):
         torch.testing.assert_close(
             module(inputs), torch.nn.functional.linear(inputs, weight, module.bias), rtol=1e-5, atol=1e-4
         )
+
+
+def test_plain_weights_are_those_of_a_merged_copy(tiny_neox):
+    model = load_causal_lm(str(tiny_neox))
+    before = {name: parameter.clone() for name, parameter in model.model.named_parameters()}
+    assert {name for name, _ in plain_weights(model.model)} == set(before)
+    add_lora(model, LoraSection(rank=2, targets=["query_key_value"]))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    read = {name: parameter.clone() for name, parameter in plain_weights(model.model)}
+    apart = {name: parameter.clone() for name, parameter in model.model.get_base_model().named_parameters()}
+    merged = dict(model.model.merge_and_unload().named_parameters())
+    assert set(read) == set(merged) == set(before)
+    for name, parameter in merged.items():
+        torch.testing.assert_close(read[name], parameter, rtol=0, atol=1e-6)
+    changed = [name for name in read if not torch.equal(read[name], before[name])]
+    assert changed == [name for name in before if name.endswith("query_key_value.weight")]
+    for name, parameter in apart.items():  # and the live weights are themselves again
+        if name.endswith("base_layer.weight"):
+            torch.testing.assert_close(parameter, before[name.replace(".base_layer", "")], rtol=0, atol=1e-6)

@@ -60,3 +60,20 @@ def test_liger_is_never_replaced_in_silence(tiny_neox: Path):
         pytest.skip("for machines without a GPU")
     with pytest.raises(ModelError, match="liger"):
         install_head(model.model, "liger")
+
+
+@pytest.mark.parametrize("fixture", ["tiny_neox", "tiny_llama"])
+def test_logprobs_and_entropy_are_those_of_the_logits(fixture: str, request: pytest.FixtureRequest):
+    folder: Path = request.getfixturevalue(fixture)
+    chunked, whole = load_causal_lm(str(folder)), load_causal_lm(str(folder))
+    install_head(chunked.model, "chunked")
+    logs = (whole(IDS, PLACES, SEGMENTS, POSITIONS) / 0.7).log_softmax(-1)
+    expected, spread = logs.gather(1, LABELS[:, None])[:, 0], -(logs.exp() * logs).sum(-1)
+    for model in (chunked, whole):
+        out = model(IDS, PLACES, SEGMENTS, POSITIONS, LABELS, temperature=0.7, with_entropy=True)
+        torch.testing.assert_close(out.logprobs, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(out.entropy, spread, rtol=1e-5, atol=1e-5)
+        (out.logprobs.sum() + out.entropy.sum()).backward()
+    mine, theirs = ([p.grad for p in model.parameters()] for model in (chunked, whole))
+    for each, other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(each, other, rtol=1e-4, atol=1e-5)

@@ -1,9 +1,9 @@
-"""Generalized advantage estimation."""
+"""Advantage estimators, with a critic and without."""
 
 import pytest
 import torch
 
-from rlhf.ops.advantages import gae
+from rlhf.ops.advantages import discounted_returns, gae, grpo, rloo
 
 NAN = float("nan")
 
@@ -105,3 +105,48 @@ def test_shapes_are_checked():
         gae(torch.zeros(1, 2), torch.zeros(1, 1), mask, gamma=1.0, lam=1.0)
     with pytest.raises(ValueError, match=r"expected \[B, T\]"):
         gae(torch.zeros(2), torch.zeros(2), mask[0], gamma=1.0, lam=1.0)
+
+
+def test_rloo_by_hand():
+    # Row 0: 1 - (2 + 6)/2, 2 - (1 + 6)/2, 6 - (1 + 2)/2. Row 1: all alike.
+    found = rloo(torch.tensor([[1.0, 2.0, 6.0], [5.0, 5.0, 5.0]]))
+    assert found.flatten().tolist() == pytest.approx([-3.0, -1.5, 4.5, 0, 0, 0])
+
+
+def test_rloo_of_two_is_their_difference():
+    assert rloo(torch.tensor([[1.0, 4.0]])).tolist() == [[-3.0, 3.0]]
+
+
+def test_grpo_by_hand():
+    # Row 0: mean 3, deviations -2, -1, 3, sample variance (4 + 1 + 9) / 2 = 7. Row 1: nothing to tell apart.
+    found = grpo(torch.tensor([[1.0, 2.0, 6.0], [5.0, 5.0, 5.0]]), epsilon=1e-12)
+    root = 7**0.5
+    assert found.flatten().tolist() == pytest.approx([-2 / root, -1 / root, 3 / root, 0, 0, 0], rel=1e-6)
+
+
+def test_grpo_adds_its_epsilon_to_the_deviation():
+    # Mean 0, deviation sqrt(2): 1 / (sqrt(2) + 0.5).
+    assert grpo(torch.tensor([[1.0, -1.0]]), epsilon=0.5)[0, 0].item() == pytest.approx(1 / (2**0.5 + 0.5), rel=1e-6)
+
+
+def test_groups_do_not_see_one_another():
+    totals = torch.tensor([[1.0, 2.0], [100.0, 300.0]])
+    for estimator in (rloo, grpo):
+        torch.testing.assert_close(estimator(totals)[:1], estimator(totals[:1]))
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1), (2, 2, 2)])
+def test_a_group_of_one_is_refused(shape):
+    for estimator in (rloo, grpo):
+        with pytest.raises(ValueError, match="K >= 2"):
+            estimator(torch.zeros(shape))
+    with pytest.raises(ValueError, match="epsilon"):
+        grpo(torch.zeros(1, 2), epsilon=0.0)
+
+
+def test_discounted_returns_by_hand():
+    rewards = torch.tensor([[1.0, -2.0, 4.0], [3.0, 1.0, NAN]])
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    # Row 0: 4; -2 + .5 * 4 = 0; 1 + .5 * 0 = 1. Row 1: 1; 3 + .5 * 1 = 3.5.
+    found = discounted_returns(rewards, mask, gamma=0.5)
+    assert found.tolist() == [[1.0, 0.0, 4.0], [3.5, 1.0, 0.0]]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rlhf.ops.logprobs import entropy, greedy, sample_inverse_cdf, sampling_logits, token_logprobs
+from rlhf.ops.logprobs import BLOCK, entropy, greedy, sample_inverse_cdf, sampling_logits, token_logprobs
 
 INF = float("inf")
 NAN = float("nan")
@@ -171,11 +171,20 @@ def test_inverse_cdf_reaches_a_token_of_2_to_the_minus_30():
 
 
 def test_inverse_cdf_survives_a_scan_that_is_not_monotone(monkeypatch):
-    # Parallel scans round each prefix differently. Here 1/2, 0, 1/2 adds up to 1/2, a bit more than 1/2, 1.
-    scan = torch.tensor([[0.5, 0.5 + 2**-53, 1.0]], dtype=torch.float64)
-    monkeypatch.setattr(torch.Tensor, "cumsum", lambda _self, _dim, dtype: scan.to(dtype))
+    # Parallel scans round each prefix differently. Here masses 1, 0, 1 add up to 1, a bit more than 1, 2.
+    plain = torch.Tensor.cumsum
+    scan = torch.tensor([[1.0, 1.0 + 2**-52] + [2.0] * (BLOCK - 2)], dtype=torch.float64)
+    monkeypatch.setattr(torch.Tensor, "cumsum", lambda self, dim: scan if self.shape[1] == BLOCK else plain(self, dim))
     out = sample_inverse_cdf(torch.tensor([[0.0, -INF, 0.0]]), torch.tensor([0.5]))
     assert out.tokens.tolist() == [2]
+
+
+def test_inverse_cdf_finds_its_token_across_blocks():
+    # 300 tokens of equal mass lie in three blocks; the draw at (n + 1/2) / 300 is token n
+    tokens = torch.tensor([0, BLOCK - 1, BLOCK, 2 * BLOCK - 1, 2 * BLOCK, 299])
+    out = sample_inverse_cdf(torch.zeros(6, 300), (tokens.double() + 0.5) / 300)
+    assert out.tokens.tolist() == tokens.tolist()
+    assert out.logprobs.tolist() == pytest.approx([-math.log(300)] * 6)
 
 
 def test_inverse_cdf_never_draws_probability_zero():

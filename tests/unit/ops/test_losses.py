@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf.ops.losses import cross_entropy, policy_loss, ranking_loss, value_loss
+from rlhf.ops.losses import cross_entropy, kl_loss, largest_ratio, policy_loss, ranking_loss, value_loss
+from rlhf.ops.rewards import kl_estimate
 
 NAN = float("nan")
 TOLERANCE = {"rtol": 1e-6, "atol": 1e-7}
@@ -285,6 +286,55 @@ def test_policy_loss_by_hand(log_ratio, advantage, loss, slope, clipped):
     assert not out.clip_fraction.requires_grad
     out.loss.backward()
     torch.testing.assert_close(logprobs.grad, torch.tensor([[slope / 2, 0.0]]), **TOLERANCE)
+
+
+def test_the_largest_ratio_is_that_of_a_counted_token():
+    logprobs, old = torch.tensor([[-1.0, -2.0, 9.0]]), torch.tensor([[-1.5, -1.0, -9.0]])
+    mask = torch.tensor([[True, True, False]])
+    assert largest_ratio(logprobs, old, mask) == pytest.approx(math.exp(0.5))  # e^0.5 and e^-1
+    assert largest_ratio(logprobs, old, torch.zeros_like(mask)) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss", "slope"),
+    [
+        ("k2", 0.1 * 0.5**2 / 2 / 4, 0.1 * 0.5 / 4),  # d^2 / 2, slope d
+        ("k3", 0.1 * (math.exp(-0.5) - 1 + 0.5) / 4, 0.1 * (1 - math.exp(-0.5)) / 4),
+    ],
+)
+def test_kl_in_the_loss_by_hand(kind, loss, slope):
+    """d = 0.5 nats on one token of the step's four, coefficient 0.1."""
+    logprobs = torch.tensor([[-1.0, NAN]], requires_grad=True)
+    mask = torch.tensor([[True, False]])
+    kl = kl_estimate(logprobs, torch.tensor([[-1.5, NAN]]), mask, kind=kind)
+    found = kl_loss(kl, mask, torch.tensor(4.0), coefficient=0.1)
+    found.backward()
+    assert found.item() == pytest.approx(loss, rel=1e-5)
+    assert logprobs.grad.flatten().tolist() == pytest.approx([slope, 0.0], rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["k1", "k2", "k3"])
+def test_what_each_kl_estimate_teaches_in_the_mean(kind):
+    """Over all tokens of the policy: k2's gradient is that of the KL itself, k3's that of the reverse KL, k1's is 0."""
+    logits = torch.tensor([0.3, -0.2, 0.9], dtype=torch.float64, requires_grad=True)
+    reference = torch.tensor([-0.5, 0.4, 0.1], dtype=torch.float64).log_softmax(0)
+    mask = torch.ones(3, dtype=torch.bool)
+    logprobs = logits.log_softmax(0)
+    weights = logprobs.detach().exp()
+    (weights * kl_estimate(logprobs, reference, mask, kind=kind)).sum().backward()
+    policy, other = weights, reference.exp()
+    divergence = (policy * (policy / other).log()).sum()
+    expected = {
+        "k1": torch.zeros(3, dtype=torch.float64),
+        "k2": policy * ((policy / other).log() - divergence),  # d KL(policy || reference) / d logits
+        "k3": policy - other,  # d KL(reference || policy) / d logits
+    }[kind]
+    torch.testing.assert_close(logits.grad, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_negative_kl_coefficient_is_refused():
+    with pytest.raises(ValueError, match="expected >= 0"):
+        kl_loss(torch.zeros(1), torch.ones(1, dtype=torch.bool), torch.tensor(1.0), coefficient=-0.1)
 
 
 def test_the_eos_token_learns_where_pad_equals_eos():

@@ -8,12 +8,13 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from rlhf.config.sections import SamplingSection
-from rlhf.models.loading import load_causal_lm
+from rlhf.errors import ConfigError, ModelError
+from rlhf.models.loading import ATTENTION, load_causal_lm
+from rlhf.rollout import cache
 from rlhf.rollout.base import Rollouts, uniform_draws
 from rlhf.rollout.transformers import TransformersRollout
 
 NEVER = -1  # an EOS that no token is
-PAD = 1
 LIMIT = 10
 STREAMS = [(17, step, row, 0) for step in (0, 1) for row in range(5)]
 
@@ -40,7 +41,7 @@ def sampling(**settings) -> SamplingSection:
 
 
 def rollout(model, settings: SamplingSection, prompts=PROMPTS, streams=STREAMS, eos: int = NEVER) -> Rollouts:
-    return TransformersRollout(model, eos, PAD).generate(prompts, streams, settings)
+    return TransformersRollout(model, eos).generate(prompts, streams, settings)
 
 
 def expected_distribution(logits: np.ndarray, settings: SamplingSection) -> np.ndarray:
@@ -161,24 +162,19 @@ def test_eos_as_the_last_possible_token_is_finished(models):
         assert out.tokens[0][-1] == eos
 
 
-def test_left_padding_does_not_move_positions():
+def test_alignment_does_not_move_positions():
     """Rotary positions are relative and would hide it: GPT-2 learns a vector for each place."""
     torch.manual_seed(4)
     config = GPT2Config(
         vocab_size=400, n_embd=32, n_layer=2, n_head=4, n_positions=64, initializer_range=0.4, attn_pdrop=0.0
     )
     model = GPT2LMHeadModel(config).eval()
+    model.set_attn_implementation(ATTENTION["sdpa"])
     out = rollout(model, sampling())
     for prompt, tokens, logprobs in zip(PROMPTS, out.tokens, out.logprobs, strict=True):
         logits = torch.from_numpy(full_logits(model, prompt, tokens)).double()
         expected = logits.log_softmax(-1).gather(1, torch.from_numpy(tokens).long()[:, None])[:, 0]
         torch.testing.assert_close(torch.from_numpy(logprobs).double(), expected, rtol=0, atol=1e-5)
-
-
-def test_pad_id_is_never_seen(models):
-    settings = sampling()
-    other = TransformersRollout(models[0], NEVER, 250).generate(PROMPTS, STREAMS, settings)
-    assert_same(other, rollout(models[0], settings))
 
 
 def test_one_stream_gives_one_answer_and_another_stream_another(models):
@@ -211,3 +207,76 @@ def test_uniform_draws_are_one_named_stream():
         uniform_draws(stream, 1)[0] for stream in ((17, 2, 5, 1), (17, 2, 5, 2), (17, 2, 6, 1), (18, 2, 5, 1))
     }
     assert len(neighbours) == 4
+
+
+class Counting:
+    """A model that counts the tokens it is given."""
+
+    def __init__(self, model) -> None:
+        self._model, self.tokens = model, 0
+
+    def __call__(self, **inputs):
+        self.tokens += inputs["input_ids"].numel()
+        return self._model(**inputs)
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+
+def test_answers_to_one_prompt_share_its_prefill(models):
+    counting = Counting(models[0])
+    prompts, streams = [PROMPTS[7]] * 3 + [PROMPTS[1]], [(1, 2, row, 0) for row in range(4)]
+    out = rollout(counting, sampling(max_new_tokens=1), prompts, streams)
+    assert counting.tokens == len(PROMPTS[7]) + len(PROMPTS[1])
+    alone = rollout(models[0], sampling(max_new_tokens=1), prompts[2:3], streams[2:3])
+    assert alone.tokens[0].tolist() == out.tokens[2].tolist()
+
+
+def test_waiting_prompts_take_the_slots_of_ended_answers(models):
+    """Ten answers in four slots: no slot waits for the longest of its neighbours."""
+    eos = common_token(rollout(models[0], sampling(temperature=0.8)))
+    counting = Counting(models[0])
+    out = rollout(counting, sampling(temperature=0.8, batch_size=4), eos=eos)
+    decoded = sum(len(tokens) - 1 for tokens in out.tokens)
+    in_four_whole_batches = sum(
+        4 * (max(len(out.tokens[item]) for item in group) - 1)
+        for order in [sorted(range(10), key=lambda item: len(PROMPTS[item]))]
+        for group in (order[:4], order[4:8], order[8:])
+    )
+    assert decoded <= counting.tokens - sum(map(len, PROMPTS)) < in_four_whole_batches
+
+
+def test_a_stop_text_ends_an_answer(models):
+    free = rollout(models[0], sampling())
+    words = {int(token): f"<{int(token)}>" for tokens in free.tokens for token in tokens}
+    stop = words[int(free.tokens[0][3])] + words[int(free.tokens[0][4])]  # two tokens make it up
+
+    def text(ids) -> str:
+        return "".join(words[int(token)] for token in ids)
+
+    out = TransformersRollout(models[0], NEVER, text).generate(PROMPTS, STREAMS, sampling(stop=[stop]))
+    assert out.tokens[0].tolist() == free.tokens[0][:5].tolist()
+    assert out.finished[0]
+    for before, after, finished in zip(free.tokens, out.tokens, out.finished, strict=True):
+        assert finished == (stop in text(before))
+        assert after.tolist() == before[: len(after)].tolist()
+
+
+def test_stop_texts_need_a_tokenizer(models):
+    with pytest.raises(ConfigError, match="stop"):
+        rollout(models[0], sampling(stop=["끝"]))
+
+
+def test_what_does_not_fit_into_memory_is_refused_before_it_is_tried(models, monkeypatch):
+    # 10 slots of 15 + 10 tokens: 2 layers of keys and values of 32 numbers of 4 bytes (half as many heads in Llama)
+    monkeypatch.setattr(cache, "free_memory", lambda device: 2 * 10 * 25 * 2 * 16 * 4 - 1)
+    with pytest.raises(ModelError, match=r"sampling\.batch_size"):
+        rollout(models[0], sampling())
+
+
+def test_a_window_shorter_than_prompt_and_answer_is_refused(models):
+    config = models[0].config
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "sliding_window", 24, raising=False)
+        with pytest.raises(ModelError, match="sliding window of 24"):
+            rollout(models[0], sampling())  # 15 + 10 tokens

@@ -1,7 +1,4 @@
-"""Which tokens learn in PPO, seen in gradients with respect to what the models said at every place of the row.
-
-Models are tables: a leaf of logits (or values) for each token of the packed row, read where PPO reads it.
-"""
+"""Which tokens learn in PPO, seen in gradients with respect to what the models said at every place of the row."""
 
 from __future__ import annotations
 
@@ -15,65 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf.config.schema import PpoConfig
-from rlhf.data.encode import EncodedPrompt
 from rlhf.data.packing import PackedRow, plan_micro_batches
-from rlhf.data.records import Message
-from rlhf.data.tokenizer import ChatTokenizer
-from rlhf.engine.deepspeed import StepOutcome
-from rlhf.engine.ranks import Ranks
-from rlhf.train.experience import Sample, gather_experience
-from rlhf.train.ppo import minibatch
+from rlhf.train.experience import gather_experience
+from rlhf.train.reward_sources import RewardSources
 from rlhf.train.roles import Roles
-
-EOS, VOCABULARY = 0, 7
-ONE_RANK = Ranks(0, 0, 1, torch.device("cpu"))
-
-
-class Table:
-    """Stands for a model under the engine: `values` [T, ...] is its output after each of the row's T tokens."""
-
-    ranks = ONE_RANK
-
-    def __init__(self, values: Tensor) -> None:
-        self.values = values.requires_grad_(True)
-        self.rows: list[PackedRow] = []
-
-    def forward(self, row: PackedRow) -> Tensor:
-        assert row.num_tokens == len(self.values)
-        self.rows.append(row)
-        return self.values[row.positions]
-
-    def infer(self, row: PackedRow) -> Tensor:
-        return self.forward(row).detach()
-
-    def train(self) -> None: ...
-
-    def backward(self, loss: Tensor) -> None:
-        loss.backward()
-
-    def step(self, lr: float) -> StepOutcome:
-        return StepOutcome(0.0, True)
-
-    @property
-    def learning(self) -> list[int]:
-        """Places of the row whose output got a gradient."""
-        gradient = self.values.grad
-        assert gradient is not None
-        return gradient.flatten(1).abs().sum(1).nonzero().flatten().tolist()
-
-
-def sample(prompt: list[int], response: list[int], **numbers: Any) -> Sample:
-    encoded = EncodedPrompt(np.asarray(prompt, np.int32), 0, (Message("user", "질문"),))
-    count = len(response)
-    filled = {
-        "old_logprobs": np.full(count, -math.log(VOCABULARY), np.float32),  # the table of zeros says the same
-        "values": np.zeros(count, np.float32),
-        "advantages": np.ones(count, np.float32),
-        "returns": np.ones(count, np.float32),
-        **numbers,
-    }
-    return Sample(encoded, np.asarray(response, np.int32), response[-1] == EOS, **filled)
+from rlhf.train.samples import Sample
+from rlhf.train.update import minibatch
+from tests.support.tables import EOS, ONE_RANK, RATES, VOCABULARY, SameTokenizer, Table, ppo_config, sample
 
 
 def updated(samples: list[Sample], **ppo: Any) -> tuple[Table, Table, dict[str, float]]:
@@ -83,12 +28,8 @@ def updated(samples: list[Sample], **ppo: Any) -> tuple[Table, Table, dict[str, 
     actor, critic = Table(torch.zeros(total, VOCABULARY)), Table(torch.zeros(total, 1))
     critic.forward = lambda row: critic.values[row.positions, 0]  # type: ignore[method-assign]
     roles: Any = Roles(actor, critic, None, None)  # type: ignore[arg-type]
-    metrics = minibatch(roles, samples, config, 1.0, 1)
+    metrics = minibatch(roles, samples, config, RATES, 1)
     return actor, critic, metrics
-
-
-def ppo_config(**ppo: Any) -> PpoConfig:
-    return PpoConfig.model_validate({"train": {"batch_size": 1}, "ppo": ppo})
 
 
 def test_the_eos_action_learns_and_nothing_around_the_response_does() -> None:
@@ -140,7 +81,7 @@ def test_the_entropy_bonus_reaches_response_places_only() -> None:
     actor = Table(torch.arange(6 * VOCABULARY).reshape(6, VOCABULARY).float().sin())
     critic = Table(torch.zeros(6))
     one = sample([2, 3, 4], [5, 6, EOS], advantages=np.zeros(3, np.float32))
-    minibatch(Roles(actor, critic, None, None), [one], config, 1.0, 1)  # type: ignore[arg-type]
+    minibatch(Roles(actor, critic, None, None), [one], config, RATES, 1)  # type: ignore[arg-type]
     assert actor.learning == [2, 3, 4]
 
 
@@ -172,17 +113,9 @@ def experienced(samples: list[Sample], score: Callable[[PackedRow], Tensor], **p
     roles: Any = Roles(Uniform(), Uniform(), Uniform(), Scorer())  # type: ignore[arg-type]
     plan = plan_micro_batches([len(each.sequence) for each in samples], config.train.micro_tokens, 1)
     assert len(plan[0]) == 1
-    same_for_both: Any = _Fingerprint()
-    return gather_experience(samples, roles, (same_for_both, same_for_both), config, kl_coefficient=0.1).samples
-
-
-class _Fingerprint(ChatTokenizer):
-    """Two tokenizers that agree: ids go to the reward model as they are."""
-
-    def __init__(self) -> None: ...
-
-    def fingerprint(self) -> str:
-        return "same"
+    same_for_both: Any = SameTokenizer()
+    sources = RewardSources(config, ONE_RANK, (same_for_both, same_for_both), roles.reward)
+    return gather_experience(samples, roles, sources, config, kl_coefficient=0.1).samples
 
 
 def test_the_score_is_read_and_paid_at_the_sampled_eos() -> None:

@@ -1,0 +1,129 @@
+"""The adapter that a LoRA run leaves, read back: its settings, its tensors, and the base it belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import Tensor
+
+from rlhf.artifacts.export import base_entry, check_adapter
+from rlhf.artifacts.files import read_json, sha256_of
+from rlhf.errors import ArtifactError
+from rlhf.models.scalar_head import HEAD_WEIGHT
+
+SAME_SETTINGS = ("r", "lora_alpha", "use_dora", "use_rslora")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAdapter:
+    """An adapter/ folder.
+
+    base_path, base_sha256: the model it was trained on; the hash is None for a hub id.
+    quantize: how training held the base. num_tokens: rows of its embeddings.
+    settings: adapter_config.json. layers: low-rank weights by name. head: [1, width] of a one-number model.
+    embeddings: whole weights of embeddings that had grown. score_offset: reward units added to every score.
+    """
+
+    folder: Path
+    base_path: str
+    base_sha256: str | None
+    quantize: str
+    num_tokens: int
+    score_offset: float
+    settings: dict[str, Any]
+    layers: dict[str, Tensor]
+    head: Tensor | None
+    embeddings: dict[str, Tensor]
+
+    @property
+    def base(self) -> str:
+        """What two adapters of one base agree on: its hash, or its name on the hub."""
+        return self.base_sha256 or self.base_path
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """Rank, scale, variant and targets: adapters that agree on them compute alike from the same weights."""
+        targets = self.settings["target_modules"]
+        return {name: self.settings[name] for name in SAME_SETTINGS} | {
+            "target_modules": sorted(targets) if isinstance(targets, list) else targets
+        }
+
+
+def find_adapter(path: str) -> Path | None:
+    """The adapter/ folder that `path` is, holds, or lies beside (a run folder, or its model/); None without one."""
+    folder = Path(path)
+    beside = [folder.parent / "adapter"] if folder.name == "model" else []
+    places = [folder, folder / "adapter", *beside]
+    return next((place for place in places if (place / "adapter_config.json").is_file()), None)
+
+
+def read_adapter(folder: Path) -> StoredAdapter:
+    """The adapter in `folder`, its base unchanged since.
+
+    Raises: ArtifactError for an adapter that trained nothing, or whose base is gone or is another model now.
+    """
+    check_adapter(folder)
+    entry = base_entry(folder)
+    _require_base(folder, str(entry["path"]), entry["sha256"])
+    layers: dict[str, Tensor] = {}
+    embeddings: dict[str, Tensor] = {}
+    head = None
+    with safe_open(str(folder / "adapter_model.safetensors"), framework="pt") as tensors:
+        for name in tensors.keys():  # noqa: SIM118 - not a dictionary
+            tensor = tensors.get_tensor(name)
+            if "lora_" in name:
+                layers[name] = tensor
+            elif HEAD_WEIGHT.search(name):
+                head = tensor
+            else:
+                embeddings[name] = tensor
+    return StoredAdapter(
+        folder=folder,
+        base_path=str(entry["path"]),
+        base_sha256=entry["sha256"],
+        quantize=str(entry["quantize"]),
+        num_tokens=int(entry["num_tokens"]),
+        score_offset=float(entry["score_offset"]),
+        settings=read_json(folder / "adapter_config.json"),
+        layers=layers,
+        head=head,
+        embeddings=embeddings,
+    )
+
+
+def base_identity(path: str) -> str:
+    """The hash of a model folder, or a hub id as it is: what `StoredAdapter.base` is compared with."""
+    folder = Path(path).resolve()
+    if not folder.is_dir():
+        return path
+    return _hash(folder, tuple(sorted((str(file), file.stat().st_mtime_ns) for file in folder.rglob("*"))))
+
+
+@cache
+def _hash(folder: Path, times: tuple[tuple[str, int], ...]) -> str:
+    """Hashing a base reads all of it, and several adapters ask for the same one; `times` of its files tell them."""
+    return sha256_of(folder)
+
+
+def _require_base(folder: Path, path: str, known: str | None) -> None:
+    if known is None:
+        return
+    if not Path(path).is_dir():
+        raise ArtifactError(
+            f"the adapter's base {path} is absent",
+            where=str(folder / "base.json"),
+            expected="the model the adapter was trained on, at the same path",
+            fix="put it back, or use the run's model/ in another folder, without its adapter",
+        )
+    found = base_identity(path)
+    if found != known:
+        raise ArtifactError(
+            f"{path} is not the base the adapter was trained on: its hash is {found[:12]}, it was {known[:12]}",
+            where=str(folder / "base.json"),
+            expected="the base unchanged: an adapter on other weights is an untrained model",
+            fix="put the base back as it was",
+        )

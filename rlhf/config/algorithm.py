@@ -1,0 +1,79 @@
+"""The algorithm of stage 3."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from rlhf.config.sections import Positive, Section, Share
+
+
+class PpoSection(Section):
+    """The algorithm. Source of the defaults: arXiv:1707.06347, arXiv:2203.02155, arXiv:2403.17031."""
+
+    roles: Literal["separate", "shared"] = Field(
+        "separate",
+        description="separate: a model a role; shared: one frozen backbone held once, under an adapter a role "
+        "(actor.path, reward.path and critic.path are LoRA runs; ZeRO 0 to 2)",
+    )
+    estimator: Literal["gae", "rloo", "grpo", "reinforce_pp"] = Field(
+        "gae",
+        description="how advantages are made: gae (with a critic), rloo (arXiv:2402.14740), grpo (arXiv:2402.03300) or "
+        "reinforce_pp (arXiv:2501.03262), these without",
+    )
+    rollout_size: Positive = Field(64, description="samples an iteration, over all ranks")
+    samples_per_prompt: Positive | None = Field(
+        None, description="answers to one prompt in an iteration; null: 4 for rloo and grpo, otherwise 1"
+    )
+    epochs: Positive = Field(2, description="passes over one iteration's samples")
+    max_kl_per_iteration: float | None = Field(
+        None, gt=0, description="nats a token: no further epoch after one whose mean approx_kl is above; null: all run"
+    )
+    value_warmup_steps: int = Field(0, ge=0, description="first iterations, in which only the critic learns")
+    gamma: Share = 1.0
+    lam: Share = Field(0.95, description="GAE lambda")
+    clip: float = Field(0.2, gt=0, description="policy ratio clip")
+    value_clip: float | None = Field(0.2, gt=0, description="value clip; null turns it off")
+    value_weight: float = Field(0.5, ge=0, description="weight of the value loss in the reported `loss`")
+    entropy_weight: float = Field(0.0, ge=0, description="entropy bonus")
+    kl_coefficient: float = Field(0.05, ge=0, description="weight of the KL estimate, wherever it goes (kl_in)")
+    kl_in: Literal["reward", "loss"] = Field(
+        "reward", description="the KL estimate is taken off each token's reward, or added to the policy loss"
+    )
+    kl_estimator: Literal["k1", "k2", "k3"] = Field(
+        "k1", description="joschu.net/blog/kl-approx.html; k1 has no use in the loss, where its mean gradient is 0"
+    )
+    kl_target: float | None = Field(None, gt=0, description="nats a sequence; set it for the adaptive controller")
+    kl_horizon: Positive = Field(2000, description="samples over which the adaptive controller acts")
+    score_normalise: Literal["none", "running"] = Field(
+        "none", description="running: scores less their mean so far, over their deviation so far, before clipping"
+    )
+    score_clip: float | None = Field(5.0, gt=0, description="clip scores to +- this; null turns it off")
+    missing_eos_penalty: float = Field(1.0, ge=0, description="taken off the score of an answer without EOS")
+    whiten_advantages: bool | None = Field(
+        None, description="bring advantages to mean 0 and variance 1; null: with gae and reinforce_pp only"
+    )
+    ptx_weight: float = Field(
+        0.0, ge=0, description="weight of the cross-entropy on data.ptx in the actor's loss (PPO-ptx); 0 is none"
+    )
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether an answer is judged beside other answers to its prompt."""
+        return self.estimator in {"rloo", "grpo"}
+
+    @property
+    def answers_per_prompt(self) -> int:
+        """`samples_per_prompt`, its default filled in."""
+        return self.samples_per_prompt or (4 if self.has_groups else 1)
+
+    @property
+    def num_prompts(self) -> int:
+        """Prompts an iteration."""
+        return self.rollout_size // self.answers_per_prompt
+
+    @property
+    def whitens(self) -> bool:
+        """`whiten_advantages`, its default filled in."""
+        return not self.has_groups if self.whiten_advantages is None else self.whiten_advantages

@@ -1,0 +1,100 @@
+"""What pays for an answer in stage 3: the reward model, Python functions, HTTP endpoints."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from rlhf.config.sections import DeepSpeedSection, Positive, Section, Share
+
+MODEL_SOURCE = "model"
+PLAIN_NAME = re.compile(r"[\w.-]+")
+
+
+class NamedSource(Section):
+    """A source beside the reward model."""
+
+    weight: float = Field(1.0, description="the source's scores are multiplied by this before they are added up")
+    name: str = Field("", description="name in metrics (reward/NAME); the function's or the host's name if empty")
+
+    @field_validator("name")
+    @classmethod
+    def _is_plain(cls, value: str) -> str:
+        if value and not PLAIN_NAME.fullmatch(value):
+            raise ValueError(f"{value!r} is no name for a metric: letters, digits, '_', '-' and '.' alone")
+        return value
+
+
+class RewardFunction(NamedSource):
+    """A Python function, called as f(prompts, answers, finished, **options) with lists; gives a list of scores."""
+
+    path: str = Field(description="package.module:function, such as rlhf.train.reward_functions:polite")
+    options: dict[str, Any] = Field(default_factory=dict, description="further keyword arguments of the function")
+
+    @field_validator("path")
+    @classmethod
+    def _names_a_function(cls, value: str) -> str:
+        module, _, function = value.partition(":")
+        if not (all(part.isidentifier() for part in module.split(".")) and function.isidentifier()):
+            raise ValueError(f"{value!r} is not of the form package.module:function")
+        return value
+
+    @property
+    def shown_name(self) -> str:
+        """The name in metrics."""
+        return self.name or self.path.partition(":")[2]
+
+
+class RewardEndpoint(NamedSource):
+    """An HTTP service: POST {"prompts": [...], "answers": [...]} gives {"scores": [...]}, all JSON."""
+
+    url: str = Field(description="http or https address that takes the POST")
+    timeout_s: float = Field(30.0, gt=0, description="seconds one request may take")
+    retries: int = Field(3, ge=0, description="further attempts after a failed one; each waits twice as long")
+    backoff_s: float = Field(1.0, ge=0, description="seconds before the first further attempt")
+    batch_size: Positive = Field(64, description="answers a request")
+
+    @field_validator("url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError(f"{value!r} is no http or https address")
+        return value
+
+    @property
+    def shown_name(self) -> str:
+        """The name in metrics."""
+        return self.name or urlsplit(self.url).hostname or "endpoint"
+
+
+class RewardRole(Section):
+    """What scores the answers: a weighted sum of sources."""
+
+    path: str = Field("", description="stage 2 artifact (run folder or its model/); empty when other sources score")
+    deepspeed: DeepSpeedSection | None = Field(
+        None, description="this role's own ZeRO stage and offload; null: those of deepspeed (ppo.roles=separate)"
+    )
+    offload: bool = Field(
+        False, description="keep its weights in CPU memory while actor and critic train, and fetch them for use (GPU)"
+    )
+    weight: float = Field(1.0, description="the reward model's scores are multiplied by this before they are added up")
+    min_accuracy: Share | None = Field(
+        0.6,
+        description="refuse a reward model whose held-out accuracy is surely below this; null takes any",
+    )
+    functions: list[RewardFunction] = Field(default_factory=list, description="Python functions that score answers")
+    endpoints: list[RewardEndpoint] = Field(default_factory=list, description="HTTP services that score answers")
+
+    @property
+    def others(self) -> list[RewardFunction | RewardEndpoint]:
+        """The sources beside the reward model."""
+        return [*self.functions, *self.endpoints]
+
+    @property
+    def source_names(self) -> list[str]:
+        """Names of all sources in metrics, the reward model's first."""
+        return [MODEL_SOURCE] * bool(self.path) + [source.shown_name for source in self.others]

@@ -1,0 +1,324 @@
+"""Several trained roles in one DeepSpeed engine: a learning rate, a clip and a gradient norm a role."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlhf.config.sections import DeepSpeedSection, OptimizerFields
+from rlhf.data.packing import PackedRow
+from rlhf.engine.deepspeed import (
+    ENGINE_TAG,
+    InferenceModel,
+    StepOutcome,
+    adamw,
+    drop_gradients,
+    load_engine,
+    not_finite,
+)
+from rlhf.engine.ema import WeightAverage
+from rlhf.engine.groups import grouped
+from rlhf.engine.ranks import Ranks
+from rlhf.engine.zero_config import zero_config
+from rlhf.models.loading import PackedCausalLM
+from rlhf.models.shared import SharedBackbone
+from rlhf.ops.linear_logprobs import TokenLogprobs
+from rlhf.ops.losses import CrossEntropy
+
+
+class SharedEngine:
+    """A backbone under DeepSpeed (ZeRO 0 to 2) whose roles learn apart.
+
+    One AdamW holds groups by role. DeepSpeed's own clipping is off: it would scale all roles by their common norm.
+    Just before the optimizer moves, each role's gradient is clipped by the norm of that role, and the gradient of a
+    role that is not to move is taken away, which leaves its weights, moments and decay alone.
+
+    Args:
+        trained: how each trained role learns; all other parameters must be frozen.
+        ema_decay: keeps a running average of the actor's weights.
+        parked: models of their own that leave the device while roles train, if they are offloaded.
+    """
+
+    def __init__(
+        self,
+        backbone: SharedBackbone,
+        trained: Mapping[str, OptimizerFields],
+        section: DeepSpeedSection,
+        ranks: Ranks,
+        *,
+        dtype: str,
+        ema_decay: float | None = None,
+        parked: Sequence[InferenceModel] = (),
+    ) -> None:
+        import deepspeed
+
+        self._parked = parked
+        self.ranks, self.dtype, self.trained, self._section = ranks, dtype, dict(trained), section
+        on_gpu = ranks.device.type != "cpu"
+        groups = [group for role, fields in trained.items() for group in _role_groups(backbone, role, fields)]
+        inner = adamw(groups, next(iter(trained.values())), offload=section.offload_optimizer, on_gpu=on_gpu)
+        self._engine: Any = None
+        inner.register_step_pre_hook(self._before_update)
+        config = zero_config(section, dtype=dtype, max_grad_norm=0.0, on_gpu=on_gpu)
+        self._engine, *_ = deepspeed.initialize(model=backbone, optimizer=inner, config=config)
+        self._groups = [(str(group["role"]), float(group["lr_scale"])) for group in groups]
+        self._gathered: set[str] = set()
+        self._stepping: set[str] = set()
+        self._norms: dict[str, float] = {}
+        if section.zero_stage and hasattr(self._engine.optimizer, "scaled_global_norm"):
+            self._engine.optimizer.scaled_global_norm = self._measure_partitions
+        learning = [p for name, p in backbone.named_parameters() if backbone.role_of(name) == "actor"]
+        self._average = None if ema_decay is None else WeightAverage(learning, ema_decay, lambda: None)
+
+    @property
+    def backbone(self) -> SharedBackbone:
+        module: SharedBackbone = self._engine.module
+        return module
+
+    def train(self) -> None:
+        """Training mode; offloaded models make room."""
+        for model in self._parked:
+            model.park()
+        self._engine.train()
+
+    def savable(self) -> dict[str, SharedEngine]:
+        """What a checkpoint holds, by the name of its folder."""
+        return {"shared": self}
+
+    def forward(self, role: str, row: PackedRow, **labels: Any) -> Any:
+        """What `role` computes at the row's positions, with a graph."""
+        row = row.to(self.ranks.device)
+        return self._engine(
+            role=role,
+            input_ids=row.input_ids,
+            position_ids=row.position_ids,
+            segments=row.segments,
+            positions=row.positions,
+            **labels,
+        )
+
+    @torch.no_grad()
+    def infer(self, role: str, row: PackedRow) -> Tensor:
+        """The same in eval mode, without a graph."""
+        with self._evaluating():
+            output: Tensor = self.forward(role, row)
+            return output
+
+    def logprobs(self, role: str, row: PackedRow, temperature: float, *, with_entropy: bool = False) -> TokenLogprobs:
+        """Log-probabilities of the row's labels (and the entropy) under softmax(logits / temperature), with a graph."""
+        wanted: dict[str, Any] = {"labels": row.labels.to(self.ranks.device), "with_entropy": with_entropy}
+        return TokenLogprobs(*self.forward(role, row, temperature=temperature, **wanted))
+
+    @torch.no_grad()
+    def infer_logprobs(self, role: str, row: PackedRow, temperature: float) -> TokenLogprobs:
+        """The same in eval mode, without a graph."""
+        with self._evaluating():
+            return self.logprobs(role, row, temperature)
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        training = self._engine.training
+        self._engine.eval()
+        try:
+            yield
+        finally:
+            self._engine.train(training)
+
+    def backward(self, role: str, loss: Tensor) -> None:
+        """Accumulates the gradient of `loss`, this rank's share of a global mean, as `TrainedModel.backward` does."""
+        self.backbone.select(role)  # what is recomputed must be what was computed
+        self._engine.backward(loss * self.ranks.world_size, scale_wrt_gas=False)
+        self._gathered.add(role)
+
+    def step(self, rates: Mapping[str, float]) -> dict[str, StepOutcome]:
+        """One update of the roles in `rates` that have a gradient; all gradients are gone after it. The outcome of a
+        role that did not move has the norm of the gradient it lost.
+
+        Raises: NonFiniteError before the update when the norm of such a role is not finite (float16 skips instead).
+        """
+        self._stepping, gathered = self._gathered & set(rates), self._gathered
+        self._gathered = set()
+        if not gathered:
+            return {role: StepOutcome(0.0, False) for role in self.trained}
+        for group, (role, scale) in zip(self._engine.optimizer.param_groups, self._groups, strict=True):
+            group["lr"] = rates.get(role, 0.0) * scale
+        number, self._norms = self._engine.global_steps + 1, {}
+        self._engine.step()
+        if getattr(self._engine.optimizer, "overflow", False):
+            if self.dtype != "float16":
+                raise not_finite(math.nan, number)
+            return {role: StepOutcome(math.inf if role in gathered else 0.0, False) for role in self.trained}
+        if self._average is not None and "actor" in self._stepping:
+            self._average.update()
+        return {role: StepOutcome(self._norms.get(role, 0.0), role in self._stepping) for role in self.trained}
+
+    def _measure_partitions(self) -> Tensor:
+        """Stands in for ZeRO 1 and 2's global norm, which is taken when all gradients are whole and none is used up:
+        notes the norm of each role, and gives that of all of them."""
+        from deepspeed.runtime.utils import combine_grad_norm_groups
+
+        zero = self._engine.optimizer
+        norms = []
+        for number, parameters in enumerate(zero.params_in_partition):
+            if zero.cpu_offload:
+                norms.append(zero.complete_grad_norm_calculation_for_cpu_offload(parameters))
+            else:
+                norms.append(zero.get_grad_norm_direct(zero.averaged_gradients[number], parameters))
+        for role in self.trained:
+            own = [norm for norm, (owner, _) in zip(norms, self._groups, strict=True) if owner == role]
+            self._norms[role] = float(combine_grad_norm_groups(own)) / float(zero.loss_scale)
+        moving = [norm for norm, (owner, _) in zip(norms, self._groups, strict=True) if owner in self._stepping]
+        return combine_grad_norm_groups(moving or [torch.zeros((), device=self.ranks.device)])
+
+    def _before_update(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """Last look before weights change. ZeRO 1 and 2 come here once a group, all others once."""
+        if self._engine is None:  # half precision at ZeRO 0 tries the optimizer out, which would decay the weights
+            drop_gradients(optimizer.param_groups)
+            return
+        if not self._norms:
+            self._measure_whole(optimizer)
+        for group in optimizer.param_groups:
+            role = group["role"]
+            if role not in self._stepping:
+                drop_gradients([group])
+                continue
+            norm, most = self._norms[role], self.trained[role].max_grad_norm
+            if not math.isfinite(norm):
+                raise not_finite(norm, self._engine.global_steps + 1)
+            gradients = [parameter.grad for parameter in group["params"] if parameter.grad is not None]
+            if norm > most and gradients:
+                torch._foreach_mul_(gradients, most / (norm + 1e-6))
+
+    def _measure_whole(self, optimizer: torch.optim.Optimizer) -> None:
+        """Norms by role where one call of the optimizer moves every group."""
+        squares = dict.fromkeys(self.trained, 0.0)
+        for group in optimizer.param_groups:
+            gradients = [parameter.grad for parameter in group["params"] if parameter.grad is not None]
+            if gradients:
+                squares[group["role"]] += float(torch.nn.utils.get_total_norm(gradients)) ** 2
+        totals = list(squares.values())
+        if self._section.zero_stage:  # each rank holds a part
+            totals = self.ranks.global_sum(*totals)
+        self._norms = {role: math.sqrt(total) for role, total in zip(squares, totals, strict=True)}
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The average of the actor's weights in their place, where one is kept."""
+        return nullcontext() if self._average is None else self._average.swapped()
+
+    @contextmanager
+    def full_weights(self, role: str) -> Iterator[nn.Module]:
+        """The Hugging Face model with the adapter of `role`, in eval mode, for generation."""
+        with self._evaluating():
+            self.backbone.select(role)
+            yield self.backbone.language.model
+
+    def state_dict(self, role: str) -> dict[str, Tensor]:
+        """On rank 0 the adapter of `role` and all embeddings, on the CPU, named as in the adapted model; else empty."""
+        if not self.ranks.is_main:
+            return {}
+        prefix, backbone = "language.model.", self.backbone
+        own = {name: value for name, value in backbone.named_parameters() if backbone.role_of(name) == role}
+        state = {name.removeprefix(prefix): value.detach().to("cpu", copy=True) for name, value in own.items()}
+        names = {id(module): name for name, module in backbone.language.model.named_modules()}
+        model = backbone.language.model
+        for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+            for name, value in module.state_dict().items() if module is not None else ():
+                state[f"{names[id(module)]}.{name}"] = value.detach().cpu()
+        return state
+
+    def save(self, folder: Path) -> None:
+        """Trained weights, their average and optimizer state of all ranks; the frozen backbone is left out."""
+        self._engine.save_checkpoint(str(folder), tag=ENGINE_TAG, save_latest=False, exclude_frozen_parameters=True)
+        if self._average is not None:
+            self._average.save(self._average_file(folder))
+
+    def load(self, folder: Path) -> None:
+        """What `save` wrote, on the same number of ranks and ZeRO stage.
+
+        Raises: CheckpointError when it cannot be read.
+        """
+        load_engine(self._engine, folder, strict=False)
+        if self._average is not None:
+            self._average.load(self._average_file(folder))
+
+    def _average_file(self, folder: Path) -> Path:
+        return folder / f"average-{self.ranks.rank:04d}.pt"
+
+
+class SharedRole:
+    """One role of a shared backbone, seen as a model of its own."""
+
+    def __init__(self, engine: SharedEngine, role: str) -> None:
+        self.ranks, self.dtype = engine.ranks, engine.dtype
+        self._engine, self._role = engine, role
+
+    def infer(self, row: PackedRow) -> Tensor:
+        return self._engine.infer(self._role, row)
+
+
+class SharedFrozenRole(SharedRole):
+    """A frozen role: it only answers."""
+
+    def forward(self, row: PackedRow) -> Tensor:
+        return self._engine.infer(self._role, row)
+
+    def logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
+        return self._engine.infer_logprobs(self._role, row, temperature)
+
+    def full_weights(self) -> AbstractContextManager[nn.Module]:
+        return self._engine.full_weights(self._role)
+
+
+class SharedTrainedRole(SharedRole):
+    """A role that learns; what its methods do is said at `TrainedModel`."""
+
+    def train(self) -> None:
+        self._engine.train()
+
+    def forward(self, row: PackedRow) -> Tensor:
+        output: Tensor = self._engine.forward(self._role, row)
+        return output
+
+    def logprobs(self, row: PackedRow, temperature: float, *, with_entropy: bool = False) -> TokenLogprobs:
+        return self._engine.logprobs(self._role, row, temperature, with_entropy=with_entropy)
+
+    def infer_logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
+        return self._engine.infer_logprobs(self._role, row, temperature)
+
+    def loss(self, row: PackedRow, total: float) -> CrossEntropy:
+        row = row.to(self.ranks.device)
+        denominator = torch.tensor(total, device=self.ranks.device)
+        output = self._engine.forward(self._role, row, labels=row.labels, weights=row.weights, denominator=denominator)
+        return CrossEntropy(*output)
+
+    def backward(self, loss: Tensor) -> None:
+        self._engine.backward(self._role, loss)
+
+
+class SharedActor(SharedTrainedRole):
+    """The actor, which also generates and is exported."""
+
+    @property
+    def model(self) -> PackedCausalLM:
+        return self._engine.backbone.language
+
+    def full_weights(self) -> AbstractContextManager[nn.Module]:
+        return self._engine.full_weights(self._role)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        return self._engine.averaged()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self._engine.state_dict(self._role)
+
+
+def _role_groups(backbone: SharedBackbone, role: str, fields: OptimizerFields) -> list[dict[str, Any]]:
+    own = {name: value for name, value in backbone.named_parameters() if backbone.role_of(name) == role}
+    options = {"role": role, "lr": fields.lr, "betas": (fields.beta1, fields.beta2), "eps": fields.epsilon}
+    return [{**group, **options} for group in grouped(own, fields.weight_decay, fields.lr_groups)]

@@ -1,0 +1,35 @@
+"""Reward functions that come with the package, for `reward.functions`.
+
+Each takes lists of prompts (what the user said last), of answers, and of whether an answer ended by itself, and gives
+one score an answer. Penalties are never above 0, so that their weights are positive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rlhf.data.korean import polite_share, repeated_token_share, rude_word_count
+
+
+def length_penalty(
+    prompts: Sequence[str],
+    answers: Sequence[str],
+    finished: Sequence[bool],
+    *,
+    free_characters: int = 300,
+    characters_a_unit: float = 100.0,
+) -> list[float]:
+    """0 up to `free_characters`; beyond them -1 for each `characters_a_unit` more."""
+    return [-max(0, len(answer.strip()) - free_characters) / characters_a_unit for answer in answers]
+
+
+def repetition_penalty(prompts: Sequence[str], answers: Sequence[str], finished: Sequence[bool]) -> list[float]:
+    """Minus the share of words that equal one of the 8 before them: 0 to -1."""
+    return [-repeated_token_share(answer) for answer in answers]
+
+
+def polite(
+    prompts: Sequence[str], answers: Sequence[str], finished: Sequence[bool], *, rude_cost: float = 1.0
+) -> list[float]:
+    """Share of sentences in a polite form, 0 to 1, less `rude_cost` for each rude word."""
+    return [polite_share(answer) - rude_cost * rude_word_count(answer) for answer in answers]

@@ -1,0 +1,105 @@
+"""Options of stage 3 as a whole run has them: no critic, demonstrations, averages, other sources of reward."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.integration.conftest import read_json, read_lines, read_run, require_same_run
+from tests.integration.starts import Fault, Starter
+from tests.support.scoring import scoring_service
+
+POLITE = "{path: 'rlhf.train.reward_functions:polite', weight: 2}"
+SHORT = "{path: 'rlhf.train.reward_functions:length_penalty', options: {free_characters: 5}, name: short}"
+
+
+@pytest.fixture
+def words(configs: dict[str, Path], chain: dict[str, Path], korean: Path) -> list[str | Path]:
+    """GRPO with nearly everything that a checkpoint has to hold; 8 samples an iteration, two minibatches twice."""
+    options = ["ppo.estimator=grpo", "ppo.kl_in=loss", "ppo.kl_estimator=k3", "ppo.score_normalise=running"]
+    options += ["ppo.ptx_weight=0.5", f"data.ptx={korean}/sft_train.jsonl", "train.ema_decay=0.9"]
+    options += [f"reward.functions=[{POLITE}, {SHORT}]", "data.curriculum=length", "run.max_steps=4"]
+    return ["--config", configs["ppo"], f"actor.path={chain['sft']}", f"reward.path={chain['reward']}/model", *options]
+
+
+def test_a_critic_free_run_killed_in_the_middle_goes_on_the_same(
+    starter: Starter, words: list[str | Path], tmp_path: Path
+) -> None:
+    """Iterations 1 and 2 are 8 minibatches and 3 is 4 more: the 14th is in the fourth; saved was the second."""
+    starter.run("ppo", *words, f"run.dir={tmp_path}/whole")
+    whole = read_run(tmp_path / "whole")
+    killed = [*words, f"run.dir={tmp_path}/killed"]
+    starter.run("ppo", *killed, fault=Fault("rlhf.train.update:minibatch", 14), status=-signal.SIGKILL)
+    assert "after step 2" in starter.run("ppo", *killed, "--resume", "auto")
+    require_same_run(tmp_path / "killed", whole)
+
+    for line in whole.metrics:
+        told = 1.0 * line["reward/model"] + 2 * line["reward/polite"] + line["reward/short"]
+        assert line["reward"] == pytest.approx(told, rel=1e-6)
+        assert line["ptx_grad_norm"] > 0
+        assert line["ptx_loss"] > 0
+        assert "value_loss" not in line
+    assert len({line["score_mean"] for line in whole.metrics}) == 4
+    assert not (tmp_path / "whole" / "checkpoints" / "step-000004" / "critic").exists()
+
+
+def test_the_average_of_the_actor_is_what_is_exported(
+    starter: Starter, words: list[str | Path], tmp_path: Path
+) -> None:
+    """The live actor is the same with and without one."""
+    for name, more in (("averaged", []), ("plain", ["train.ema_decay=null"])):
+        starter.run("ppo", *words, *more, f"run.dir={tmp_path / name}")
+    averaged, plain = read_run(tmp_path / "averaged"), read_run(tmp_path / "plain")
+    assert [line["policy_loss"] for line in averaged.metrics] == [line["policy_loss"] for line in plain.metrics]
+    assert averaged.metrics[-1]["eval_reward"] != plain.metrics[-1]["eval_reward"]
+    assert all(not torch.equal(averaged.weights[name], weight) for name, weight in plain.weights.items())
+
+
+@pytest.mark.parametrize(
+    ("alive_for", "completed", "evaluated"),
+    [
+        pytest.param(3, 2, [], id="while held-out answers are scored"),
+        pytest.param(5, 3, [2], id="while an iteration's answers are scored"),
+    ],
+)
+def test_a_dead_endpoint_stops_the_run_with_its_work_saved(
+    starter: Starter,
+    configs: dict[str, Path],
+    chain: dict[str, Path],
+    tmp_path: Path,
+    alive_for: int,
+    completed: int,
+    evaluated: list[int],
+) -> None:
+    """Requests: the one at the start, iteration 1, iteration 2, held out, iteration 3, iteration 4, held out.
+
+    No reward model: values start on the actor's weights.
+    """
+    with scoring_service() as service:
+        service.alive_for = alive_for
+        endpoint = f"reward.endpoints=[{{url: '{service.url}', retries: 1, backoff_s: 0, name: length}}]"
+        words = ["--config", configs["ppo"], f"actor.path={chain['sft']}", endpoint, "run.max_steps=4"]
+        words += [f"run.dir={tmp_path}", "checkpoint.every_steps=100", "control.enabled=false"]
+        text = starter.run("ppo", *words, status=1)
+        assert f"TrainingError: reward.endpoints.0: {service.url} gave no scores in 2 attempts" in text
+        assert read_json(tmp_path / "state.json")["status"] == "failed"
+        assert (tmp_path / "checkpoints" / "latest").read_text().strip() == f"step-{completed:06d}"
+        lines = read_lines(tmp_path / "metrics.jsonl")
+        assert [line["step"] for line in lines] == list(range(1, completed + 1))
+        assert [line["step"] for line in lines if "eval_reward" in line] == evaluated
+        service.alive_for = None
+        assert f"after step {completed}" in starter.run("ppo", *words, "--resume", "auto")
+    assert [line["step"] for line in read_lines(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_an_endpoint_that_is_not_there_is_known_before_models_are_loaded(
+    starter: Starter, configs: dict[str, Path], chain: dict[str, Path], tmp_path: Path
+) -> None:
+    endpoint = "reward.endpoints=[{url: 'http://127.0.0.1:9', retries: 0}]"
+    words = ["--config", configs["ppo"], f"actor.path={chain['sft']}", endpoint, f"run.dir={tmp_path}"]
+    text = starter.run("ppo", *words, status=1)
+    assert "http://127.0.0.1:9 gave no scores" in text
+    assert "parameters" not in text

@@ -1,0 +1,67 @@
+"""The head's loss in chunks is compared with the model's own logits before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from rlhf.data.encode import EncodedSequence
+from rlhf.data.packing import PackedRow
+from rlhf.errors import ModelError
+from rlhf.models.head import install_head
+from rlhf.models.loading import PackedCausalLM, load_causal_lm
+from rlhf.ops.linear_logprobs import TokenLogprobs
+from rlhf.train.head_check import check_head
+
+ITEM = EncodedSequence(np.array([5, 9, 11, 7, 300], np.int32), np.array([False, False, True, True, True]))
+
+
+class Policy:
+    """A model without an engine around it."""
+
+    dtype = "float32"
+
+    def __init__(self, model: PackedCausalLM) -> None:
+        self.model = model
+
+    @torch.no_grad()
+    def infer(self, row: PackedRow) -> Tensor:
+        return self.model(row.input_ids, row.position_ids, row.segments, row.positions)
+
+    @torch.no_grad()
+    def infer_logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
+        inputs = (row.input_ids, row.position_ids, row.segments, row.positions, row.labels)
+        return self.model(*inputs, temperature=temperature)
+
+
+def test_a_plain_head_passes(tiny_neox: Path) -> None:
+    model = load_causal_lm(str(tiny_neox))
+    install_head(model.model, "chunked")
+    check_head(Policy(model), ITEM)
+
+
+def test_logits_that_are_scaled_after_the_head_are_refused(tiny_neox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_causal_lm(str(tiny_neox))
+    install_head(model.model, "chunked")
+    plain = model.model.forward
+
+    def scaled(**inputs):
+        output = plain(**inputs)
+        output.logits = output.logits * 0.5
+        return output
+
+    monkeypatch.setattr(model.model, "forward", scaled)
+    with pytest.raises(ModelError, match=r"model\.head=whole"):
+        check_head(Policy(model), ITEM)
+
+
+def test_numbers_that_are_none_are_left_to_the_first_step(tiny_neox: Path) -> None:
+    model = load_causal_lm(str(tiny_neox))
+    install_head(model.model, "chunked")
+    with torch.no_grad():
+        model.model.gpt_neox.final_layer_norm.bias.fill_(float("nan"))
+    check_head(Policy(model), ITEM)
