@@ -30,9 +30,9 @@ def replace_everywhere(name: str, change: Callable[[Any], Any]) -> None:
 def watch_roles(parts: Parts, roles: Roles) -> Roles:
     """The roles with their calls timed."""
     calls = {
-        "actor": {"forward": "policy_forward", "backward": "backward"},
+        "actor": {"logprobs": "policy_forward", "backward": "backward"},
         "critic": {"infer": "value", "forward": "value_forward", "backward": "backward"},
-        "reference": {"forward": "reference"},
+        "reference": {"logprobs": "reference"},
         "reward": {"forward": "reward"},
     }
     for role, methods in calls.items():
@@ -47,7 +47,6 @@ def main() -> int:
     result, *rest = [word for word in sys.argv[1:] if word not in local]
     parts = Parts()
     replace_everywhere("draw_answers", lambda function: parts.timed("generate", function))
-    replace_everywhere("token_logprobs", lambda function: parts.timed("log_probabilities", function))
     replace_everywhere("build_roles", lambda build: lambda *words: watch_roles(parts, build(*words)))
     Roles.step = parts.timed("optimizer", Roles.step)  # type: ignore[method-assign]
     log = MetricsLog.log

@@ -18,7 +18,7 @@ from rlhf.engine.ema import WeightAverage
 from rlhf.engine.groups import parameter_groups
 from rlhf.engine.partitioned import unwrapped_zero3
 from rlhf.engine.ranks import Ranks
-from rlhf.engine.zero_config import zero_config
+from rlhf.engine.zero_config import needs_allreduce, zero_config
 from rlhf.errors import CheckpointError, ModelError, NonFiniteError
 from rlhf.models.loading import PackedModel
 from rlhf.ops.linear_logprobs import TokenLogprobs
@@ -123,6 +123,8 @@ class TrainedModel:
         self._engine: Any = None
         inner.register_step_pre_hook(self._before_update)
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=inner, config=config)
+        exchanged = needs_allreduce(section, dtype=dtype, world_size=ranks.world_size)
+        self._engine.enable_backward_allreduce = self._engine.enable_backward_allreduce and exchanged
         self._has_frozen = any(not parameter.requires_grad for parameter in model.parameters())
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._average = None if ema_decay is None else WeightAverage(trained, ema_decay, self._drop_whole_weights)

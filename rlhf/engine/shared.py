@@ -25,7 +25,7 @@ from rlhf.engine.deepspeed import (
 from rlhf.engine.ema import WeightAverage
 from rlhf.engine.groups import grouped
 from rlhf.engine.ranks import Ranks
-from rlhf.engine.zero_config import zero_config
+from rlhf.engine.zero_config import needs_allreduce, zero_config
 from rlhf.models.loading import PackedCausalLM
 from rlhf.models.shared import SharedBackbone
 from rlhf.ops.linear_logprobs import TokenLogprobs
@@ -67,6 +67,8 @@ class SharedEngine:
         inner.register_step_pre_hook(self._before_update)
         config = zero_config(section, dtype=dtype, max_grad_norm=0.0, on_gpu=on_gpu)
         self._engine, *_ = deepspeed.initialize(model=backbone, optimizer=inner, config=config)
+        exchanged = needs_allreduce(section, dtype=dtype, world_size=ranks.world_size)
+        self._engine.enable_backward_allreduce = self._engine.enable_backward_allreduce and exchanged
         self._groups = [(str(group["role"]), float(group["lr_scale"])) for group in groups]
         self._gathered: set[str] = set()
         self._stepping: set[str] = set()

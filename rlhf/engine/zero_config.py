@@ -41,6 +41,11 @@ def zero_config(section: DeepSpeedSection, *, dtype: str, max_grad_norm: float, 
     return merged(config, section.overrides)
 
 
+def needs_allreduce(section: DeepSpeedSection, *, dtype: str, world_size: int) -> bool:
+    """Whether gradients are to be exchanged: DeepSpeed copies all of them there and back for one rank too."""
+    return world_size > 1 or section.zero_stage > 0 or dtype != "float32"
+
+
 def merged(config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     """`config` with `overrides` laid over it, mapping by mapping."""
     result = dict(config)

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from rlhf.config.sections import DeepSpeedSection
-from rlhf.engine.zero_config import merged, zero_config
+from rlhf.engine.zero_config import merged, needs_allreduce, zero_config
 
 
 def config(stage: int = 0, *, dtype: str = "float32", on_gpu: bool = False, norm: float = 0.7, **section):
@@ -90,3 +90,17 @@ def test_the_section_is_not_changed():
     section = DeepSpeedSection(zero_stage=2, overrides={"zero_optimization": {"stage": 2}})
     zero_config(section, dtype="float32", max_grad_norm=1.0, on_gpu=False)["zero_optimization"]["stage"] = 9
     assert section.overrides == {"zero_optimization": {"stage": 2}}
+
+
+@pytest.mark.parametrize(
+    ("stage", "dtype", "world_size", "expected"),
+    [
+        (0, "float32", 1, False),  # nobody to exchange with
+        (0, "float32", 2, True),
+        (0, "bfloat16", 1, True),  # DeepSpeed's bfloat16 optimizer takes gradients over in that pass
+        (2, "float32", 1, True),  # and so do its partitions
+    ],
+)
+def test_gradients_are_exchanged_where_there_is_somebody(stage, dtype, world_size, expected):
+    section = DeepSpeedSection(zero_stage=stage)
+    assert needs_allreduce(section, dtype=dtype, world_size=world_size) is expected
