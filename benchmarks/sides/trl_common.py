@@ -44,7 +44,7 @@ def parse() -> argparse.Namespace:
 
 
 class Clock(TrainerCallback):
-    """When each optimizer step ended, and what the collator handed to it."""
+    """When training began and each optimizer step ended, and what the collator handed to each."""
 
     def __init__(self, count: Any) -> None:
         self._count = count
@@ -58,6 +58,9 @@ class Clock(TrainerCallback):
             return batch
 
         return counted
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.seconds.append(time.perf_counter())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.seconds.append(time.perf_counter())

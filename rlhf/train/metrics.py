@@ -49,6 +49,7 @@ class MetricsLog:
             self._progress = Progress(*columns, console=self._console)
             self._task = self._progress.add_task("", total=self._total, completed=self._start)
             self._progress.start()
+        self._began = self._last_plain = time.monotonic()  # packages are loaded above
         return self
 
     def __exit__(
