@@ -7,8 +7,8 @@ Reads a causal LM and demonstrations; leaves run.dir/model, a causal LM that ans
 
 import sys
 
-from rlhf.train.run import launch
+from rlhf.train.run import launch, leave
 from rlhf.train.sft import train_sft
 
 if __name__ == "__main__":
-    sys.exit(launch("sft", sys.argv[1:], train_sft))
+    leave(launch("sft", sys.argv[1:], train_sft))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from rlhf.artifacts.checkpoint import Checkpoint, CheckpointStore
 from rlhf.artifacts.files import write_text
@@ -66,6 +66,17 @@ def launch(stage: str, argv: Sequence[str], train: Callable[[Run[Any]], None]) -
             sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
     return 0
+
+
+def leave(status: int) -> NoReturn:
+    """Ends this process here and now; everything is written by then.
+
+    Threads inside torch and DeepSpeed can abort an interpreter that unwinds: on a busy machine a rank that had finished
+    ended with status -6, and the launcher called the run failed.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 @contextmanager
