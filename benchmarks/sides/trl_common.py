@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from memory import PeakMemory
 from transformers import TrainerCallback
 
 ALIKE: dict[str, Any] = {
@@ -43,6 +44,18 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of the trainer's configuration that both sides and both stages have."""
+    return {
+        "output_dir": str(arguments.result.parent / "trl"),
+        "per_device_train_batch_size": arguments.batch,
+        "learning_rate": arguments.lr,
+        "seed": arguments.seed,
+        "max_steps": arguments.max_steps,
+        **ALIKE,
+    }
+
+
 class Clock(TrainerCallback):
     """When training began and each optimizer step ended, and what the collator handed to each."""
 
@@ -65,5 +78,12 @@ class Clock(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.seconds.append(time.perf_counter())
 
-    def write(self, path: Path, **more: Any) -> None:
-        path.write_text(json.dumps({"seconds": self.seconds, "amounts": self.amounts, **more}))
+    def run(self, trainer: Any, arguments: argparse.Namespace, memory: PeakMemory) -> None:
+        """Trains under this clock, saves where that is asked for, and writes what was measured."""
+        trainer.data_collator = self.collator(trainer.data_collator)
+        trainer.add_callback(self)
+        trainer.train()
+        if arguments.save:
+            trainer.save_model(arguments.save)
+        found = {"seconds": self.seconds, "amounts": self.amounts, "peak_mib": memory.peak_mib()}
+        arguments.result.write_text(json.dumps(found))

@@ -9,7 +9,7 @@ from memory import PeakMemory
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.models.gpt_neox import modeling_gpt_neox  # noqa: F401 - an import, to be counted as one
 from trl import RewardConfig, RewardTrainer
-from trl_common import ALIKE, Clock, parse
+from trl_common import Clock, parse, settings
 
 
 def main() -> None:
@@ -22,13 +22,8 @@ def main() -> None:
         columns["length"] = [max(len(a), len(b)) for a, b in zip(pairs["chosen"], pairs["rejected"], strict=True)]
         more = {"train_sampling_strategy": "group_by_length", "remove_unused_columns": False}
     config = RewardConfig(
-        output_dir=str(arguments.result.parent / "trl"),
-        per_device_train_batch_size=arguments.batch,
-        learning_rate=arguments.lr,
-        seed=arguments.seed,
-        max_steps=arguments.max_steps,
         **more,
-        **ALIKE,
+        **settings(arguments),
     )
     tokenizer = AutoTokenizer.from_pretrained(arguments.base)
     model = AutoModelForSequenceClassification.from_pretrained(arguments.base, num_labels=1, dtype="float32")
@@ -37,12 +32,7 @@ def main() -> None:
         model=model, args=config, train_dataset=Dataset.from_dict(columns), processing_class=tokenizer
     )
     clock = Clock(lambda examples, batch: {"pairs": len(examples)})
-    trainer.data_collator = clock.collator(trainer.data_collator)
-    trainer.add_callback(clock)
-    trainer.train()
-    if arguments.save:
-        trainer.save_model(arguments.save)
-    clock.write(arguments.result, peak_mib=memory.peak_mib())
+    clock.run(trainer, arguments, memory)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from memory import PeakMemory
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.gpt_neox import modeling_gpt_neox  # noqa: F401 - an import, to be counted as one
 from trl import SFTConfig, SFTTrainer
-from trl_common import ALIKE, Clock, parse
+from trl_common import Clock, parse, settings
 
 
 def main() -> None:
@@ -22,14 +22,9 @@ def main() -> None:
     ]
     dataset = Dataset.from_dict({"input_ids": rows["ids"], "labels": labels})
     config = SFTConfig(
-        output_dir=str(arguments.result.parent / "trl"),
-        per_device_train_batch_size=arguments.batch,
-        learning_rate=arguments.lr,
-        seed=arguments.seed,
-        max_steps=arguments.max_steps,
         packing=arguments.mode == "packed",
         train_sampling_strategy="group_by_length" if arguments.mode == "grouped" else "random",
-        **ALIKE,
+        **settings(arguments),
     )
     trainer = SFTTrainer(
         model=AutoModelForCausalLM.from_pretrained(arguments.base, dtype="float32"),
@@ -38,12 +33,7 @@ def main() -> None:
         processing_class=AutoTokenizer.from_pretrained(arguments.base),
     )
     clock = Clock(lambda examples, batch: {"tokens": sum(len(each["input_ids"]) for each in examples)})
-    trainer.data_collator = clock.collator(trainer.data_collator)
-    trainer.add_callback(clock)
-    trainer.train()
-    if arguments.save:
-        trainer.save_model(arguments.save)
-    clock.write(arguments.result, peak_mib=memory.peak_mib())
+    clock.run(trainer, arguments, memory)
 
 
 if __name__ == "__main__":

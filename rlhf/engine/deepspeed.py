@@ -18,13 +18,22 @@ from rlhf.engine.ema import WeightAverage
 from rlhf.engine.groups import parameter_groups
 from rlhf.engine.partitioned import unwrapped_zero3
 from rlhf.engine.ranks import Ranks
-from rlhf.engine.zero_config import needs_allreduce, zero_config
-from rlhf.errors import CheckpointError, ModelError, NonFiniteError
+from rlhf.engine.wrapping import (
+    ENGINE_TAG,
+    adamw,
+    call_row,
+    drop_gradients,
+    evaluating,
+    load_engine,
+    loss_targets,
+    not_finite,
+    wrapped_engine,
+)
+from rlhf.engine.zero_config import zero_config
+from rlhf.errors import ModelError
 from rlhf.models.loading import PackedModel
 from rlhf.ops.linear_logprobs import TokenLogprobs
 from rlhf.ops.losses import CrossEntropy
-
-ENGINE_TAG = "engine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +56,9 @@ class InferenceModel:
         self, model: PackedModel, section: DeepSpeedSection, ranks: Ranks, *, dtype: str, offload: bool = False
     ) -> None:
         self.ranks, self._offload = ranks, offload and section.zero_stage < 3
+        self._partitioned = section.zero_stage == 3
         model.requires_grad_(False)
-        if section.zero_stage == 3:
+        if self._partitioned:
             import deepspeed
 
             section = section.model_copy(update={"offload_parameters": offload or section.offload_parameters})
@@ -62,25 +72,28 @@ class InferenceModel:
     @torch.no_grad()
     def forward(self, row: PackedRow) -> Tensor:
         """The model's output at the row's positions."""
-        if self._offload:
-            self._engine.to(self.ranks.device)
-        return _call(self._engine, row.to(self.ranks.device))
+        output: Tensor = self._ask(row)
+        return output
 
     @torch.no_grad()
     def logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
         """Log-probabilities of the row's labels under softmax(logits / temperature)."""
+        return TokenLogprobs(*self._ask(row, labels=row.labels.to(self.ranks.device), temperature=temperature))
+
+    def _ask(self, row: PackedRow, **wanted: Any) -> Any:
+        self._fetch()
+        return call_row(self._engine, row, self.ranks.device, **wanted)
+
+    def _fetch(self) -> None:
         if self._offload:
             self._engine.to(self.ranks.device)
-        return _call_logprobs(self._engine, row.to(self.ranks.device), temperature, with_entropy=False)
 
     @contextmanager
     def full_weights(self) -> Iterator[nn.Module]:
         """The Hugging Face model with whole weights, for generation: gathered once, not per token."""
-        if self._offload:
-            self._engine.to(self.ranks.device)
-        partitioned = hasattr(self._engine, "module")  # wrapped by DeepSpeed, which is at ZeRO 3 alone
-        with unwrapped_zero3(self._engine) if partitioned else nullcontext():
-            yield (self._engine.module if partitioned else self._engine).model
+        self._fetch()
+        with unwrapped_zero3(self._engine) if self._partitioned else nullcontext():
+            yield (self._engine.module if self._partitioned else self._engine).model
 
     def park(self) -> None:
         """Frees the device of an offloaded model's weights until they are used again."""
@@ -106,12 +119,9 @@ class TrainedModel:
         ema_decay: float | None = None,
         parked: Sequence[InferenceModel] = (),
     ) -> None:
-        import deepspeed
-
         self._parked = parked
         self.ranks, self._section, self._max_grad_norm = ranks, section, optimizer.max_grad_norm
         on_gpu = ranks.device.type != "cpu"
-        config = zero_config(section, dtype=dtype, max_grad_norm=optimizer.max_grad_norm, on_gpu=on_gpu)
         groups = parameter_groups(model, optimizer.weight_decay, optimizer.lr_groups)
         if not groups:
             raise ModelError("no parameter of the model is trained", fix="check model.lora.targets")
@@ -122,9 +132,7 @@ class TrainedModel:
         self.dtype = dtype
         self._engine: Any = None
         inner.register_step_pre_hook(self._before_update)
-        self._engine, *_ = deepspeed.initialize(model=model, optimizer=inner, config=config)
-        exchanged = needs_allreduce(section, dtype=dtype, world_size=ranks.world_size)
-        self._engine.enable_backward_allreduce = self._engine.enable_backward_allreduce and exchanged
+        self._engine = wrapped_engine(model, inner, section, ranks, dtype=dtype, max_grad_norm=optimizer.max_grad_norm)
         self._has_frozen = any(not parameter.requires_grad for parameter in model.parameters())
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._average = None if ema_decay is None else WeightAverage(trained, ema_decay, self._drop_whole_weights)
@@ -142,17 +150,20 @@ class TrainedModel:
 
     def forward(self, row: PackedRow) -> Tensor:
         """The model's output at the row's positions, with a graph."""
-        return _call(self._engine, row.to(self.ranks.device))
+        output: Tensor = call_row(self._engine, row, self.ranks.device)
+        return output
 
     @torch.no_grad()
     def infer(self, row: PackedRow) -> Tensor:
         """The model's output at the row's positions, in eval mode and without a graph."""
-        with self._evaluating():
-            return _call(self._engine, row.to(self.ranks.device))
+        with evaluating(self._engine):
+            return self.forward(row)
 
     def logprobs(self, row: PackedRow, temperature: float, *, with_entropy: bool = False) -> TokenLogprobs:
         """Log-probabilities of the row's labels (and the entropy) under softmax(logits / temperature), with a graph."""
-        return _call_logprobs(self._engine, row.to(self.ranks.device), temperature, with_entropy=with_entropy)
+        wanted = {"temperature": temperature, "with_entropy": with_entropy}
+        device = self.ranks.device
+        return TokenLogprobs(*call_row(self._engine, row, device, labels=row.labels.to(device), **wanted))
 
     def loss(self, row: PackedRow, total: float, *, noise: Tensor | None = None) -> CrossEntropy:
         """The row's share of the mean cross-entropy, its labels weighted and divided by the global `total`.
@@ -160,28 +171,20 @@ class TrainedModel:
         `noise` [1, T, width], if any, is added to the embeddings of the row's T tokens.
         """
         device = self.ranks.device
-        return _call_loss(self._engine, row.to(device), total, None if noise is None else noise.to(device))
+        noise = None if noise is None else noise.to(device)
+        return CrossEntropy(*call_row(self._engine, row, device, noise=noise, **loss_targets(row, total, device)))
 
     @torch.no_grad()
     def infer_loss(self, row: PackedRow) -> CrossEntropy:
         """Negative log-likelihoods of the row's labels, in eval mode and without a graph."""
-        with self._evaluating():
-            return _call_loss(self._engine, row.to(self.ranks.device), 1.0)
+        with evaluating(self._engine):
+            return self.loss(row, 1.0)
 
     @torch.no_grad()
     def infer_logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
         """As `logprobs`, in eval mode and without a graph."""
-        with self._evaluating():
+        with evaluating(self._engine):
             return self.logprobs(row, temperature)
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        training = self._engine.training
-        self._engine.eval()
-        try:
-            yield
-        finally:
-            self._engine.train(training)
 
     def backward(self, loss: Tensor) -> None:
         """Accumulates the gradient of `loss`, this rank's share of a global mean.
@@ -255,13 +258,8 @@ class TrainedModel:
     @contextmanager
     def full_weights(self) -> Iterator[nn.Module]:
         """The Hugging Face model with whole weights, in eval mode, for generation: gathered once, not per token."""
-        training = self._engine.training
-        self._engine.eval()
-        try:
-            with self._whole():
-                yield self._engine.module.model
-        finally:
-            self._engine.train(training)
+        with evaluating(self._engine), self._whole():
+            yield self._engine.module.model
 
     def _whole(self) -> AbstractContextManager[Any]:
         if self._section.zero_stage < 3:
@@ -301,75 +299,3 @@ class TrainedModel:
         load_engine(self._engine, folder, strict=not self._has_frozen)
         if self._average is not None:
             self._average.load(self._average_file(folder))
-
-
-def drop_gradients(groups: Sequence[dict[str, Any]]) -> None:
-    """Takes gradients away, so that an optimizer leaves weights, moments and decay of these groups alone."""
-    for group in groups:
-        for parameter in group["params"]:
-            parameter.grad = None
-
-
-def load_engine(engine: Any, folder: Path, *, strict: bool) -> None:
-    """Reads an engine's checkpoint.
-
-    Raises: CheckpointError when it cannot be read.
-    """
-    try:
-        loaded, _ = engine.load_checkpoint(str(folder), tag=ENGINE_TAG, load_module_strict=strict)
-    except (OSError, RuntimeError, KeyError, ValueError, AssertionError) as error:
-        raise CheckpointError(f"cannot load {folder}: {error}", fix="resume with the ranks it was saved by") from error
-    if loaded is None:
-        raise CheckpointError(f"{folder} holds no engine state", fix="delete it and resume from the one before")
-
-
-def not_finite(norm: float, number: int) -> NonFiniteError:
-    return NonFiniteError(
-        f"the gradient norm is {norm}; the weights were not updated",
-        where=f"update {number}",
-        fix="lower the learning rate, or look at the rows of this step",
-    )
-
-
-def _call(module: Any, row: PackedRow) -> Tensor:
-    return module(
-        input_ids=row.input_ids, position_ids=row.position_ids, segments=row.segments, positions=row.positions
-    )
-
-
-def _call_logprobs(module: Any, row: PackedRow, temperature: float, *, with_entropy: bool) -> TokenLogprobs:
-    output = module(
-        input_ids=row.input_ids,
-        position_ids=row.position_ids,
-        segments=row.segments,
-        positions=row.positions,
-        labels=row.labels,
-        temperature=temperature,
-        with_entropy=with_entropy,
-    )
-    return TokenLogprobs(*output)
-
-
-def _call_loss(module: Any, row: PackedRow, total: float, noise: Tensor | None = None) -> CrossEntropy:
-    output = module(
-        input_ids=row.input_ids,
-        position_ids=row.position_ids,
-        segments=row.segments,
-        positions=row.positions,
-        labels=row.labels,
-        weights=row.weights,
-        denominator=torch.tensor(total, device=row.weights.device),
-        noise=noise,
-    )
-    return CrossEntropy(*output)
-
-
-def adamw(
-    groups: list[dict[str, Any]], fields: OptimizerFields, *, offload: bool, on_gpu: bool
-) -> torch.optim.Optimizer:
-    options: dict[str, Any] = {"lr": fields.lr, "betas": (fields.beta1, fields.beta2), "eps": fields.epsilon}
-    if offload and on_gpu:
-        from deepspeed.ops.adam import DeepSpeedCPUAdam
-
-        return DeepSpeedCPUAdam(groups, adamw_mode=True, **options)
-    return torch.optim.AdamW(groups, fused=True, **options)

@@ -13,19 +13,21 @@ from torch import Tensor, nn
 
 from rlhf.config.sections import DeepSpeedSection, OptimizerFields
 from rlhf.data.packing import PackedRow
-from rlhf.engine.deepspeed import (
-    ENGINE_TAG,
-    InferenceModel,
-    StepOutcome,
-    adamw,
-    drop_gradients,
-    load_engine,
-    not_finite,
-)
+from rlhf.engine.deepspeed import InferenceModel, StepOutcome
 from rlhf.engine.ema import WeightAverage
 from rlhf.engine.groups import grouped
 from rlhf.engine.ranks import Ranks
-from rlhf.engine.zero_config import needs_allreduce, zero_config
+from rlhf.engine.wrapping import (
+    ENGINE_TAG,
+    adamw,
+    call_row,
+    drop_gradients,
+    evaluating,
+    load_engine,
+    loss_targets,
+    not_finite,
+    wrapped_engine,
+)
 from rlhf.models.loading import PackedCausalLM
 from rlhf.models.shared import SharedBackbone
 from rlhf.ops.linear_logprobs import TokenLogprobs
@@ -56,8 +58,6 @@ class SharedEngine:
         ema_decay: float | None = None,
         parked: Sequence[InferenceModel] = (),
     ) -> None:
-        import deepspeed
-
         self._parked = parked
         self.ranks, self.dtype, self.trained, self._section = ranks, dtype, dict(trained), section
         on_gpu = ranks.device.type != "cpu"
@@ -65,10 +65,7 @@ class SharedEngine:
         inner = adamw(groups, next(iter(trained.values())), offload=section.offload_optimizer, on_gpu=on_gpu)
         self._engine: Any = None
         inner.register_step_pre_hook(self._before_update)
-        config = zero_config(section, dtype=dtype, max_grad_norm=0.0, on_gpu=on_gpu)
-        self._engine, *_ = deepspeed.initialize(model=backbone, optimizer=inner, config=config)
-        exchanged = needs_allreduce(section, dtype=dtype, world_size=ranks.world_size)
-        self._engine.enable_backward_allreduce = self._engine.enable_backward_allreduce and exchanged
+        self._engine = wrapped_engine(backbone, inner, section, ranks, dtype=dtype, max_grad_norm=0.0)
         self._groups = [(str(group["role"]), float(group["lr_scale"])) for group in groups]
         self._gathered: set[str] = set()
         self._stepping: set[str] = set()
@@ -95,20 +92,12 @@ class SharedEngine:
 
     def forward(self, role: str, row: PackedRow, **labels: Any) -> Any:
         """What `role` computes at the row's positions, with a graph."""
-        row = row.to(self.ranks.device)
-        return self._engine(
-            role=role,
-            input_ids=row.input_ids,
-            position_ids=row.position_ids,
-            segments=row.segments,
-            positions=row.positions,
-            **labels,
-        )
+        return call_row(self._engine, row, self.ranks.device, role=role, **labels)
 
     @torch.no_grad()
     def infer(self, role: str, row: PackedRow) -> Tensor:
         """The same in eval mode, without a graph."""
-        with self._evaluating():
+        with evaluating(self._engine):
             output: Tensor = self.forward(role, row)
             return output
 
@@ -120,17 +109,8 @@ class SharedEngine:
     @torch.no_grad()
     def infer_logprobs(self, role: str, row: PackedRow, temperature: float) -> TokenLogprobs:
         """The same in eval mode, without a graph."""
-        with self._evaluating():
+        with evaluating(self._engine):
             return self.logprobs(role, row, temperature)
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        training = self._engine.training
-        self._engine.eval()
-        try:
-            yield
-        finally:
-            self._engine.train(training)
 
     def backward(self, role: str, loss: Tensor) -> None:
         """Accumulates the gradient of `loss`, this rank's share of a global mean, as `TrainedModel.backward` does."""
@@ -216,7 +196,7 @@ class SharedEngine:
     @contextmanager
     def full_weights(self, role: str) -> Iterator[nn.Module]:
         """The Hugging Face model with the adapter of `role`, in eval mode, for generation."""
-        with self._evaluating():
+        with evaluating(self._engine):
             self.backbone.select(role)
             yield self.backbone.language.model
 
@@ -294,10 +274,7 @@ class SharedTrainedRole(SharedRole):
         return self._engine.infer_logprobs(self._role, row, temperature)
 
     def loss(self, row: PackedRow, total: float) -> CrossEntropy:
-        row = row.to(self.ranks.device)
-        denominator = torch.tensor(total, device=self.ranks.device)
-        output = self._engine.forward(self._role, row, labels=row.labels, weights=row.weights, denominator=denominator)
-        return CrossEntropy(*output)
+        return CrossEntropy(*self._engine.forward(self._role, row, **loss_targets(row, total, self.ranks.device)))
 
     def backward(self, loss: Tensor) -> None:
         self._engine.backward(self._role, loss)

@@ -31,6 +31,23 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 ATTENTION = {"sdpa": PACKED_SDPA, "varlen": PACKED_VARLEN}
 
 
+def packed_inputs(input_ids: Tensor, position_ids: Tensor, segments: Segments) -> dict[str, Any]:
+    """What a transformers model is given for one packed row (input_ids [1, T])."""
+    return {
+        "input_ids": input_ids,
+        "attention_mask": no_mask(input_ids.device),
+        "position_ids": position_ids,
+        "segments": segments,
+        "use_cache": False,
+    }
+
+
+def hidden_states(model: Any, inputs: dict[str, Any], positions: Tensor) -> Tensor:
+    """[P, width]: what the head of a Hugging Face model (without peft around it) reads at `positions` [P]."""
+    backbone: Any = getattr(model, model.base_model_prefix)
+    return backbone(**inputs).last_hidden_state[0].index_select(0, positions)
+
+
 class PackedCausalLM(nn.Module):
     """A causal LM over packed rows; its head runs only where it is asked to."""
 
@@ -57,21 +74,14 @@ class PackedCausalLM(nn.Module):
         labels; with labels and a temperature, their TokenLogprobs. Neither holds the logits where the head is a
         `LanguageModelHead`. `noise` [1, T, width] is added to the embeddings of the row's tokens.
         """
-        inputs = {
-            "input_ids": input_ids,
-            "attention_mask": no_mask(input_ids.device),
-            "position_ids": position_ids,
-            "segments": segments,
-            "use_cache": False,
-        }
+        inputs = packed_inputs(input_ids, position_ids, segments)
         if noise is not None:
             embedded = self.model.get_input_embeddings()(inputs.pop("input_ids"))
             inputs["inputs_embeds"] = embedded + noise.to(embedded.dtype)
         causal = unwrap_peft(self.model)
         head = causal.get_output_embeddings()
         if labels is not None and isinstance(head, LanguageModelHead):
-            backbone: Any = getattr(causal, causal.base_model_prefix)
-            hidden = backbone(**inputs).last_hidden_state[0].index_select(0, positions)
+            hidden = hidden_states(causal, inputs, positions)
             return head(hidden, labels, weights, denominator, temperature=temperature, with_entropy=with_entropy)
         logits = self.model(**inputs, logits_to_keep=positions).logits[0]
         if labels is None:
@@ -94,16 +104,9 @@ class PackedScalarModel(nn.Module):
     def forward(self, input_ids: Tensor, position_ids: Tensor, segments: Segments, positions: Tensor) -> Tensor:
         """Scores [P] float32, in reward units, read at `positions` [P] of one row (input_ids [1, T])."""
         classifier = unwrap_peft(self.model)
-        backbone: Any = getattr(classifier, classifier.base_model_prefix)
-        hidden = backbone(
-            input_ids=input_ids,
-            attention_mask=no_mask(input_ids.device),
-            position_ids=position_ids,
-            segments=segments,
-            use_cache=False,
-        ).last_hidden_state
+        hidden = hidden_states(classifier, packed_inputs(input_ids, position_ids, segments), positions)
         shift = float(getattr(classifier.config, "score_shift", 0.0))
-        return classifier.score(hidden[0, positions]).squeeze(-1).float() + shift
+        return classifier.score(hidden).squeeze(-1).float() + shift
 
 
 PackedModel = PackedCausalLM | PackedScalarModel

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from rlhf.config.sections import LoraSection
 from rlhf.errors import ModelError
 from rlhf.models.adapters import check_targets, lora_settings
-from rlhf.models.attention import no_mask
-from rlhf.models.loading import PackedCausalLM
+from rlhf.models.loading import PackedCausalLM, hidden_states, packed_inputs
 from rlhf.ops.segments import Segments
 
 
@@ -118,15 +117,8 @@ class SharedBackbone(nn.Module):
             wanted |= {"temperature": temperature, "with_entropy": with_entropy}
             return self.language(input_ids, position_ids, segments, positions, **wanted)
         causal = self.language.model.get_base_model()
-        backbone: Any = getattr(causal, causal.base_model_prefix)
-        hidden = backbone(
-            input_ids=input_ids,
-            attention_mask=no_mask(input_ids.device),
-            position_ids=position_ids,
-            segments=segments,
-            use_cache=False,
-        ).last_hidden_state
-        return self.heads[role](hidden[0, positions]).squeeze(-1).float() + self._shifts[role]
+        hidden = hidden_states(causal, packed_inputs(input_ids, position_ids, segments), positions)
+        return self.heads[role](hidden).squeeze(-1).float() + self._shifts[role]
 
 
 def fresh_settings(language: PackedCausalLM, lora: LoraSection) -> Any:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from rlhf.ops.head_chunks import HeadGradients, rows_a_chunk, softmax_in_place
+
 KEPT = {"cpu": 2**26, "cuda": 2**27}  # probabilities held from forward to backward, in entries (256 MiB, 512 MiB)
-CHUNK = {"cpu": 2**22, "cuda": 2**27}
 
 
 class TokenLogprobs(NamedTuple):
@@ -49,7 +50,7 @@ def linear_logprobs(
     if ((tokens < 0) | (tokens >= weight.shape[0])).any():
         raise ValueError(f"a token lies outside [0, {weight.shape[0]})")
     words, device = weight.shape[0], hidden.device.type
-    rows = max(1, (chunk or CHUNK.get(device, 2**22)) // words)
+    rows = rows_a_chunk(weight, chunk)
     if not torch.is_grad_enabled():
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
     wanted = any(each is not None and each.requires_grad for each in (hidden, weight, bias))
@@ -78,7 +79,7 @@ class _LinearLogprobs(torch.autograd.Function):
             part = slice(start, start + rows)
             scaled = _scaled_logits(hidden[part], weight, bias, temperature)
             chosen = scaled.gather(1, tokens[part].unsqueeze(1)).squeeze(1)
-            probabilities, shift[part] = _softmax_in_place(scaled)
+            probabilities, shift[part] = softmax_in_place(scaled)
             logprobs[part] = chosen - shift[part]
             if with_entropy:
                 entropy[part] = -torch.special.xlogy(probabilities, probabilities).sum(-1)
@@ -92,10 +93,7 @@ class _LinearLogprobs(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_logprobs: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, tokens, shift, entropy, *pieces = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        of_hidden = torch.empty_like(hidden) if wanted[0] else None
-        of_weight = torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None
-        of_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wanted[2] else None
+        gradients = HeadGradients.empty(hidden, weight, bias, ctx.needs_input_grad)
         spread = bool(grad_entropy.any())
         for number, start in enumerate(range(0, len(hidden), ctx.rows)):
             part = slice(start, start + ctx.rows)
@@ -110,29 +108,10 @@ class _LinearLogprobs(torch.autograd.Function):
                 logs = probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
                 slope = slope - grad_entropy[part].unsqueeze(1) * (logs + entropy[part].unsqueeze(1))
             gradient = probabilities.mul_(slope).scatter_add_(1, tokens[part].unsqueeze(1), up).div_(ctx.temperature)
-            narrow = gradient.to(hidden.dtype)
-            if of_hidden is not None:
-                torch.mm(narrow, weight, out=of_hidden[part])
-            if of_weight is not None:
-                of_weight += narrow.T @ hidden[part]
-            if of_bias is not None:
-                of_bias += gradient.sum(0)
-        return (
-            of_hidden,
-            None if of_weight is None else of_weight.to(weight.dtype),
-            None if of_bias is None else of_bias.to(weight.dtype),
-            *[None] * 5,
-        )
+            gradients.add(part, gradient, hidden, weight)
+        return (*gradients.narrowed(weight), *[None] * 5)
 
 
 def _scaled_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
     logits = torch.nn.functional.linear(hidden, weight, bias).float()
     return logits if temperature == 1 else logits.div_(temperature)
-
-
-def _softmax_in_place(scaled: Tensor) -> tuple[Tensor, Tensor]:
-    """Probabilities in the memory of the scaled logits [n, V], and log-sum-exp [n]."""
-    largest = scaled.amax(-1, keepdim=True)
-    scaled.sub_(largest).exp_()
-    total = scaled.sum(-1, keepdim=True)
-    return scaled.div_(total), (total.log() + largest).squeeze(1)

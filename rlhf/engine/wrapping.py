@@ -1,0 +1,107 @@
+"""Around one DeepSpeed engine: how it starts, is called, and is read back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlhf.config.sections import DeepSpeedSection, OptimizerFields
+from rlhf.data.packing import PackedRow
+from rlhf.engine.ranks import Ranks
+from rlhf.engine.zero_config import needs_allreduce, zero_config
+from rlhf.errors import CheckpointError, NonFiniteError
+
+ENGINE_TAG = "engine"
+
+
+def wrapped_engine(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    section: DeepSpeedSection,
+    ranks: Ranks,
+    *,
+    dtype: str,
+    max_grad_norm: float,
+) -> Any:
+    """A DeepSpeed engine around a model that learns; 0 turns its own clipping off."""
+    import deepspeed
+
+    on_gpu = ranks.device.type != "cpu"
+    config = zero_config(section, dtype=dtype, max_grad_norm=max_grad_norm, on_gpu=on_gpu)
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+    if not needs_allreduce(section, dtype=dtype, world_size=ranks.world_size):
+        engine.enable_backward_allreduce = False
+    return engine
+
+
+def call_row(module: Any, row: PackedRow, device: torch.device, **wanted: Any) -> Any:
+    """What a packed model gives for a row; `wanted` are further arguments of its `forward`."""
+    row = row.to(device)
+    return module(
+        input_ids=row.input_ids,
+        position_ids=row.position_ids,
+        segments=row.segments,
+        positions=row.positions,
+        **wanted,
+    )
+
+
+def loss_targets(row: PackedRow, total: float, device: torch.device) -> dict[str, Tensor]:
+    """Arguments of `call_row` that ask for the cross-entropy, divided by the global `total`."""
+    denominator = torch.tensor(total, device=device)
+    return {"labels": row.labels.to(device), "weights": row.weights.to(device), "denominator": denominator}
+
+
+@contextmanager
+def evaluating(engine: Any) -> Iterator[None]:
+    """Eval mode while active."""
+    training = engine.training
+    engine.eval()
+    try:
+        yield
+    finally:
+        engine.train(training)
+
+
+def drop_gradients(groups: Sequence[dict[str, Any]]) -> None:
+    """Takes gradients away, so that an optimizer leaves weights, moments and decay of these groups alone."""
+    for group in groups:
+        for parameter in group["params"]:
+            parameter.grad = None
+
+
+def load_engine(engine: Any, folder: Path, *, strict: bool) -> None:
+    """Reads an engine's checkpoint.
+
+    Raises: CheckpointError when it cannot be read.
+    """
+    try:
+        loaded, _ = engine.load_checkpoint(str(folder), tag=ENGINE_TAG, load_module_strict=strict)
+    except (OSError, RuntimeError, KeyError, ValueError, AssertionError) as error:
+        raise CheckpointError(f"cannot load {folder}: {error}", fix="resume with the ranks it was saved by") from error
+    if loaded is None:
+        raise CheckpointError(f"{folder} holds no engine state", fix="delete it and resume from the one before")
+
+
+def not_finite(norm: float, number: int) -> NonFiniteError:
+    return NonFiniteError(
+        f"the gradient norm is {norm}; the weights were not updated",
+        where=f"update {number}",
+        fix="lower the learning rate, or look at the rows of this step",
+    )
+
+
+def adamw(
+    groups: list[dict[str, Any]], fields: OptimizerFields, *, offload: bool, on_gpu: bool
+) -> torch.optim.Optimizer:
+    options: dict[str, Any] = {"lr": fields.lr, "betas": (fields.beta1, fields.beta2), "eps": fields.epsilon}
+    if offload and on_gpu:
+        from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+        return DeepSpeedCPUAdam(groups, adamw_mode=True, **options)
+    return torch.optim.AdamW(groups, fused=True, **options)
