@@ -1,0 +1,34 @@
+"""`rlhf`: everything around the three stages. Heavy packages are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rlhf.cli import base, config, data, evaluate, export, quickstart, report
+from rlhf.errors import RlhfError
+
+COMMANDS = (quickstart, base, config, data, export, evaluate, report)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; the exit status. An error of this package is shown without a traceback."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return int(arguments.handler(arguments))
+    except RlhfError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their flags."""
+    parser = argparse.ArgumentParser(
+        prog="rlhf",
+        description="Korean-first RLHF. The stages themselves start as `deepspeed scripts/step1_sft.py --config ...`.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add(commands)
+    return parser

@@ -1,0 +1,7 @@
+"""`python -m rlhf.cli`."""
+
+import sys
+
+from rlhf.cli import main
+
+sys.exit(main())

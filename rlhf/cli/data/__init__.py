@@ -1,0 +1,17 @@
+"""`rlhf data`: from chat logs and instructions to training sets. One module a command."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from rlhf.cli.parser import Commands
+
+COMMANDS: tuple[ModuleType, ...] = ()
+
+
+def add(commands: Commands) -> None:
+    """The group and its commands."""
+    data = commands.add_parser("data", help="build data: import, check, filter, split, sample, judge, label")
+    kinds = data.add_subparsers(required=True, metavar="KIND")
+    for command in COMMANDS:
+        command.add(kinds)

@@ -1,0 +1,1 @@
+"""From chat logs, instructions and endpoints to training sets: each module reads rows and writes rows."""
