@@ -131,7 +131,8 @@ def memory(data: Path, work: Path, prompts: Prompts) -> dict[str, dict[str, floa
         result, folder = work / f"{name}.json", work / "run"
         bench = Bench(name, work, actor, scorer, prompts, 2, Path(), 1)
         shutil.rmtree(folder, ignore_errors=True)
-        more = ["model.lora.rank=8", f"ppo.roles={name}", "sampling.max_new_tokens=32"]
+        # One sequence a micro-batch: what one sets where memory is short, and activations do not hide the weights.
+        more = ["model.lora.rank=8", f"ppo.roles={name}", "sampling.max_new_tokens=32", "train.micro_tokens=160"]
         command = deepspeed(SIDES / "ours_memory.py", str(result), "ppo", *bench.words(folder), *more)
         run(command, bench.log)
         found[name] = json.loads(result.read_text())

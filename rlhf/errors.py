@@ -10,6 +10,8 @@ RlhfError
 │   ├── CheckpointError  a checkpoint that is absent, damaged or of another run
 │   └── RunLockedError   a run folder another process is using
 ├── RolloutError         generation that cannot be done as asked
+├── EndpointError        a language-model service that does not answer, or will not
+│   └── BudgetError      the next request could cost more than is left to spend
 └── TrainingError        a run that went wrong while it ran
     └── NonFiniteError   a loss or gradient that is not finite; the optimizer did not step
 """
@@ -95,6 +97,14 @@ class RunLockedError(ArtifactError):
 
 class RolloutError(RlhfError):
     """Generation that cannot be done as asked."""
+
+
+class EndpointError(RlhfError):
+    """A language-model service that does not answer, or will not."""
+
+
+class BudgetError(EndpointError):
+    """The next request could cost more than is left to spend; what came before it is kept."""
 
 
 class TrainingError(RlhfError):

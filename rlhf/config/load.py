@@ -9,6 +9,7 @@ names it; paths of data and models stay as written, relative to the folder the c
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -86,3 +87,8 @@ def config_schema(stage: str) -> dict[str, Any]:
         "description": "YAML files this one is laid over, relative to it; the later wins",
     }
     return schema
+
+
+def secret(variable: str) -> str:
+    """What an environment variable holds, such as the key of a service; "" where it is not set."""
+    return os.environ.get(variable, "").strip()

@@ -41,9 +41,14 @@ class StageConfig(Section):
     log: LogSection = LogSection()
     sampling: SamplingSection = SamplingSection()
 
+    @property
+    def trains_on_data(self) -> bool:
+        """Whether sequences of the data, of up to data.max_length tokens, are trained on."""
+        return True
+
     @model_validator(mode="after")
     def _check_lengths(self) -> StageConfig:
-        if self.data.max_length > self.train.micro_tokens:
+        if self.trains_on_data and self.data.max_length > self.train.micro_tokens:
             raise ValueError(
                 f"train.micro_tokens = {self.train.micro_tokens} cannot hold one sequence of "
                 f"data.max_length = {self.data.max_length} tokens; raise the first or lower the second"
@@ -228,6 +233,11 @@ class PpoConfig(StageConfig):
     rollout: RolloutSection = RolloutSection()
     tripwires: TripwiresSection = TripwiresSection()
     control: ControlSection = ControlSection()
+
+    @property
+    def trains_on_data(self) -> bool:
+        """Prompts are cut to sampling.max_prompt_tokens; only demonstrations are trained on as they are."""
+        return bool(self.data.ptx)
 
     @model_validator(mode="after")
     def _check_engines(self) -> PpoConfig:

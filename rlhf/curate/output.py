@@ -55,7 +55,10 @@ class Output:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Adds one row."""
-        self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        line = json.dumps(row, ensure_ascii=False)
+        if not line.isascii() and any("\ud800" <= character <= "\udfff" for character in line):
+            line = json.dumps(row)  # half a surrogate pair is no UTF-8; escaped it stays what it was
+        self._file.write(line + "\n")
         self.kept += 1
 
     def drop(self, reason: str, example: str = "") -> None:

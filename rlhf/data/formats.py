@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
@@ -200,7 +201,8 @@ def _ranking(row: Row, source: str) -> Record:
             ranks = tuple(_list_at(row, "ranks"))
             check_ranks(ranks, len(responses))
     else:
-        ranks = tuple(1 + sum(other > score for other in scores) for score in scores)
+        ascending = sorted(scores)
+        ranks = tuple(1 + len(scores) - bisect_right(ascending, score) for score in scores)
     return Ranking(prompt, responses, ranks, source, scores)
 
 

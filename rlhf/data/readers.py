@@ -6,21 +6,20 @@ What leaves no next row to go to (a broken array, bytes that are not UTF-8 in a 
 
 from __future__ import annotations
 
-import csv
 import difflib
 import hashlib
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf.data.json_array import array_elements
+from rlhf.data.lines import BOM, csv_records, not_encoded, raw_lines, too_long
 from rlhf.errors import DataError
 
 Row = dict[str, Any]
 NumberedRow = tuple[int, Row | DataError]
-BOM = b"\xef\xbb\xbf"
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv")
 
 
@@ -71,13 +70,16 @@ def _update(digest: hashlib._Hash, file: Path) -> None:
             digest.update(block)
 
 
-def read_rows(location: Location) -> Iterator[NumberedRow]:
-    """Yields (line, row); of a folder, (row number from 1, row). See the module for what is raised."""
+def read_rows(location: Location, csv_encoding: str = "utf-8") -> Iterator[NumberedRow]:
+    """Yields (line, row); of a folder, (row number from 1, row). See the module for what is raised.
+
+    Files are read in bounded memory, whatever their size.
+    """
     path, suffix = location.path, location.path.suffix.lower()
     if path.is_dir():
         return _read_folder(location)
     if suffix == ".csv":
-        return _read_csv(path)
+        return _read_csv(path, csv_encoding)
     if suffix not in SUFFIXES:
         raise DataError(
             f"cannot read a {suffix or 'suffixless'} file",
@@ -92,36 +94,23 @@ def read_rows(location: Location) -> Iterator[NumberedRow]:
 
 def _first_byte(path: Path) -> bytes:
     with path.open("rb") as stream:
-        for line in stream:
-            if text := line.removeprefix(BOM).strip():
-                return text[:1]
-    return b""
-
-
-def _not_utf8(where: str, error: UnicodeDecodeError) -> DataError:
-    return DataError(
-        f"byte {error.object[error.start]:#04x} is not UTF-8",
-        where=where,
-        expected="UTF-8 text",
-        fix="files saved by Korean Windows are often CP949: iconv -f cp949 -t utf-8 OLD > NEW",
-    )
+        return stream.read(1 << 16).removeprefix(BOM).lstrip()[:1]
 
 
 def _read_lines(path: Path) -> Iterator[NumberedRow]:
-    # Lines are cut at b"\n" only: str.splitlines would also cut at U+2028 inside a JSON string.
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            raw = line.removeprefix(BOM) if number == 1 else line
-            if raw.strip():
-                yield number, _row_of_line(raw, f"{path}:{number}")
+    for number, raw in raw_lines(path):
+        if raw is None:
+            yield number, too_long(f"{path}:{number}")
+        elif raw.strip():
+            yield number, _row_of_line(raw, f"{path}:{number}")
 
 
 def _row_of_line(raw: bytes, where: str) -> Row | DataError:
     try:
         return _object(json.loads(raw.decode("utf-8")), where)
     except UnicodeDecodeError as error:
-        return _not_utf8(where, error)
-    except (json.JSONDecodeError, RecursionError) as error:
+        return not_encoded(where, error)
+    except (ValueError, RecursionError) as error:  # ValueError: also an integer of thousands of digits
         return DataError(
             f"invalid JSON: {error}",
             where=where,
@@ -136,58 +125,14 @@ def _object(value: object, where: str) -> Row | DataError:
     return DataError(f"a row that is a {type(value).__name__}", where=where, expected="a JSON object")
 
 
-def _decode(path: Path) -> str:
-    raw = path.read_bytes()
-    try:
-        return raw.removeprefix(BOM).decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise _not_utf8(f"{path}:{line}", error) from None
-
-
-def _skip_space(text: str, position: int) -> int:
-    while position < len(text) and text[position] in " \t\r\n":
-        position += 1
-    return position
-
-
 def _read_array(path: Path) -> Iterator[NumberedRow]:
-    # Decoded element by element, which is what tells the line each one starts on.
-    text, decoder = _decode(path), json.JSONDecoder()
-    start = _skip_space(text, 0) + 1
-    counted, line = 0, 1
-    while (start := _skip_space(text, start)) < len(text) and text[start] != "]":
-        line, counted = line + text.count("\n", counted, start), start
-        try:
-            value, end = decoder.raw_decode(text, start)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise DataError(
-                f"invalid JSON in the array's element on this line: {error}", where=f"{path}:{line}"
-            ) from None
+    for line, value in array_elements(path):
         yield line, _object(value, f"{path}:{line}")
-        start = _skip_space(text, end)
-        if text[start : start + 1] == ",":
-            start += 1
-        elif text[start : start + 1] != "]":
-            where = f"{path}:{line + text.count(chr(10), counted, start)}"
-            raise DataError("the array is cut or lacks a comma", where=where, fix="write the file again")
-    if start >= len(text) or text[start + 1 :].strip():
-        raise DataError("the array is not closed at the end", where=str(path), expected="one array, ] last")
 
 
-def _read_csv(path: Path) -> Iterator[NumberedRow]:
-    reader = csv.reader(io.StringIO(_decode(path), newline=""), strict=True)
+def _read_csv(path: Path, encoding: str) -> Iterator[NumberedRow]:
     header: list[str] | None = None
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise DataError(f"invalid CSV: {error}", where=f"{path}:{line}") from None
-        if not cells:
-            continue
+    for line, cells in csv_records(path, encoding):
         if header is None:
             header = _header([cell.strip() for cell in cells], f"{path}:{line}")
         elif len(cells) != len(header):
@@ -215,6 +160,8 @@ def _read_folder(location: Location) -> Iterator[NumberedRow]:
         raise DataError(
             "a folder that holds no dataset", where=str(path), expected="one written by datasets.save_to_disk"
         ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"a dataset that cannot be loaded: {error}", where=str(path), fix="save it again") from None
     splits = list(loaded) if isinstance(loaded, DatasetDict) else []
     if split not in splits if splits else split:
         problem = f"no split {split!r}" if split else "a folder of several splits, and none is named"

@@ -67,8 +67,15 @@ def check_scores(scores: Sequence[float], num_answers: int) -> None:
         problem = f"{len(scores)} scores for {num_answers} answers"
         raise DataError(problem, expected="one score for each answer")
     for score in scores:
-        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+        if isinstance(score, bool) or not isinstance(score, int | float) or not _is_finite(score):
             raise DataError(f"score {score!r}", expected="finite numbers, higher is better")
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an integer beyond what a float holds
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,17 @@ def session(seed: int) -> Iterator[Ranks]:
             dist.destroy_process_group()
 
 
+@contextmanager
+def workers(seed: int) -> Iterator[Ranks]:
+    """`session` under a launcher; else a world of one that starts without DeepSpeed, for work that trains nothing."""
+    if "RANK" in os.environ:
+        with session(seed) as ranks:
+            yield ranks
+        return
+    seed_everything(seed)
+    yield Ranks(0, 0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
 def _unlink_shared_buffer(rank: int) -> None:
     """Takes the name off this rank's shared-memory buffer once every rank has opened it.
 

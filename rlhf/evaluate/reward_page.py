@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from rlhf.evaluate.page import document, section, table
+from rlhf.artifacts.page import document, section, table
 from rlhf.evaluate.reward_plots import accuracy_plot, probe_plot, reliability_plot
 
 PROBES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlhf.evaluate.plotting import BLUE, GREY, LINE, RED, figure, svg
+from rlhf.artifacts.plotting import BLUE, GREY, LINE, RED, figure, svg
 
 Named = Sequence[tuple[str, Mapping[str, Any]]]
 MAX_LABEL = 30

@@ -23,7 +23,7 @@ from rlhf.data.tokenizer import load_tokenizer
 from rlhf.errors import DataError, ModelError
 from rlhf.evaluate.exam import set_exam, sit
 from rlhf.evaluate.leakage import training_rankings
-from rlhf.evaluate.page import require_matplotlib
+from rlhf.artifacts.page import require_matplotlib
 from rlhf.evaluate.policy import MICRO_TOKENS, tree_scores
 from rlhf.evaluate.reward_card import build_reward_card, summary_line
 from rlhf.evaluate.reward_page import render_page

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rlhf.evaluate.plotting import BLUE, GREY, LINE, RED, figure, svg
+from rlhf.artifacts.plotting import BLUE, GREY, LINE, RED, figure, svg
 
 Row = Mapping[str, Any]
 MAX_POINTS = 300  # of one curve; longer ones are averaged, or the page would take megabytes

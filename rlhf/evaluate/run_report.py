@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from rlhf.artifacts.files import write_text
-from rlhf.evaluate.page import require_matplotlib
+from rlhf.artifacts.page import require_matplotlib
 from rlhf.evaluate.run_page import render_run
 from rlhf.evaluate.run_record import read_run
 

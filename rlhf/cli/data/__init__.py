@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from types import ModuleType
 
+from rlhf.cli.data import augment, check, export, filter, import_, judge, label, sample, split, stats
 from rlhf.cli.parser import Commands
 
-COMMANDS: tuple[ModuleType, ...] = ()
+COMMANDS: tuple[ModuleType, ...] = (augment, import_, check, stats, label, export, sample, judge, filter, split)
 
 
 def add(commands: Commands) -> None:

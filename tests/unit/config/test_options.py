@@ -8,6 +8,7 @@ from rlhf.config.load import config_schema, load_config
 from rlhf.config.schema import PpoConfig, RewardConfig, SftConfig, StageConfig
 from rlhf.errors import ConfigError
 
+ROOM = "sampling={max_prompt_tokens: 128, max_new_tokens: 32}"
 FOUR_BIT = "model.quantize=4bit"
 
 
@@ -26,6 +27,7 @@ FOUR_BIT = "model.quantize=4bit"
         (PpoConfig, ["ppo.value_warmup_steps=1", "ppo.estimator=reinforce_pp"], "needs a critic", "ppo.estimator=gae"),
         (PpoConfig, ["ppo.ptx_weight=1"], "data.ptx is empty", "data.ptx=FILE"),
         (PpoConfig, ["data.ptx=rows.jsonl"], "would not be used", "ppo.ptx_weight=1"),
+        (PpoConfig, ["train.micro_tokens=160", ROOM, "ppo.ptx_weight=1", "data.ptx=r.jsonl"], "one sequence", "raise"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_loaded(
@@ -51,6 +53,7 @@ def test_what_cannot_work_is_refused_before_anything_is_loaded(
         (PpoConfig, ["ppo.kl_in=loss", "ppo.kl_estimator=k3"]),
         (PpoConfig, ["ppo.ptx_weight=1", "data.ptx=rows.jsonl"]),
         (PpoConfig, ["train.ema_decay=0.9"]),
+        (PpoConfig, ["train.micro_tokens=160", ROOM]),  # data.max_length is longer, and not used without data.ptx
     ],
 )
 def test_what_works_is_accepted(model: type[StageConfig], overrides: list[str]) -> None:

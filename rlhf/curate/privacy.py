@@ -1,0 +1,110 @@
+"""Personal information in text, by ko-pii's rules: identifiers, contacts, addresses.
+
+Only what is recognised by its form is masked. Names, jobs, ages and web addresses are left: guesses at Korean
+names hit everyday words (전화줘 reads as a name beside a number), and a chatbot that learnt from text full of
+such holes would speak in holes.
+"""
+
+from __future__ import annotations
+
+import re
+from types import ModuleType
+from typing import Any
+
+from rlhf.errors import DataError
+
+# What ko-pii calls it, and what stands in the text instead.
+MASKS: dict[str, str] = {
+    "RRN": "[주민등록번호]",
+    "FRN": "[외국인등록번호]",
+    "PASSPORT": "[여권번호]",
+    "DRIVER_LICENSE": "[운전면허번호]",
+    "MEDICAL_INSURANCE": "[건강보험증번호]",
+    "CARD": "[카드번호]",
+    "ACCOUNT": "[계좌번호]",
+    "PHONE": "[전화번호]",
+    "FAX": "[팩스번호]",
+    "EMAIL": "[이메일]",
+    "IP": "[IP]",
+    "VEHICLE": "[차량번호]",
+    "ADDRESS": "[주소]",
+}
+# Every one of them holds a digit or an @; most chat lines hold neither and need no further look.
+_WORTH_A_LOOK = re.compile(r"[\d@＠①-⓿]")
+_SHORT_DISTRICTS = frozenset({"중구", "동구", "서구", "남구", "북구", "대구"})  # others are longer
+
+
+def mask_personal(text: str) -> tuple[str, dict[str, int]]:
+    """The text with personal information replaced by what it was, as in [전화번호], and how many of each.
+
+    Keys of the counts are ko-pii's labels, those of `MASKS`. Text without any comes back as it was.
+
+    Raises:
+        DataError: when ko-pii is not installed.
+    """
+    pieces: list[str] = []
+    counts: dict[str, int] = {}
+    end = 0
+    for start, stop, label in _found(text):
+        pieces += [text[end:start], MASKS[label]]
+        counts[label] = counts.get(label, 0) + 1
+        end = stop
+    return "".join([*pieces, text[end:]]), counts
+
+
+def find_personal(text: str) -> dict[str, int]:
+    """How many pieces of personal information `text` holds, by ko-pii's label. Raises as `mask_personal`."""
+    counts: dict[str, int] = {}
+    for _, _, label in _found(text):
+        counts[label] = counts.get(label, 0) + 1
+    return counts
+
+
+def require_privacy(fix: str = "") -> None:
+    """Raises DataError when ko-pii is not installed; to be called before anything is read.
+
+    Args:
+        fix: another way out, e.g. "or --keep-pii to leave it in".
+    """
+    _ko_pii(fix)
+
+
+def _ko_pii(fix: str = "") -> ModuleType:
+    try:
+        import ko_pii
+    except ImportError:
+        raise DataError(
+            "personal information cannot be looked for: the package ko-pii is not installed",
+            fix=f"pip install 'rlhf[pii]'{', ' if fix else ''}{fix}",
+        ) from None
+    return ko_pii
+
+
+def _found(text: str) -> list[tuple[int, int, str]]:
+    """(start, end, label) of each, in order; ko-pii has settled overlaps."""
+    ko_pii = _ko_pii()
+    if not _WORTH_A_LOOK.search(text):
+        return []
+    hits = ko_pii.detect_all(text, include=MASKS)
+    return sorted((hit.start, hit.end, hit.label) for hit in hits if _is_sure(hit))
+
+
+def _is_sure(hit: Any) -> bool:
+    if hit.label == "IP":
+        return hit.extra.get("version") == 4 or hit.text.count(":") > 3  # std::array holds d::a, a short IPv6
+    return hit.label != "ADDRESS" or _is_address(hit)
+
+
+def _is_address(hit: Any) -> bool:
+    """Whether it has a number, a street or quarter, and a district that is no everyday word.
+
+    By its form alone 친구 운동 30분 is an address too: 친구 a district, 운동 a quarter, 30 the number.
+    """
+    from ko_pii.dictionaries.legal_dongs import is_legal_dong
+
+    if hit.extra.get("format") not in ("road_name", "jibun"):
+        return False
+    quarter = hit.extra.get("dong")
+    districts = (hit.extra.get("districts") or "").split()
+    real = all(name in _SHORT_DISTRICTS or len(name) > 2 for name in districts) and "반드시" not in districts
+    return real and (quarter is None or quarter.endswith(("읍", "면")) or is_legal_dong(quarter))

@@ -1,0 +1,120 @@
+"""The elements of a JSON array, one at a time: a file of millions is read in bounded memory.
+
+A window slides over the file; each element is decoded as soon as the window holds it whole, which also tells
+the line it starts on.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rlhf.data.lines import BOM, LONGEST_LINE, not_encoded
+from rlhf.errors import DataError
+
+_CHUNK = 1 << 20  # bytes
+_SPACE = " \t\r\n"
+
+
+class _Window:
+    """The part of a file that is being looked at. `position` is where in `text`, `line` on which line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.text, self.position, self.line = path, "", 0, 1
+        self.at_end = False
+        self._stream = path.open("rb")
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        if self._stream.read(len(BOM)) != BOM:
+            self._stream.seek(0)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def grow(self) -> None:
+        """Drops what is behind `position` and reads as much again as is left, one chunk at least."""
+        self.text, self.position = self.text[self.position :], 0
+        raw = self._stream.read(max(_CHUNK, len(self.text)))
+        self.at_end = not raw
+        try:
+            self.text += self._decoder.decode(raw, final=self.at_end)
+        except UnicodeDecodeError as error:
+            line = self.line + self.text.count("\n") + error.object.count(b"\n", 0, error.start)
+            raise not_encoded(f"{self.path}:{line}", error) from None
+
+    def advance(self, position: int) -> None:
+        """Moves on, counting lines."""
+        self.line += self.text.count("\n", self.position, position)
+        self.position = position
+
+    def peek(self) -> str:
+        """The next character that is not space; "" at the end of the file."""
+        while True:
+            position = self.position
+            while position < len(self.text) and self.text[position] in _SPACE:
+                position += 1
+            self.advance(position)
+            if position < len(self.text) or self.at_end:
+                return self.text[position : position + 1]
+            self.grow()
+
+
+def array_elements(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line it starts on, element) of the one array in a file.
+
+    Raises DataError, with file and line, for what is not one whole array in UTF-8, or holds an element of more
+    characters than `LONGEST_LINE`.
+    """
+    window = _Window(path)
+    try:
+        yield from _elements(window)
+    finally:
+        window.close()
+
+
+def _elements(window: _Window) -> Iterator[tuple[int, Any]]:
+    window.peek()
+    window.advance(window.position + 1)
+    while window.peek() not in ("]", ""):
+        line = window.line
+        yield line, _element(window)
+        following = window.peek()
+        if following == ",":
+            window.advance(window.position + 1)
+        elif following != "]":
+            where = f"{window.path}:{window.line}"
+            raise DataError("the array is cut or lacks a comma", where=where, fix="write the file again")
+    closed = window.peek() == "]"
+    window.advance(window.position + 1)
+    if not closed or window.peek():
+        raise DataError("the array is not closed at the end", where=str(window.path), expected="one array, ] last")
+
+
+def _element(window: _Window) -> Any:
+    """The element at the window's position, which moves behind it."""
+    decoder = json.JSONDecoder()
+    while True:
+        problem: Exception | None = None
+        try:
+            value, end = decoder.raw_decode(window.text, window.position)
+        except (ValueError, RecursionError) as error:  # ValueError: also an integer of thousands of digits
+            problem = error
+        if problem is None and (end < len(window.text) or window.at_end):  # a number may go on behind the window
+            window.advance(end)
+            return value
+        where = f"{window.path}:{window.line}"
+        if problem is not None and (window.at_end or not isinstance(problem, json.JSONDecodeError)):
+            place = _place(window, problem)
+            raise DataError(f"invalid JSON in the array's element on this line: {place}", where=where) from None
+        if len(window.text) - window.position > LONGEST_LINE:
+            problem_text = f"invalid JSON, or an element of more than {LONGEST_LINE >> 20} Mi characters"
+            raise DataError(problem_text, where=where) from None
+        window.grow()
+
+
+def _place(window: _Window, problem: Exception) -> str:
+    if not isinstance(problem, json.JSONDecodeError):
+        return str(problem)
+    return f"{problem.msg} on line {window.line + window.text.count(chr(10), window.position, problem.pos)}"

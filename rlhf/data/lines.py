@@ -1,0 +1,103 @@
+"""Lines of text files, one at a time: bounded in length, decoded strictly, and the CSV records they make up."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from rlhf.errors import DataError
+
+BOM = b"\xef\xbb\xbf"
+LONGEST_LINE = 16 << 20  # bytes; a longer one is a file written without line ends, not a row
+KOREAN_ENCODINGS = ("utf-8", "cp949")
+
+
+def raw_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
+    """(number from 1, line with its end, without a byte order mark); None for a line over `LONGEST_LINE`.
+
+    Lines end at b"\\n" only: str.splitlines would also cut at U+2028 inside a JSON string.
+    """
+    with path.open("rb") as stream:
+        number = 1
+        while raw := stream.readline(LONGEST_LINE + 1):
+            whole = len(raw) <= LONGEST_LINE
+            while not whole and not raw.endswith(b"\n") and (raw := stream.readline(1 << 20)):
+                pass
+            yield number, (raw.removeprefix(BOM) if number == 1 else raw) if whole else None
+            number += 1
+
+
+def too_long(where: str) -> DataError:
+    """The error for a line over `LONGEST_LINE`."""
+    return DataError(
+        f"a line of more than {LONGEST_LINE >> 20} MiB",
+        where=where,
+        expected="one row a line",
+        fix="the file may have lost its line ends: write it again",
+    )
+
+
+def not_encoded(where: str, error: UnicodeDecodeError) -> DataError:
+    """The error for bytes that are no text in the expected encoding."""
+    if error.encoding != "utf-8":
+        problem = f"byte {error.object[error.start]:#04x} is neither UTF-8 nor {error.encoding.upper()}"
+        return DataError(problem, where=where, fix="save the file as UTF-8, or cut the damaged line out")
+    return DataError(
+        f"byte {error.object[error.start]:#04x} is not UTF-8",
+        where=where,
+        expected="UTF-8 text",
+        fix="files saved by Korean Windows are often CP949: iconv -f cp949 -t utf-8 OLD > NEW",
+    )
+
+
+def decoded_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+    """(number from 1, line with its end). Raises DataError, with file and line, at the first that is not text."""
+    for number, raw in raw_lines(path):
+        if raw is None:
+            raise too_long(f"{path}:{number}")
+        try:
+            yield number, raw.decode(encoding)
+        except UnicodeDecodeError as error:
+            raise not_encoded(f"{path}:{number}", error) from None
+
+
+def encoding_of(path: Path) -> str:
+    """ "utf-8" or "cp949", whichever the first line with Hangul in it is; "utf-8" where none tells.
+
+    Raises DataError for UTF-16, which Excel calls Unicode text.
+    """
+    for number, raw in raw_lines(path):
+        if number == 1 and raw is not None and raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            fix = "iconv -f utf-16 -t utf-8 OLD > NEW"
+            raise DataError("UTF-16 text", where=f"{path}:1", expected="UTF-8 or CP949", fix=fix)
+        if raw is None or raw.isascii():
+            continue
+        for encoding in KOREAN_ENCODINGS:
+            try:
+                text = raw.decode(encoding)
+            except UnicodeDecodeError:
+                continue
+            if any("가" <= character <= "힣" for character in text):
+                return encoding
+            break  # it is UTF-8, if without Hangul: most short ones read as Hangul in CP949
+    return "utf-8"
+
+
+def csv_records(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, list[str]]]:
+    """(line it starts on, cells) of every record that is not a blank line.
+
+    Raises DataError, with file and line, for quotes that do not balance and for what `decoded_lines` raises.
+    """
+    reader = csv.reader((text for _, text in decoded_lines(path, encoding)), strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            fix = 'a cell\'s closing " is missing, or a " inside a cell is not doubled'
+            raise DataError(f"invalid CSV: {error}", where=f"{path}:{line}", fix=fix) from None
+        if cells:
+            yield line, cells
