@@ -1,7 +1,8 @@
 """Leaves rows out of a data file, each for one stated reason.
 
 The filters run in the order of `FilterOptions`: those that look at a row alone first, then the comparisons with
-earlier prompts. A row counts under the first that dropped it. What is kept is kept as it was, unknown keys too.
+earlier prompts. A row counts under the first that dropped it. What is kept is kept as it was, unknown keys too,
+but for texts that `clean` or `personal="mask"` are to change.
 
 Comparisons are between rows that every filter before them kept; `vaiv` alone compares with every earlier prompt
 of the file, as the filter of 2023 did.
@@ -15,14 +16,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlhf.curate.boilerplate import is_boilerplate
+from rlhf.curate.cleaning import Cleaner
 from rlhf.curate.output import Output, progress
 from rlhf.curate.row_texts import RowTexts, numbered_texts, spoken_strings, with_texts_changed
 from rlhf.data.embedded import data_path
 from rlhf.data.korean import contains_rude, hangul_share
-from rlhf.data.readers import Location, Row, locate, read_rows
+from rlhf.data.readers import Location, NumberedRow, Row, locate, read_rows
 from rlhf.errors import DataError, TokenizerError
 
-NEAR, SAME_MEANING = "near-duplicate", "same meaning"
+EMPTIED, NEAR, SAME_MEANING = "nothing left of a text", "near-duplicate", "same meaning"
 SHOWN = 90  # characters of each text of a dropped pair
 Where = Literal["", "prompt", "answer", "any"]
 Check = Callable[[Row, RowTexts], str]  # the text that drops the row, or ""
@@ -34,6 +36,8 @@ class FilterOptions:
     """What is left out; an empty value switches a filter off.
 
     Attributes:
+        clean: take special tokens, invisible and control characters out of texts first, and drop a row of which a
+            text then is empty.
         min_chars: prompts with fewer characters that are not whitespace (2023: 16).
         max_tokens: rows whose prompt and longest answer have more tokens of `tokenizer`, without a template.
         min_hangul: rows where less than this share of the letters of the prompt, or of a learnt answer, is Hangul.
@@ -45,6 +49,7 @@ class FilterOptions:
         semantic: prompts that repeat an earlier one by the vectors of this encoder's folder.
     """
 
+    clean: bool = False
     min_chars: int = 0
     max_tokens: int = 0
     tokenizer: str = ""
@@ -76,30 +81,43 @@ def filter_rows(source: str, out: Path, options: FilterOptions) -> Output:
     location = locate(path)
     output = Output(out, command="data filter", inputs=[path], options=options.named())
     with output:
-        checks = dict(_checks(options))
-        output.dropped = dict.fromkeys([*checks, *options.comparisons()], 0)  # in order, and those that drop nothing
-        prompts, dropped = _by_row(location, path, checks, options.on_bad_row)
+        checks, cleaner = dict(_checks(options)), Cleaner() if options.clean else None
+        cleaning = [EMPTIED] if cleaner else []
+        output.dropped = dict.fromkeys([*cleaning, *checks, *options.comparisons()], 0)  # in order, with the idle ones
+        prompts, dropped = _by_row(location, path, checks, options.on_bad_row, cleaner)
         _by_comparison(prompts, dropped, options)
-        for number, (_, row) in enumerate(read_rows(location)):
+        for number, (_, row) in enumerate(_rows(location, cleaner)):
             if number in dropped:
                 output.drop(*dropped[number])
             else:
                 assert not isinstance(row, DataError)
                 output.write(_masked(row, output) if options.personal == "mask" else row)
+        if cleaner is not None:
+            output.count("texts cleaned", cleaner.num_changed)
     return output
 
 
-def _by_row(location: Location, path: str, checks: Mapping[str, Check], on_bad_row: str) -> tuple[list[str], Drops]:
+def _rows(location: Location, cleaner: Cleaner | None) -> Iterator[NumberedRow]:
+    rows = read_rows(location)
+    return rows if cleaner is None else cleaner.rows(rows)
+
+
+def _by_row(
+    location: Location, path: str, checks: Mapping[str, Check], on_bad_row: str, cleaner: Cleaner | None
+) -> tuple[list[str], Drops]:
     """The prompt of every row ("" of a bad one), and what the filters that need one row alone drop."""
     prompts: list[str] = []
     dropped: Drops = {}
-    rows = numbered_texts(read_rows(location), path, on_bad_row)
+    rows = numbered_texts(_rows(location, cleaner), path, on_bad_row)
     for number, (row, texts) in enumerate(progress(rows, "reading")):
         if isinstance(row, DataError) or isinstance(texts, DataError):
             prompts.append("")
             dropped[number] = ("bad row", texts.render() if isinstance(texts, DataError) else "")
             continue
         prompts.append(texts.prompt)
+        if cleaner is not None and number in cleaner.emptied:
+            dropped[number] = (EMPTIED, texts.prompt)
+            continue
         for reason, check in checks.items():
             if evidence := check(row, texts):
                 dropped[number] = (reason, evidence)

@@ -21,7 +21,7 @@ class Rule:
     fix: str
 
 
-_FILTER = "rlhf data filter cleans or drops them"
+_FILTER = "rlhf data filter --clean takes them out"
 _MEND = "mend the rows, or train with data.on_bad_row=skip, which leaves them out"
 RULES: dict[str, Rule] = {
     "unreadable": Rule("error", "cannot be read", ""),
@@ -44,7 +44,7 @@ RULES: dict[str, Rule] = {
     "control": Rule("warning", "control or private characters", _FILTER),
     "invisible": Rule("warning", "zero-width or direction characters", _FILTER),
     "not-nfc": Rule("note", "text that is not NFC", "it is composed when read here; other tools may not"),
-    "personal": Rule("warning", "personal data", "rlhf data filter masks it"),
+    "personal": Rule("warning", "personal data", "rlhf data filter --pii mask"),
     "too-long": Rule("warning", "rows too long for the model", "they are cut in training; raise the length, or drop"),
     "not-korean": Rule("note", "rows with mostly other letters than Hangul", "drop them if they are not wanted"),
     "unused-keys": Rule("note", "keys that no stage reads", "rename them if they hold data you want"),

@@ -29,8 +29,14 @@ MASKS: dict[str, str] = {
     "VEHICLE": "[차량번호]",
     "ADDRESS": "[주소]",
 }
-# Every one of them holds a digit or an @; most chat lines hold neither and need no further look.
-_WORTH_A_LOOK = re.compile(r"[\d@＠①-⓿]")
+# What every one of them holds, so that most lines, even those with a number, need no further look.
+_WORTH_A_LOOK = re.compile(
+    r"[@＠①-⓿]"  # e-mail, and digits in disguise
+    r"|(?:\d\D{0,3}){7}"  # numbers of people, cards, accounts and telephones
+    r"|\d+\.\d+\.\d+\.\d|[0-9a-fA-F]:[0-9a-fA-F:]*:"  # IP
+    r"|\d{2,3}\s*[가-힣]\s*\d{4}"  # number plates
+    r"|[로길동읍면리가]\s*\d"  # addresses
+)
 _SHORT_DISTRICTS = frozenset({"중구", "동구", "서구", "남구", "북구", "대구"})  # others are longer
 
 

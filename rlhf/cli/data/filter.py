@@ -37,6 +37,11 @@ def add(commands: Commands) -> None:
 
 def _add_row_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
+        "--clean",
+        action="store_true",
+        help="take special tokens (<|endoftext|>), invisible and control characters out of texts, before any filter",
+    )
+    parser.add_argument(
         "--min-chars",
         type=_at_least_one,
         default=0,
@@ -114,6 +119,7 @@ def run_data_filter(arguments: argparse.Namespace) -> int:
 
     method, threshold = arguments.dedup
     options = FilterOptions(
+        clean=arguments.clean,
         min_chars=arguments.min_chars,
         max_tokens=arguments.max_tokens,
         tokenizer=arguments.tokenizer,
@@ -146,7 +152,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise DataError("--max-tokens and --tokenizer go together", fix="--max-tokens 512 --tokenizer DIR")
     if arguments.vectorizer == "vaiv" and arguments.dedup[0] != "cosine":
         raise DataError("--vectorizer vaiv belongs to a cosine", fix="--dedup cosine:0.5 --vectorizer vaiv")
-    names = ("min_chars", "max_tokens", "boilerplate", "rude", "pii", "semantic")
+    names = ("clean", "min_chars", "max_tokens", "boilerplate", "rude", "pii", "semantic")
     if not any(getattr(arguments, name) for name in names) and not arguments.dedup[0] and not arguments.language[0]:
         raise DataError("no filter is named", fix="--min-chars 16 --dedup cosine:0.5; all of them: --help")
 
