@@ -1,0 +1,38 @@
+"""How many tokens a forward pass, a step and a rollout have, as the configuration bounds them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from rlhf.config.schema import PpoConfig, RewardConfig, StageConfig
+
+
+@dataclass(frozen=True)
+class Batches:
+    """row: tokens of one packed row; micro: rows a rank runs before a step; prompt: tokens of a prompt."""
+
+    row: int
+    micro: int
+    prompt: int
+
+
+SHORTEST = Batches(row=1, micro=1, prompt=1)  # what no data can be shorter than
+
+
+def batches_of(config: StageConfig, world_size: int) -> Batches:
+    """Rows are taken as full: an upper bound for data that is shorter than its limit."""
+    longest = longest_item(config)
+    total = config.train.batch_size * longest
+    rows = max(1, math.ceil(total / config.train.micro_tokens / world_size))
+    row = min(config.train.micro_tokens, math.ceil(total / world_size / rows))
+    return Batches(row, rows, config.sampling.max_prompt_tokens)
+
+
+def longest_item(config: StageConfig) -> int:
+    """Tokens of one item at most: a sequence, a ranking with all its answers, a prompt with its answer."""
+    if isinstance(config, PpoConfig):
+        return config.sampling.max_prompt_tokens + config.sampling.max_new_tokens
+    if isinstance(config, RewardConfig):
+        return min(config.train.micro_tokens, config.data.max_length * config.data.max_answers)
+    return config.data.max_length

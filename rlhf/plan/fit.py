@@ -1,0 +1,190 @@
+"""Whether a run fits, the cheapest change that makes it fit, and the refusal of one that cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from pydantic import ValidationError
+
+from rlhf.config.schema import PpoConfig, RewardConfig, StageConfig
+from rlhf.errors import ConfigError, ModelError
+from rlhf.plan.batches import SHORTEST, longest_item
+from rlhf.plan.memory import GIB, MemoryPlan
+from rlhf.plan.roles import Shapes, plan_memory, stage_shapes
+from rlhf.plan.states import Device, Job
+
+MARGIN = 0.15  # the largest error of the plan where it was measured: what is refused would not fit with 15 % less
+MOST_CHANGES = 4
+MORE_RANKS = (2, 4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A `key=value` of the command line; cost orders changes by what they take from speed or from the result."""
+
+    words: tuple[str, ...]
+    cost: float
+    price: str
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The plan of a changed configuration that fits."""
+
+    changes: tuple[Change, ...]
+    config: StageConfig
+    plan: MemoryPlan
+
+    @property
+    def words(self) -> str:
+        return " ".join(change.text for change in self.changes)
+
+
+def possible_changes(config: StageConfig, job: Job) -> Iterator[Change]:
+    """What may be changed, in the keys that this configuration can take."""
+    model, zero = config.model, config.deepspeed
+    if not model.gradient_checkpointing:
+        yield Change(("model.gradient_checkpointing=true",), 2.0, "a third more computing in training")
+    yield from _smaller_batches(config)
+    gpu = job.device == "gpu"
+    if gpu and zero.zero_stage > 0 and not zero.overrides:
+        yield Change(("deepspeed.overrides.zero_optimization.reduce_bucket_size=50000000",), 0.5, "smaller messages")
+    for stage in (2, 3):
+        if stage > zero.zero_stage and (job.world_size > 1 or (stage == 3 and zero.offload_parameters)):
+            yield Change((f"deepspeed.zero_stage={stage}",), float(stage) + 0.5, "more communication")
+    if gpu:
+        yield from _offloads(config)
+    if isinstance(config, PpoConfig) and config.ppo.roles == "separate" and model.lora is not None:
+        words = ("ppo.roles=shared",) + (("deepspeed.zero_stage=2",) if zero.zero_stage == 3 else ())
+        yield Change(words, 3.2, "every path must be a LoRA run on one base")
+    if model.lora is None:
+        words = ("model.lora.rank=16", "model.lora.alpha=32")
+        yield Change(words, 7.0, "adapters learn instead of all weights; raise train.lr about ten times")
+    elif model.quantize == "none" and gpu:
+        yield Change(("model.quantize=4bit",), 5.0, "slower products, and frozen weights rounded to four bits")
+
+
+def _smaller_batches(config: StageConfig) -> Iterator[Change]:
+    """Fewer tokens a pass, fewer answers at a time: the same result, a little slower."""
+    least = longest_item(config)
+    if isinstance(config, RewardConfig):
+        least = config.data.max_length * 2
+    tokens = config.train.micro_tokens
+    while tokens // 2 >= max(least, config.data.max_length):
+        tokens //= 2
+        yield Change((f"train.micro_tokens={tokens}",), 1.0 + 0.1 * config.train.micro_tokens / tokens, "more passes")
+    if isinstance(config, PpoConfig):
+        slots = config.sampling.batch_size
+        for share in (2, 4):
+            if slots // share >= 4:
+                yield Change((f"sampling.batch_size={slots // share}",), 1.0 + 0.3 * share, "slower sampling")
+
+
+def _offloads(config: StageConfig) -> Iterator[Change]:
+    zero = config.deepspeed
+    if isinstance(config, PpoConfig) and config.ppo.roles == "separate":
+        if not config.reference.offload:
+            yield Change(("reference.offload=true",), 2.5, "its weights cross the bus each iteration")
+        if not config.reward.offload and config.reward.path:
+            yield Change(("reward.offload=true",), 2.5, "its weights cross the bus each iteration")
+    if not zero.offload_optimizer and zero.zero_stage > 0:
+        yield Change(("deepspeed.offload_optimizer=true",), 4.0, "the update runs on the CPU")
+    if zero.zero_stage == 3 and not zero.offload_parameters:
+        yield Change(("deepspeed.offload_parameters=true",), 9.0, "each layer crosses the bus at each pass")
+
+
+def changed(config: StageConfig, changes: tuple[Change, ...]) -> StageConfig | None:
+    """The configuration with changes; None where its own rules refuse them."""
+    content = config.model_dump()
+    for word in (word for change in changes for word in change.words):
+        key, _, value = word.partition("=")
+        _put(content, key.split("."), value)
+    try:
+        return type(config).model_validate(content)
+    except ValidationError:
+        return None
+
+
+def _put(content: dict[str, Any], keys: list[str], value: str) -> None:
+    for key in keys[:-1]:
+        content[key] = content.get(key) or {}
+        content = content[key]
+    content[keys[-1]] = int(value) if value.isdigit() else {"true": True, "false": False}.get(value, value)
+
+
+def cheapest_fit(config: StageConfig, shapes: Shapes, job: Job, memory: float) -> Fit | None:
+    """The cheapest set of at most four changes that brings the peak under `memory` bytes; None without one."""
+    options = list(possible_changes(config, job))
+    sets = [
+        each
+        for count in range(1, MOST_CHANGES + 1)
+        for each in combinations(options, count)
+        if len({word.partition("=")[0] for change in each for word in change.words})
+        == sum(len(change.words) for change in each)
+    ]
+    for changes in sorted(sets, key=lambda each: sum(change.cost for change in each)):
+        candidate = changed(config, changes)
+        if candidate is None:
+            continue
+        plan = plan_memory(candidate, shapes, job)
+        if plan.peak <= memory:
+            return Fit(changes, candidate, plan)
+    return None
+
+
+def ranks_that_fit(config: StageConfig, shapes: Shapes, job: Job, memory: float) -> int | None:
+    """The smallest number of ranks above the job's that fits as configured; None up to 64."""
+    for world in MORE_RANKS:
+        if world > job.world_size:
+            plan = plan_memory(config, shapes, Job(world, job.device, job.dtype, job.ranks_a_node))
+            if plan.peak <= memory:
+                return world
+    return None
+
+
+def check_fits(
+    config: StageConfig,
+    world_size: int,
+    memory_per_rank: float,
+    *,
+    device: Device = "cpu",
+    named: Mapping[str, str] | None = None,
+) -> MemoryPlan | None:
+    """The plan of a run with full rows, refused when it could not fit whatever its data.
+
+    Refused is what exceeds `memory_per_rank` bytes even with rows of one token and 15 % less than planned. None where
+    the shape of a model is not known: what cannot be planned is not refused.
+
+    Raises: ConfigError that says what would fit.
+    """
+    try:
+        shapes = stage_shapes(config, named)
+    except ModelError:
+        return None
+    job = Job(world_size, device, config.model.dtype, world_size)
+    least = plan_memory(config, shapes, job, SHORTEST)
+    if least.peak * (1 - MARGIN) <= memory_per_rank:
+        return plan_memory(config, shapes, job)
+    raise ConfigError(
+        f"a rank needs at least {least.peak / GIB:.1f} GiB ({least.largest}), and {memory_per_rank / GIB:.1f} GiB are "
+        "free",
+        where="memory",
+        expected="a run that fits; `rlhf plan CONFIG` shows every part of it",
+        fix=advice(config, shapes, job, memory_per_rank) + "; run.memory_check=warn goes on all the same",
+    )
+
+
+def advice(config: StageConfig, shapes: Shapes, job: Job, memory: float) -> str:
+    """What would fit: settings, ranks, or a smaller model."""
+    found = cheapest_fit(config, shapes, job, memory)
+    if found is not None:
+        return f"{found.words} ({found.plan.peak / GIB:.1f} GiB)"
+    more = ranks_that_fit(config, shapes, job, memory)
+    return f"{more} ranks" if more else "no change of settings is enough: take a smaller model"

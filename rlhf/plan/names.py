@@ -1,0 +1,36 @@
+"""Which model stands behind a run folder that is not there yet: the stages' own files say what will be written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from rlhf.config.load import load_config
+from rlhf.config.schema import STAGES, PpoConfig
+from rlhf.errors import RlhfError
+
+
+def models_of_runs(config_path: str | Path) -> dict[str, str]:
+    """run.dir -> model.path of the stages configured in the same folder as `config_path`."""
+    found: dict[str, str] = {}
+    for file in sorted(Path(config_path).resolve().parent.glob("*.y*ml")):
+        stage = file.stem if file.stem in STAGES else None
+        if stage is None:
+            continue
+        try:
+            config = load_config(STAGES[stage], file)
+        except (RlhfError, yaml.YAMLError):
+            continue
+        if not isinstance(config, PpoConfig):
+            found[config.run.dir.rstrip("/")] = config.model.path
+    return {run: _followed(path, found) for run, path in found.items()}
+
+
+def _followed(path: str, found: dict[str, str]) -> str:
+    """The model itself where a stage starts from another stage's run."""
+    seen: set[str] = set()
+    while path.rstrip("/") in found and path not in seen:
+        seen.add(path)
+        path = found[path.rstrip("/")]
+    return path

@@ -1,0 +1,115 @@
+"""Everything `rlhf plan` says of a configuration, as data; `render` shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlhf.config.load import load_config
+from rlhf.config.schema import STAGES, StageConfig
+from rlhf.plan.fit import Fit, cheapest_fit, ranks_that_fit
+from rlhf.plan.launch import hostfile, launch_line
+from rlhf.plan.memory import MemoryPlan
+from rlhf.plan.names import models_of_runs
+from rlhf.plan.roles import Shapes, plan_memory, stage_shapes
+from rlhf.plan.states import Device, Job
+from rlhf.plan.time import A100_FLOPS, UTILISATION, Effort, effort_of
+
+GIGABYTE = 1e9
+CPU_FLOPS = 1e11
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Ranks: `gpus` on each of `nodes`, of `memory` bytes each; on the CPU a rank is a process."""
+
+    gpus: int = 1
+    nodes: int = 1
+    memory: float = 80 * GIGABYTE
+    device: Device = "gpu"
+
+    @property
+    def ranks(self) -> int:
+        return self.gpus * self.nodes
+
+
+@dataclass(frozen=True)
+class Report:
+    """A plan with what follows from it. `fit` is None where the run fits, or nothing would make it fit."""
+
+    stage: str
+    config: StageConfig
+    machine: Machine
+    shapes: Shapes
+    plan: MemoryPlan
+    fit: Fit | None
+    more_ranks: int | None
+    effort: Effort
+    line: str
+    hosts: str
+
+    @property
+    def fits(self) -> bool:
+        return self.plan.peak <= self.machine.memory
+
+    def as_json(self) -> dict[str, Any]:
+        """Numbers in bytes and plain text."""
+        change = None
+        if self.fit is not None:
+            change = {"words": self.fit.words, "peak": self.fit.plan.peak, "price": [c.price for c in self.fit.changes]}
+        phases = {name: self.plan.phase_bytes(name) for name in self.plan.phases}
+        return {
+            "stage": self.stage,
+            "models": {role: {"name": s.name, "parameters": s.parameters} for role, s in self.shapes.items()},
+            "ranks": self.machine.ranks,
+            "memory": self.machine.memory,
+            "fits": self.fits,
+            "peak": self.plan.peak,
+            "largest_phase": self.plan.largest,
+            "phases": phases,
+            "parts": self.plan.by_role(self.plan.largest),
+            "host": self.plan.host_bytes,
+            "cheapest_change": change,
+            "ranks_that_fit": self.more_ranks,
+            "effort": {name: getattr(self.effort, name) for name in Effort.__dataclass_fields__},
+            "launch": self.line,
+            "hostfile": self.hosts,
+        }
+
+
+def make_report(
+    stage: str, path: str, words: Sequence[str], machine: Machine, *, utilisation: float = UTILISATION
+) -> Report:
+    """Plans a configuration file with its overrides.
+
+    Raises: ConfigError for the file; ModelError for a model whose shape is not known.
+    """
+    config = load_config(STAGES[stage], path, words)
+    return report_on(stage, config, path, words, machine, models_of_runs(path), utilisation=utilisation)
+
+
+def report_on(
+    stage: str,
+    config: StageConfig,
+    path: str,
+    words: Sequence[str],
+    machine: Machine,
+    named: dict[str, str],
+    *,
+    utilisation: float = UTILISATION,
+) -> Report:
+    """The report of a configuration that is loaded."""
+    shapes = stage_shapes(config, named)
+    job = Job(machine.ranks, machine.device, config.model.dtype, machine.gpus)
+    plan = plan_memory(config, shapes, job)
+    fit, more = None, None
+    if plan.peak > machine.memory:
+        fit = cheapest_fit(config, shapes, job, machine.memory)
+        more = ranks_that_fit(config, shapes, job, machine.memory)
+    speed = A100_FLOPS if machine.device == "gpu" else CPU_FLOPS
+    effort = effort_of(config, shapes, machine.ranks, utilisation=utilisation, flops_a_second=speed)
+    all_words = [*words, *(word for change in fit.changes for word in change.words)] if fit else list(words)
+    line = launch_line(stage, path, all_words, nodes=machine.nodes, gpus=machine.gpus, device=machine.device)
+    hosts = hostfile(machine.nodes, machine.gpus)
+    return Report(stage, config, machine, shapes, plan, fit, more, effort, line, hosts)

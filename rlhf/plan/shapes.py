@@ -1,0 +1,195 @@
+"""The shape of a model from its config.json, or from tables of well-known ones: nothing is loaded or downloaded."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rlhf.errors import ModelError
+
+GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "exaone4", "phi3")
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """A decoder of attention layers. Sizes in entries.
+
+    inner: width inside the feed-forward layers; gated: whether these have a gate beside the projection up (Llama);
+    tied: the head is the embedding; scalar: a one-number head in place of the language model's.
+    """
+
+    name: str
+    layers: int
+    width: int
+    inner: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    vocabulary: int
+    gated: bool = False
+    tied: bool = False
+    scalar: bool = False
+    positions: int = 0
+
+    @cached_property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """(entries in, entries out) of each linear module of a layer, by its name."""
+        attended, shared = self.heads * self.head_size, self.kv_heads * self.head_size
+        if not self.gated:
+            names = ("c_attn", "c_proj", "c_fc", "c_proj_out") if self.positions else NEOX_NAMES
+            sizes = (
+                (self.width, attended + 2 * shared),
+                (attended, self.width),
+                (self.width, self.inner),
+                (self.inner, self.width),
+            )
+            return dict(zip(names, sizes, strict=True))
+        return {
+            "q_proj": (self.width, attended),
+            "k_proj": (self.width, shared),
+            "v_proj": (self.width, shared),
+            "o_proj": (attended, self.width),
+            "gate_proj": (self.width, self.inner),
+            "up_proj": (self.width, self.inner),
+            "down_proj": (self.inner, self.width),
+        }
+
+    @cached_property
+    def linear_weights(self) -> int:
+        """Entries of the matrices of one layer."""
+        return sum(each * other for each, other in self.linears.values())
+
+    @cached_property
+    def layer_parameters(self) -> int:
+        """All parameters of one layer: matrices, their biases, two norms."""
+        if self.gated:
+            return self.linear_weights + 2 * self.width
+        return self.linear_weights + sum(out for _, out in self.linears.values()) + 4 * self.width
+
+    @property
+    def embedding(self) -> int:
+        """Entries of the token embedding."""
+        return self.vocabulary * self.width
+
+    @property
+    def head(self) -> int:
+        """Entries of a head of its own: that of the language model, or the one-number head."""
+        if self.scalar:
+            return self.width
+        return 0 if self.tied else self.embedding
+
+    @property
+    def parameters(self) -> int:
+        """All parameters."""
+        norm = self.width if self.gated else 2 * self.width
+        outside = self.embedding + self.positions * self.width + norm + self.head
+        return self.layers * self.layer_parameters + outside
+
+    def adapter_parameters(self, rank: int, targets: list[str] | str) -> int:
+        """Parameters of LoRA adapters on the named modules (peft: `all-linear` is every linear one of a layer)."""
+        return self.layers * sum(rank * (given + out) for given, out in self.adapted(targets).values())
+
+    def adapted(self, targets: list[str] | str) -> dict[str, tuple[int, int]]:
+        """The linear modules that get an adapter."""
+        if isinstance(targets, str):
+            return self.linears
+        return {name: sizes for name, sizes in self.linears.items() if any(_ends(name, each) for each in targets)}
+
+    def as_scalar(self) -> ModelShape:
+        """The same backbone with a one-number head."""
+        return replace(self, scalar=True)
+
+
+NEOX_NAMES = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
+
+
+def _ends(name: str, target: str) -> bool:
+    return target.rsplit(".", 1)[-1] == name
+
+
+def neox(name: str, layers: int, width: int, heads: int, vocabulary: int = 30080, inner: int = 0) -> ModelShape:
+    """A GPT-NeoX shape."""
+    return ModelShape(name, layers, width, inner or 4 * width, heads, heads, width // heads, vocabulary)
+
+
+BUILT_IN = {
+    "1.3b": neox("Polyglot-ko 1.3B", 24, 2048, 16),
+    "3.8b": neox("Polyglot-ko 3.8B", 32, 3072, 24),
+    "5.8b": neox("Polyglot-ko 5.8B", 28, 4096, 16),
+    "12.8b": neox("Polyglot-ko 12.8B", 40, 5120, 40),
+}
+FAMILIES = ("polyglot", "kullm")
+
+
+def shape_of(path: str) -> ModelShape | None:
+    """The shape of the model at `path`: its config.json where there is one, else a table by name; None if unknown.
+
+    Raises: ModelError for a config.json that cannot be read, or of an architecture that is not known here.
+    """
+    file = on_disk(path)
+    if file is not None:
+        return read_shape(file)
+    size = re.search(r"(?<![\d.])(\d+\.\db)", path.lower())
+    known = size and any(family in path.lower() for family in FAMILIES)
+    found = BUILT_IN.get(size.group(1)) if size and known else None
+    if found is None or "kullm" not in path.lower():
+        return found
+    return replace(found, name=found.name.replace("Polyglot-ko", "KULLM"))
+
+
+def on_disk(path: str) -> Path | None:
+    """The config.json of a model folder or a run folder; None where there is none."""
+    files = (Path(path) / "model" / "config.json", Path(path) / "config.json") if path else ()
+    return next((file for file in files if file.is_file()), None)
+
+
+def read_shape(file: Path) -> ModelShape:
+    """The shape that a config.json describes.
+
+    Raises: ModelError as in `shape_of`.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        found = _from_config(content, str(file.parent))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"cannot read the model's shape: {error!r}", where=str(file), fix="check the file") from error
+    if found is None:
+        raise ModelError(
+            f"memory of the architecture {content.get('model_type')!r} cannot be planned",
+            where=str(file),
+            expected=f"gpt_neox, gpt2, {', '.join(GATED)}",
+            fix="set run.memory_check=off to train it without a plan",
+        )
+    return found
+
+
+def _from_config(content: dict[str, Any], name: str) -> ModelShape | None:
+    kind = content.get("model_type")
+    architectures = content.get("architectures") or [""]
+    scalar = "SequenceClassification" in str(architectures[0])
+    vocabulary = int(content["vocab_size"])
+    if kind == "gpt2":
+        width, heads = int(content["n_embd"]), int(content["n_head"])
+        inner, size = int(content.get("n_inner") or 4 * width), width // heads
+        layers, positions = int(content["n_layer"]), int(content["n_positions"])
+        return ModelShape(name, layers, width, inner, heads, heads, size, vocabulary, False, True, scalar, positions)
+    if kind != "gpt_neox" and kind not in GATED:
+        return None
+    width, heads = int(content["hidden_size"]), int(content["num_attention_heads"])
+    return ModelShape(
+        name=name,
+        layers=int(content["num_hidden_layers"]),
+        width=width,
+        inner=int(content["intermediate_size"]),
+        heads=heads,
+        kv_heads=int(content.get("num_key_value_heads") or heads),
+        head_size=int(content.get("head_dim") or width // heads),
+        vocabulary=vocabulary,
+        gated=kind in GATED,
+        tied=bool(content.get("tie_word_embeddings", False)),
+        scalar=scalar,
+    )

@@ -1,0 +1,82 @@
+"""Model states against DeepSpeed's own estimators, and by hand."""
+
+import pytest
+from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
+from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
+
+from rlhf.config.sections import DeepSpeedSection, LoraSection, ModelSection
+from rlhf.plan.shapes import BUILT_IN, neox
+from rlhf.plan.states import Job, frozen_bytes, trained_states
+
+SHAPE = BUILT_IN["5.8b"]
+MODEL = ModelSection(dtype="bfloat16")
+
+
+def states(stage, ranks, *, model=MODEL, device="gpu", shape=SHAPE, dtype="bfloat16", **zero):
+    return trained_states(shape, model, DeepSpeedSection(zero_stage=stage, **zero), Job(ranks, device, dtype))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 8, 64])
+def test_zero_2_agrees_with_deepspeed(ranks):
+    _, theirs = estimate_zero2_model_states_mem_needs(SHAPE.parameters, ranks, 1, cpu_offload=False)
+
+    # 2 weights; a share of 2 gradients, 4 of them in float32 at the step, 4 masters and 8 moments
+    assert states(2, ranks).at_step == pytest.approx(theirs, rel=1e-6)
+
+
+def test_zero_2_with_offload_keeps_the_weights_as_deepspeed_says():
+    theirs_cpu, theirs = estimate_zero2_model_states_mem_needs(
+        SHAPE.parameters, 1, 1, cpu_offload=True, additional_buffer_factor=1.0
+    )
+    ours = states(2, 1, offload_optimizer=True)
+
+    assert ours.at_step == pytest.approx(theirs, rel=1e-6)
+    # Theirs counts 16 bytes; DeepSpeed 0.19 also keeps a half-precision copy beside them to send back.
+    assert ours.host - 2 * SHAPE.parameters == pytest.approx(theirs_cpu, rel=1e-6)
+
+
+@pytest.mark.parametrize("ranks", [1, 8])
+def test_zero_3_is_deepspeeds_estimate_and_the_flattened_gradients(ranks):
+    _, theirs, layer = estimate_zero3_model_states_mem_needs(SHAPE.parameters, 0, ranks, 1, False, False)
+    ours = states(3, ranks)
+    part = SHAPE.parameters / ranks
+
+    # Theirs has 18 bytes a parameter: 2 weights + 2 gradients + 12 optimizer + 2 of a gradient in work. Ours holds
+    # 16, and at the step a flat copy (2) and a float32 one (4) of one sub-group of at most 1e9 parameters. What is
+    # gathered is apart: theirs is one layer, DeepSpeed's defaults keep up to 1.05e9 parameters.
+    assert layer == 0
+    assert ours.at_step - 6 * min(part, 1e9) == pytest.approx(theirs - 2 * part, rel=1e-6)
+
+
+def test_zero_0_by_hand():
+    shape = neox("x", 2, 64, 4)
+    full, half = states(0, 1, shape=shape, dtype="float32"), states(0, 1, shape=shape)
+
+    assert full.at_step == 16 * shape.parameters  # 4 weights, 4 gradients, 8 moments
+    assert half.at_step == 20 * shape.parameters  # 2, 2, 4 masters, 8, and 4 of float32 gradients at the step
+
+
+def test_only_adapters_have_gradients_and_moments():
+    model = ModelSection(dtype="bfloat16", lora=LoraSection(rank=16))
+    # 28 layers x 16 x (4096 + 12288 + 2 x 4096 + 2 x 20480)
+    adapters = 28 * 16 * (4096 + 12288 + 2 * 4096 + 2 * (4096 + 16384))
+    found = states(2, 1, model=model)
+
+    assert found.weights == 2 * SHAPE.parameters
+    assert found.adapters == 2 * adapters
+    assert found.master + found.moments == 12 * adapters
+    # two buckets of 5e8 numbers, whole however few are sent, and the message itself
+    assert found.reduction == 2 * (2 * 5e8 + adapters)
+
+
+def test_a_smaller_bucket_is_believed():
+    small = states(2, 1, overrides={"zero_optimization": {"reduce_bucket_size": 1000}})
+    assert small.reduction == 2 * (2 * 1000 + 1000)
+
+
+def test_four_bits_leave_embeddings_alone():
+    model = ModelSection(dtype="bfloat16", lora=LoraSection(), quantize="4bit")
+    matrices = 28 * (3 + 1 + 4 + 4) * 4096**2
+    rest = SHAPE.parameters - matrices
+
+    assert frozen_bytes(SHAPE, model, 2) == pytest.approx(matrices * 0.5159 + rest * 2, rel=1e-4)
