@@ -1,0 +1,47 @@
+"""`rlhf ready`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from rlhf.cli.parser import Commands
+
+STAGES = {"step1_sft": "sft", "step2_reward": "reward", "step3_ppo": "ppo"}
+
+
+def add(commands: Commands) -> None:
+    """The command and its flags."""
+    ready = commands.add_parser(
+        "ready",
+        help="whether a stage may start: configuration, parents, reward model",
+        description="Checks a stage's configuration, that the runs it starts from are finished, and that the reward "
+        "model passes reward.min_accuracy; prints the run folder. Nothing is loaded. Job scripts ask it first.",
+        epilog="example: rlhf ready ppo --config configs/kullm-5.8b/ppo.yaml train.lr=1e-6",
+    )
+    ready.add_argument("stage", choices=(*STAGES.values(), *STAGES), metavar="STAGE", help="sft, reward or ppo")
+    ready.add_argument(
+        "--parents",
+        choices=("now", "later"),
+        default="now",
+        help="later: the runs it starts from may still be to come (default: %(default)s)",
+    )
+    ready.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="--config FILE key=value, as the stage's")
+    ready.set_defaults(handler=run_ready)
+
+
+def run_ready(arguments: argparse.Namespace) -> int:
+    """`rlhf ready`."""
+    from rlhf.config.arguments import parse_stage_arguments
+    from rlhf.config.load import load_config
+    from rlhf.config.schema import STAGES as MODELS
+
+    stage = STAGES.get(arguments.stage, arguments.stage)
+    given = parse_stage_arguments(stage, arguments.words)
+    config = load_config(MODELS[stage], given.config_path, given.overrides)
+    if arguments.parents == "now":
+        from rlhf.evaluate.readiness import require_parents
+
+        require_parents(config)
+    sys.stdout.write(f"{config.run.dir}\n")
+    return 0

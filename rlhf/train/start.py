@@ -1,0 +1,41 @@
+"""Starts a stage as a person would: its script, under the `deepspeed` launcher, on this machine."""
+
+from __future__ import annotations
+
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import rlhf
+from rlhf.errors import ArtifactError
+from rlhf.plan.launch import SCRIPTS
+
+ROOT = Path(rlhf.__file__).parents[1]
+
+
+def require_checkout() -> None:
+    """Raises ArtifactError where the package is installed without its scripts."""
+    if not (ROOT / "scripts").is_dir():
+        raise ArtifactError("stages are started by scripts/ of a checkout", fix="run it from a clone of the project")
+
+
+def start_stage(stage: str, arguments: Sequence[str], *, ranks: int | None = None) -> int:
+    """Runs a stage to its end and returns the launcher's exit status; the run's state.json says what became of it.
+
+    ranks: processes; None leaves it to the launcher, which takes every GPU, or one process on CPUs.
+    """
+    script = str(ROOT / "scripts" / SCRIPTS[stage])
+    options = [] if ranks is None else ["--num_accelerators", str(ranks)]
+    sys.stderr.write(f"deepspeed {shlex.join([*options, script, *arguments])}\n")
+    launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", str(free_port())]
+    return subprocess.run([*launcher, *options, script, *arguments], check=False).returncode
+
+
+def free_port() -> int:
+    """A port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
