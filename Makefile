@@ -5,13 +5,16 @@ BIN    := $(VENV)/bin
 OUT    ?= runs/q
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup quickstart test check format clean
+.PHONY: help setup quickstart test test-full test-cluster test-container check format clean
 
 help:
-	@echo "make quickstart   install, then base, SFT, reward model and PPO on a tiny model (OUT=$(OUT))"
-	@echo "make test         install, then all tests"
-	@echo "make check        lint, types, layers"
-	@echo "make format       rewrite code as the linter wants it"
+	@echo "make quickstart      install, then base, SFT, reward model and PPO on a tiny model (OUT=$(OUT))"
+	@echo "make test            install, then all tests"
+	@echo "make test-cluster    jobs on a real Slurm of two virtual nodes (installs slurm-wlm and munge when root)"
+	@echo "make test-container  build docker/Dockerfile without Docker, then the quickstart in it (needs root, buildah)"
+	@echo "make test-full       kills in every stage, rank count and ZeRO stage: 48 cells, about an hour"
+	@echo "make check           lint, types, layers"
+	@echo "make format          rewrite code as the linter wants it"
 
 # torch first and pinned: an open range may fetch gigabytes of CUDA packages that a CPU does not need.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -29,10 +32,23 @@ quickstart: setup
 test: setup
 	$(BIN)/python -m pytest
 
+test-full: setup
+	$(BIN)/python -m pytest -m full tests/integration/test_fault_matrix.py
+
+test-cluster: setup
+	@PATH="$$PATH:/usr/sbin"; command -v slurmctld >/dev/null && command -v munged >/dev/null || { \
+		test "$$(id -u)" = 0 || { echo "test-cluster needs slurm-wlm and munge: apt-get install them"; exit 1; }; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge; }
+	$(BIN)/python -m pytest -m cluster tests/cluster
+
+test-container: setup
+	$(BIN)/python tests/container/build.py
+
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/python -m pytest --quiet tests/unit/test_layers.py
 
 format: setup

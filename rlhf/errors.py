@@ -12,8 +12,9 @@ RlhfError
 ├── RolloutError         generation that cannot be done as asked
 ├── EndpointError        a language-model service that does not answer, or will not
 │   └── BudgetError      the next request could cost more than is left to spend
-└── TrainingError        a run that went wrong while it ran
-    └── NonFiniteError   a loss or gradient that is not finite; the optimizer did not step
+├── TrainingError        a run that went wrong while it ran
+│   └── NonFiniteError   a loss or gradient that is not finite; the optimizer did not step
+└── PreemptedError       a run that was asked to stop, and has saved what it did
 """
 
 from __future__ import annotations
@@ -113,3 +114,7 @@ class TrainingError(RlhfError):
 
 class NonFiniteError(TrainingError):
     """A loss or gradient that is not finite; the optimizer did not step."""
+
+
+class PreemptedError(RlhfError):
+    """A run that was asked to stop, and has saved what it did."""

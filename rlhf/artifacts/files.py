@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+TORCH_WRITER = ("PytorchStreamWriter", "inline_container", "iostream error")
+
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces `path` in one step; a crash leaves the old file or the new one."""
+    """Replaces `path` in one step; a crash or a full disk leaves the old file or the new one."""
     beside = path.with_name(f".{path.name}.writing")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
     beside.replace(path)
     flush_folder(path.parent)
 
@@ -27,6 +36,12 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def append_line(path: Path, value: Mapping[str, Any]) -> None:
+    """One JSON object more."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
 def flush_folder(folder: Path) -> None:
@@ -53,3 +68,15 @@ def sha256_of(path: Path) -> str:
     names = sorted(item.relative_to(path) for item in path.rglob("*") if item.is_file())
     lines = [f"{sha256_of(path / name)}  {name}" for name in names]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def refusal(error: OSError | RuntimeError) -> str | None:
+    """Why the disk took no more, in words; None for an error of another kind.
+
+    torch's writer throws a RuntimeError that says where in its source it happened, not what the system answered.
+    """
+    if isinstance(error, OSError):
+        return error.strerror if error.errno in DISK_ERRORS else None
+    if any(word in str(error) for word in TORCH_WRITER):
+        return f"the disk is full, or takes no file of that size ({str(error).splitlines()[0]})"
+    return None

@@ -40,12 +40,12 @@ def require_matplotlib() -> None:
         raise ConfigError("the report page needs matplotlib, which is not installed", fix='pip install "rlhf[report]"')
 
 
-def document(title: str, body: str) -> str:
-    """The whole page around `body`."""
+def document(title: str, body: str, style: str = "") -> str:
+    """The whole page around `body`; `style` comes after the common one."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>{body}</body></html>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}{style}</style></head><body>{body}</body></html>\n"
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rlhf.data.embedded import data_path
 from rlhf.data.encode import EncodedSequence, Encoder
-from rlhf.data.packing import pack_sequences
+from rlhf.data.packing import PackedRow, pack_sequences
 from rlhf.data.records import Demonstration, Message, Ranking
 from rlhf.data.sources import DataSource, read_records
 from rlhf.data.tokenizer import ChatTokenizer
@@ -77,12 +77,17 @@ def probe_sequences(tokenizer: ChatTokenizer, max_length: int) -> tuple[tuple[in
     return tuple(sequences)
 
 
+def probe_row(sequences: Sequence[Sequence[int]], *, scalar: bool) -> PackedRow:
+    """The sequences in one row, read before every token but the first of each, or at each end where `scalar`."""
+    encoded = [EncodedSequence(np.asarray(ids, dtype=np.int32), np.ones(len(ids), dtype=bool)) for ids in sequences]
+    row = pack_sequences(encoded)
+    if not scalar:
+        return row
+    return replace(row, positions=torch.tensor([len(ids) for ids in sequences]).cumsum(0) - 1)
+
+
 @torch.no_grad()
 def packed_outputs(model: PackedModel, sequences: Sequence[Sequence[int]]) -> Tensor:
     """The outputs of a probe (see `Probe`) by one packed row, float32 on the CPU."""
-    encoded = [EncodedSequence(np.asarray(ids, dtype=np.int32), np.ones(len(ids), dtype=bool)) for ids in sequences]
-    row = pack_sequences(encoded)
-    if isinstance(model, PackedScalarModel):
-        ends = torch.tensor([len(ids) for ids in sequences]).cumsum(0) - 1
-        row = replace(row, positions=ends)
+    row = probe_row(sequences, scalar=isinstance(model, PackedScalarModel))
     return model.eval()(row.input_ids, row.position_ids, row.segments, row.positions).float().cpu()

@@ -54,6 +54,15 @@ class Published:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a model came from that is not the end of `run`: the checkpoint's name, and what a reader must know."""
+
+    run: Path
+    checkpoint: str
+    note: str
+
+
 def publish(
     run: Path,
     out: Path,
@@ -61,6 +70,7 @@ def publish(
     dtype: str | None = None,
     part: Part = "merged",
     max_shard_size: str = "5GB",
+    origin: Origin | None = None,
     reload: Reload = in_fresh_process,
 ) -> Published:
     """Writes the model, or the adapter, of `run` into `out`.
@@ -68,17 +78,20 @@ def publish(
     Args:
         dtype: type of the saved weights; None keeps that of the run's model/. An adapter is copied as it is.
         max_shard_size: size of one safetensors file, such as 5GB.
+        origin: set where `run` was made from a checkpoint.
         reload: what compares the written folder with the live model.
 
     Raises: ArtifactError for a run that cannot be published, an `out` that cannot be used, and a folder that, loaded
         again, computes other numbers.
     """
-    _check_request(run, out, dtype, part, max_shard_size)
+    check_request(run, out, dtype=dtype, part=part, max_shard_size=max_shard_size)
     finished = open_finished(run)
+    origin = origin or Origin(run, "", "")
+    note = "; ".join(filter(None, (origin.note, finished.note)))
     tokenizer = load_tokenizer(str(finished.model))
     with _written_beside(out) as writing:
         if part == "adapter":
-            saved, probe = "as trained", _write_adapter(finished, tokenizer, writing)
+            saved, probe = "as trained", _write_adapter(finished, origin.run, tokenizer, writing)
             tolerance = TOLERANCE["float32"]
         else:
             saved = dtype or finished.dtype
@@ -86,11 +99,22 @@ def publish(
             tolerance = TOLERANCE[saved]
         outcome = reload(writing, probe)
         _check_outcome(outcome, tolerance, saved)
-        _describe(finished, writing, Card(out.name, part, saved, outcome, finished.note))
-    return Published(out, saved, outcome, finished.note)
+        _describe(finished, origin, writing, Card(out.name, part, saved, outcome, note))
+    return Published(out, saved, outcome, note)
 
 
-def _check_request(run: Path, out: Path, dtype: str | None, part: Part, max_shard_size: str) -> None:
+def refuse_format(name: str, out: str) -> None:
+    """Raises ArtifactError for gguf, with the way there: no package converts to it (docs/decisions/011-gguf.md)."""
+    if name == "gguf":
+        raise ArtifactError(
+            "GGUF is not written here: its converter comes with llama.cpp, not with a Python package",
+            where="--format",
+            fix=f"leave --format out, then in a llama.cpp checkout: python convert_hf_to_gguf.py {out} --outtype bf16",
+        )
+
+
+def check_request(run: Path, out: Path, *, dtype: str | None, part: Part, max_shard_size: str) -> None:
+    """Raises ArtifactError for an `out` that cannot be used, and for options that do not go together."""
     if not SIZE.fullmatch(max_shard_size.strip()):
         raise ArtifactError(f"size {max_shard_size!r}", where="--max-shard-size", expected="such as 5GB or 500MB")
     if part == "adapter" and dtype is not None:
@@ -167,11 +191,11 @@ def check_range(model: torch.nn.Module, dtype: str) -> None:
             )
 
 
-def _write_adapter(finished: FinishedRun, tokenizer: ChatTokenizer, writing: Path) -> Probe:
+def _write_adapter(finished: FinishedRun, run: Path, tokenizer: ChatTokenizer, writing: Path) -> Probe:
     """The adapter's folder as it is, with the tokenizer and template it was trained with."""
     if finished.adapter is None:
         raise ArtifactError(
-            finished.note or f"{finished.path} trained all weights and has no adapter",
+            finished.note or f"{run} trained all weights and has no adapter",
             where="--part adapter",
             fix="bring the base back" if finished.note else "leave --part out",
         )
@@ -191,17 +215,18 @@ def _check_outcome(outcome: Outcome, tolerance: float, dtype: str) -> None:
         )
 
 
-def _describe(finished: FinishedRun, writing: Path, card: Card) -> None:
+def _describe(finished: FinishedRun, origin: Origin, writing: Path, card: Card) -> None:
     """manifest.json with an `export` entry, the report card, README.md."""
     outcome = card.outcome
     entry: dict[str, Any] = {
         "part": card.part,
         "dtype": card.dtype,
-        "run": str(finished.path),
+        "run": str(origin.run),
+        "checkpoint": origin.checkpoint,
         "largest_difference": outcome.difference,
         "largest_output": outcome.largest,
         "top1_agreement": outcome.agreement,
-        "note": finished.note,
+        "note": card.note,
     }
     if card.part == "adapter" and finished.adapter is not None:
         entry["score_offset"] = base_entry(finished.adapter)["score_offset"]

@@ -2,6 +2,8 @@
 
 runs/<name>/  config.yaml  manifest.json  metrics.jsonl  samples.jsonl  tensorboard/  state.json
               checkpoints/  model/  adapter/
+once resumed  changes.jsonl (keys that were changed)
+after a hang  hang/rank-0000.txt (where each rank stood)
 stage 3 also  tripwires.jsonl  abandoned.jsonl  control.json
 """
 
@@ -10,12 +12,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from rlhf.artifacts.failure import FailureRecord
 from rlhf.artifacts.files import read_json, write_json, write_text
 from rlhf.errors import ArtifactError, RunLockedError
 
@@ -57,6 +61,16 @@ class RunFolder:
         """Metrics of steps that a rollback took back."""
         return self.path / "abandoned.jsonl"
 
+    @property
+    def changes(self) -> Path:
+        """Keys whose value was changed when the run was resumed."""
+        return self.path / "changes.jsonl"
+
+    @property
+    def stop_file(self) -> Path:
+        """Its presence asks a live run to stop after its step; `rlhf stop` makes it, the next start removes it."""
+        return self.path / "stop"
+
     def prepare(self, *, resume: bool) -> None:
         """Creates the folder, or checks that what it holds may be gone on with or written over. Called under the lock.
 
@@ -71,8 +85,11 @@ class RunFolder:
                 fix="add --resume auto to go on with it, or choose another run.dir",
             )
         if not holds_run:
-            for path in (self.metrics, self.samples, self.tripwires, self.abandoned):
+            for path in (self.metrics, self.samples, self.tripwires, self.abandoned, self.changes):
                 path.unlink(missing_ok=True)
+        self.stop_file.unlink(missing_ok=True)
+        FailureRecord(self.path).clear()
+        shutil.rmtree(self.path / "hang", ignore_errors=True)
 
     def _make(self) -> None:
         try:
@@ -107,6 +124,18 @@ class RunFolder:
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             file.flush()
             yield
+
+    def holder(self) -> str:
+        """The process that has the folder's lock, in words; empty where none has."""
+        path = self.path / ".lock"
+        if not path.is_file():
+            return ""
+        with path.open(encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return file.read().strip() or "another process"
+        return ""
 
     def set_state(self, status: Status, *, stage: str, step: int, reason: str = "") -> None:
         """Writes state.json, which resuming, requeueing and chaining read."""

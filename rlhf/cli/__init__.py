@@ -6,10 +6,44 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rlhf.cli import base, config, data, evaluate, export, quickstart, report
+from rlhf.cli import (
+    base,
+    chat,
+    compare,
+    config,
+    data,
+    evaluate,
+    export,
+    keys,
+    plan,
+    quickstart,
+    ready,
+    report,
+    runs,
+    serve,
+    stop,
+    sweep,
+)
 from rlhf.errors import RlhfError
 
-COMMANDS = (quickstart, base, config, data, export, evaluate, report)
+COMMANDS = (
+    quickstart,
+    base,
+    config,
+    plan,
+    ready,
+    data,
+    export,
+    evaluate,
+    report,
+    sweep,
+    runs,
+    stop,
+    compare,
+    keys,
+    serve,
+    chat,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 from rlhf.config.keys import key_table, stage_model
 from rlhf.config.layers import COMMAND_LINE, FORM, parse_override
@@ -22,7 +23,7 @@ class StageArguments:
 
     config_path: Path
     overrides: tuple[str, ...]
-    resume: Literal["auto", "never"]
+    resume: str
     dry_run: bool
     local_rank: int | None
 
@@ -65,14 +66,24 @@ def _parser(stage: str) -> _Parser:
     parser.add_argument("--config", metavar="FILE", type=Path, required=True, help="YAML file of this stage")
     parser.add_argument(
         "--resume",
-        choices=["auto", "never"],
+        metavar="{auto,never,CHECKPOINT}",
+        type=_resume,
         default="never",
-        help="auto goes on from the run folder's last complete checkpoint, if any (default: never)",
+        help="auto goes on from the run folder's newest undamaged checkpoint, if any; step-000100 from that one "
+        "(default: never)",
     )
     parser.add_argument("--dry-run", action="store_true", help="check and plan the run, train nothing")
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("overrides", metavar="key=value", nargs="*", help=FORM)
     return parser
+
+
+def _resume(word: str) -> str:
+    """auto, never, or the name of a checkpoint's folder."""
+    name = Path(word).name
+    if word not in ("auto", "never") and not re.fullmatch(r"step-\d+", name):
+        raise argparse.ArgumentTypeError(f"{word!r} is not auto, never or a checkpoint such as step-000100")
+    return name
 
 
 def _unknown_flag(word: str) -> ConfigError:

@@ -25,6 +25,14 @@ class RunSection(Section):
     dir: str = Field("runs/default", description="run folder; created, locked while in use")
     seed: int = Field(17, ge=0, description="one seed for data order, initial weights and sampling")
     max_steps: int | None = Field(None, gt=0, description="stop after this many optimizer steps (PPO: iterations)")
+    memory_check: Literal["error", "warn", "off"] = Field(
+        "error", description="before models load: refuse a run that cannot fit into free memory, say so, or go on"
+    )
+    watchdog_minutes: float | None = Field(
+        30.0,
+        gt=0,
+        description="end the run when one step, with its evaluation and checkpoint, takes longer; null waits for ever",
+    )
 
 
 class LoraSection(Section):
@@ -76,7 +84,7 @@ class SourceSection(Section):
     """One data file or folder."""
 
     path: str = Field(description="file or folder; demo:NAME is a file that comes with the package")
-    format: str = Field("auto", description="auto, or a format by name (see docs/data.md)")
+    format: str = Field("auto", description="auto, or a format by name (see docs/formats.md)")
     weight: float = Field(1.0, gt=0, description="expected passes over this source in one epoch")
     name: str = Field("", description="name in metrics and reports; the file's stem if empty")
     limit: int | None = Field(None, gt=0, description="use only the first rows")
@@ -168,7 +176,9 @@ class CheckpointSection(Section):
     """When to save and what to keep."""
 
     every_steps: Positive = Field(100, description="save each this many steps, and at the end")
-    keep_last: Positive = Field(2, description="complete checkpoints to keep")
+    keep_last: Positive = Field(
+        2, description="newest checkpoints to keep; the best one (data.eval, stages 1 and 2) is kept beside them"
+    )
 
 
 class EvalSection(Section):

@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rlhf.curate.answer_rows import prompt_value
 from rlhf.data.formats import Row, parse, quoted_keys, sniff, text_at
 from rlhf.data.readers import locate, read_rows
 from rlhf.data.records import Message, Ranking
@@ -44,9 +45,7 @@ class LabelItem:
 
     def prompt_row(self) -> str | list[dict[str, str]]:
         """The prompt as data files hold it: text, or messages where one user turn does not say it all."""
-        if len(self.prompt) == 1 and not self.prompt[0].input:
-            return self.prompt[0].content
-        return [{name: value for name, value in asdict(turn).items() if value} for turn in self.prompt]
+        return prompt_value(self.prompt)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhf.curate.agreement import label_report
 from rlhf.curate.http_guard import LOOPBACK, Access
+from rlhf.curate.http_server import listen, serve
 from rlhf.curate.label_export import Merge, export_labels
 from rlhf.curate.label_items import ReadItems, read_items
 from rlhf.curate.label_store import OWNER, LabelStore
@@ -132,37 +131,3 @@ def _shown_host(host: str) -> str:
     if host in ("0.0.0.0", "::"):
         return socket.gethostname()
     return f"[{host}]" if ":" in host else host
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that is bound already, so that a port in use is said before anything starts; 0 takes a free one."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except (OSError, OverflowError) as error:
-        listener.close()
-        problem = f"cannot listen: {getattr(error, 'strerror', None) or error}"
-        raise ConfigError(problem, where=f"{host}:{port}", fix="choose another --port (0 takes a free one)") from None
-    return listener
-
-
-def serve(app: FastAPI, listener: socket.socket) -> None:
-    """Serves until Ctrl-C or SIGTERM, and comes back."""
-    import uvicorn
-
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
-    with _signals_return():
-        uvicorn.Server(config).run(sockets=[listener])
-
-
-@contextmanager
-def _signals_return() -> Iterator[None]:
-    """uvicorn raises the signal that stopped it once more; under this that ends nothing, and we go on to export."""
-    chosen = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda *_: None) for number in chosen}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -102,8 +102,8 @@ class Output:
 
     def summary(self) -> str:
         """One line for the terminal: rows kept, dropped by reason, and where they are."""
-        dropped = ", ".join(f"{number} {reason}" for reason, number in self.dropped.items())
-        counts = ", ".join(f"{number} {name}" for name, number in self.counts.items())
+        dropped = ", ".join(f"{number} {reason}" for reason, number in self.dropped.items() if number)
+        counts = ", ".join(f"{number} {name}" for name, number in self.counts.items() if number)
         parts = [f"{self.path}: {self.kept} rows"]
         return "; ".join([*parts, *([f"dropped {dropped}"] if dropped else []), *([counts] if counts else [])])
 

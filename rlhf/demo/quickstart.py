@@ -7,16 +7,12 @@ stages keeps them; what is missing is made.
 from __future__ import annotations
 
 import json
-import shlex
-import socket
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import rlhf
 from rlhf.artifacts.files import read_json, write_json
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import load_config
@@ -26,9 +22,9 @@ from rlhf.demo.measure import Summary, measure_policy, print_summary, reward_sum
 from rlhf.demo.tiny_base import TinySize, make_tiny_base
 from rlhf.errors import ArtifactError, DataError, TrainingError
 from rlhf.evaluate.gate import read_card, refusal
+from rlhf.plan.launch import SCRIPTS
+from rlhf.train.start import ROOT, require_checkout, start_stage
 
-ROOT = Path(rlhf.__file__).parents[1]
-SCRIPTS = {"sft": "step1_sft.py", "reward": "step2_reward.py", "ppo": "step3_ppo.py"}
 OWN_DATA = {"sft": "sft", "reward": "preference", "ppo": "prompts"}
 OWN_ROWS = 2000  # of each training file: enough to see each stage learn, within minutes on 2 cores
 OWN_OVERRIDES: dict[str, tuple[str, ...]] = {
@@ -83,10 +79,7 @@ class Quickstart:
 
     def _check(self) -> None:
         """Refuses, before anything is trained, what would fail or mix two runs."""
-        if not (ROOT / "scripts").is_dir():
-            raise ArtifactError(
-                "the quickstart starts scripts/ of a checkout", fix="run it from a clone of the project"
-            )
+        require_checkout()
         for name in self._own_files():
             if not name.is_file():
                 raise DataError(f"no such file: {name}", where="--data", expected=_expected_files())
@@ -130,15 +123,10 @@ class Quickstart:
         words += LORA_OVERRIDES[stage] if self.lora else ()
         words += OWN_OVERRIDES[stage] if self.data else ()
         arguments = ["--config", str(ROOT / "configs" / "demo" / f"{stage}.yaml"), "--resume", "auto", *words]
-        script = str(ROOT / "scripts" / SCRIPTS[stage])
-        sys.stderr.write(f"deepspeed {shlex.join([script, *arguments])}\n")
-        command = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", str(free_port())]
-        done = subprocess.run([*command, script, *arguments], check=False)
-        if done.returncode or RunFolder(self.out / stage).status() != "finished":
+        status = start_stage(stage, arguments)
+        if status or RunFolder(self.out / stage).status() != "finished":
             reason = RunFolder(self.out / stage).state().get("reason", "")
-            raise TrainingError(
-                f"stage {stage} ended with status {done.returncode}: {reason}", where=str(self.out / stage)
-            )
+            raise TrainingError(f"stage {stage} ended with status {status}: {reason}", where=str(self.out / stage))
 
     def _warn_of_a_weak_reward(self) -> None:
         """Says what would have stopped PPO by default: on 2,000 rows of any data the tour is still worth its end."""
@@ -190,13 +178,6 @@ def sft_summary(folder: Path) -> dict[str, float]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     losses = [line["eval_loss"] for line in lines if "eval_loss" in line]
     return {"steps": lines[-1]["step"], "eval_loss_before": lines[0]["eval_loss_before"], "eval_loss": min(losses)}
-
-
-def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _expected_files() -> str:

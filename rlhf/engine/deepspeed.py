@@ -18,13 +18,12 @@ from rlhf.engine.ema import WeightAverage
 from rlhf.engine.groups import parameter_groups
 from rlhf.engine.partitioned import unwrapped_zero3
 from rlhf.engine.ranks import Ranks
+from rlhf.engine.saving import EngineStore
 from rlhf.engine.wrapping import (
-    ENGINE_TAG,
     adamw,
     call_row,
     drop_gradients,
     evaluating,
-    load_engine,
     loss_targets,
     not_finite,
     wrapped_engine,
@@ -133,9 +132,9 @@ class TrainedModel:
         self._engine: Any = None
         inner.register_step_pre_hook(self._before_update)
         self._engine = wrapped_engine(model, inner, section, ranks, dtype=dtype, max_grad_norm=optimizer.max_grad_norm)
-        self._has_frozen = any(not parameter.requires_grad for parameter in model.parameters())
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._average = None if ema_decay is None else WeightAverage(trained, ema_decay, self._drop_whole_weights)
+        self._store = EngineStore(self._engine, ranks, dtype=dtype, average=self._average)
 
     @property
     def model(self) -> PackedModel:
@@ -282,20 +281,12 @@ class TrainedModel:
 
     def save(self, folder: Path) -> None:
         """Weights, their average and optimizer state of all ranks into an existing folder."""
-        self._engine.save_checkpoint(
-            str(folder), tag=ENGINE_TAG, save_latest=False, exclude_frozen_parameters=self._has_frozen
-        )
-        if self._average is not None:
-            self._average.save(self._average_file(folder))
+        self._store.save(folder)
 
-    def _average_file(self, folder: Path) -> Path:
-        return folder / f"average-{self.ranks.rank:04d}.pt"
+    def load(self, folder: Path) -> str:
+        """What `save` wrote, also on another number of ranks or ZeRO stage; says what was converted (see
+        `EngineStore.load`).
 
-    def load(self, folder: Path) -> None:
-        """What `save` wrote, on the same number of ranks and ZeRO stage.
-
-        Raises: CheckpointError when it cannot be read.
+        Raises: CheckpointError when it cannot be read, or is of other parameters.
         """
-        load_engine(self._engine, folder, strict=not self._has_frozen)
-        if self._average is not None:
-            self._average.load(self._average_file(folder))
+        return self._store.load(folder)

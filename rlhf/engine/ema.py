@@ -30,6 +30,11 @@ class WeightAverage:
         self._num_updates = 0
         self._swapped = False
 
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What is averaged, in order."""
+        return self._parameters
+
     @torch.no_grad()
     def update(self) -> None:
         """Moves the average towards the present weights."""
@@ -76,6 +81,21 @@ class WeightAverage:
         for average, value in zip(self._average, saved["average"], strict=True):
             average.copy_(value)
         self._num_updates = int(saved["num_updates"])
+
+    @torch.no_grad()
+    def fill(self, whole: Callable[[nn.Parameter], Tensor], num_updates: int, *, rank: int) -> None:
+        """Takes over the whole averages of another number of ranks, of which `rank` keeps its part."""
+        for average, parameter in zip(self._average, self._parameters, strict=True):
+            value = whole(parameter).reshape(-1)
+            begin = rank * average.numel() if hasattr(parameter, "ds_tensor") else 0
+            part = value[begin : begin + average.numel()]
+            average.view(-1)[: part.numel()].copy_(part)
+        self._num_updates = num_updates
+
+
+def average_file(folder: Path, rank: int) -> Path:
+    """Where `rank` keeps its average in an engine's folder."""
+    return folder / f"average-{rank:04d}.pt"
 
 
 def _local(parameter: nn.Parameter) -> Tensor:

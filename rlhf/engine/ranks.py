@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,32 +21,39 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from rlhf.engine.stopping import StopRequest, heeding_signals
 from rlhf.errors import RlhfError
 
 T = TypeVar("T")
 WATCH_INTERVAL_S = 1.0
 LOCK_NOTICE_S = 15.0
+STOP_GRACE_S = 30.0
+UNFINISHED = 75  # exit status of a run that is to be started again with --resume auto (EX_TEMPFAIL)
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process among all: `rank` of `world_size`, working on `device`."""
+    """This process among all: `rank` of `world_size`, working on `device`; `stop` is what somebody asked of them."""
 
     rank: int
     local_rank: int
     world_size: int
     device: torch.device
+    stop: StopRequest = field(default_factory=StopRequest, compare=False, repr=False)
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
 
     def global_sum(self, *values: Tensor | float) -> list[float]:
-        """Sums of scalars over all ranks, in float64."""
-        total = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=self.device) for value in values])
+        """Sums of scalars over all ranks, in float64; the ranks' wishes to stop travel with them."""
+        summed = (*values, float(self.stop.wished()))
+        total = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=self.device) for value in summed])
         if self.world_size > 1:
             dist.all_reduce(total)
-        return [float(value) for value in total.tolist()]
+        *sums, wishes = (float(value) for value in total.tolist())
+        self.stop.agreed = self.stop.agreed or wishes > 0
+        return sums
 
     def gather(self, value: T) -> list[T]:
         """The value of every rank, in rank order, on every rank (pickled: for small Python objects)."""
@@ -86,7 +93,8 @@ class Ranks:
 def session(seed: int) -> Iterator[Ranks]:
     """Joins the process group, seeds every generator, and leaves the group at the end, whatever happens."""
     _stand_alone_defaults()
-    watch_launcher()
+    stop = StopRequest()
+    watch_launcher(stop)
     build_cpu_op()
     import deepspeed
     from deepspeed.accelerator import get_accelerator
@@ -101,11 +109,12 @@ def session(seed: int) -> Iterator[Ranks]:
     deepspeed.init_distributed(verbose=False)
     seed_everything(seed + int(os.environ["RANK"]))
     device = torch.device("cpu" if accelerator.device_name() == "cpu" else accelerator.device_name(local_rank))
-    ranks = Ranks(int(os.environ["RANK"]), local_rank, world, device)
+    ranks = Ranks(int(os.environ["RANK"]), local_rank, world, device, stop)
     try:
         ranks.barrier()
         _unlink_shared_buffer(ranks.rank)
-        yield ranks
+        with heeding_signals(stop):
+            yield ranks
     finally:
         # The group must go even after an error: a process that exits inside it can abort.
         if dist.is_initialized():
@@ -157,23 +166,25 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def watch_launcher() -> None:
+def watch_launcher(stop: StopRequest) -> None:
     """Ends this process within seconds when the launcher above it dies.
 
     The `deepspeed` launcher does not take its ranks with it when it is killed; they would train on, holding
-    memory and the run's lock.
+    memory and the run's lock. Ranks that were asked to stop, as by a scheduler that signals every process, have
+    half a minute to save.
     """
-    watched = [(pid, _start_time(pid)) for pid in _launchers_above()]
+    watched = [(pid, start_time(pid)) for pid in _launchers_above()]
     if not watched:
         return
 
     def watch() -> None:
         while True:
             time.sleep(WATCH_INTERVAL_S)
-            if any(_start_time(pid) != started for pid, started in watched):
+            if any(start_time(pid) != started for pid, started in watched):
+                time.sleep(STOP_GRACE_S if stop.heard() else 0.0)
                 sys.stderr.write("the launcher is gone; this rank stops. Start again with --resume auto\n")
                 sys.stderr.flush()
-                os._exit(75)
+                os._exit(UNFINISHED)
 
     threading.Thread(target=watch, daemon=True, name="launcher-watch").start()
 
@@ -194,7 +205,7 @@ def _launchers_above() -> list[int]:
     return found
 
 
-def _start_time(pid: int) -> str | None:
+def start_time(pid: int) -> str | None:
     """When the process started, in clock ticks; None when it is gone or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -17,13 +17,12 @@ from rlhf.engine.deepspeed import InferenceModel, StepOutcome
 from rlhf.engine.ema import WeightAverage
 from rlhf.engine.groups import grouped
 from rlhf.engine.ranks import Ranks
+from rlhf.engine.saving import EngineStore
 from rlhf.engine.wrapping import (
-    ENGINE_TAG,
     adamw,
     call_row,
     drop_gradients,
     evaluating,
-    load_engine,
     loss_targets,
     not_finite,
     wrapped_engine,
@@ -74,6 +73,7 @@ class SharedEngine:
             self._engine.optimizer.scaled_global_norm = self._measure_partitions
         learning = [p for name, p in backbone.named_parameters() if backbone.role_of(name) == "actor"]
         self._average = None if ema_decay is None else WeightAverage(learning, ema_decay, lambda: None)
+        self._store = EngineStore(self._engine, ranks, dtype=dtype, average=self._average)
 
     @property
     def backbone(self) -> SharedBackbone:
@@ -202,35 +202,15 @@ class SharedEngine:
 
     def state_dict(self, role: str) -> dict[str, Tensor]:
         """On rank 0 the adapter of `role` and all embeddings, on the CPU, named as in the adapted model; else empty."""
-        if not self.ranks.is_main:
-            return {}
-        prefix, backbone = "language.model.", self.backbone
-        own = {name: value for name, value in backbone.named_parameters() if backbone.role_of(name) == role}
-        state = {name.removeprefix(prefix): value.detach().to("cpu", copy=True) for name, value in own.items()}
-        names = {id(module): name for name, module in backbone.language.model.named_modules()}
-        model = backbone.language.model
-        for module in (model.get_input_embeddings(), model.get_output_embeddings()):
-            for name, value in module.state_dict().items() if module is not None else ():
-                state[f"{names[id(module)]}.{name}"] = value.detach().cpu()
-        return state
+        return self.backbone.role_state(role) if self.ranks.is_main else {}
 
     def save(self, folder: Path) -> None:
         """Trained weights, their average and optimizer state of all ranks; the frozen backbone is left out."""
-        self._engine.save_checkpoint(str(folder), tag=ENGINE_TAG, save_latest=False, exclude_frozen_parameters=True)
-        if self._average is not None:
-            self._average.save(self._average_file(folder))
+        self._store.save(folder)
 
-    def load(self, folder: Path) -> None:
-        """What `save` wrote, on the same number of ranks and ZeRO stage.
-
-        Raises: CheckpointError when it cannot be read.
-        """
-        load_engine(self._engine, folder, strict=False)
-        if self._average is not None:
-            self._average.load(self._average_file(folder))
-
-    def _average_file(self, folder: Path) -> Path:
-        return folder / f"average-{self.ranks.rank:04d}.pt"
+    def load(self, folder: Path) -> str:
+        """What `save` wrote, as `TrainedModel.load` reads it."""
+        return self._store.load(folder)
 
 
 class SharedRole:

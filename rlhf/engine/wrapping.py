@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,9 +13,7 @@ from rlhf.config.sections import DeepSpeedSection, OptimizerFields
 from rlhf.data.packing import PackedRow
 from rlhf.engine.ranks import Ranks
 from rlhf.engine.zero_config import needs_allreduce, zero_config
-from rlhf.errors import CheckpointError, NonFiniteError
-
-ENGINE_TAG = "engine"
+from rlhf.errors import NonFiniteError
 
 
 def wrapped_engine(
@@ -73,19 +70,6 @@ def drop_gradients(groups: Sequence[dict[str, Any]]) -> None:
     for group in groups:
         for parameter in group["params"]:
             parameter.grad = None
-
-
-def load_engine(engine: Any, folder: Path, *, strict: bool) -> None:
-    """Reads an engine's checkpoint.
-
-    Raises: CheckpointError when it cannot be read.
-    """
-    try:
-        loaded, _ = engine.load_checkpoint(str(folder), tag=ENGINE_TAG, load_module_strict=strict)
-    except (OSError, RuntimeError, KeyError, ValueError, AssertionError) as error:
-        raise CheckpointError(f"cannot load {folder}: {error}", fix="resume with the ranks it was saved by") from error
-    if loaded is None:
-        raise CheckpointError(f"{folder} holds no engine state", fix="delete it and resume from the one before")
 
 
 def not_finite(norm: float, number: int) -> NonFiniteError:

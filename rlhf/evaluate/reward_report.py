@@ -16,6 +16,7 @@ from rich.progress import Progress
 
 from rlhf.artifacts.files import write_json, write_text
 from rlhf.artifacts.manifest import manifest_of
+from rlhf.artifacts.page import require_matplotlib
 from rlhf.data.embedded import data_path
 from rlhf.data.records import Ranking
 from rlhf.data.sources import DataSource, read_records
@@ -23,7 +24,6 @@ from rlhf.data.tokenizer import load_tokenizer
 from rlhf.errors import DataError, ModelError
 from rlhf.evaluate.exam import set_exam, sit
 from rlhf.evaluate.leakage import training_rankings
-from rlhf.artifacts.page import require_matplotlib
 from rlhf.evaluate.policy import MICRO_TOKENS, tree_scores
 from rlhf.evaluate.reward_card import build_reward_card, summary_line
 from rlhf.evaluate.reward_page import render_page

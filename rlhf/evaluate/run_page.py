@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from rlhf.config.watch import TripwiresSection
 from rlhf.artifacts.page import document, section, table
+from rlhf.config.watch import TripwiresSection
 from rlhf.evaluate.run_plots import control_plot, panel_plots
 from rlhf.evaluate.run_record import RunRecord, differences
 

@@ -63,10 +63,10 @@ def read_run(path: Path) -> RunRecord:
         state,
         yaml.safe_load(file.read_text(encoding="utf-8")) or {},
         manifest,
-        _lines(folder.metrics),
-        _lines(folder.samples),
-        _lines(folder.tripwires),
-        _lines(folder.abandoned),
+        read_lines(folder.metrics),
+        read_lines(folder.samples),
+        read_lines(folder.tripwires),
+        read_lines(folder.abandoned),
         _json(path / "control.json"),
         _json(folder.model / "report_card.json"),
     )
@@ -74,24 +74,24 @@ def read_run(path: Path) -> RunRecord:
 
 def differences(record: RunRecord) -> list[tuple[str, str, str]]:
     """(key, value, default) of every key of the run's config that is not at its default."""
-    defaults = _flat(STAGES[record.stage]().model_dump(mode="json"))
+    defaults = flat(STAGES[record.stage]().model_dump(mode="json"))
     return [
-        (key, _shown(value), _shown(defaults[key]) if key in defaults else "(no such key now)")
-        for key, value in _flat(record.config).items()
+        (key, shown(value), shown(defaults[key]) if key in defaults else "(no such key now)")
+        for key, value in flat(record.config).items()
         if key not in defaults or defaults[key] != value
     ]
 
 
-def _flat(values: Row, prefix: str = "") -> Row:
+def flat(values: Row, prefix: str = "") -> Row:
     """Leaves by dotted key; lists and empty mappings are leaves."""
     found: Row = {}
     for name, value in values.items():
         key = f"{prefix}{name}"
-        found |= _flat(value, f"{key}.") if isinstance(value, dict) and value else {key: value}
+        found |= flat(value, f"{key}.") if isinstance(value, dict) and value else {key: value}
     return found
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value in few characters: of data sources, their paths."""
     if isinstance(value, list) and value and all(isinstance(each, dict) and "path" in each for each in value):
         return ", ".join(str(each["path"]) for each in value)
@@ -102,7 +102,7 @@ def _json(path: Path) -> Row | None:
     return read_json(path) if path.is_file() else None
 
 
-def _lines(path: Path) -> list[Row]:
+def read_lines(path: Path) -> list[Row]:
     """Objects of a JSONL file; a last line cut short by a crash is left out."""
     if not path.is_file():
         return []

@@ -92,6 +92,19 @@ class SharedBackbone(nn.Module):
         places = [place for place, part in enumerate(parts) if part.startswith("lora_")]
         return parts[places[0] + 1] if places else ""
 
+    def role_state(self, role: str) -> dict[str, Tensor]:
+        """The adapter of `role` and all embeddings, on the CPU, named as in the adapted model."""
+        model = self.language.model
+        own = {name: value for name, value in self.named_parameters() if self.role_of(name) == role}
+        state = {
+            name.removeprefix("language.model."): value.detach().to("cpu", copy=True) for name, value in own.items()
+        }
+        names = {id(module): name for name, module in model.named_modules()}
+        for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+            for name, value in module.state_dict().items() if module is not None else ():
+                state[f"{names[id(module)]}.{name}"] = value.detach().cpu()
+        return state
+
     def select(self, role: str) -> None:
         """Makes `role` the one that computes, until the next call; recomputed activations see it too."""
         for layer in self._layers:

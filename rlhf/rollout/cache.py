@@ -60,6 +60,11 @@ class SlotCache(Cache):
         newest: Any = self.layers[0]
         return int(newest.length)
 
+    @property
+    def room(self) -> int:
+        """Columns that can still be written."""
+        return int(self.mask.shape[1]) - self.length
+
     def next_mask(self) -> Tensor:
         """The mask of the next decode step, [slots, 1, 1, columns], its new column opened to every slot."""
         self.mask[:, self.length] = True
@@ -95,6 +100,7 @@ def rearranged(
                 longest = max(lengths)
                 rows = torch.as_tensor(keep, device=kept.device)
                 memory[:count, :, width - longest : width] = kept[rows, :, old.length - longest : old.length]
+                setattr(old.layers[number], name, None)  # or a whole second cache would stand beside the first
             if prefilled is not None:
                 packed: Any = getattr(prefilled.layers[number], name)
                 for slot, (start, end) in enumerate(spans, start=count):
@@ -105,6 +111,23 @@ def rearranged(
     columns = torch.arange(width + room, device=device)
     begins = width - torch.as_tensor(widths, device=device)
     return SlotCache(layers, (columns >= begins[:, None]) & (columns < width))
+
+
+def enter(cache: SlotCache, slots: Sequence[int], prefilled: Any, spans: Sequence[tuple[int, int]]) -> None:
+    """Writes prompts over the slots of answers that have ended; none may be longer than the columns written so far.
+
+    Args:
+        prefilled, spans: as in `rearranged`.
+    """
+    for number, layer in enumerate(cache.layers):
+        for name in ("keys", "values"):
+            memory: Any = getattr(layer, name)
+            packed: Any = getattr(prefilled.layers[number], name)
+            for slot, (start, end) in zip(slots, spans, strict=True):
+                memory[slot, :, cache.length - (end - start) : cache.length] = packed[0, :, start:end]
+    for slot, (start, end) in zip(slots, spans, strict=True):
+        cache.mask[slot] = False
+        cache.mask[slot, cache.length - (end - start) : cache.length] = True
 
 
 def check_cacheable(model: Any, longest: int) -> None:
@@ -126,12 +149,8 @@ def check_cacheable(model: Any, longest: int) -> None:
 
 def check_memory(model: Any, slots: int, columns: int) -> None:
     """Raises ModelError when keys and values of `slots` answers of `columns` tokens cannot fit into free memory."""
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    parameter = next(model.parameters())
-    needed = 2 * slots * columns * heads * size * config.num_hidden_layers * parameter.element_size()
-    free = free_memory(parameter.device)
+    needed = slots * columns * column_bytes(model)
+    free = free_memory(next(model.parameters()).device)
     if free is not None and needed > free:
         raise ModelError(
             f"keys and values of {slots} answers of {columns} tokens take {needed / 2**30:.1f} GiB, "
@@ -139,6 +158,14 @@ def check_memory(model: Any, slots: int, columns: int) -> None:
             where="sampling.batch_size",
             fix=f"lower it to {max(1, int(slots * free / needed))} or less",
         )
+
+
+def column_bytes(model: Any) -> int:
+    """Bytes that one token's keys and values take in all layers."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * heads * size * config.num_hidden_layers * next(model.parameters()).element_size())
 
 
 def free_memory(device: torch.device) -> int | None:

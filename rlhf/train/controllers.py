@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from rlhf.config.sections import TrainSection
 from rlhf.errors import ConfigError
-
-MAX_WARMUP_SHARE = 0.3
+from rlhf.plan.time import MAX_WARMUP_SHARE, warmup_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +36,7 @@ def schedule_of(train: TrainSection, total_steps: int) -> Schedule:
 
     Raises: ConfigError when the warm-up is longer than 30 % of the run.
     """
-    warmup = train.warmup_steps
-    if warmup is None:
-        warmup = min(round(train.warmup_ratio * total_steps), int(MAX_WARMUP_SHARE * total_steps))
+    warmup = warmup_steps(train, total_steps)
     if warmup > MAX_WARMUP_SHARE * total_steps:
         raise ConfigError(
             f"a warm-up of {warmup} steps in a run of {total_steps} optimizer steps: training would hardly leave it",

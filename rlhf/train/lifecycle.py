@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -12,25 +13,27 @@ from typing import Any, Protocol, TypeVar
 from torch import Tensor
 
 from rlhf.artifacts.export import check_export, save_model
-from rlhf.artifacts.files import write_json
+from rlhf.artifacts.files import read_json, write_json
 from rlhf.artifacts.manifest import build_manifest
 from rlhf.config.sections import SamplingSection
 from rlhf.data.packing import PackedRow
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.deepspeed import TrainedModel
-from rlhf.errors import CheckpointError, NonFiniteError
+from rlhf.errors import CheckpointError, NonFiniteError, PreemptedError
 from rlhf.models.loading import PackedModel, PackedScalarModel
 from rlhf.train.metrics import MetricsLog
+from rlhf.train.resume import CONFIG, require_same_inputs
 from rlhf.train.run import Run
 
 ProgressT = TypeVar("ProgressT")
 
 
 class Savable(Protocol):
-    """What a checkpoint keeps: all ranks write into an existing folder, and read from it."""
+    """What a checkpoint keeps: all ranks write into an existing folder, and read from it; `load` says what was
+    converted, nothing where ranks and ZeRO stage are those that saved."""
 
     def save(self, folder: Path) -> None: ...
-    def load(self, folder: Path) -> None: ...
+    def load(self, folder: Path) -> str: ...
 
 
 class Exportable(Protocol):
@@ -58,11 +61,13 @@ def restore(run: Run[Any], roles: Mapping[str, Savable], fresh: ProgressT) -> Pr
     if checkpoint is None:
         run.on_main(lambda: run.folder.cut_logs_after(0))  # of a run killed before its first checkpoint was whole
         return fresh
-    for role, model in roles.items():
-        model.load(checkpoint.path / role)
+    converted = {role: model.load(checkpoint.path / role) for role, model in roles.items()}
     run.store.restore_random(checkpoint)
     run.on_main(lambda: run.folder.cut_logs_after(checkpoint.step))
     run.say(f"resumed from {checkpoint.path} after step {checkpoint.step}")
+    for role, change in converted.items():
+        if change:
+            run.say(f"{role}: weights, optimizer state and averages were converted {change}")
     names = asdict(fresh)  # type: ignore[call-overload]
     missing = [name for name in names if name not in checkpoint.state]
     if missing:
@@ -70,9 +75,10 @@ def restore(run: Run[Any], roles: Mapping[str, Savable], fresh: ProgressT) -> Pr
     return type(fresh)(**{name: checkpoint.state[name] for name in names})
 
 
-def metrics_log(run: Run[Any], last: int, shown: Sequence[str]) -> MetricsLog:
-    """The log of a run that ends at step `last`."""
-    return MetricsLog(
+@contextmanager
+def metrics_log(run: Run[Any], last: int, shown: Sequence[str]) -> Iterator[MetricsLog]:
+    """The log of a run that ends at step `last`; while it is open, each step must end in time."""
+    log = MetricsLog(
         run.folder,
         total=last,
         start=run.step,
@@ -80,12 +86,15 @@ def metrics_log(run: Run[Any], last: int, shown: Sequence[str]) -> MetricsLog:
         tensorboard=run.config.log.tensorboard,
         shown=shown,
     )
+    with log, run.guard.armed():
+        yield log
 
 
 def load_best(run: Run[Any], trained: TrainedModel) -> None:
     """The best checkpoint's weights, where one was marked and the live ones are others (a dry run always reloads)."""
     best = run.store.best()
     if best is not None and (best.step != run.step or run.dry_run):
+        run.store.require_undamaged(best)
         trained.load(best.path / "model")
 
 
@@ -98,7 +107,24 @@ def save(run: Run[Any], roles: Mapping[str, Savable], progress: Any, *, best: bo
             model.save(folder / role)
 
     state = {**asdict(progress), "zero_stage": run.config.deepspeed.zero_stage}
-    run.store.save(run.step, state, write, best=best)
+    run.store.save(run.step, {**state, CONFIG: run.config.model_dump(mode="json")}, write, best=best)
+
+
+def end_if_asked(run: Run[Any], roles: Mapping[str, Savable], progress: Any) -> None:
+    """After a step: where any rank was asked to stop, a checkpoint is left and the run ends.
+
+    Raises: PreemptedError.
+    """
+    stop = run.ranks.stop
+    if not stop.agreed or run.dry_run:
+        return
+    latest = run.store.latest()
+    if latest is None or latest.step != run.step:
+        save(run, roles, progress)
+    reason = next(each for each in run.ranks.gather(stop.reason) if each)
+    raise PreemptedError(
+        f"stopped after step {run.step}, as asked by {reason}; the work is saved", fix="go on with --resume auto"
+    )
 
 
 def require_finite(mean: float, step: int) -> None:
@@ -114,7 +140,11 @@ def require_finite(mean: float, step: int) -> None:
 def write_manifest(
     run: Run[Any], tokenizer: ChatTokenizer, parents: dict[str, str], data: dict[str, list[dict[str, Any]]]
 ) -> None:
-    """manifest.json of this run; `data` maps train, eval and so on to source reports."""
+    """manifest.json of this run; `data` maps train, eval and so on to source reports.
+
+    Raises: CheckpointError when the run goes on from a checkpoint and its data or models are others than at its start.
+    """
+    file = run.folder.path / "manifest.json"
 
     def write() -> None:
         manifest = build_manifest(
@@ -128,7 +158,9 @@ def write_manifest(
                 "sampling": run.config.sampling.model_dump(),
             },
         )
-        write_json(run.folder.path / "manifest.json", manifest)
+        if run.resumed is not None and file.is_file():
+            require_same_inputs(read_json(file), manifest, str(run.resumed.path))
+        write_json(file, manifest)
 
     run.on_main(write)
 

@@ -24,7 +24,7 @@ def rows_without_scores(rankings: Sequence[EncodedRanking]) -> int:
         raise ConfigError(
             f"none of {count} training rankings has scores to take margins from",
             where="train.margin = scores",
-            expected='rows with "scores" beside their ranks (docs/data.md)',
+            expected='rows with "scores" beside their ranks (docs/formats.md)',
             fix="set train.margin=none, or give data.train with scores",
         )
     return count

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rlhf.artifacts.files import append_line
 from rlhf.artifacts.run_folder import RunFolder
 
 PLAIN_INTERVAL_S = 10.0
@@ -95,9 +94,3 @@ class MetricsLog:
         if self._active:
             for row in rows:
                 append_line(self._folder.samples, {"step": step, **row})
-
-
-def append_line(path: Path, value: Mapping[str, Any]) -> None:
-    """One JSON object more."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(value, ensure_ascii=False) + "\n")

@@ -26,7 +26,7 @@ from rlhf.train.controllers import KlController, Schedule, schedule_of
 from rlhf.train.experience import corrected, draw_answers, gather_experience
 from rlhf.train.head_check import check_head
 from rlhf.train.inputs import Loaded, encode_summary, fresh_report, load
-from rlhf.train.lifecycle import is_due, metrics_log, restore, save, write_manifest
+from rlhf.train.lifecycle import end_if_asked, is_due, metrics_log, restore, save, write_manifest
 from rlhf.train.metrics import MetricsLog
 from rlhf.train.reward_sources import RewardSources, check_sources, text_sources
 from rlhf.train.roles import RolePaths, Roles, build_roles, role_paths, role_tokenizers
@@ -107,6 +107,7 @@ def train_ppo(run: Run[PpoConfig]) -> None:
                 stage = _at(stage, watch.roll_back(stage.roles, Progress()))
             elif watch.stopped or is_due(step, config.checkpoint.every_steps, last):
                 save(run, stage.roles.trained(), stage.progress)
+            end_if_asked(run, stage.roles.trained(), stage.progress)
     _finish(run, stage)
 
 
@@ -122,11 +123,11 @@ def prepare(run: Run[PpoConfig]) -> Stage:
     watch = Watch(run, tokenizers[0])
     roles = build_roles(run, paths, *tokenizers)
     sources = RewardSources(config, run.ranks, tokenizers, roles.reward, texts)
-    progress = restore(run, roles.trained(), Progress(kl_coefficient=config.ppo.kl_coefficient))
-    watch.resume(progress.watch)
     named = {"actor": paths.actor, "reference": paths.reference, "reward": paths.reward, "critic": paths.critic}
     parents = {role: path for role, path in named.items() if path is not None}
     write_manifest(run, tokenizers[0], parents, material.reports)
+    progress = restore(run, roles.trained(), Progress(kl_coefficient=config.ppo.kl_coefficient))
+    watch.resume(progress.watch)
     controller = KlController(progress.kl_coefficient, config.ppo.kl_target, config.ppo.kl_horizon)
     engine = None
     if config.rollout.backend == "vllm":

@@ -26,6 +26,7 @@ from rlhf.ops.losses import RankingLoss, ranking_loss
 from rlhf.train.controllers import Schedule, schedule_of
 from rlhf.train.inputs import load
 from rlhf.train.lifecycle import (
+    end_if_asked,
     export,
     has_patience,
     is_due,
@@ -77,10 +78,10 @@ def train_reward(run: Run[RewardConfig]) -> None:
     make_trainable(wrapped, config.model, run.say)
     trained = TrainedModel(wrapped, config.train, config.deepspeed, ranks, dtype=config.model.dtype)
     roles = {"model": trained}
-    progress = restore(run, roles, Progress())
     write_manifest(
         run, tokenizer, starting_points(config.model, path), {"train": train.reports, "eval": held_out.reports}
     )
+    progress = restore(run, roles, Progress())
 
     with metrics_log(run, last, SHOWN) as log:
         trained.train()
@@ -103,6 +104,7 @@ def train_reward(run: Run[RewardConfig]) -> None:
             log.log(step, metrics)
             if improved or is_due(step, config.checkpoint.every_steps, last if patient else step):
                 save(run, roles, progress, best=improved)
+            end_if_asked(run, roles, progress)
             if not patient:
                 log.say(f"stopped early: {config.eval.patience} evaluations without a better accuracy")
     _finish(run, trained, tokenizer, train.items, records, path)

@@ -24,6 +24,7 @@ from rlhf.train.controllers import Schedule, schedule_of
 from rlhf.train.head_check import check_head
 from rlhf.train.inputs import Loaded, encode_summary, fresh_report, load, load_first
 from rlhf.train.lifecycle import (
+    end_if_asked,
     export,
     has_patience,
     is_due,
@@ -65,10 +66,10 @@ def train_sft(run: Run[SftConfig]) -> None:
 
     trained = _trained_model(run, path, tokenizer)
     roles, sources = {"model": trained}, source_names(train.items)
-    progress = restore(run, roles, Progress())
     write_manifest(
         run, tokenizer, starting_points(config.model, path), {"train": train.reports, "eval": held_out.reports}
     )
+    progress = restore(run, roles, Progress())
 
     if run.step < last:
         check_head(trained, train.items[0])
@@ -82,12 +83,11 @@ def train_sft(run: Run[SftConfig]) -> None:
             step, started = run.step + 1, time.perf_counter()
             rows = stream.batch(progress.consumed)
             metrics = sft_step(trained, [train.items[row] for row in rows], config, schedule, step, sources)
-            elapsed = time.perf_counter() - started
-            metrics |= {"step_s": elapsed, "tokens_per_s": metrics["tokens"] / elapsed, **first}
+            metrics |= {"step_s": (elapsed := time.perf_counter() - started)}
+            metrics |= {"tokens_per_s": metrics["tokens"] / elapsed, **first}
             first = {}
             progress.consumed += len(rows)
-            run.step = step
-            improved = False
+            run.step, improved = step, False
             if held_out.items and is_due(step, config.eval.every_steps or stream.steps_per_epoch, last):
                 with trained.averaged():
                     metrics |= evaluate_sft(trained, held_out.items, config)
@@ -102,6 +102,7 @@ def train_sft(run: Run[SftConfig]) -> None:
                     log.samples(step, sample_answers(trained, tokenizer, prompts, config))
             if improved or is_due(step, config.checkpoint.every_steps, end):
                 save(run, roles, progress, best=improved)
+            end_if_asked(run, roles, progress)
         log.say(_closing_line(run, progress))
     load_best(run, trained)
     probe = pack_sequences([train.items[row] for row in stream.batch(0)[:2]])

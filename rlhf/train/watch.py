@@ -126,6 +126,7 @@ class Watch:
         assert self._target is not None, "no wire asked for a rollback"
         run, now, target = self._run, self._wires.state, self._target
         self._target = None
+        run.store.require_undamaged(target)
         now.rate, now.rollbacks = now.rate * RATE_FACTOR, now.rollbacks + 1
         run.on_main(lambda: self._set_aside(target.step))
         run.store.rewind(target)

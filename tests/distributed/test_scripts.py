@@ -15,7 +15,9 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rlhf.artifacts.reload import reload_and_compare
 from rlhf.data.tokenizer import ChatTokenizer
+from rlhf.train.from_checkpoint import publish_checkpoint
 from tests.distributed.conftest import poisoned
 from tests.distributed.problem import EOS, REALLY_PARTITIONED
 from tests.support.launcher import REPOSITORY, run_alone, run_deepspeed, together
@@ -197,7 +199,8 @@ def test_two_ranks_at_zero2_do_ppo_as_one_does(ppo_config: Path) -> None:
 def test_roles_on_one_backbone_leave_the_folder_of_a_lora_run(
     ppo_config: Path, tiny_neox: Path, chat_tokenizer: ChatTokenizer, tmp_path: Path
 ) -> None:
-    """adapter/ on the base computes what model/ does, and neither is what the actor started from."""
+    """adapter/ on the base computes what model/ does, and neither is what the actor started from. The checkpoint that
+    two ranks left holds the same model."""
     sft = make_lora_run(tiny_neox, tmp_path / "sft", chat_tokenizer, stage="sft", seed=7)
     reward = make_lora_run(tiny_neox, tmp_path / "reward", chat_tokenizer, stage="reward", seed=8)
     overrides = [f"run.dir={tmp_path}/run", "ppo.roles=shared", f"actor.path={sft}", f"reward.path={reward}"]
@@ -215,6 +218,10 @@ def test_roles_on_one_backbone_leave_the_folder_of_a_lora_run(
     assert float((merged - start).abs().max()) > 1e-3
     entry = json.loads((run / "adapter" / "base.json").read_text(encoding="utf-8"))
     assert entry == json.loads((sft / "adapter" / "base.json").read_text(encoding="utf-8"))
+    publish_checkpoint(run, tmp_path / "out", "latest", reload=reload_and_compare)
+    stored, published = (load_file(folder / "model.safetensors") for folder in (run / "model", tmp_path / "out"))
+    assert stored.keys() == published.keys()
+    assert all(torch.equal(published[name], value) for name, value in stored.items())
 
 
 def test_a_model_that_gives_nan_ends_the_run_at_its_first_step(

@@ -122,14 +122,24 @@ class Starter:
 
     def run_world(self, stage: str, *words: str | Path, ranks: int) -> str:
         """Runs a script on several ranks without a launcher; what rank 0 wrote."""
+        texts = [finish(each, 0) for each in self.start_world(stage, *words, ranks=ranks)]
+        return texts[0]
+
+    def start_world(
+        self, stage: str, *words: str | Path, ranks: int, faults: Mapping[int, Fault] | None = None
+    ) -> list[Started]:
+        """Starts a script on several ranks without a launcher; `faults` by rank."""
         shared = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
         shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-        world = [
-            self.start(stage, *words, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        return [
+            self.start(
+                stage,
+                *words,
+                env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                fault=(faults or {}).get(rank),
+            )
             for rank in range(ranks)
         ]
-        texts = [finish(each, 0) for each in world]
-        return texts[0]
 
 
 def base_environment() -> dict[str, str]:

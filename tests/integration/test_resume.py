@@ -209,3 +209,83 @@ def require_unfinished(folder: Path) -> None:
     """The kill came in time."""
     assert read_json(folder / "state.json")["status"] != "finished"
     assert not (folder / "model").exists()
+
+
+# Asked to stop, damaged, changed, hung
+
+ASKED = 75  # the exit status of a run that was asked to stop
+
+
+def test_a_run_asked_to_stop_saves_its_step_and_goes_on_the_same(
+    starter: Starter, configs: dict[str, Path], whole: Finished, tmp_path: Path
+) -> None:
+    words = ["--config", configs["sft"], f"run.dir={tmp_path}"]
+    fault = Fault("rlhf.train.sft:sft_step", 3, signal.SIGUSR1)
+    text = starter.run("sft", *words, fault=fault, status=ASKED)
+    assert "stopped after step 3, as asked by SIGUSR1; the work is saved" in text
+    state = read_json(tmp_path / "state.json")
+    assert (state["status"], state["step"]) == ("preempted", 3)
+    assert "after step 3" in starter.run("sft", *words, "--resume", "auto")
+    require_same_run(tmp_path, whole)
+
+
+def test_one_rank_asked_stops_both(
+    starter: Starter, configs: dict[str, Path], shared: Finished, tmp_path: Path
+) -> None:
+    words = ["--config", configs["sft"], f"run.dir={tmp_path}", *SHARED]
+    faults = {1: Fault("rlhf.train.sft:sft_step", 5, signal.SIGTERM)}
+    world = starter.start_world("sft", *words, ranks=2, faults=faults)
+    assert [each.wait().status for each in world] == [ASKED, ASKED]
+    state = read_json(tmp_path / "state.json")
+    assert (state["status"], state["step"]) == ("preempted", 5)
+    assert "after step 5" in starter.run_world("sft", *words, "--resume", "auto", ranks=2)
+    require_same_run(tmp_path, shared)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_gone_on_from(
+    starter: Starter, configs: dict[str, Path], korean: Path, whole: Finished, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    data = tmp_path / "data" / "sft_train.jsonl"
+    data.write_bytes((korean / "sft_train.jsonl").read_bytes())
+    run = tmp_path / "run"
+    words = ["--config", configs["sft"], f"run.dir={run}", f"data.train={data}"]
+    starter.run("sft", *words, fault=Fault("rlhf.train.sft:sft_step", 6), status=KILLED)
+    # 1. other data than the run began with are refused
+    data.write_text(data.read_text(encoding="utf-8").replace("좋아요?", "좋은가요?", 1), encoding="utf-8")
+    text = starter.run("sft", *words, "--resume", "auto", status=1)
+    assert f"train data, source 1, {data}: its SHA-256 is " in text
+    data.write_bytes((korean / "sft_train.jsonl").read_bytes())
+    # 2. a flipped bit
+    shard = run / "checkpoints" / "step-000004" / "model" / "engine" / "mp_rank_00_model_states.pt"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    text = starter.run("sft", *words, "--resume", "step-000004", status=1)
+    assert "step-000004 is damaged: model/engine/mp_rank_00_model_states.pt holds other bytes than were saved" in text
+    # 3. the same data elsewhere are the same data
+    text = starter.run("sft", *words[:-1], "--resume", "auto")
+    assert f"data.train.0.path: {data} -> {korean}/sft_train.jsonl" in text
+    assert "warning: " in text
+    assert "after step 2" in text
+    require_same_run(run, whole)
+    assert (run / "checkpoints" / "aside-step-000004").is_dir()
+
+
+def test_a_rank_that_hangs_is_named_and_the_run_ends(
+    starter: Starter, configs: dict[str, Path], tmp_path: Path
+) -> None:
+    words = ["--config", configs["sft"], f"run.dir={tmp_path}", "run.watchdog_minutes=0.15"]
+    faults = {1: Fault("rlhf.train.sft:sft_step", 3, signal.SIGSTOP)}
+    world = starter.start_world("sft", *words, ranks=2, faults=faults)
+    try:
+        outcome = world[0].wait()
+    finally:
+        world[1].kill()
+    assert outcome.status == 1
+    state = read_json(tmp_path / "state.json")
+    assert (state["status"], state["step"]) == ("failed", 2)
+    assert "step 3 did not end within 0.15 minutes (run.watchdog_minutes): rank 1 does not answer" in state["reason"]
+    assert "rank 0 waits for others in " in state["reason"]
+    assert state["reason"] in outcome.text
+    assert "sft_step" in (tmp_path / "hang" / "rank-0000.txt").read_text(encoding="utf-8")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
 
+from rlhf.cli.decoding_flags import add_decoding_flags, sampling_of
 from rlhf.cli.endpoint_flags import add_endpoint_flags, budget_of, open_endpoint
 from rlhf.cli.parser import Commands
 
-if TYPE_CHECKING:
-    from rlhf.config.sections import SamplingSection
 _DESCRIPTION = (
     "K answers a prompt from each model, with the model's hash and its decoding settings beside each answer.\n"
     "Finished answers are kept in OUT.partial, a few hundred at a time: an interrupted run goes on from there when it\n"
@@ -49,52 +47,13 @@ def add(commands: Commands) -> None:
     command.add_argument("--prompts", required=True, metavar="FILE", help="prompts, or any rows that hold prompts")
     command.add_argument("--out", required=True, metavar="FILE", help="file to write (JSONL)")
     command.add_argument("--k", type=int, default=4, metavar="K", help="answers a model (default: %(default)s)")
-    _add_decoding(command)
+    add_decoding_flags(command)
     command.add_argument("--limit", type=int, metavar="N", help="only the first N usable prompts")
     command.add_argument(
         "--on-bad-row", choices=("error", "skip"), default="error", help="at a bad row (default: %(default)s)"
     )
     add_endpoint_flags(command)
     command.set_defaults(handler=run_sample)
-
-
-def _add_decoding(command: argparse.ArgumentParser) -> None:
-    """How answers are drawn."""
-    command.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (default: %(default)s)")
-    command.add_argument(
-        "--top-p", type=float, default=1.0, metavar="P", help="keep the likeliest tokens of this mass (default: all)"
-    )
-    command.add_argument(
-        "--top-k",
-        type=int,
-        default=0,
-        metavar="N",
-        help="keep the N likeliest tokens; not for endpoints (default: all)",
-    )
-    command.add_argument(
-        "--max-new-tokens", type=int, default=256, metavar="N", help="longest answer (default: %(default)s)"
-    )
-    command.add_argument(
-        "--max-prompt-tokens",
-        type=int,
-        default=512,
-        metavar="N",
-        help="longer prompts lose old turns, then their left (default: %(default)s)",
-    )
-    command.add_argument(
-        "--batch-size",
-        type=int,
-        default=64,
-        metavar="N",
-        help="answers decoded together on a device (default: %(default)s)",
-    )
-    command.add_argument(
-        "--dtype",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        default="auto",
-        help="of the weights; auto is bfloat16 on a GPU and float32 elsewhere (default: %(default)s)",
-    )
-    command.add_argument("--seed", type=int, default=17, help="of every draw of a model (default: %(default)s)")
 
 
 def run_sample(arguments: argparse.Namespace) -> int:
@@ -111,7 +70,7 @@ def run_sample(arguments: argparse.Namespace) -> int:
         prompts=arguments.prompts,
         out=Path(arguments.out),
         models=tuple(arguments.model),
-        drawing=Drawing(_sampling(arguments), arguments.k, arguments.seed),
+        drawing=Drawing(sampling_of(arguments), arguments.k, arguments.seed),
         dtype=arguments.dtype,
         limit=arguments.limit,
         on_bad_row=arguments.on_bad_row,
@@ -141,20 +100,3 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"is {arguments.k}", where="--k", expected="at least 1")
     if arguments.limit is not None and arguments.limit < 1:
         raise ConfigError(f"is {arguments.limit}", where="--limit", expected="at least 1")
-
-
-def _sampling(arguments: argparse.Namespace) -> SamplingSection:
-    from pydantic import ValidationError
-
-    from rlhf.config.sections import SamplingSection
-    from rlhf.errors import ConfigError
-
-    names = ("temperature", "top_p", "top_k", "max_new_tokens", "max_prompt_tokens", "batch_size")
-    try:
-        return SamplingSection(**{name: getattr(arguments, name) for name in names})
-    except ValidationError as error:
-        problems = [
-            ConfigError(f"is {each['input']}", where=f"--{str(each['loc'][0]).replace('_', '-')}", expected=each["msg"])
-            for each in error.errors()
-        ]
-        raise ConfigError.collect(problems) from None

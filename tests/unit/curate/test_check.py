@@ -8,7 +8,8 @@ import pytest
 
 from rlhf.cli import main
 from rlhf.curate.check import check_file
-from rlhf.curate.cost import Costs, price_of_token
+from rlhf.curate.cost import Costs, Counted, price_of_token
+from rlhf.data.records import Message, Ranking
 from rlhf.errors import DataError
 
 ROW = {"prompt": "오늘 뭐 해?", "response": "집에서 쉬고 있어요."}
@@ -130,11 +131,7 @@ def test_cost_by_hand():
             price_of_token(price)
 
 
-def test_tokens_with_a_tokenizer(tmp_path, tiny_reward, chat_tokenizer):
-    path = write(tmp_path / "a.jsonl", [{"prompt": "뭐?", "chosen": "가요", "rejected": "나는요"}])
-    from rlhf.curate.cost import Counted
-    from rlhf.data.records import Message, Ranking
-
+def test_tokens_with_a_tokenizer(chat_tokenizer):
     counted = Counted(chat_tokenizer, "t").rows([Ranking((Message("user", "뭐?"),), ("가요", "나는요"), (1, 2))])[0]
     head = (
         "아래는 작업을 설명하는 명령어입니다. 요청을 적절히 완료하는 응답을 작성하세요.\n\n"
@@ -145,7 +142,6 @@ def test_tokens_with_a_tokenizer(tmp_path, tiny_reward, chat_tokenizer):
         len(chat_tokenizer.token_ids([text])[0]) for text in (head, f"{head}가요{eos}", f"{head}나는요{eos}")
     )
     assert counted == (prompt + (first - prompt) + (second - prompt), max(first, second))
-    assert path.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`rlhf evaluate`: what a model is worth."""
+"""`rlhf evaluate reward`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from rlhf.cli.parser import Commands
 
 def add(commands: Commands) -> None:
     """The command and its flags."""
-    evaluate = commands.add_parser("evaluate", help="what a model is worth, in numbers with their range")
-    kinds = evaluate.add_subparsers(required=True, metavar="KIND")
-    reward = kinds.add_parser("reward", help="a reward model's report card, as JSON and as a page")
+    reward = commands.add_parser("reward", help="a reward model's report card, as JSON and as a page")
     reward.add_argument("--model", required=True, metavar="RUN", help="run folder of stage 2, or its model/")
     reward.add_argument(
         "--data", nargs="+", required=True, metavar="FILE", help="files of rankings or pairs, or demo:rankings_dev"

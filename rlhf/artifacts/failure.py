@@ -1,0 +1,56 @@
+"""The first failure of a run's ranks: what the others then meet, such as a broken connection, is not its cause."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rlhf.artifacts.files import read_json
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Which rank failed, in the step after `step`, and why."""
+
+    rank: int
+    step: int
+    reason: str
+
+
+class FailureRecord:
+    """One file in the run folder; the first rank to write it wins."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / ".failure.json"
+
+    def write(self, failure: Failure) -> Failure:
+        """The first failure: this one, or that of a rank which was quicker. Never raises: an error is on its way."""
+        beside = self._file.with_name(f"{self._file.name}.{failure.rank}")
+        try:
+            beside.write_text(json.dumps(asdict(failure), ensure_ascii=False), encoding="utf-8")
+            os.link(beside, self._file)
+        except OSError:  # written already, or a disk that takes nothing more
+            return self.read() or failure
+        finally:
+            _remove(beside)
+        return failure
+
+    def read(self) -> Failure | None:
+        """What was written, or None."""
+        try:
+            return Failure(**read_json(self._file))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def clear(self) -> None:
+        """Forgets the failure of an earlier start."""
+        _remove(self._file)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return

@@ -1,0 +1,96 @@
+"""Flags of `rlhf serve` for files, fine-tuning jobs and API keys."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlhf.cli.keys import DEFAULT_FILE
+
+if TYPE_CHECKING:
+    from rlhf.serve.fine_tuning import FineTuning
+
+
+def add_access_flags(command: argparse.ArgumentParser) -> None:
+    """Who may come in."""
+    command.add_argument(
+        "--keys",
+        default=DEFAULT_FILE,
+        metavar="FILE",
+        help="API keys made by `rlhf keys add`; without any, this machine alone may come in (default: %(default)s)",
+    )
+
+
+def add_job_flags(command: argparse.ArgumentParser) -> None:
+    """Files and jobs; without --jobs-dir there are none."""
+    group = command.add_argument_group("fine-tuning jobs", "uploads and training runs through the same service")
+    group.add_argument("--jobs-dir", metavar="DIR", help="where files and jobs are kept; turns them on")
+    group.add_argument(
+        "--job-config",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="configuration that jobs start from: sft.yaml, reward.yaml, ppo.yaml, STAGE=FILE, or a folder of them; "
+        "again for more",
+    )
+    group.add_argument(
+        "--base",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="model jobs may start from; again for more",
+    )
+    group.add_argument(
+        "--job-launcher",
+        choices=("local", "slurm"),
+        default="local",
+        help="deepspeed on this machine, or sbatch scripts/slurm/train.sbatch (default: %(default)s)",
+    )
+    group.add_argument(
+        "--job-launcher-args",
+        type=shlex.split,
+        default=[],
+        metavar="WORDS",
+        help="more words for deepspeed or sbatch, such as '--num_gpus 2' or '--nodes=2 --gpus-per-node=8'",
+    )
+    group.add_argument(
+        "--jobs-at-once", type=int, default=1, metavar="N", help="jobs that run at one time (default: %(default)s)"
+    )
+    group.add_argument(
+        "--max-file-mb", type=int, default=512, metavar="MB", help="largest upload (default: %(default)s)"
+    )
+
+
+def fine_tuning_of(arguments: argparse.Namespace, add_model: Callable[[str, Path], object]) -> FineTuning | None:
+    """What the flags describe, not started yet; None without --jobs-dir.
+
+    Raises: ConfigError for flags that cannot be used.
+    """
+    from rlhf.errors import ConfigError
+    from rlhf.serve.fine_tuning import FineTuning, JobSettings
+    from rlhf.serve.job_config import read_bases, read_job_configs
+    from rlhf.serve.job_launch import LocalLauncher, SlurmLauncher
+
+    if not arguments.jobs_dir:
+        for flag, given in (("--job-config", arguments.job_config), ("--base", arguments.base)):
+            if given:
+                raise ConfigError(f"{flag} is for jobs, and --jobs-dir is missing", fix="add --jobs-dir DIR")
+        return None
+    if arguments.jobs_at_once < 1 or arguments.max_file_mb < 1:
+        raise ConfigError("--jobs-at-once and --max-file-mb are at least 1")
+    bases = read_bases(arguments.base)
+    if not bases:
+        raise ConfigError("no model that jobs may start from", where="--base", expected="NAME=PATH")
+    launcher = SlurmLauncher if arguments.job_launcher == "slurm" else LocalLauncher
+    settings = JobSettings(
+        folder=Path(arguments.jobs_dir),
+        configs=read_job_configs(arguments.job_config),
+        bases=bases,
+        launcher=launcher(arguments.job_launcher_args),
+        parallel=arguments.jobs_at_once,
+        max_file_bytes=arguments.max_file_mb << 20,
+    )
+    return FineTuning(settings, add_model)

@@ -1,0 +1,88 @@
+"""Where the optimizer of an engine keeps each parameter: by name, whatever the ranks and the ZeRO stage.
+
+An optimizer under DeepSpeed holds flat tensors, many parameters in each. ZeRO 0 keeps them whole on every rank, ZeRO 1
+and 2 cut each flat tensor into equal parts, ZeRO 3 cuts each parameter and lays its parts into the rank's flat tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A parameter in a flat tensor, from element `start` on (at ZeRO 3: where its part starts, on each rank)."""
+
+    name: str
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """A flat tensor: `size` elements on each rank, and the parameters in it."""
+
+    size: int
+    slots: tuple[Slot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """`count` elements that a rank holds: those of the parameter from `begin` on, at `place` of the rank's tensor."""
+
+    place: int
+    begin: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """All flat tensors of an engine, in the order of its optimizer, and the names of averaged parameters."""
+
+    zero_stage: int
+    world_size: int
+    dtype: str
+    flats: tuple[Flat, ...]
+    averaged: tuple[str, ...] = ()
+
+    def piece(self, flat: Flat, slot: Slot, rank: int) -> Piece:
+        """What `rank` holds of a parameter; its count may be 0."""
+        if self.zero_stage == 0:
+            return Piece(slot.start, 0, slot.size)
+        if self.zero_stage == 3:
+            part = -(-slot.size // self.world_size)
+            return Piece(slot.start, rank * part, max(0, min(part, slot.size - rank * part)))
+        low, high = rank * flat.size, (rank + 1) * flat.size
+        first, last = max(slot.start, low), min(slot.start + slot.size, high)
+        return Piece(first - low, first - slot.start, max(0, last - first))
+
+    @property
+    def num_shards(self) -> int:
+        """Ranks that hold something of their own."""
+        return self.world_size if self.zero_stage else 1
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the trained parameters by name."""
+        return {slot.name: slot.shape for flat in self.flats for slot in flat.slots}
+
+    def __str__(self) -> str:
+        ranks = "1 rank" if self.world_size == 1 else f"{self.world_size} ranks"
+        return f"{ranks} at ZeRO {self.zero_stage} in {self.dtype}"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Layout:
+        flats = tuple(
+            Flat(flat["size"], tuple(Slot(each["name"], tuple(each["shape"]), each["start"]) for each in flat["slots"]))
+            for flat in value["flats"]
+        )
+        stage, world = value["zero_stage"], value["world_size"]
+        return cls(stage, world, value["dtype"], flats, tuple(value["averaged"]))

@@ -1,0 +1,143 @@
+"""Answers of several models, judged by one or more language models: every pair in both orders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rlhf.curate.answer_rows import AnswerRow, prompt_value
+from rlhf.curate.criteria import CriteriaSet
+from rlhf.curate.endpoint import Endpoint
+from rlhf.curate.judge import JudgedRow, JudgeReport, JudgeSettings, judge_rows
+from rlhf.curate.judge_file import JudgePlan, gives_logprobs
+from rlhf.curate.judge_scores import JudgeStatistics
+from rlhf.curate.output import progress
+from rlhf.errors import ConfigError
+from rlhf.evaluate.answer_sets import EMPTY, Answered
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeName:
+    """A judge: the address of its service, and what the service calls it."""
+
+    url: str
+    model: str
+
+
+OpenEndpoint = Callable[[JudgeName], Endpoint]
+
+
+def judge_names(given: Sequence[str]) -> list[JudgeName]:
+    """Judges written URL=MODEL. Raises ConfigError for one that is not, and for one that is named twice."""
+    found = []
+    for text in given:
+        url, separator, model = text.rpartition("=")
+        if not separator or not model or not url.startswith(("http://", "https://")):
+            raise ConfigError(
+                f"is {text!r}", where="--judge", expected="URL=MODEL", fix="--judge http://127.0.0.1:8000/v1=my-judge"
+            )
+        found.append(JudgeName(url, model))
+    if len(set(found)) < len(found):
+        raise ConfigError("the same judge twice", where="--judge", fix="name each judge once")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What one judge said of every prompt and sample [P][K], and how far it looks at an answer's place."""
+
+    judge: str
+    criteria: tuple[str, ...]
+    rows: list[list[JudgedRow]]
+    report: dict[str, Any]
+
+    def score_rows(self, answered: Answered, name: str) -> Iterator[dict[str, Any]]:
+        """A row an answer that was judged, as `rlhf evaluate judge --from-scores` reads it."""
+        for prompt, group in zip(answered.prompts, self.rows, strict=True):
+            for row in group:
+                for number, points in enumerate(row.scores or []):
+                    yield {
+                        "prompt": prompt_value(prompt.messages),
+                        "response": row.row.responses[number],
+                        "scores": [round(each, 4) for each in points],
+                        "criteria": list(self.criteria),
+                        "model": answered.sets[number].name,
+                        "set": name,
+                        "judge": self.judge,
+                    }
+
+    @property
+    def num_unreadable(self) -> int:
+        """Rows without scores because no reply could be read."""
+        return sum("equal" not in row.problem for group in self.rows for row in group if row.scores is None)
+
+    @property
+    def num_equal(self) -> int:
+        """Rows that were not judged because all answers are equal."""
+        return sum("equal" in row.problem for group in self.rows for row in group if row.scores is None)
+
+
+def judge_answers(
+    answered: Answered,
+    judges: Sequence[JudgeName],
+    opened: OpenEndpoint,
+    criteria: CriteriaSet,
+    settings: JudgeSettings,
+    *,
+    weigh: bool,
+    answers_file: Path,
+) -> list[Judged]:
+    """Each judge's view of all answers, prompt by prompt. Judges answer one after another; replies are kept.
+
+    Args:
+        weigh: try whether the judge sends token probabilities, and use them where it does.
+        answers_file: the answers as rows, for that try.
+
+    Raises: EndpointError or BudgetError; replies so far are then in the endpoint's cache.
+    """
+    labels = judge_labels(judges)
+    found = []
+    for judge, label in zip(judges, labels, strict=True):
+        mine = settings
+        plan = JudgePlan(str(answers_file), answers_file, criteria, on_bad_row="skip")
+        if weigh and gives_logprobs(lambda judge=judge: opened(judge), plan, settings):  # type: ignore[misc]
+            mine = replace(settings, weighting="logprobs")
+        with opened(judge) as endpoint:
+            found.append(_judged(answered, label, endpoint, criteria, mine))
+    return found
+
+
+def judge_labels(judges: Sequence[JudgeName]) -> list[str]:
+    """The model's name, with its address where two judges share it."""
+    models = [judge.model for judge in judges]
+    return [judge.model if models.count(judge.model) == 1 else f"{judge.model} at {judge.url}" for judge in judges]
+
+
+def _judged(
+    answered: Answered, label: str, endpoint: Endpoint, criteria: CriteriaSet, settings: JudgeSettings
+) -> Judged:
+    rows = list(_rows(answered))
+    report = JudgeReport(JudgeStatistics(criteria.names))
+    judged = judge_rows(rows, criteria, endpoint, settings, report)
+    flat = list(progress(judged, f"judging by {label}", len(rows)))
+    size = len(answered.sets[0].answers[0])
+    grouped = [flat[start : start + size] for start in range(0, len(flat), size)]
+    about = {
+        "judge": label,
+        "endpoint": endpoint.service.url,
+        "model": endpoint.service.model,
+        "settings": asdict(settings),
+        **report.as_dict(),
+        "usage": asdict(endpoint.usage),
+    }
+    return Judged(label, criteria.names, grouped, about)
+
+
+def _rows(answered: Answered) -> Iterator[AnswerRow]:
+    """A row a prompt and sample: that sample of every model."""
+    for number, prompt in enumerate(answered.prompts):
+        for sample in range(len(answered.sets[0].answers[number])):
+            texts = tuple(each.answers[number][sample].strip() or EMPTY for each in answered.sets)
+            yield AnswerRow(prompt.messages, texts, prompt.source, {})

@@ -1,0 +1,126 @@
+"""What a run folder tells of a job: steps, why it ended, checkpoints, the result's figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rlhf.artifacts.run_folder import RunFolder
+
+MAX_REASON_CHARACTERS = 2000
+_TAIL_BYTES = 64 << 10
+_ERROR = re.compile(rb"^(\w+Error: .*)", re.MULTILINE | re.DOTALL)
+_LOG_LINE = re.compile(r"^\[\d{4}-\d\d-\d\d |^\[rank\d+\]|^\w+Error: ", re.MULTILINE)
+# Names in OpenAI's events and result files, and ours of each stage.
+_NAMES = {
+    "train_loss": ("loss",),
+    "train_accuracy": ("accuracy",),
+    "valid_loss": ("eval_loss",),
+    "valid_accuracy": ("eval_accuracy",),
+    "train_mean_reward": ("reward",),
+    "valid_mean_reward": ("eval_reward",),
+}
+
+
+class MetricsTail:
+    """Lines of a run's metrics.jsonl that were not read yet; from the beginning when a resumed run cut it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._offset = path, 0
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """New steps, whole lines alone."""
+        if not self._path.is_file():
+            return
+        with self._path.open("rb") as file:
+            if file.seek(0, 2) < self._offset:
+                self._offset = 0
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._offset += len(line)
+                if (values := _parsed(line)) is not None:
+                    yield values
+
+
+def step_figures(values: dict[str, Any]) -> dict[str, Any]:
+    """A step's metrics under the names OpenAI's clients know."""
+    found = {name: values[ours] for name, (ours,) in _NAMES.items() if ours in values}
+    return {"step": int(values["step"]), **found}
+
+
+def step_message(figures: dict[str, Any]) -> str:
+    """`Step 4: training loss=2.31, validation loss=2.40`."""
+    words = [
+        f"{name.replace('train_', 'training ').replace('valid_', 'validation ').replace('_', ' ')}={value:.4g}"
+        for name, value in figures.items()
+        if name != "step"
+    ]
+    return f"Step {figures['step']}: {', '.join(words)}"
+
+
+def all_steps(folder: RunFolder) -> list[dict[str, Any]]:
+    """Every step that is logged, as logged."""
+    return list(MetricsTail(folder.metrics).read())
+
+
+def result_table(steps: list[dict[str, Any]]) -> str:
+    """The figures of every step as CSV."""
+    rows = [step_figures(values) for values in steps]
+    columns = ["step", *(name for name in _NAMES if any(name in row for row in rows))]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def checkpoints(folder: RunFolder) -> list[dict[str, Any]]:
+    """Complete checkpoints that are kept, newest first: step, created_at and the step's figures."""
+    by_step = {int(values["step"]): step_figures(values) for values in all_steps(folder)}
+    found = []
+    for path in folder.checkpoints.glob("step-*"):
+        trainer = path / "trainer.json"
+        if trainer.is_file():
+            step = int(json.loads(trainer.read_text(encoding="utf-8"))["step"])
+            created_at = int(trainer.stat().st_mtime)
+            found.append({"step": step, "created_at": created_at, "figures": by_step.get(step, {"step": step})})
+    return sorted(found, key=lambda each: -each["step"])
+
+
+def reason_of(folder: Path) -> str:
+    """Why a job's run ended: what it said itself, else the last error of its log, else the log's last lines."""
+    state = RunFolder(folder / "run").state()
+    if state.get("status") == "failed" and state.get("reason"):
+        return str(state["reason"])[:MAX_REASON_CHARACTERS]
+    log = folder / "log.txt"
+    if not log.is_file():
+        return "the run left no log"
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
+        tail = file.read()
+    if match := _ERROR.search(tail):
+        return _first_error(match[1].decode(errors="replace"))[:MAX_REASON_CHARACTERS]
+    return "\n".join(tail.decode(errors="replace").splitlines()[-5:])[-MAX_REASON_CHARACTERS:] or "the run said nothing"
+
+
+def _first_error(text: str) -> str:
+    """An error's own lines, without what the launcher logs behind it."""
+    first, _, rest = text.partition("\n")
+    match = _LOG_LINE.search(rest)
+    return f"{first}\n{rest[: match.start()] if match else rest}".strip()
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """A logged step; None for a line a crash cut short."""
+    try:
+        values = json.loads(line)
+        return values if isinstance(values, dict) and "step" in values else None
+    except ValueError:
+        return None

@@ -1,0 +1,142 @@
+"""What a client may ask of a job, in OpenAI's words and in those of its service of 2023."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from rlhf.serve.access import ApiError
+
+Auto = Literal["auto"]
+Number = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0, le=1)]
+Suffix = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Metadata = Annotated[
+    dict[
+        Annotated[str, StringConstraints(max_length=64)],
+        Annotated[str, StringConstraints(max_length=512)],
+    ],
+    Field(max_length=16),
+]
+STAGE_OF_METHOD = {"supervised": "sft", "reward": "reward", "reinforcement": "ppo", "ppo": "ppo"}
+
+
+class Body(BaseModel):
+    """A part of a request; a key that is not known is refused, for it would change nothing."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class Hyperparameters(Body):
+    """`auto` is what the operator's configuration says."""
+
+    n_epochs: Auto | Number = "auto"
+    batch_size: Auto | Count = "auto"
+    learning_rate_multiplier: Auto | Number = "auto"
+    prompt_loss_weight: Auto | Weight = "auto"
+
+
+class MethodSettings(Body):
+    """What stands under a method's own name."""
+
+    hyperparameters: Hyperparameters = Hyperparameters()
+
+
+class Grader(BaseModel):
+    """The reward of a reinforcement job: a model that a `reward` job made."""
+
+    model_config = ConfigDict(extra="allow")
+    type: str
+    model: str = ""
+
+
+class ReinforcementSettings(MethodSettings):
+    """Stage 3."""
+
+    grader: Grader | None = None
+
+
+class PpoSettings(MethodSettings):
+    """Stage 3 with the reward model named plainly."""
+
+    reward_model: str = ""
+
+
+class Method(Body):
+    """Which stage, and its settings."""
+
+    type: Literal["supervised", "reward", "reinforcement", "ppo", "dpo"]
+    supervised: MethodSettings | None = None
+    reward: MethodSettings | None = None
+    reinforcement: ReinforcementSettings | None = None
+    ppo: PpoSettings | None = None
+    dpo: dict[str, Any] | None = None
+
+
+class JobRequest(Body):
+    """POST /v1/fine_tuning/jobs."""
+
+    model: str
+    training_file: str
+    validation_file: str | None = None
+    hyperparameters: Hyperparameters | None = None
+    method: Method | None = None
+    suffix: Suffix | None = None
+    seed: Seed | None = None
+    metadata: Metadata | None = None
+    integrations: list[Any] | None = None
+
+    def settings(self) -> tuple[str, Hyperparameters, str]:
+        """Method, hyperparameters, and for stage 3 the reward model's name; ApiError for what is not offered."""
+        if self.integrations:
+            raise ApiError(400, "This service has no integrations; poll the events instead.", param="integrations")
+        if self.method is None:
+            return "supervised", self.hyperparameters or Hyperparameters(), ""
+        kind = self.method.type
+        if kind == "dpo":
+            message = "dpo is not offered: make a `reward` job of the preferences, then a `reinforcement` job with it."
+            raise ApiError(400, message, param="method.type")
+        given: MethodSettings = getattr(self.method, kind) or MethodSettings()
+        return kind, self.hyperparameters or given.hyperparameters, _reward_model(given, kind)
+
+
+def _reward_model(given: MethodSettings, kind: str) -> str:
+    if STAGE_OF_METHOD[kind] != "ppo":
+        return ""
+    grader = given.grader if isinstance(given, ReinforcementSettings) else None
+    if grader is not None and grader.type != "score_model":
+        message = f"A grader of type {grader.type!r} is not offered; name a reward model: type score_model."
+        raise ApiError(400, message, param="method.reinforcement.grader.type")
+    name = grader.model if grader else given.reward_model if isinstance(given, PpoSettings) else ""
+    if not name:
+        where = "method.ppo.reward_model" if kind == "ppo" else "method.reinforcement.grader.model"
+        raise ApiError(400, f"{where} is missing: the id of a model that a `reward` job made.", param=where)
+    return name
+
+
+class LegacyRequest(Body):
+    """POST /v1/fine-tunes, as of 2023; null is what the operator's configuration says."""
+
+    training_file: str
+    validation_file: str | None = None
+    model: str | None = None
+    n_epochs: Number | None = None
+    batch_size: Count | None = None
+    learning_rate_multiplier: Number | None = None
+    prompt_loss_weight: Weight | None = None
+    suffix: Suffix | None = None
+
+    def modern(self, model: str) -> JobRequest:
+        """The same in today's words."""
+        names = Hyperparameters.model_fields
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return JobRequest(
+            model=model,
+            training_file=self.training_file,
+            validation_file=self.validation_file,
+            suffix=self.suffix,
+            hyperparameters=Hyperparameters(**given),
+        )

@@ -1,0 +1,115 @@
+"""`rlhf serve`: models in, a service until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlhf.curate.http_guard import LOOPBACK
+from rlhf.curate.http_server import listen, serve
+from rlhf.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+    from rlhf.serve.access import Access
+    from rlhf.serve.fine_tuning import FineTuning
+    from rlhf.serve.models import Models, Serving
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What the command was asked for.
+
+    models: name -> path.
+    keys: file of API keys; who may come in is `open_access`'s to say.
+    drain_s: seconds that running requests have after SIGTERM.
+    jobs: makes the fine-tuning jobs, given what puts a finished model into service; None for a service without them.
+    votes: where the chat page's votes are kept; None for a page without.
+    """
+
+    models: dict[str, str]
+    serving: Serving
+    host: str = "127.0.0.1"
+    port: int = 8000
+    keys: Path = Path("runs/serve/keys.sqlite")
+    timeout_s: float = 600.0
+    chat_tokens: int | None = None
+    drain_s: float = 60.0
+    max_body_bytes: int = 4 << 20
+    jobs: Callable[[Callable[[str, Path], object]], FineTuning | None] = lambda add_model: None
+    votes: Path | None = None
+
+
+def require_serve() -> None:
+    """Raises ConfigError, naming the extra, when a package the service needs is missing."""
+    missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"serving needs {', '.join(missing)}", fix="pip install 'rlhf[serve]'")
+
+
+def run_service(
+    options: ServeOptions, *, more_routers: Callable[[Models, Access], list[APIRouter]] = lambda models, access: []
+) -> None:
+    """Loads the models, then serves; comes back when everything that ran has been answered.
+
+    Args:
+        more_routers: routes beside the API's and the chat page.
+
+    Raises: ConfigError for a host other machines reach when nobody has a key, a port in use, or a file of votes that
+        cannot be written; ModelError.
+    """
+    require_serve()
+    from rlhf.serve.access import open_access
+    from rlhf.serve.app import build_app
+    from rlhf.serve.chat_page import chat_page_router
+    from rlhf.serve.completions import Limits
+    from rlhf.serve.metrics import Metrics
+    from rlhf.serve.models import Models
+    from rlhf.serve.votes import VoteFiles
+
+    votes = None if options.votes is None else VoteFiles(options.votes)
+    access = open_access(options.host, options.keys)
+    with ExitStack() as stack:
+        listener = stack.enter_context(listen(options.host, options.port))  # first: a port in use is said at once
+        metrics = Metrics()
+        models = Models(options.serving, metrics)
+        stack.callback(models.close)
+        for name, path in options.models.items():
+            model = models.add(name, path)
+            _say(f"{name}: {model.context} tokens of context, {model.batcher.num_slots} answers at once")
+        page = chat_page_router(access, votes, lambda name: models.get(name) is not None)
+        routers = [page, *more_routers(models, access)]
+        jobs = options.jobs(models.add)
+        if jobs is not None:
+            jobs.start()
+            stack.callback(jobs.stop)
+            routers = [*routers, *jobs.routers(access)]
+        app = build_app(
+            models,
+            metrics,
+            access=access,
+            routers=routers,
+            limits=Limits(options.timeout_s, options.chat_tokens),
+            hosts=LOOPBACK if options.host in LOOPBACK else frozenset(),
+            max_body_bytes=options.max_body_bytes,
+        )
+        address = _address(options.host, listener.getsockname()[1])
+        _say(f"chat page: {address.removesuffix('v1')}")
+        _say(f"serving on {address} (Ctrl-C or SIGTERM stops)")
+        serve(app, listener, grace_s=options.drain_s)
+    _say("stopped")
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()

@@ -1,0 +1,172 @@
+"""Looks after a rank from a thread of its own, since a rank that waits for another cannot look after itself.
+
+It ends the rank when another one has failed, when another one on this machine is gone, and when no step ends in time.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rlhf.artifacts.failure import Failure, FailureRecord
+from rlhf.engine.ranks import Ranks, start_time
+
+INTERVAL_S = 1.0
+GRACE_S = 4.0  # for the main thread to end by itself, and for other ranks to say where they are
+SHARED_ERROR_S = 0.3  # an error that all ranks raise is told by the first
+WAITING = ("/torch/distributed/", "/deepspeed/comm/", "/engine/ranks.py")  # a rank in one of these waits for others
+
+
+class Guard:
+    """Args:
+    folder: the run's folder, where ranks leave word for each other.
+    step: the last step completed.
+    timeout_s: how long a step may take while the guard is `armed`; None is without end.
+    failed: writes the reason into state.json before the process is ended; called on the rank that `speaks`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        ranks: Ranks,
+        *,
+        step: Callable[[], int],
+        timeout_s: float | None,
+        failed: Callable[[str], None],
+    ) -> None:
+        self._folder, self._ranks, self._step, self._failed = folder, ranks, step, failed
+        self._timeout_s = timeout_s
+        self._record = FailureRecord(folder)
+        self._peers = _peers(ranks)
+        self._done = threading.Event()
+        self._armed_since: float | None = None
+        self._main = threading.main_thread().ident
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """The thread lives while active. Every rank leaves this block together, or by an error."""
+        threading.Thread(target=self._watch, daemon=True, name="guard").start()
+        try:
+            yield
+            self._ranks.barrier()
+        finally:
+            self._done.set()
+
+    @contextmanager
+    def armed(self) -> Iterator[None]:
+        """Steps are made while active: each must end in time."""
+        self._armed_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._armed_since = None
+
+    def cause(self, error: BaseException) -> tuple[Failure, bool]:
+        """The failure behind this rank's error, and whether it is this rank's own and the first."""
+        other = self._others_failure() if _is_communication(error) else None
+        if not self._ranks.is_main and other is None:
+            time.sleep(SHARED_ERROR_S)
+        own = Failure(self._ranks.rank, self._step(), str(error) or type(error).__name__)
+        first = self._record.write(other or own)
+        return first, first == own
+
+    def speaks(self, failure: Failure) -> bool:
+        """Whether it is this rank that tells of a failure and writes state.json: the first, or the second in its place
+        when the first is gone."""
+        gone = self._gone() if failure.rank == 0 and self._ranks.rank == 1 else None
+        return self._ranks.is_main or (gone is not None and gone.rank == 0)
+
+    def _others_failure(self) -> Failure | None:
+        """Why another rank broke the connection, as soon as it is known."""
+        deadline = time.monotonic() + GRACE_S
+        while time.monotonic() < deadline:
+            found = self._record.read() or self._gone()
+            if found is not None:
+                return found
+            time.sleep(0.05)
+        return None
+
+    def _watch(self) -> None:
+        step, began = -1, time.monotonic()
+        while not self._done.wait(INTERVAL_S):
+            failure = self._record.read() or self._gone()
+            if failure is not None and failure.rank != self._ranks.rank:
+                self._end(failure)
+            since = self._armed_since
+            if since is None or self._step() != step:
+                step, began = self._step(), time.monotonic()
+            elif self._timeout_s is not None and time.monotonic() - max(began, since) > self._timeout_s:
+                self._end(Failure(self._ranks.rank, step, self._hung(step, self._timeout_s)))
+
+    def _gone(self) -> Failure | None:
+        for rank, (pid, started) in self._peers.items():
+            if start_time(pid) != started:
+                reason = f"rank {rank} (process {pid}) is gone: it was killed, by hand or for want of memory"
+                return Failure(rank, self._step(), reason)
+        return None
+
+    def _end(self, failure: Failure) -> None:
+        """Ends this process, unless it does so by itself."""
+        if self._done.wait(GRACE_S):
+            return
+        failure = self._record.write(failure)
+        if self.speaks(failure):
+            sys.stderr.write(f"{failure.reason}\nthe run ends. Start again with --resume auto\n")
+            self._failed(failure.reason)
+        sys.stderr.flush()
+        os._exit(1)
+
+    def _hung(self, step: int, timeout_s: float) -> str:
+        """Where every rank stands, in one sentence; the whole stacks are in hang/ and on the screen."""
+        folder = self._folder / "hang"
+        here, waits = self._place()
+        folder.mkdir(exist_ok=True)
+        own = folder / f"rank-{self._ranks.rank:04d}.txt"
+        with own.open("w", encoding="utf-8") as file:
+            file.write(f"rank {self._ranks.rank} {'waits for others' if waits else 'hangs'} in {here}\n")
+            file.flush()
+            faulthandler.dump_traceback(file, all_threads=True)
+        faulthandler.dump_traceback(sys.__stderr__ or sys.stderr, all_threads=True)
+        time.sleep(GRACE_S)
+        told = [_told(folder / f"rank-{rank:04d}.txt", rank) for rank in range(self._ranks.world_size)]
+        places = "; ".join(sorted(told, key=lambda text: "waits for others" in text))
+        return f"step {step + 1} did not end within {timeout_s / 60:g} minutes (run.watchdog_minutes): {places}"
+
+    def _place(self) -> tuple[str, bool]:
+        """Where the main thread is in this package, and whether it waits for other ranks there."""
+        frame = sys._current_frames().get(self._main or 0)
+        stack = traceback.extract_stack(frame) if frame is not None else []
+        ours = [entry for entry in stack if "/rlhf/" in entry.filename] or stack
+        waits = any(word in entry.filename for entry in stack for word in WAITING)
+        return (f"{ours[-1].filename}:{ours[-1].lineno} ({ours[-1].name})" if ours else "an unknown place"), waits
+
+
+def _peers(ranks: Ranks) -> dict[int, tuple[int, str | None]]:
+    """Process and start time of the other ranks that can be seen from here: on this machine, in this container."""
+    me = (socket.gethostname(), os.getpid(), start_time(os.getpid()))
+    return {
+        rank: (pid, started)
+        for rank, (host, pid, started) in enumerate(ranks.gather(me))
+        if host == me[0] and rank != ranks.rank and start_time(pid) == started
+    }
+
+
+def _told(file: Path, rank: int) -> str:
+    try:
+        return file.read_text(encoding="utf-8").splitlines()[0]
+    except (OSError, IndexError):
+        return f"rank {rank} does not answer"
+
+
+def _is_communication(error: BaseException) -> bool:
+    """Whether another rank's end can look like this."""
+    words = ("gloo", "NCCL", "onnection closed", "reset by peer", "onnection refused", "ProcessGroup", "TCPStore")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

@@ -1,0 +1,58 @@
+"""Intervals against hand arithmetic and textbook values."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from rlhf.evaluate.intervals import (
+    excludes_zero,
+    jackknife_figure,
+    mean_figure,
+    ratio_difference,
+    ratio_figure,
+    wilson,
+)
+
+
+def test_wilson_by_hand() -> None:
+    """8 of 10: centre (.8 + 3.8415 / 20) / 1.38415 = .7167, half width .2265; 0 of 10 ends at 3.8415 / 13.8415."""
+    found = wilson(8, 10)
+    assert (found["mean"], found["low"], found["high"]) == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-4)
+    assert wilson(0, 10)["high"] == pytest.approx(3.8415 / 13.8415, abs=1e-4)
+    assert wilson(0, 10)["low"] == 0
+    assert math.isnan(wilson(0, 0)["mean"])
+
+
+def test_a_ratio_is_of_sums_and_draws_whole_prompts() -> None:
+    """Prompts of 1 and 3 sentences, 1 and 0 polite: 1 of 4, not the mean of 1 and 0; draws give 1, 1/4 or 0."""
+    found = ratio_figure(np.asarray([1.0, 0.0]), np.asarray([1.0, 3.0]))
+    assert found == {"mean": 0.25, "low": 0.0, "high": 1.0}
+    assert math.isnan(ratio_figure(np.zeros(2), np.zeros(2))["mean"])
+
+
+def test_the_bootstrap_of_a_mean_is_that_of_the_normal_and_the_same_each_time() -> None:
+    """0 and 1 in equal numbers, 400 prompts: standard error .5 / 20 = .025, so +-.049; 2,000 draws, hence 10 %."""
+    values = [0.0, 1.0] * 200
+    found = mean_figure(values)
+    assert found["mean"] == 0.5
+    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * 0.025, rel=0.1)
+    assert found == mean_figure(values)
+
+
+def test_a_difference_is_paired() -> None:
+    """Prompts differ by 10, the models by 1 everywhere: the paired interval has no width."""
+    before, ones = np.asarray([1.0, 11.0, 21.0]), np.ones(3)
+    found = ratio_difference((before, before + 1), (ones, ones))
+    assert tuple(found.values()) == pytest.approx((1.0, 1.0, 1.0))
+    assert excludes_zero(found)
+    assert not excludes_zero(ratio_difference((before, before), (ones, ones)))
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
+    """1, 2, 3: means without one 2.5, 2, 1.5; sd / sqrt n = 1 / sqrt 3."""
+    found = jackknife_figure(2.0, np.asarray([2.5, 2.0, 1.5]))
+    assert found["high"] - 2 == pytest.approx(1.959964 / math.sqrt(3))
+    assert math.isnan(jackknife_figure(2.0, np.asarray([2.0]))["low"])
