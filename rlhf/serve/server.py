@@ -15,11 +15,8 @@ from rlhf.curate.http_server import listen, serve
 from rlhf.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fastapi import APIRouter
-
-    from rlhf.serve.access import Access
     from rlhf.serve.fine_tuning import FineTuning
-    from rlhf.serve.models import Models, Serving
+    from rlhf.serve.models import Serving
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +50,8 @@ def require_serve() -> None:
         raise ConfigError(f"serving needs {', '.join(missing)}", fix="pip install 'rlhf[serve]'")
 
 
-def run_service(
-    options: ServeOptions, *, more_routers: Callable[[Models, Access], list[APIRouter]] = lambda models, access: []
-) -> None:
+def run_service(options: ServeOptions) -> None:
     """Loads the models, then serves; comes back when everything that ran has been answered.
-
-    Args:
-        more_routers: routes beside the API's and the chat page.
 
     Raises: ConfigError for a host other machines reach when nobody has a key, a port in use, or a file of votes that
         cannot be written; ModelError.
@@ -83,13 +75,12 @@ def run_service(
         for name, path in options.models.items():
             model = models.add(name, path)
             _say(f"{name}: {model.context} tokens of context, {model.batcher.num_slots} answers at once")
-        page = chat_page_router(access, votes, lambda name: models.get(name) is not None)
-        routers = [page, *more_routers(models, access)]
+        routers = [chat_page_router(access, votes, lambda name: models.get(name) is not None)]
         jobs = options.jobs(models.add)
         if jobs is not None:
             jobs.start()
             stack.callback(jobs.stop)
-            routers = [*routers, *jobs.routers(access)]
+            routers += jobs.routers(access)
         app = build_app(
             models,
             metrics,
