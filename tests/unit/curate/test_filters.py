@@ -221,10 +221,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     command = ["data", "filter", "--in", source, "--out", str(out)]
     assert main([*command, "--min-chars", "16", "--dedup", "cosine:0.5", "--language", "ko"]) == 0
     assert read(out) == [{"prompt": LONG}]
-    assert (
-        "1 rows; dropped 1 fewer than 16 characters, 1 near-duplicate (of 3)"
-        in capsys.readouterr().out
-    )
+    assert "1 rows; dropped 1 fewer than 16 characters, 1 near-duplicate (of 3)" in capsys.readouterr().out
     assert main([*command, "--dedup", "minhash", "--language", "ko:0.9"]) == 0
     assert read(out) == [{"prompt": LONG}, {"prompt": "짧아요"}]
 
