@@ -151,7 +151,7 @@ def test_a_chat_log_becomes_a_model_that_answers(service: Service, tmp_path: Pat
     service.kill()
     assert is_group(launcher)
     service.start()
-    assert [each.id for each in client.files.list()] == [good.id, bad.id]
+    assert [each.id for each in client.files.list(purpose="fine-tune")] == [good.id, bad.id]
     assert {each.id for each in client.fine_tuning.jobs.list()} == {job.id, legacy["id"]}
 
     def ended() -> openai.types.fine_tuning.FineTuningJob | None:
