@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -50,10 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; the exit status. An error of this package is shown without a traceback."""
     arguments = build_parser().parse_args(argv)
     try:
-        return int(arguments.handler(arguments))
+        status = int(arguments.handler(arguments))
+        sys.stdout.flush()
+        return status
     except RlhfError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
+    except BrokenPipeError:  # whoever reads, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
 
 
 def build_parser() -> argparse.ArgumentParser:
