@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rlhf.engine.stopping import StopRequest, heeding_signals
-from rlhf.errors import RlhfError
+from rlhf.errors import RlhfError, TrainingError
 
 T = TypeVar("T")
 WATCH_INTERVAL_S = 1.0
@@ -106,7 +106,7 @@ def session(seed: int) -> Iterator[Ranks]:
         torch.set_num_threads(_threads(world))
     else:
         accelerator.set_device(local_rank)
-    deepspeed.init_distributed(verbose=False)
+    join_group()
     seed_everything(seed + int(os.environ["RANK"]))
     device = torch.device("cpu" if accelerator.device_name() == "cpu" else accelerator.device_name(local_rank))
     ranks = Ranks(int(os.environ["RANK"]), local_rank, world, device, stop)
@@ -119,6 +119,23 @@ def session(seed: int) -> Iterator[Ranks]:
         # The group must go even after an error: a process that exits inside it can abort.
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def join_group() -> None:
+    """Meets the other ranks at the launcher's address.
+
+    Raises: TrainingError when its port is taken, as by another run on this machine.
+    """
+    import deepspeed
+
+    try:
+        deepspeed.init_distributed(verbose=False)
+    except dist.DistNetworkError as error:
+        port = os.environ["MASTER_PORT"]
+        raise TrainingError(
+            f"the ranks cannot meet at port {port} of {os.environ['MASTER_ADDR']}: another run may be using it",
+            fix=f"give each run on a machine a port of its own: deepspeed --master_port {int(port) + 1} ...",
+        ) from error
 
 
 @contextmanager

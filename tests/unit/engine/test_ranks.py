@@ -1,0 +1,29 @@
+"""How ranks meet."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from rlhf.engine.ranks import join_group
+from rlhf.errors import TrainingError
+
+
+def test_a_port_that_is_taken_is_named_with_the_flag_that_changes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as other:
+        other.bind(("0.0.0.0", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        words = {
+            "RANK": "0",
+            "LOCAL_RANK": "0",
+            "WORLD_SIZE": "1",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        for name, value in words.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(TrainingError, match=f"cannot meet at port {port} of 127.0.0.1") as caught:
+            join_group()
+    assert f"--master_port {port + 1}" in caught.value.fix
