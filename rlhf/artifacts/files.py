@@ -6,9 +6,13 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from rlhf.errors import ArtifactError
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 TORCH_WRITER = ("PytorchStreamWriter", "inline_container", "iostream error")
@@ -42,6 +46,24 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
     """One JSON object more."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def scratch_beside(out: Path, purpose: str) -> Iterator[Path]:
+    """A new folder on the disk of `out`, which is gone afterwards unless it was renamed.
+
+    Raises: ArtifactError when it cannot be made.
+    """
+    folder = out.with_name(f".{purpose}-{out.name}")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise ArtifactError(f"cannot write beside {out}: {error.strerror}", where="--out") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def flush_folder(folder: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from transformers import GenerationConfig
 
 from rlhf.artifacts.export import TOLERANCE, base_entry, merge_adapter, set_generation
-from rlhf.artifacts.files import flush_folder, flush_tree, write_json, write_text
+from rlhf.artifacts.files import flush_folder, flush_tree, scratch_beside, write_json, write_text
 from rlhf.artifacts.finished import FinishedRun, open_finished
 from rlhf.artifacts.model_card import Card, model_card
 from rlhf.artifacts.probe import Probe
@@ -130,19 +130,11 @@ def check_request(run: Path, out: Path, *, dtype: str | None, part: Part, max_sh
 @contextmanager
 def _written_beside(out: Path) -> Iterator[Path]:
     """A folder that becomes `out` when the block ends well, and is removed when it does not."""
-    writing = out.with_name(f".writing-{out.name}")
-    shutil.rmtree(writing, ignore_errors=True)
-    try:
-        writing.mkdir(parents=True)
-    except OSError as error:
-        raise ArtifactError(f"cannot write beside {out}: {error.strerror}", where="--out") from error
-    try:
+    with scratch_beside(out, "writing") as writing:
         yield writing
         flush_tree(writing)
         writing.rename(out)
         flush_folder(out.parent)
-    finally:
-        shutil.rmtree(writing, ignore_errors=True)
 
 
 def _write_merged(

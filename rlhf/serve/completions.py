@@ -52,6 +52,7 @@ def completions_router(
     """
     router = APIRouter()
     who = Annotated[Caller, Depends(access)]
+    answering = Answering(access, limits.timeout_s, count_prompt)
 
     @router.get("/v1/models")
     def models(caller: who) -> dict[str, Any]:
@@ -63,35 +64,60 @@ def completions_router(
 
     @router.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request, caller: who) -> Response:
-        model = _known(find, body.model)
-        ids = await run_in_threadpool(_chat_ids, model, body)
-        asked = body.max_completion_tokens or body.max_tokens
-        limit = asked or min(limits.chat_tokens or model.context, max(1, model.context - len(ids)))
-        asks = _asks(model, body, [ids], limit, body.num_likeliest, "messages")
-        reply = Reply(ChatStyle(), model, len(asks), len(ids), bool(body.logprobs), body.include_usage)
-        return await answer(body, request, caller, asks, reply)
+        asks, reply = await _chat(_known(find, body.model), body, limits)
+        return await answering.answer(body, request, caller, asks, reply)
 
     @router.post("/v1/completions")
     async def complete(body: CompletionRequest, request: Request, caller: who) -> Response:
-        model = _known(find, body.model)
-        prompts = await run_in_threadpool(_prompt_ids, model, body)
-        asks = _asks(model, body, prompts, body.max_tokens or 16, body.logprobs, "prompt")
-        lengths = [len(model.tokenizer.text(ids.tolist())) for ids in prompts] if body.logprobs is not None else []
-        style = CompletionStyle(lambda index: lengths[index // body.num_choices])
-        tokens = sum(map(len, prompts))
-        reply = Reply(style, model, len(asks), tokens, body.logprobs is not None, body.include_usage)
-        return await answer(body, request, caller, asks, reply)
+        asks, reply = await _completion(_known(find, body.model), body)
+        return await answering.answer(body, request, caller, asks, reply)
 
-    async def answer(body: Sampled, request: Request, caller: Caller, asks: Sequence[Ask], reply: Reply) -> Response:
+    return router
+
+
+async def _chat(model: ServedModel, body: ChatRequest, limits: Limits) -> tuple[Sequence[Ask], Reply]:
+    """What a chat asks of the model, and the reply that is to be filled."""
+    ids = await run_in_threadpool(_chat_ids, model, body)
+    asked = body.max_completion_tokens or body.max_tokens
+    limit = asked or min(limits.chat_tokens or model.context, max(1, model.context - len(ids)))
+    asks = _asks(model, body, [ids], limit, body.num_likeliest, "messages")
+    return asks, Reply(ChatStyle(), model, len(asks), len(ids), bool(body.logprobs), body.include_usage)
+
+
+async def _completion(model: ServedModel, body: CompletionRequest) -> tuple[Sequence[Ask], Reply]:
+    """As `_chat`, for texts that are to go on."""
+    prompts = await run_in_threadpool(_prompt_ids, model, body)
+    asks = _asks(model, body, prompts, body.max_tokens or 16, body.logprobs, "prompt")
+    lengths = [len(model.tokenizer.text(ids.tolist())) for ids in prompts] if body.logprobs is not None else []
+    style = CompletionStyle(lambda index: lengths[index // body.num_choices])
+    tokens = sum(map(len, prompts))
+    return asks, Reply(style, model, len(asks), tokens, body.logprobs is not None, body.include_usage)
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """Has a reply filled by its model, whole or as a stream; the caller pays for the tokens however it ends.
+
+    timeout_s: until a request is given up; count_prompt: told the tokens of each prompt that is taken on.
+    """
+
+    access: Access
+    timeout_s: float
+    count_prompt: Callable[[int], None]
+
+    async def answer(
+        self, body: Sampled, request: Request, caller: Caller, asks: Sequence[Ask], reply: Reply
+    ) -> Response:
+        """Raises ApiError: a full queue, a request that took too long, a model that failed."""
         ticket = _submit(reply.model, asks)
-        count_prompt(reply.prompt_tokens)
-        timer = ticket.loop.call_later(limits.timeout_s, ticket.put, TimedOutError())
+        self.count_prompt(reply.prompt_tokens)
+        timer = ticket.loop.call_later(self.timeout_s, ticket.put, TimedOutError())
 
         def close() -> None:
             timer.cancel()
             ticket.cancel()
             tokens = reply.prompt_tokens + reply.completion_tokens
-            ticket.loop.run_in_executor(None, access.spend, caller, tokens)
+            ticket.loop.run_in_executor(None, self.access.spend, caller, tokens)
 
         if body.stream:
             return _Stream(_events(ticket, reply), close)
@@ -99,8 +125,6 @@ def completions_router(
             return await _whole(ticket, reply, request)
         finally:
             close()
-
-    return router
 
 
 class _Stream(StreamingResponse):

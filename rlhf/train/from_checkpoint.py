@@ -7,8 +7,6 @@ in a scratch folder beside the output, and published from there; the run folder 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rlhf.artifacts.checkpoint import STATE_FILE, Checkpoint, CheckpointStore
+from rlhf.artifacts.files import scratch_beside
 from rlhf.artifacts.probe import probe_row, probe_sequences
 from rlhf.artifacts.publish import Origin, Part, Published, check_request, publish
 from rlhf.artifacts.reload import Reload, in_fresh_process
@@ -61,7 +60,7 @@ def publish_checkpoint(
     """
     check_request(path, out, dtype=dtype, part=part, max_shard_size=max_shard_size)
     found, stage = find_checkpoint(path, checkpoint), str(RunFolder(path).state().get("stage", ""))
-    with _scratch(out) as scratch:
+    with scratch_beside(out, "checkpoint") as scratch:
         assembled = _assemble(path, scratch, found, stage)
         note = f"{found.path.name}, a checkpoint after step {found.step}"
         origin = Origin(path, found.path.name, f"{note}; {UNSHIFTED}" if stage == "reward" else note)
@@ -93,21 +92,6 @@ def find_checkpoint(path: Path, name: str) -> Checkpoint:
 
 def _alone() -> Ranks:
     return Ranks(0, 0, 1, torch.device("cpu"))
-
-
-@contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """A folder beside `out`, on the same disk, that is gone afterwards."""
-    folder = out.with_name(f".checkpoint-{out.name}")
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise ArtifactError(f"cannot write beside {out}: {error.strerror}", where="--out") from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _assemble(path: Path, scratch: Path, checkpoint: Checkpoint, stage: str) -> Path:

@@ -14,19 +14,17 @@ from pathlib import Path
 
 import httpx
 import pytest
-import torch
 
 pytest.importorskip("playwright")
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
 from playwright.sync_api import Browser, Locator, Page, expect
-from transformers import AutoTokenizer, GPTNeoXForCausalLM
 
 from rlhf.data.records import Ranking
 from rlhf.data.sources import DataSource, read_records
-from rlhf.demo.tiny_base import TinySize, polyglot_shape
 from rlhf.serve.keys import KeyStore
+from tests.support.endless_model import save_endless_model
 
 SCRIPT = "<script>document.title = '뚫림'</script><img src=x onerror=\"document.title = '뚫림'\"> 무슨 뜻이에요?"
 DEADLINE_S = 60
@@ -48,16 +46,7 @@ class Service:
 def service(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_dir: Path) -> Iterator[Service]:
     """Two models of 4,096 positions, the same one under two names, which never say EOS; a key is needed."""
     folder = tmp_path_factory.mktemp("chat")
-    tokenizer = AutoTokenizer.from_pretrained(tiny_tokenizer_dir)
-    torch.manual_seed(3)
-    size = TinySize(hidden=32, layers=2, heads=4, vocabulary=400, positions=4096)
-    model = GPTNeoXForCausalLM(polyglot_shape(size, len(tokenizer)))
-    with torch.no_grad():
-        model.get_output_embeddings().weight.normal_(0, 0.3)
-        model.gpt_neox.final_layer_norm.bias.fill_(1.0)
-        model.get_output_embeddings().weight[tokenizer.eos_token_id].fill_(-3.0)
-    model.save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
+    save_endless_model(folder / "model", tiny_tokenizer_dir)
     store = KeyStore(folder / "keys.sqlite")
     key = store.add("민수")
     store.close()

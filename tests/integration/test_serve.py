@@ -14,11 +14,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-import torch
 from openai import APIStatusError, APITimeoutError, NotFoundError, OpenAI, RateLimitError
-from transformers import AutoTokenizer, GPTNeoXForCausalLM
 
-from rlhf.demo.tiny_base import TinySize, polyglot_shape
+from tests.support.endless_model import save_endless_model
 
 CHAT = [{"role": "user", "content": "오늘 날씨가 참 좋네요!"}]
 LONG = 3000  # tokens: some seconds, so that nothing below ends by itself
@@ -28,17 +26,8 @@ DEADLINE_S = 60
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_dir: Path) -> Path:
     """A model of 4,096 positions that never says EOS."""
-    tokenizer = AutoTokenizer.from_pretrained(tiny_tokenizer_dir)
-    torch.manual_seed(3)
-    size = TinySize(hidden=32, layers=2, heads=4, vocabulary=400, positions=4096)
-    model = GPTNeoXForCausalLM(polyglot_shape(size, len(tokenizer)))
-    with torch.no_grad():
-        model.get_output_embeddings().weight.normal_(0, 0.3)
-        model.gpt_neox.final_layer_norm.bias.fill_(1.0)
-        model.get_output_embeddings().weight[tokenizer.eos_token_id].fill_(-3.0)
     folder = tmp_path_factory.mktemp("runs") / "friendly"
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_endless_model(folder, tiny_tokenizer_dir)
     return folder
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 
+from rlhf.cli.flag_types import similarity
 from rlhf.cli.parser import Commands
 
 METHODS = {"cosine": 0.5, "minhash": 0.7}  # with their default thresholds
@@ -104,7 +104,7 @@ def _add_comparisons(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--semantic-threshold",
-        type=_similarity,
+        type=similarity,
         default=0.85,
         metavar="T",
         help="cosine of mean-centred embeddings (default: %(default)s)",
@@ -163,21 +163,11 @@ def _at_least_one(text: str) -> int:
     return int(text)
 
 
-def _similarity(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected a number above 0, at most 1")
-    return number
-
-
 def _named(text: str, defaults: dict[str, float]) -> tuple[str, float]:
     name, separator, number = text.partition(":")
     if name not in defaults:
         raise argparse.ArgumentTypeError(f"{text!r}; expected one of {', '.join(defaults)}, then :NUMBER if any")
-    return name, _similarity(number) if separator else defaults[name]
+    return name, similarity(number) if separator else defaults[name]
 
 
 def _method(text: str) -> tuple[str, float]:

@@ -7,11 +7,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rlhf.cli.endpoint_flags import add_endpoint_flags, budget_of, open_endpoint
+from rlhf.cli.judge_flags import add_judge_flags, judge_settings_of
 from rlhf.cli.parser import Commands
 
 if TYPE_CHECKING:
     from rlhf.curate.endpoint import Endpoint
-    from rlhf.curate.judge import JudgeSettings
     from rlhf.curate.judge_file import JudgePlan
 
 SHIPPED = ("conversation", "harmless", "translation", "general")
@@ -59,14 +59,17 @@ def add(commands: Commands) -> None:
         "--in", dest="rows", required=True, metavar="FILE", help="what `rlhf data sample` wrote, or any ranking file"
     )
     command.add_argument(
-        "--criteria", default="conversation", metavar="NAME", help="a shipped set or a YAML file (default: %(default)s)"
-    )
-    command.add_argument(
         "--endpoint", required=True, metavar="URL", help="chat endpoint, e.g. http://127.0.0.1:8000/v1"
     )
     command.add_argument("--model", required=True, metavar="NAME", help="the judge, as the endpoint calls it")
     command.add_argument("--out", required=True, metavar="FILE", help="rankings to write (JSONL)")
-    _add_judging(command)
+    add_judge_flags(command)
+    command.add_argument(
+        "--pairs",
+        choices=("all", "ring"),
+        default="all",
+        help="of K answers judge all K(K-1)/2 pairs, or K pairs in which each answer meets two (default: %(default)s)",
+    )
     _add_keeping(command)
     command.add_argument("--limit", type=int, metavar="N", help="only the first N usable rows")
     command.add_argument(
@@ -74,41 +77,6 @@ def add(commands: Commands) -> None:
     )
     add_endpoint_flags(command)
     command.set_defaults(handler=run_judge)
-
-
-def _add_judging(command: argparse.ArgumentParser) -> None:
-    """How the judge is asked."""
-    command.add_argument(
-        "--weighting",
-        choices=("auto", "logprobs", "samples"),
-        default="auto",
-        help="mean score under the token probabilities, or over several replies; auto tries one request "
-        "(default: %(default)s)",
-    )
-    command.add_argument(
-        "--samples",
-        type=int,
-        default=5,
-        metavar="N",
-        help="replies to average without probabilities (default: %(default)s)",
-    )
-    command.add_argument("--temperature", type=float, default=1.0, help="of those replies (default: %(default)s)")
-    command.add_argument(
-        "--max-tokens", type=int, default=2048, metavar="N", help="longest reply (default: %(default)s)"
-    )
-    command.add_argument(
-        "--pairs",
-        choices=("all", "ring"),
-        default="all",
-        help="of K answers judge all K(K-1)/2 pairs, or K pairs in which each answer meets two (default: %(default)s)",
-    )
-    command.add_argument(
-        "--form-retries",
-        type=int,
-        default=2,
-        metavar="N",
-        help="ask again for unreadable scores (default: %(default)s)",
-    )
 
 
 def _add_keeping(command: argparse.ArgumentParser) -> None:
@@ -136,7 +104,8 @@ def run_judge(arguments: argparse.Namespace) -> int:
 
     from rlhf.curate.judge_file import extent, gives_logprobs, judge_file, verdict_on_judge
 
-    plan, settings, budget = _plan(arguments), _settings(arguments), budget_of(arguments)
+    plan, budget = _plan(arguments), budget_of(arguments)
+    settings = replace(judge_settings_of(arguments), pairs=arguments.pairs)
 
     def opened() -> Endpoint:
         return open_endpoint(arguments.endpoint, arguments.model, arguments, budget)
@@ -161,12 +130,9 @@ def _plan(arguments: argparse.Namespace) -> JudgePlan:
     from rlhf.curate.judge_file import JudgePlan
     from rlhf.errors import ConfigError
 
-    for flag in ("samples", "max_tokens", "limit"):
-        value = getattr(arguments, flag)
-        if value is not None and value < 1:
-            raise ConfigError(f"is {value}", where=f"--{flag.replace('_', '-')}", expected="at least 1")
-    if arguments.form_retries < 0 or arguments.min_gap < 0:
-        raise ConfigError("--form-retries or --min-gap below 0", expected="0 or more")
+    for flag, value, least in (("--limit", arguments.limit, 1), ("--min-gap", arguments.min_gap, 0)):
+        if value is not None and value < least:
+            raise ConfigError(f"is {value}", where=flag, expected=f"at least {least}")
     return JudgePlan(
         rows=arguments.rows,
         out=Path(arguments.out),
@@ -176,17 +142,4 @@ def _plan(arguments: argparse.Namespace) -> JudgePlan:
         min_gap=arguments.min_gap,
         limit=arguments.limit,
         on_bad_row=arguments.on_bad_row,
-    )
-
-
-def _settings(arguments: argparse.Namespace) -> JudgeSettings:
-    from rlhf.curate.judge import JudgeSettings
-
-    return JudgeSettings(
-        weighting="samples" if arguments.weighting == "auto" else arguments.weighting,
-        samples=arguments.samples,
-        temperature=arguments.temperature,
-        max_tokens=arguments.max_tokens,
-        pairs=arguments.pairs,
-        form_retries=arguments.form_retries,
     )

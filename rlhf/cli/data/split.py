@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from typing import TYPE_CHECKING
 
+from rlhf.cli.flag_types import similarity
 from rlhf.cli.parser import Commands
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--seed", type=int, default=17, help="another seed, another split (default: %(default)s)")
     parser.add_argument(
         "--threshold",
-        type=_threshold,
+        type=similarity,
         default=0.5,
         metavar="T",
         help="prompts whose TF-IDF of character 2-3-grams has a cosine of T or more stay together; 1 takes equal "
@@ -92,13 +92,3 @@ def _shares(text: str) -> dict[str, float]:
         except ValueError:
             raise argparse.ArgumentTypeError(f"{part!r}; expected NAME=SHARE, as in train=0.9") from None
     return shares
-
-
-def _threshold(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected a number above 0, at most 1")
-    return number

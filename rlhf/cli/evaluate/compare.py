@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from rlhf.cli.evaluate.asking_flags import add_asking_flags, asking_of
-from rlhf.cli.evaluate.judge_flags import add_judge_flags, endpoints_of, judge_settings_of
+from rlhf.cli.evaluate.judges import add_judges, endpoints_of, settings_of
 from rlhf.cli.parser import Commands
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def add(commands: Commands) -> None:
         metavar="SHARE",
         help="share of pairs everyone gets (default: %(default)s)",
     )
-    add_judge_flags(command)
+    add_judges(command)
     command.add_argument(
         "--show", type=int, default=60, metavar="N", help="prompts shown on the page (default: %(default)s)"
     )
@@ -95,7 +95,7 @@ def _panel(arguments: argparse.Namespace) -> JudgePanel | None:
         judge_names(arguments.judge),
         endpoints_of(arguments),
         load_criteria(arguments.criteria),
-        judge_settings_of(arguments),
+        settings_of(arguments),
         weigh=arguments.weighting == "auto",
     )
 

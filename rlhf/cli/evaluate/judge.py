@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from rlhf.cli.evaluate.asking_flags import add_asking_flags, asking_of
-from rlhf.cli.evaluate.judge_flags import add_judge_flags, endpoints_of, judge_settings_of
+from rlhf.cli.evaluate.judges import add_judges, endpoints_of, settings_of
 from rlhf.cli.parser import Commands
 
 _DESCRIPTION = (
@@ -43,7 +43,7 @@ def add(commands: Commands) -> None:
         "--against", metavar="NAME", help="the model others are compared with (default: the best of each set)"
     )
     add_asking_flags(command, required=False)
-    add_judge_flags(command)
+    add_judges(command)
     command.set_defaults(handler=run_evaluate_judge)
 
 
@@ -74,7 +74,7 @@ def run_evaluate_judge(arguments: argparse.Namespace) -> int:
         judge_names(arguments.judge),
         endpoints_of(arguments),
         load_criteria(arguments.criteria),
-        judge_settings_of(arguments),
+        settings_of(arguments),
         out,
         weigh=arguments.weighting == "auto",
         against=arguments.against,
