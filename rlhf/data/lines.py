@@ -43,6 +43,9 @@ def not_encoded(where: str, error: UnicodeDecodeError) -> DataError:
     if error.encoding != "utf-8":
         problem = f"byte {error.object[error.start]:#04x} is neither UTF-8 nor {error.encoding.upper()}"
         return DataError(problem, where=where, fix="save the file as UTF-8, or cut the damaged line out")
+    if error.reason == "unexpected end of data":
+        problem = "the file ends in the middle of a character"
+        return DataError(problem, where=where, expected="UTF-8 text", fix="the file may be cut: write it again")
     return DataError(
         f"byte {error.object[error.start]:#04x} is not UTF-8",
         where=where,

@@ -134,6 +134,15 @@ def test_unusable_csv(tmp_path, text, encoding, where, said):
     assert caught.value.where == f"{path}{where}"
 
 
+def test_a_file_cut_inside_a_character_is_called_cut(tmp_path):
+    path = tmp_path / "cut.jsonl"
+    path.write_bytes('{"prompt": "안녕?", "response": "네."}\n{"prompt": "안'.encode()[:-1])
+    with pytest.raises(DataError, match="ends in the middle of a character") as caught:
+        read(str(path), Demonstration)
+    assert caught.value.where == f"{path}:2"
+    assert "may be cut" in caught.value.fix
+
+
 def test_datasets_folder(tmp_path):
     datasets = pytest.importorskip("datasets")
     rows = datasets.Dataset.from_list([{"messages": [ASK, ANSWER]}, {"messages": [ASK]}])
