@@ -8,9 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
-    """A playwright Browser without a window; skips, saying why, where there is none."""
+    """A playwright Browser without a window; skips, saying why, where there is none.
+
+    Closed with each file: playwright's event loop runs in the thread until then, and `asyncio.run` of
+    the tests after it would refuse to start.
+    """
     names = ("chromium", "chromium-browser", "google-chrome")
     path = next((found for name in names if (found := shutil.which(name))), None)
     if path is None:

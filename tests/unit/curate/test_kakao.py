@@ -314,7 +314,7 @@ def refused(folder: Path, name: str, content: bytes) -> DataError:
 def test_a_file_cut_inside_a_character(tmp_path: Path) -> None:
     error = refused(tmp_path, "chat.txt", PC.encode()[: PC.encode().index("반가워".encode()) + 4])
     assert error.where.endswith("chat.txt:8")
-    assert "is not UTF-8" in error.problem
+    assert error.problem == "the file ends in the middle of a character"
 
 
 def test_utf_16_names_the_way_out(tmp_path: Path) -> None:
