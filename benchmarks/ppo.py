@@ -5,7 +5,8 @@ python benchmarks/ppo.py --data DIR --out ppo.json [--rounds 5]
 Policy, reference, reward and value are four models of the same GPT-NeoX of 7.3 M parameters in float32; one iteration
 draws an answer of at most 128 tokens to each prompt and learns from all of them in one epoch of one minibatch. Two
 settings: 8 prompts with exactly 128 new tokens each (EOS can not be sampled), and 64 prompts with EOS as the policy
-learnt it. A side's speed is samples over the wall time from the end of its first iteration to the end of its last.
+learnt it. Every round has its own seed, so that the
+answers' mean lengths, which differ by chance, meet over the rounds. A side's speed is samples over the wall time from the end of its first iteration to the end of its last.
 Ours is `scripts/step3_ppo.py` under the `deepspeed` launcher at ZeRO 0 with its metrics on. Parts are timed in runs
 of their own. Memory: a shared backbone of 111 M parameters over four models of that size, both with LoRA.
 """
@@ -49,11 +50,11 @@ class Bench:
         self.work.mkdir(parents=True, exist_ok=True)
         self.log = self.work / "sides.log"
 
-    def words(self, folder: Path) -> list[str]:
+    def words(self, folder: Path, seed: int = SEED) -> list[str]:
         """The shipped script's arguments."""
         count = self.prompts.num_rows
         return [
-            "--config", str(ROOT / "configs" / "demo" / "ppo.yaml"), f"run.dir={folder}", f"run.seed={SEED}",
+            "--config", str(ROOT / "configs" / "demo" / "ppo.yaml"), f"run.dir={folder}", f"run.seed={seed}",
             f"actor.path={self.policy}", f"reward.path={self.reward}", "reward.min_accuracy=null",
             f"data.train={self.prompts.records}", "data.eval=[]", f"train.epochs={self.iterations}",
             f"train.batch_size={count}", f"train.lr={LR}", f"critic.lr={LR}", "train.warmup_steps=0",
@@ -66,12 +67,12 @@ class Bench:
         """The shipped script, from its metrics."""
         folder = self.work / "ours"
         shutil.rmtree(folder, ignore_errors=True)
-        run(deepspeed(ROOT / "scripts" / "step3_ppo.py", *self.words(folder)), self.log)
+        run(deepspeed(ROOT / "scripts" / "step3_ppo.py", *self.words(folder, SEED + number)), self.log)
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         return self._figures([line["wall_s"] for line in lines], [line["response_tokens"] for line in lines])
 
     def trl(self, number: int) -> dict[str, Any]:
-        found = self._trl_run(parts=False)
+        found = self._trl_run(SEED + number, parts=False)
         return self._figures(found["seconds"], found["response_tokens"])
 
     def parts(self) -> dict[str, dict[str, float]]:
@@ -79,20 +80,20 @@ class Bench:
         result, folder = self.work / "ours-parts.json", self.work / "ours-parts"
         shutil.rmtree(folder, ignore_errors=True)
         run(deepspeed(SIDES / "ours_parts.py", str(result), *self.words(folder)), self.log)
-        found = {"ours": json.loads(result.read_text())["parts"], "trl": self._trl_run(parts=True)["parts"]}
+        found = {"ours": json.loads(result.read_text())["parts"], "trl": self._trl_run(SEED, parts=True)["parts"]}
         return {side: _medians(rows[1:]) for side, rows in found.items()}
 
     def sides(self) -> list[Side]:
         return [Side("ours", self.ours), Side("trl", self.trl)]
 
-    def _trl_run(self, *, parts: bool) -> dict[str, Any]:
+    def _trl_run(self, seed: int, *, parts: bool) -> dict[str, Any]:
         result, spec = self.work / "trl.json", self.work / "trl-spec.json"
         count = self.prompts.num_rows
         content = {
             "base": str(self.policy), "reward": str(self.reward), "prompts": str(self.prompts.ids), "batch": count,
             "micro": min(self.micro, count), "new_tokens": NEW_TOKENS, "steps": self.iterations, "epochs": 1,
             "kl_coefficient": 0.05, "missing_eos_penalty": 1.0, "parts": parts,
-            "runs": [{"seed": SEED, "lr": LR, "result": str(result)}],
+            "runs": [{"seed": seed, "lr": LR, "result": str(result)}],
         }  # fmt: skip
         spec.write_text(json.dumps(content))
         run([str(self.python), str(SIDES / "trl_ppo.py"), str(spec)], self.log)
