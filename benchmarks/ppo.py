@@ -5,10 +5,10 @@ python benchmarks/ppo.py --data DIR --out ppo.json [--rounds 5]
 Policy, reference, reward and value are four models of the same GPT-NeoX of 7.3 M parameters in float32; one iteration
 draws an answer of at most 128 tokens to each prompt and learns from all of them in one epoch of one minibatch. Two
 settings: 8 prompts with exactly 128 new tokens each (EOS can not be sampled), and 64 prompts with EOS as the policy
-learnt it. Every round has its own seed, so that the
-answers' mean lengths, which differ by chance, meet over the rounds. A side's speed is samples over the wall time from the end of its first iteration to the end of its last.
-Ours is `scripts/step3_ppo.py` under the `deepspeed` launcher at ZeRO 0 with its metrics on. Parts are timed in runs
-of their own. Memory: a shared backbone of 111 M parameters over four models of that size, both with LoRA.
+learnt it. Every round has a seed of its own: a chance difference between the answers' mean lengths does not repeat.
+A side's speed is samples over the wall time from the end of its first iteration to the end of its last. Ours is
+`scripts/step3_ppo.py` under the `deepspeed` launcher at ZeRO 0 with its metrics on. Parts are timed in runs of their
+own. Memory: a shared backbone of 111 M parameters over four models of that size, both with LoRA.
 """
 
 from __future__ import annotations

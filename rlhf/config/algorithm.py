@@ -34,7 +34,9 @@ class PpoSection(Section):
     gamma: Share = 1.0
     lam: Share = Field(0.95, description="GAE lambda")
     clip: float = Field(0.2, gt=0, description="policy ratio clip")
-    value_clip: float | None = Field(0.2, gt=0, description="value clip; null turns it off")
+    value_clip: float | None = Field(
+        None, gt=0, description="hold a value within +- this of its old one, in units of reward; null: not held"
+    )
     value_weight: float = Field(0.5, ge=0, description="weight of the value loss in the reported `loss`")
     entropy_weight: float = Field(0.0, ge=0, description="entropy bonus")
     kl_coefficient: float = Field(0.05, ge=0, description="weight of the KL estimate, wherever it goes (kl_in)")

@@ -250,6 +250,11 @@ class PpoConfig(StageConfig):
         own = {key: section for key, section in sections.items() if section is not None}
         if self.model.adapter:
             raise ValueError("model.adapter is where stages 1 and 2 start; set actor.path to a LoRA run instead")
+        if self.model.lora is not None and self.model.lora.dropout:
+            raise ValueError(
+                f"model.lora.dropout = {self.model.lora.dropout} makes the log-probabilities of stage 3 depend on "
+                "chance; set it to 0"
+            )
         if self.ppo.roles == "shared" and self.deepspeed.zero_stage == 3:
             raise ValueError(
                 "ppo.roles = shared does not work with deepspeed.zero_stage = 3; choose ZeRO 0 to 2: the backbone is "

@@ -144,12 +144,15 @@ def fresh_settings(language: PackedCausalLM, lora: LoraSection) -> Any:
 
 
 def stored_settings(settings: Mapping[str, Any]) -> Any:
-    """peft's settings of an adapter from its adapter_config.json, without a head: heads are held apart here."""
+    """peft's settings of an adapter from its adapter_config.json, without a head: heads are held apart here.
+
+    The dropout it was trained with is off: a ratio of log-probabilities must not depend on chance.
+    """
     from peft import LoraConfig
 
     names = LoraConfig.__dataclass_fields__
     known = {name: value for name, value in settings.items() if name in names}
-    known |= {"task_type": "CAUSAL_LM", "modules_to_save": None, "inference_mode": False}
+    known |= {"task_type": "CAUSAL_LM", "modules_to_save": None, "inference_mode": False, "lora_dropout": 0.0}
     return LoraConfig(**known)
 
 

@@ -92,7 +92,14 @@ def ppo_config(micro_tokens: int) -> PpoConfig:
             "train": {**OPTIMIZER, "micro_tokens": micro_tokens, "batch_size": 1},
             "critic": {**OPTIMIZER, "lr": 0.02},
             "data": {"max_length": SMALL},
-            "ppo": {"entropy_weight": 0.01, "kl_estimator": "k2", "score_clip": 1.0, "lam": 0.9, "gamma": 0.98},
+            "ppo": {
+                "entropy_weight": 0.01,
+                "kl_estimator": "k2",
+                "score_clip": 1.0,
+                "value_clip": 0.2,
+                "lam": 0.9,
+                "gamma": 0.98,
+            },
             "sampling": {"temperature": TEMPERATURE, "max_new_tokens": 12, "max_prompt_tokens": 20, "batch_size": 3},
         }
     )

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
-from openai import APIStatusError, APITimeoutError, NotFoundError, OpenAI, RateLimitError
+from openai import APIError, APIStatusError, APITimeoutError, NotFoundError, OpenAI, RateLimitError
 
 from tests.support.endless_model import save_endless_model
 
@@ -51,11 +52,12 @@ class Service:
         return self.client.chat.completions.create(model="friendly", messages=CHAT, stream=True, **settings)
 
 
-@pytest.fixture(scope="module")
-def service(model_folder: Path) -> Iterator[Service]:
-    words = [sys.executable, "-m", "rlhf.cli", "serve", "--model", str(model_folder), "--template", "kullm"]
-    words += ["--port", "0", "--max-batch", "2", "--queue", "1"]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+@contextmanager
+def serving(model_folder: Path, *words: str) -> Iterator[Service]:
+    """The service in a process of its own; killed at the end."""
+    command = [sys.executable, "-m", "rlhf.cli", "serve", "--model", str(model_folder), "--template", "kullm"]
+    command += ["--port", "0", "--max-batch", "2", "--queue", "1", *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
     try:
         said = ""
         while (found := re.search(r"serving on (\S+)", said)) is None:
@@ -67,6 +69,12 @@ def service(model_folder: Path) -> Iterator[Service]:
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="module")
+def service(model_folder: Path) -> Iterator[Service]:
+    with serving(model_folder) as running:
+        yield running
 
 
 def test_models_are_listed(service):
@@ -177,6 +185,19 @@ def test_more_than_may_wait_is_told_when_to_come_back(service):
             stream.close()
     service.wait_for("rlhf_answers_running", 0)
     assert service.client.completions.create(model="friendly", prompt="안녕", max_tokens=2).choices
+
+
+def test_a_request_that_takes_too_long_is_given_up(model_folder):
+    with serving(model_folder, "--timeout", "0.5") as service:
+        with pytest.raises(APIStatusError) as refused:
+            service.client.chat.completions.create(model="friendly", messages=CHAT, max_tokens=LONG)
+        assert (refused.value.status_code, refused.value.code) == (408, "timeout")
+        received = []
+        with pytest.raises(APIError, match="took too long"):  # after the status has been sent: as an event
+            received.extend(service.stream(max_tokens=LONG))
+        assert received
+        service.wait_for("rlhf_answers_running", 0)
+        assert service.client.completions.create(model="friendly", prompt="안녕", max_tokens=2).choices
 
 
 def test_sigterm_finishes_what_runs_and_takes_on_nothing_new(service):

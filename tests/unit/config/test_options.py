@@ -23,6 +23,7 @@ FOUR_BIT = "model.quantize=4bit"
         (PpoConfig, ["ppo.samples_per_prompt=1", "ppo.estimator=rloo"], "nothing to compare", "at least 2"),
         (PpoConfig, ["ppo.samples_per_prompt=1", "ppo.estimator=grpo"], "nothing to compare", "at least 2"),
         (PpoConfig, ["ppo.samples_per_prompt=3", "ppo.estimator=grpo"], "must be a multiple", "change one"),
+        (PpoConfig, ["model.lora.dropout=0.05", "model.lora.rank=2"], "depend on chance", "to 0"),
         (PpoConfig, ["ppo.kl_in=loss"], "gradient of log p", "choose k2 or k3"),
         (PpoConfig, ["ppo.value_warmup_steps=1", "ppo.estimator=reinforce_pp"], "needs a critic", "ppo.estimator=gae"),
         (PpoConfig, ["ppo.ptx_weight=1"], "data.ptx is empty", "data.ptx=FILE"),

@@ -3,6 +3,7 @@ plain Hugging Face forward passes."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,6 +105,18 @@ def test_each_role_computes_what_its_run_exported(runs: dict[str, Path], chat_to
         torch.testing.assert_close(ask(backbone, role, row), expected, rtol=1e-5, atol=1e-5)
     plain = plain_logits(runs["base"])
     assert float((logits - plain).abs().max()) > 0.1  # an adapter that is off would show
+
+
+def test_the_dropout_an_adapter_was_trained_with_is_off(
+    runs: dict[str, Path], tmp_path: Path, chat_tokenizer: ChatTokenizer
+) -> None:
+    sft = shutil.copytree(runs["sft"], tmp_path / "sft")
+    for file in sft.rglob("adapter_config.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"lora_dropout": 0.5}))
+    backbone, _ = built(shared_config(), role_paths_of(sft, runs["reward"], None), chat_tokenizer)
+    row = row_of()
+    resting = ask(backbone, "actor", row)
+    torch.testing.assert_close(ask(backbone.train(), "actor", row), resting, rtol=0, atol=0)
 
 
 def test_only_actor_and_critic_learn(runs: dict[str, Path], chat_tokenizer: ChatTokenizer) -> None:
