@@ -68,6 +68,7 @@ def tiny_model(data: Path | None, work: Path) -> Path:
     from rlhf.demo.tiny_base import make_tiny_base
 
     folder = work / "tiny"
+    shutil.rmtree(folder, ignore_errors=True)
     make_tiny_base([str(data / "sft_train.jsonl") if data else "demo:rankings_train"], folder, size=TINY, seed=17)
     load_tokenizer(str(folder), TEMPLATE).save(folder)
     return folder
@@ -123,7 +124,7 @@ def running(command: list[str], port: int, log: Path) -> Iterator[str]:
     with log.open("ab") as file:
         process = subprocess.Popen(command, env=os.environ | CONDITIONS, cwd=ROOT, stdout=file, stderr=file)
     try:
-        wait_until_up(process, f"http://127.0.0.1:{port}/v1/models", log)
+        wait_until_up(process, f"http://127.0.0.1:{port}/health", log)
         yield f"http://127.0.0.1:{port}/v1/chat/completions"
     finally:
         process.terminate()
