@@ -93,7 +93,8 @@ def take(
         losses = {}
         if "actor" in learning:
             logprobs = token_logprobs(roles.actor.forward(row), row.labels)
-            losses["actor"] = -(logprobs * row.weights).sum() / total
+            plain = -(logprobs * row.weights).sum() / total
+            losses["actor"] = 0.7 * plain + 0.3 * roles.actor.loss(row, total).loss  # the head's own, as PPO-ptx has it
         if "critic" in learning:
             values = roles.critic.forward(row)  # type: ignore[union-attr]
             losses["critic"] = ((values - 2.0).square() * row.weights).sum() / total
