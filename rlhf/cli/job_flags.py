@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf.cli.keys import DEFAULT_FILE
+from rlhf.curate.http_guard import LOOPBACK
 
 if TYPE_CHECKING:
     from rlhf.serve.fine_tuning import FineTuning
+
+DEFAULT_FOLDER = "runs/serve"
 
 
 def add_access_flags(command: argparse.ArgumentParser) -> None:
@@ -25,23 +28,29 @@ def add_access_flags(command: argparse.ArgumentParser) -> None:
 
 
 def add_job_flags(command: argparse.ArgumentParser) -> None:
-    """Files and jobs; without --jobs-dir there are none."""
+    """Files and jobs."""
     group = command.add_argument_group("fine-tuning jobs", "uploads and training runs through the same service")
-    group.add_argument("--jobs-dir", metavar="DIR", help="where files and jobs are kept; turns them on")
+    group.add_argument(
+        "--jobs-dir",
+        metavar="DIR",
+        help=f"where files, jobs and votes are kept (default: {DEFAULT_FOLDER} where only this machine may come in; "
+        "elsewhere there are no jobs)",
+    )
+    group.add_argument("--no-jobs", action="store_true", help="no files, no jobs, and no votes without --votes")
     group.add_argument(
         "--job-config",
         action="append",
         default=[],
         metavar="FILE",
         help="configuration that jobs start from: sft.yaml, reward.yaml, ppo.yaml, STAGE=FILE, or a folder of them; "
-        "again for more",
+        "again for more (default: the stages' own defaults)",
     )
     group.add_argument(
         "--base",
         action="append",
         default=[],
         metavar="NAME=PATH",
-        help="model jobs may start from; again for more",
+        help="model jobs may start from; again for more (default: the models that are served)",
     )
     group.add_argument(
         "--job-launcher",
@@ -64,8 +73,22 @@ def add_job_flags(command: argparse.ArgumentParser) -> None:
     )
 
 
-def fine_tuning_of(arguments: argparse.Namespace, add_model: Callable[[str, Path], object]) -> FineTuning | None:
-    """What the flags describe, not started yet; None without --jobs-dir.
+def kept_folder(arguments: argparse.Namespace) -> Path | None:
+    """Where files, jobs and votes are kept; None where there are none."""
+    if arguments.no_jobs:
+        return None
+    if arguments.jobs_dir:
+        return Path(arguments.jobs_dir)
+    return Path(DEFAULT_FOLDER) if arguments.host in LOOPBACK else None
+
+
+def fine_tuning_of(
+    arguments: argparse.Namespace, served: Mapping[str, str], add_model: Callable[[str, Path], object]
+) -> FineTuning | None:
+    """What the flags describe, not started yet; None where no jobs are wanted.
+
+    Args:
+        served: models by name, which jobs may start from where no --base says otherwise.
 
     Raises: ConfigError for flags that cannot be used.
     """
@@ -74,21 +97,20 @@ def fine_tuning_of(arguments: argparse.Namespace, add_model: Callable[[str, Path
     from rlhf.serve.job_config import read_bases, read_job_configs
     from rlhf.serve.job_launch import LocalLauncher, SlurmLauncher
 
-    if not arguments.jobs_dir:
+    folder = kept_folder(arguments)
+    if folder is None:
         for flag, given in (("--job-config", arguments.job_config), ("--base", arguments.base)):
             if given:
-                raise ConfigError(f"{flag} is for jobs, and --jobs-dir is missing", fix="add --jobs-dir DIR")
+                raise ConfigError(f"{flag} is for jobs, and there are none", fix="add --jobs-dir DIR")
         return None
     if arguments.jobs_at_once < 1 or arguments.max_file_mb < 1:
         raise ConfigError("--jobs-at-once and --max-file-mb are at least 1")
-    bases = read_bases(arguments.base)
-    if not bases:
-        raise ConfigError("no model that jobs may start from", where="--base", expected="NAME=PATH")
+    bases = arguments.base or [f"{name}={path}" for name, path in served.items() if Path(path).is_dir()]
     launcher = SlurmLauncher if arguments.job_launcher == "slurm" else LocalLauncher
     settings = JobSettings(
-        folder=Path(arguments.jobs_dir),
+        folder=folder,
         configs=read_job_configs(arguments.job_config),
-        bases=bases,
+        bases=read_bases(bases),
         launcher=launcher(arguments.job_launcher_args),
         parallel=arguments.jobs_at_once,
         max_file_bytes=arguments.max_file_mb << 20,

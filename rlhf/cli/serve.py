@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from rlhf.cli.job_flags import add_access_flags, add_job_flags, fine_tuning_of
+from rlhf.cli.job_flags import add_access_flags, add_job_flags, fine_tuning_of, kept_folder
 from rlhf.cli.parser import Commands
 from rlhf.errors import ConfigError
 
@@ -45,7 +45,7 @@ def add(commands: Commands) -> None:
         "--votes",
         metavar="FILE.jsonl",
         help="where the chat page's votes go, as rankings for stage 2; thumbs go into FILE.ratings.jsonl beside it "
-        "(default: the page has no vote buttons)",
+        "(default: votes.jsonl in --jobs-dir; without that the page has no vote buttons)",
     )
     add_access_flags(command)
     _add_model_flags(command)
@@ -101,17 +101,19 @@ def run_serve(arguments: argparse.Namespace) -> int:
         value = getattr(arguments, flag)
         if value is not None and value < least:
             raise ConfigError(f"is {value}", where=f"--{flag.replace('_', '-')}", expected=f"at least {least}")
-    if not arguments.model and not arguments.jobs_dir:
+    if not arguments.model and not arguments.base:
         raise ConfigError("nothing to serve", where="--model", fix="rlhf serve --model runs/ppo")
     from rlhf.serve.server import ServeOptions, require_serve, run_service
 
     require_serve()
     from rlhf.serve.models import Serving, named_models
 
+    models, folder = named_models(arguments.model), kept_folder(arguments)
+    votes = Path(arguments.votes) if arguments.votes else folder and folder / "votes.jsonl"
     serving = Serving(arguments.max_batch, arguments.queue, arguments.dtype, arguments.template)
     run_service(
         ServeOptions(
-            models=named_models(arguments.model),
+            models=models,
             serving=serving,
             host=arguments.host,
             port=arguments.port,
@@ -120,8 +122,8 @@ def run_serve(arguments: argparse.Namespace) -> int:
             chat_tokens=arguments.max_tokens,
             drain_s=arguments.drain,
             max_body_bytes=arguments.max_body,
-            jobs=lambda add_model: fine_tuning_of(arguments, add_model),
-            votes=Path(arguments.votes) if arguments.votes else None,
+            jobs=lambda add_model: fine_tuning_of(arguments, models, add_model),
+            votes=votes,
         )
     )
     _end_at_once()

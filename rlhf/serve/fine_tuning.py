@@ -27,13 +27,13 @@ MAX_WAITING = 100  # jobs of one owner that have not ended
 class JobSettings:
     """What the operator gives: `rlhf serve --jobs-dir ... --job-config ... --base NAME=PATH`.
 
-    configs: the configuration each stage's jobs start from.
+    configs: the configuration each stage's jobs start from; None for the stage's defaults.
     bases: the models people may fine-tune, by name.
     max_file_bytes: of one upload.
     """
 
     folder: Path
-    configs: Mapping[str, Path]
+    configs: Mapping[str, Path | None]
     bases: Mapping[str, Path]
     launcher: Launcher
     parallel: int = 1

@@ -27,11 +27,15 @@ class Inputs:
     reward: Path | None
 
 
-def read_job_configs(given: Sequence[str]) -> dict[str, Path]:
+def read_job_configs(given: Sequence[str]) -> dict[str, Path | None]:
     """The operator's configurations by stage: files named after one, `STAGE=FILE`, or a folder of such files.
+
+    None stands for a stage's own defaults, from which every stage starts where nothing is given.
 
     Raises: ConfigError for what names no stage, or cannot be used.
     """
+    if not given:
+        return dict.fromkeys(STAGES)
     found: dict[str, Path] = {}
     for word in given:
         stage, sign, name = word.partition("=")
@@ -54,7 +58,7 @@ def read_job_configs(given: Sequence[str]) -> dict[str, Path]:
 
 
 def job_config(
-    stage: str, operator: Path, inputs: Inputs, wanted: Hyperparameters, *, seed: int | None
+    stage: str, operator: Path | None, inputs: Inputs, wanted: Hyperparameters, *, seed: int | None
 ) -> tuple[StageConfig, dict[str, Any]]:
     """The configuration of one job, and its hyperparameters with every `auto` resolved.
 

@@ -76,7 +76,9 @@ class JobRunner:
         lock = hold(self.folder / "jobs.lock")  # never closed: held until this process ends
         if lock is None:
             raise ArtifactError(
-                f"{self.folder} is in use by another service", where="--jobs-dir", fix="choose another --jobs-dir"
+                f"{self.folder} is in use by another service",
+                where="--jobs-dir",
+                fix="choose another --jobs-dir, or --no-jobs",
             )
         for job in reversed(self._store.jobs(status="succeeded")):
             self._serve(job, str(job.fine_tuned_model))

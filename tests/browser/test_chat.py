@@ -52,7 +52,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_dir: Path) 
     store.close()
     words = [sys.executable, "-m", "rlhf.cli", "serve", "--template", "kullm", "--port", "0", "--max-batch", "2"]
     words += ["--model", f"gap={folder / 'model'}", "--model", f"eul={folder / 'model'}"]
-    words += ["--keys", str(folder / "keys.sqlite"), "--votes", str(folder / "votes.jsonl")]
+    words += ["--keys", str(folder / "keys.sqlite"), "--votes", str(folder / "votes.jsonl"), "--no-jobs"]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
     try:
         said = ""

@@ -56,7 +56,7 @@ class Service:
 def serving(model_folder: Path, *words: str) -> Iterator[Service]:
     """The service in a process of its own; killed at the end."""
     command = [sys.executable, "-m", "rlhf.cli", "serve", "--model", str(model_folder), "--template", "kullm"]
-    command += ["--port", "0", "--max-batch", "2", "--queue", "1", *words]
+    command += ["--port", "0", "--max-batch", "2", "--queue", "1", "--no-jobs", *words]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
     try:
         said = ""

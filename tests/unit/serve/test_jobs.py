@@ -1,3 +1,4 @@
+import argparse
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from rlhf.artifacts.run_folder import RunFolder
+from rlhf.cli.job_flags import add_job_flags, fine_tuning_of
 from rlhf.config.load import load_config
 from rlhf.config.schema import PpoConfig, SftConfig
 from rlhf.errors import ArtifactError, ConfigError
@@ -536,7 +538,8 @@ def test_configurations_by_stage(tmp_path: Path) -> None:
         "reward": tmp_path / "reward.yaml",
         "sft": tmp_path / "mine.yaml",
     }
-    for wrong in ([str(other)], [], [f"ppo={tmp_path}/none.yaml"]):
+    assert read_job_configs([]) == {"sft": None, "reward": None, "ppo": None}
+    for wrong in ([str(other)], [f"ppo={tmp_path}/none.yaml"]):
         with pytest.raises(ConfigError):
             read_job_configs(wrong)
 
@@ -551,6 +554,42 @@ def test_bases(tmp_path: Path) -> None:
     for wrong in ([f"{tmp_path}/run"], [f"a={tmp_path}"], [f"a={tmp_path}/run"] * 2, ["=x"]):
         with pytest.raises(ConfigError, match="--base"):
             read_bases(wrong)
+
+
+def described(*words: str, host: str = "127.0.0.1", served: dict[str, str] | None = None) -> JobSettings | None:
+    """What `rlhf serve` makes of its flags."""
+    parser = argparse.ArgumentParser()
+    add_job_flags(parser)
+    arguments = parser.parse_args(words, argparse.Namespace(host=host))
+    jobs = fine_tuning_of(arguments, served or {}, lambda name, path: None)
+    if jobs is None:
+        return None
+    jobs.store.close()
+    return jobs.settings
+
+
+def test_a_service_for_this_machine_alone_has_jobs_from_what_it_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "model" / "config.json").write_text("{}")
+    settings = described(served={"friendly": "run", "hub": "owner/name"})
+    assert settings is not None
+    assert settings.folder == Path("runs/serve")
+    assert settings.bases == {"friendly": tmp_path / "run"}
+    assert settings.configs == {"sft": None, "reward": None, "ppo": None}
+    assert described("--base", "mine=run", served={"friendly": "run"}).bases == {"mine": tmp_path / "run"}
+
+
+def test_jobs_are_asked_for_where_others_may_come_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert described(host="0.0.0.0") is None
+    assert described("--no-jobs") is None
+    assert described("--jobs-dir", "here", host="0.0.0.0").folder == Path("here")
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(ConfigError, match="there are none"):
+        described("--no-jobs", "--base", "a=b")
 
 
 # Small parts
