@@ -126,6 +126,7 @@ class Bench:
         launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", str(setting.ranks)]
         command = [*launcher, "--master_port", str(free_port()), str(SCRIPT), str(result), setting.stage]
         seconds = run([*command, "--config", str(config), *self.words(setting)], self.work / f"{setting.name}.log")
+        shutil.rmtree(folder / "checkpoints")  # gigabytes that nothing reads
         return {**json.loads(Path(f"{result}.0").read_text()), "seconds": seconds}
 
     def predict(self, setting: Setting) -> dict[str, Any]:
