@@ -2,7 +2,8 @@
 
 A GPU's allocator hands blocks back to itself, so a phase counts as it is, plus a share that is lost between blocks. On
 the CPU the C library keeps small blocks once they were used: what small blocks need at most, in whichever phase, stays
-beside the large ones of every other phase, and a share of it is lost to fragments.
+beside the large ones of every other phase, and a share of it is lost to fragments. Weights that ZeRO 3 gathers and lets
+go lie in those fragments.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ LARGE_BLOCK = 32 * MIB  # the C library maps such a block, and returns it when i
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes of one part of a role; `small`: in blocks that the C library keeps."""
+    """Bytes of one part of a role; `small`: in blocks that the C library keeps; `passing`: gathered and let go."""
 
     role: str
     part: str
     bytes: float
     small: bool = False
+    passing: bool = False
 
 
 @dataclass
@@ -48,7 +50,7 @@ class MemoryPlan:
             return self._around + (1 + LOST["gpu"]) * sum(need.bytes for need in needs)
         large = sum(need.bytes for need in needs if not need.small)
         lost = LOST_WITH_ADAPTERS if self.adapted else LOST["cpu"]
-        return self._around + large + (1 + lost) * max(map(_small, self.phases.values()))
+        return self._around + large + max(_small(each, lost) for each in self.phases.values())
 
     @property
     def _around(self) -> float:
@@ -80,8 +82,11 @@ class MemoryPlan:
         return dict(table)
 
 
-def _small(needs: Iterable[Need]) -> float:
-    return sum(need.bytes for need in needs if need.small)
+def _small(needs: Iterable[Need], lost: float) -> float:
+    """Small blocks of a phase with what lies between them: fragments, or weights that pass through them."""
+    small = [need for need in needs if need.small]
+    kept, passing = (sum(need.bytes for need in small if need.passing is which) for which in (False, True))
+    return kept + max(lost * kept, passing)
 
 
 @dataclass(frozen=True)
@@ -175,7 +180,7 @@ def kept_buckets(roles: list[Role]) -> list[Need]:
 
 def gathered(role: Role) -> list[Need]:
     """Whole weights under ZeRO 3 while they are used."""
-    return [Need(role.name, "gathered weights", role.states.gathered, True)] if role.states.gathered else []
+    return [Need(role.name, "gathered weights", role.states.gathered, True, True)] if role.states.gathered else []
 
 
 def inference_phases(roles: list[Role], job: Job) -> dict[str, list[Need]]:

@@ -11,6 +11,7 @@ from rlhf.artifacts.adapter import find_adapter
 from rlhf.config.schema import PpoConfig, StageConfig
 from rlhf.config.sections import DeepSpeedSection, LoraSection
 from rlhf.errors import ModelError
+from rlhf.models.packed_linears import LARGEST_BYTES
 from rlhf.plan import activations as acts
 from rlhf.plan.batches import Batches, batches_of
 from rlhf.plan.memory import MemoryPlan, Need, Role, gathered, inference_phases, resident, training_phases
@@ -137,7 +138,11 @@ def _rollout(stage: Stage, role: Role, slots: int, *, prompts: int) -> list[Need
         Need(role.name, "logits", acts.drawing_bytes(role.shape, slots), True),
     ]
     if role.stage == 3:
-        needs.append(Need(role.name, "weights gathered to sample", float(role.shape.parameters * element)))
+        whole_weights = float(role.shape.parameters * element)
+        needs.append(Need(role.name, "weights gathered to sample", whole_weights, True, True))
+    packed = 4.0 * (role.shape.parameters - role.shape.embedding)
+    if stage.job.device == "cpu" and element == 4 and packed <= LARGEST_BYTES:
+        needs.append(Need(role.name, "packed weights", packed, True))
     return needs + _dequantized(stage, role.name, role.shape)
 
 
