@@ -224,12 +224,13 @@ def main() -> None:
     work = (options.work or options.out.with_suffix(".work")).resolve()
     open_work(work, options.iterations)
     seeds, rates = range(17, 17 + options.seeds), RATES[: options.rates]
-    num_runs = len(options.tasks) * (len(rates) * min(SEARCH_SEEDS, options.seeds) + max(0, options.seeds - 2))
+    search = seeds[:SEARCH_SEEDS]
+    num_runs = len(options.tasks) * (len(rates) * len(search) + len(seeds) - len(search))
     minutes = num_runs * sum(SECONDS_A_RUN.values()) / PROCESSES * options.iterations / 20 / 60
     say(f"{2 * num_runs} runs, about {minutes:.0f} minutes on 2 cores, less what {work} holds already")
     started, python = time.monotonic(), trl_python(TRL)
     grid = Grid(work, prepare(work), python, options.iterations)
-    found = best_rates(grid, options.tasks, rates, seeds[:SEARCH_SEEDS])
+    found = best_rates(grid, options.tasks, rates, search)
     grid.run_all((*job, [(next(iter(finals)), seed) for seed in seeds]) for job, finals in found.items())
     rows = []
     for task in options.tasks:

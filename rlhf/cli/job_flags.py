@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf.cli.keys import DEFAULT_FILE
-from rlhf.curate.http_guard import LOOPBACK
 
 if TYPE_CHECKING:
     from rlhf.serve.fine_tuning import FineTuning
@@ -75,6 +74,8 @@ def add_job_flags(command: argparse.ArgumentParser) -> None:
 
 def kept_folder(arguments: argparse.Namespace) -> Path | None:
     """Where files, jobs and votes are kept; None where there are none."""
+    from rlhf.curate.http_guard import LOOPBACK
+
     if arguments.no_jobs:
         return None
     if arguments.jobs_dir:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +22,8 @@ from rlhf.data.records import Ranking
 from rlhf.data.sources import DataSource, read_records
 from rlhf.serve.keys import KeyStore
 from tests.support.endless_model import save_endless_model
+from tests.support.pages import watched_page
+from tests.support.serving import service_process
 
 SCRIPT = "<script>document.title = '뚫림'</script><img src=x onerror=\"document.title = '뚫림'\"> 무슨 뜻이에요?"
 DEADLINE_S = 60
@@ -50,30 +49,16 @@ def service(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_dir: Path) 
     store = KeyStore(folder / "keys.sqlite")
     key = store.add("민수")
     store.close()
-    words = [sys.executable, "-m", "rlhf.cli", "serve", "--template", "kullm", "--port", "0", "--max-batch", "2"]
+    words = ["--template", "kullm", "--max-batch", "2"]
     words += ["--model", f"gap={folder / 'model'}", "--model", f"eul={folder / 'model'}"]
-    words += ["--keys", str(folder / "keys.sqlite"), "--votes", str(folder / "votes.jsonl"), "--no-jobs"]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
-    try:
-        said = ""
-        while "serving on" not in said:
-            line = process.stderr.readline()
-            assert line, said
-            said += line
+    words += ["--keys", str(folder / "keys.sqlite"), "--votes", str(folder / "votes.jsonl")]
+    with service_process(*words) as (_, said):
         yield Service(re.search(r"chat page: (\S+)", said)[1], key, folder / "votes.jsonl")
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def opened(browser: Browser, service: Service, **context) -> Page:
     """The page, behind its key."""
-    page = browser.new_context(locale="ko-KR", **context).new_page()
-    page.set_default_timeout(DEADLINE_S * 1000)
-    page.problems = []
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("console", lambda said: page.problems.append(said.text) if said.type == "error" else None)
-    page.goto(service.url)
+    page = watched_page(browser, service.url, deadline_s=DEADLINE_S, **context)
     expect(page.locator("#door h2")).to_have_text("API 키를 넣어 주세요")
     page.locator("#key").fill(service.key)
     page.locator("#door-form button").click()

@@ -24,6 +24,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from rlhf.data.records import Ranking
 from rlhf.data.sources import DataSource, read_records
+from tests.support.pages import watched_page
 
 SCRIPT = "<script>document.title = '뚫림'</script><b>굵게</b> 이 글은 무슨 뜻이에요?"
 IMAGE = "<img src=x onerror=\"document.title = '뚫림'\"> 그림처럼 보이는 글이에요."
@@ -111,13 +112,7 @@ def command(tmp_path: Path) -> Iterator[Command]:
 
 
 def opened(browser: Browser, link: str, **context) -> Page:
-    page = browser.new_context(locale="ko-KR", **context).new_page()
-    page.set_default_timeout(DEADLINE_S * 1000)
-    page.problems = []
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("console", lambda said: page.problems.append(said.text) if said.type == "error" else None)
-    page.goto(link)
-    return page
+    return watched_page(browser, link, deadline_s=DEADLINE_S, **context)
 
 
 def prompt_of(page: Page) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ import pytest
 from openai import APIError, APIStatusError, APITimeoutError, NotFoundError, OpenAI, RateLimitError
 
 from tests.support.endless_model import save_endless_model
+from tests.support.serving import service_process
 
 CHAT = [{"role": "user", "content": "오늘 날씨가 참 좋네요!"}]
 LONG = 3000  # tokens: some seconds, so that nothing below ends by itself
@@ -54,21 +53,12 @@ class Service:
 
 @contextmanager
 def serving(model_folder: Path, *words: str) -> Iterator[Service]:
-    """The service in a process of its own; killed at the end."""
-    command = [sys.executable, "-m", "rlhf.cli", "serve", "--model", str(model_folder), "--template", "kullm"]
-    command += ["--port", "0", "--max-batch", "2", "--queue", "1", "--no-jobs", *words]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
-    try:
-        said = ""
-        while (found := re.search(r"serving on (\S+)", said)) is None:
-            line = process.stderr.readline()
-            assert line, said
-            said += line
-        client = OpenAI(base_url=found[1], api_key="none", max_retries=0, timeout=DEADLINE_S)
-        yield Service(process, found[1], client)
-    finally:
-        process.kill()
-        process.wait()
+    """The service and its client; two answers at once, and one that waits."""
+    limits = ("--max-batch", "2", "--queue", "1")
+    with service_process("--model", str(model_folder), "--template", "kullm", *limits, *words) as (process, said):
+        url = re.search(r"serving on (\S+)", said)[1]
+        client = OpenAI(base_url=url, api_key="none", max_retries=0, timeout=DEADLINE_S)
+        yield Service(process, url, client)
 
 
 @pytest.fixture(scope="module")
