@@ -15,11 +15,15 @@ if TYPE_CHECKING:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that is bound already, so that a port in use is said before anything starts; 0 takes a free one."""
+    """A socket that listens already; 0 takes a free port.
+
+    So a port in use is said before anything starts, and whoever is told the address can connect: they wait their turn.
+    """
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()
     except (OSError, OverflowError) as error:
         listener.close()
         problem = f"cannot listen: {getattr(error, 'strerror', None) or error}"
