@@ -7,7 +7,7 @@ Reads a causal LM and demonstrations; leaves run.dir/model, a causal LM that ans
 
 import sys
 
-from rlhf.train.run import launch, leave
+from rlhf.train.run.run import launch, leave
 from rlhf.train.sft import train_sft
 
 if __name__ == "__main__":

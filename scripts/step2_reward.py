@@ -9,7 +9,7 @@ whose score is 0 on average over good answers, and model/report_card.json.
 import sys
 
 from rlhf.train.reward import train_reward
-from rlhf.train.run import launch, leave
+from rlhf.train.run.run import launch, leave
 
 if __name__ == "__main__":
     leave(launch("reward", sys.argv[1:], train_reward))

@@ -8,7 +8,7 @@ Reads an SFT artifact (actor.path), a stage 2 artifact (reward.path) and prompts
 import sys
 
 from rlhf.train.ppo import train_ppo
-from rlhf.train.run import launch, leave
+from rlhf.train.run.run import launch, leave
 
 if __name__ == "__main__":
     leave(launch("ppo", sys.argv[1:], train_ppo))

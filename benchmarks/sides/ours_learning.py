@@ -14,7 +14,7 @@ from typing import Any
 import deepspeed  # noqa: F401 - an import, to be paid for once
 
 from rlhf.train.ppo import train_ppo
-from rlhf.train.run import launch
+from rlhf.train.run.run import launch
 
 KEPT = ("reward", "kl", "eos_rate", "response_tokens")
 

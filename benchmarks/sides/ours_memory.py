@@ -10,10 +10,10 @@ from typing import Any
 
 import transformers.models.gpt_neox.modeling_gpt_neox  # noqa: F401 - an import, to be counted as one
 
-from rlhf.train.metrics import MetricsLog
 from rlhf.train.ppo import train_ppo
 from rlhf.train.reward import train_reward
-from rlhf.train.run import Run, launch
+from rlhf.train.run.metrics import MetricsLog
+from rlhf.train.run.run import Run, launch
 from rlhf.train.sft import train_sft
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rlhf.train.metrics import MetricsLog
+from rlhf.train.policy.roles import Roles
 from rlhf.train.ppo import train_ppo
-from rlhf.train.roles import Roles
-from rlhf.train.run import Run, launch
+from rlhf.train.run.metrics import MetricsLog
+from rlhf.train.run.run import Run, launch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from parts import Parts

@@ -13,10 +13,10 @@ import transformers.models.gpt_neox.modeling_gpt_neox  # noqa: F401 - an import,
 
 from rlhf.engine.deepspeed import InferenceModel, TrainedModel
 from rlhf.engine.shared import SharedEngine
-from rlhf.train.metrics import MetricsLog
 from rlhf.train.ppo import train_ppo
 from rlhf.train.reward import train_reward
-from rlhf.train.run import Run, launch
+from rlhf.train.run.metrics import MetricsLog
+from rlhf.train.run.run import Run, launch
 from rlhf.train.sft import train_sft
 
 sys.path.insert(0, str(Path(__file__).parent))

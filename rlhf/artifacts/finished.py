@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlhf.artifacts.export import TOLERANCE, base_entry, check_adapter, load_base, with_adapter
 from rlhf.artifacts.files import read_json, sha256_of
-from rlhf.artifacts.probe import Probe, packed_outputs, probe_sequences
+from rlhf.artifacts.fixed_text import Probe, packed_outputs, probe_sequences
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.errors import ArtifactError

@@ -19,8 +19,8 @@ from transformers import GenerationConfig
 from rlhf.artifacts.export import TOLERANCE, base_entry, merge_adapter, set_generation
 from rlhf.artifacts.files import flush_folder, flush_tree, scratch_beside, write_json, write_text
 from rlhf.artifacts.finished import FinishedRun, open_finished
+from rlhf.artifacts.fixed_text import Probe
 from rlhf.artifacts.model_card import Card, model_card
-from rlhf.artifacts.probe import Probe
 from rlhf.artifacts.reload import Outcome, Reload, in_fresh_process
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.errors import ArtifactError

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from rlhf.artifacts.export import base_entry, load_base, with_adapter
 from rlhf.artifacts.files import read_json, write_json
-from rlhf.artifacts.probe import Probe, packed_outputs
+from rlhf.artifacts.fixed_text import Probe, packed_outputs
 from rlhf.errors import ArtifactError
 
 NUM_ERROR_LINES = 12

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rlhf.cli.parser import Commands
 
 if TYPE_CHECKING:
-    from rlhf.serve.conversation import Conversation
+    from rlhf.serve.chat.conversation import Conversation
 
 _EXAMPLES = """examples:
   rlhf chat runs/ppo
@@ -58,7 +58,7 @@ def run_chat(arguments: argparse.Namespace) -> int:
 
     from rlhf.config.sections import SamplingSection
     from rlhf.errors import ConfigError
-    from rlhf.serve.conversation import Conversation, Talker
+    from rlhf.serve.chat.conversation import Conversation, Talker
 
     names = ("temperature", "top_p", "top_k", "max_new_tokens", "stop")
     try:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rlhf.curate.budget import Budget
-    from rlhf.curate.endpoint import Endpoint
+    from rlhf.curate.endpoint.budget import Budget
+    from rlhf.curate.endpoint.client import Endpoint
 
 
 def add_endpoint_flags(command: argparse.ArgumentParser) -> None:
@@ -51,14 +51,14 @@ def add_endpoint_flags(command: argparse.ArgumentParser) -> None:
 
 def budget_of(arguments: argparse.Namespace) -> Budget:
     """The limits and prices that were given, with nothing spent yet."""
-    from rlhf.curate.budget import Budget
+    from rlhf.curate.endpoint.budget import Budget
 
     return Budget(arguments.max_requests, arguments.max_cost, arguments.price_in, arguments.price_out)
 
 
 def open_endpoint(url: str, model: str, arguments: argparse.Namespace, budget: Budget) -> Endpoint:
     """The endpoint; its cache is --cache, or OUT.answers.sqlite."""
-    from rlhf.curate.endpoint import Endpoint
+    from rlhf.curate.endpoint.client import Endpoint
 
     return Endpoint(
         url,

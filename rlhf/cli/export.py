@@ -60,7 +60,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     if arguments.checkpoint is None:
         published = publish(run, out, **options)
     else:
-        from rlhf.train.from_checkpoint import publish_checkpoint
+        from rlhf.train.checkpoint_export import publish_checkpoint
 
         published = publish_checkpoint(run, out, arguments.checkpoint, **options)
     sys.stdout.write(published.summary() + "\n")

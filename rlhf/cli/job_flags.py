@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rlhf.cli.keys import DEFAULT_FILE
 
 if TYPE_CHECKING:
-    from rlhf.serve.fine_tuning import FineTuning
+    from rlhf.serve.jobs.service import FineTuning
 
 DEFAULT_FOLDER = "runs/serve"
 
@@ -74,7 +74,7 @@ def add_job_flags(command: argparse.ArgumentParser) -> None:
 
 def kept_folder(arguments: argparse.Namespace) -> Path | None:
     """Where files, jobs and votes are kept; None where there are none."""
-    from rlhf.curate.http_guard import LOOPBACK
+    from rlhf.web.guard import LOOPBACK
 
     if arguments.no_jobs:
         return None
@@ -94,9 +94,9 @@ def fine_tuning_of(
     Raises: ConfigError for flags that cannot be used.
     """
     from rlhf.errors import ConfigError
-    from rlhf.serve.fine_tuning import FineTuning, JobSettings
-    from rlhf.serve.job_config import read_bases, read_job_configs
-    from rlhf.serve.job_launch import LocalLauncher, SlurmLauncher
+    from rlhf.serve.jobs.config import read_bases, read_job_configs
+    from rlhf.serve.jobs.launch import LocalLauncher, SlurmLauncher
+    from rlhf.serve.jobs.service import FineTuning, JobSettings
 
     folder = kept_folder(arguments)
     if folder is None:

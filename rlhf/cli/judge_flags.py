@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rlhf.curate.judge import JudgeSettings
+    from rlhf.curate.judge.pairwise import JudgeSettings
 
 
 def add_judge_flags(command: argparse.ArgumentParser, prefix: str = "") -> None:
@@ -56,7 +56,7 @@ def add_judge_flags(command: argparse.ArgumentParser, prefix: str = "") -> None:
 
 def judge_settings_of(arguments: argparse.Namespace, prefix: str = "") -> JudgeSettings:
     """How judges are asked. Raises ConfigError, naming the flag, for a number that cannot be."""
-    from rlhf.curate.judge import JudgeSettings
+    from rlhf.curate.judge.pairwise import JudgeSettings
     from rlhf.errors import ConfigError
 
     given = (

@@ -40,7 +40,7 @@ def run_ready(arguments: argparse.Namespace) -> int:
     given = parse_stage_arguments(stage, arguments.words)
     config = load_config(MODELS[stage], given.config_path, given.overrides)
     if arguments.parents == "now":
-        from rlhf.evaluate.readiness import require_parents
+        from rlhf.train.run.readiness import require_parents
 
         require_parents(config)
     sys.stdout.write(f"{config.run.dir}\n")

@@ -25,7 +25,7 @@ def run_runs(arguments: argparse.Namespace) -> int:
     """`rlhf runs`."""
     from pathlib import Path
 
-    from rlhf.evaluate.run_list import find_runs, runs_table, summarise
+    from rlhf.runs.listing import find_runs, runs_table, summarise
 
     found = [summarise(path) for path in find_runs([Path(folder) for folder in arguments.folders])]
     if not found:

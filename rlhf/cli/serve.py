@@ -106,7 +106,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
     from rlhf.serve.server import ServeOptions, require_serve, run_service
 
     require_serve()
-    from rlhf.serve.models import Serving, named_models
+    from rlhf.serve.chat.models import Serving, named_models
 
     models, folder = named_models(arguments.model), kept_folder(arguments)
     votes = Path(arguments.votes) if arguments.votes else folder and folder / "votes.jsonl"

@@ -47,9 +47,9 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from rlhf.errors import ConfigError
-    from rlhf.evaluate.run_list import best_first, runs_table
     from rlhf.plan.launch import stage_of
-    from rlhf.train.sweep import plan_sweep
+    from rlhf.runs.listing import best_first, runs_table
+    from rlhf.runs.sweep import plan_sweep
 
     stage = arguments.stage or stage_of(arguments.config)
     if stage is None:

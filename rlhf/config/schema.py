@@ -25,7 +25,7 @@ from rlhf.config.sections import (
     StoppingEvalSection,
     TrainSection,
 )
-from rlhf.config.watch import ControlSection, TripwiresSection
+from rlhf.config.tripwires import ControlSection, TripwiresSection
 
 
 class StageConfig(Section):

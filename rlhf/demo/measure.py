@@ -14,8 +14,8 @@ from rlhf.config.schema import PpoConfig
 from rlhf.data.encode import EncodedPrompt, Encoder
 from rlhf.data.records import Prompt
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
-from rlhf.evaluate.generation import measure_generations
-from rlhf.evaluate.policy import Answer, answer_logprobs, answer_prompts, answer_scores
+from rlhf.evaluate.answers.generation import measure_generations
+from rlhf.evaluate.answers.scoring import Answer, answer_logprobs, answer_prompts, answer_scores
 from rlhf.models.loading import PackedCausalLM, PackedScalarModel, load_causal_lm, load_scalar_model
 from rlhf.train.inputs import load
 

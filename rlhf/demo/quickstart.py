@@ -21,9 +21,9 @@ from rlhf.config.schema import PpoConfig
 from rlhf.demo.measure import Summary, measure_policy, print_summary, reward_summary
 from rlhf.demo.tiny_base import TinySize, make_tiny_base
 from rlhf.errors import ArtifactError, DataError, TrainingError
-from rlhf.evaluate.gate import read_card, refusal
+from rlhf.evaluate.reward.gate import read_card, refusal
 from rlhf.plan.launch import SCRIPTS
-from rlhf.train.start import ROOT, require_checkout, start_stage
+from rlhf.train.run.start import ROOT, require_checkout, start_stage
 
 OWN_DATA = {"sft": "sft", "reward": "preference", "ppo": "prompts"}
 OWN_ROWS = 2000  # of each training file: enough to see each stage learn, within minutes on 2 cores

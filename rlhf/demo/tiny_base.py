@@ -28,7 +28,7 @@ from rlhf.engine.ranks import seed_everything
 from rlhf.errors import ArtifactError, DataError
 from rlhf.models.head import install_head
 from rlhf.models.loading import ATTENTION, PackedCausalLM
-from rlhf.train.controllers import Schedule
+from rlhf.train.schedules import Schedule
 
 EOS, PAD = "<|endoftext|>", "<|padding|>"
 MICRO_TOKENS = 4096

@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rlhf.engine.stopping import StopRequest, heeding_signals
+from rlhf.engine.stop_requests import StopRequest, heeding_signals
 from rlhf.errors import RlhfError, TrainingError
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from rlhf.evaluate.preference import BOOTSTRAP_DRAWS, DRAWN_AT_ONCE
+from rlhf.evaluate.reward.accuracy import BOOTSTRAP_DRAWS, DRAWN_AT_ONCE
 
 Floats = npt.NDArray[np.float64]
 Z_95 = 1.959964

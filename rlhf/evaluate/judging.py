@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.curate.answer_rows import AnswerRow, prompt_value
-from rlhf.curate.criteria import CriteriaSet
-from rlhf.curate.endpoint import Endpoint
-from rlhf.curate.judge import JudgedRow, JudgeReport, JudgeSettings, judge_rows
-from rlhf.curate.judge_file import JudgePlan, gives_logprobs
-from rlhf.curate.judge_scores import JudgeStatistics
+from rlhf.curate.endpoint.client import Endpoint
+from rlhf.curate.judge.command import JudgePlan, gives_logprobs
+from rlhf.curate.judge.criteria import CriteriaSet
+from rlhf.curate.judge.pairwise import JudgedRow, JudgeReport, JudgeSettings, judge_rows
+from rlhf.curate.judge.scores import JudgeStatistics
 from rlhf.curate.output import progress
 from rlhf.errors import ConfigError
-from rlhf.evaluate.answer_sets import EMPTY, Answered
+from rlhf.evaluate.answers.asking import EMPTY, Answered
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 
-from rlhf.curate.http_guard import LOOPBACK
 from rlhf.errors import ConfigError
 from rlhf.serve.keys import Key, KeyStore
+from rlhf.web.guard import LOOPBACK
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

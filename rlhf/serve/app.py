@@ -14,10 +14,10 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from rlhf.serve.access import Access, ApiError, Caller, add_error_handler
-from rlhf.serve.completions import Limits, completions_router
+from rlhf.serve.chat.completions import Limits, completions_router
+from rlhf.serve.chat.models import Models
 from rlhf.serve.guard import MAX_BODY_BYTES, ServiceGuard
 from rlhf.serve.metrics import Metrics
-from rlhf.serve.models import Models
 
 _KINDS = ("str", "int", "float", "bool", "list", "body")  # parts of a place that name a type, not a key
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.errors import ConfigError
-from rlhf.serve.database import Database
+from rlhf.web.database import Database
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS keys (

@@ -10,13 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlhf.curate.http_guard import LOOPBACK
-from rlhf.curate.http_server import listen, serve
 from rlhf.errors import ConfigError
+from rlhf.web.guard import LOOPBACK
+from rlhf.web.server import listen, serve
 
 if TYPE_CHECKING:
-    from rlhf.serve.fine_tuning import FineTuning
-    from rlhf.serve.models import Serving
+    from rlhf.serve.chat.models import Serving
+    from rlhf.serve.jobs.service import FineTuning
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +59,11 @@ def run_service(options: ServeOptions) -> None:
     require_serve()
     from rlhf.serve.access import open_access
     from rlhf.serve.app import build_app
-    from rlhf.serve.chat_page import chat_page_router
-    from rlhf.serve.completions import Limits
+    from rlhf.serve.chat.completions import Limits
+    from rlhf.serve.chat.models import Models
+    from rlhf.serve.chat.page import chat_page_router
+    from rlhf.serve.chat.votes import VoteFiles
     from rlhf.serve.metrics import Metrics
-    from rlhf.serve.models import Models
-    from rlhf.serve.votes import VoteFiles
 
     votes = None if options.votes is None else VoteFiles(options.votes)
     access = open_access(options.host, options.keys)

@@ -21,19 +21,19 @@ from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.errors import TrainingError
 from rlhf.ops.moments import Moments
 from rlhf.rollout.vllm import VllmRollout, require_vllm, start_engine
-from rlhf.train.control import run_control
-from rlhf.train.controllers import KlController, Schedule, schedule_of
-from rlhf.train.experience import corrected, draw_answers, gather_experience
 from rlhf.train.head_check import check_head
 from rlhf.train.inputs import Loaded, encode_summary, fresh_report, load
-from rlhf.train.lifecycle import end_if_asked, is_due, metrics_log, restore, save, write_manifest
-from rlhf.train.metrics import MetricsLog
-from rlhf.train.reward_sources import RewardSources, check_sources, text_sources
-from rlhf.train.roles import RolePaths, Roles, build_roles, role_paths, role_tokenizers
-from rlhf.train.run import Run
-from rlhf.train.samples import Sample
-from rlhf.train.update import Demonstrations, update
-from rlhf.train.watch import Watch
+from rlhf.train.policy.control_group import run_control
+from rlhf.train.policy.experience import corrected, draw_answers, gather_experience
+from rlhf.train.policy.reward_sources import RewardSources, check_sources, text_sources
+from rlhf.train.policy.roles import RolePaths, Roles, build_roles, role_paths, role_tokenizers
+from rlhf.train.policy.samples import Sample
+from rlhf.train.policy.tripwire_monitor import Watch
+from rlhf.train.policy.update import Demonstrations, update
+from rlhf.train.run.lifecycle import end_if_asked, is_due, metrics_log, restore, save, write_manifest
+from rlhf.train.run.metrics import MetricsLog
+from rlhf.train.run.run import Run
+from rlhf.train.schedules import KlController, Schedule, schedule_of
 
 SHOWN = ("reward", "kl", "eos_rate", "policy_loss", "value_loss", "clip_fraction", "samples_per_s")
 EVAL_STEP = 2**31  # names the random streams of evaluation apart from those of training

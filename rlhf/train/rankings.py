@@ -11,10 +11,10 @@ from rlhf.config.schema import RewardConfig
 from rlhf.data.encode import EncodedRanking, Encoder
 from rlhf.data.records import Ranking
 from rlhf.data.tokenizer import ChatTokenizer
-from rlhf.evaluate.exam import distinct_answers, record_subset
-from rlhf.evaluate.shortcuts import MAX_TRAINING_RANKINGS, sampled
+from rlhf.evaluate.reward.shortcuts import MAX_TRAINING_RANKINGS, sampled
+from rlhf.evaluate.reward.test_set import distinct_answers, record_subset
 from rlhf.train.inputs import Loaded, encode_summary, fresh_report, load
-from rlhf.train.run import Run
+from rlhf.train.run.run import Run
 
 Ranked = tuple[Ranking, EncodedRanking]
 

@@ -17,15 +17,17 @@ from rlhf.data.packing import PackedRow, pack_trees, plan_micro_batches, trees_o
 from rlhf.data.records import Demonstration
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import TrainedModel
-from rlhf.evaluate.exam import Tree, set_exam, sit
-from rlhf.evaluate.preference import Judged, report_card
-from rlhf.evaluate.reward_card import build_reward_card, summary_line
+from rlhf.evaluate.reward.accuracy import Judged, report_card
+from rlhf.evaluate.reward.card import build_reward_card, summary_line
+from rlhf.evaluate.reward.test_set import Tree, set_exam, sit
 from rlhf.models.loading import artifact_model_path, check_model_path
 from rlhf.models.quantization import require_quantizer
 from rlhf.ops.losses import RankingLoss, ranking_loss
-from rlhf.train.controllers import Schedule, schedule_of
 from rlhf.train.inputs import load
-from rlhf.train.lifecycle import (
+from rlhf.train.margins import ZeroPoint, rows_without_scores, score_margins, zero_point
+from rlhf.train.models import build_scalar_model, is_scalar_folder, make_trainable, starting_points
+from rlhf.train.rankings import Records, load_rankings
+from rlhf.train.run.lifecycle import (
     end_if_asked,
     export,
     has_patience,
@@ -37,10 +39,8 @@ from rlhf.train.lifecycle import (
     save,
     write_manifest,
 )
-from rlhf.train.margins import ZeroPoint, rows_without_scores, score_margins, zero_point
-from rlhf.train.models import build_scalar_model, is_scalar_folder, make_trainable, starting_points
-from rlhf.train.rankings import Records, load_rankings
-from rlhf.train.run import Run
+from rlhf.train.run.run import Run
+from rlhf.train.schedules import Schedule, schedule_of
 
 SHOWN = ("loss", "accuracy", "eval_accuracy", "margin", "lr", "grad_norm")
 MAX_DEMONSTRATIONS = 512

@@ -20,10 +20,11 @@ from rlhf.engine.deepspeed import TrainedModel
 from rlhf.models.loading import artifact_model_path, check_model_path
 from rlhf.models.quantization import require_quantizer
 from rlhf.rollout.transformers import TransformersRollout
-from rlhf.train.controllers import Schedule, schedule_of
 from rlhf.train.head_check import check_head
 from rlhf.train.inputs import Loaded, encode_summary, fresh_report, load, load_first
-from rlhf.train.lifecycle import (
+from rlhf.train.models import build_causal_lm, make_trainable, starting_points
+from rlhf.train.neftune import embedding_noise
+from rlhf.train.run.lifecycle import (
     end_if_asked,
     export,
     has_patience,
@@ -35,9 +36,8 @@ from rlhf.train.lifecycle import (
     save,
     write_manifest,
 )
-from rlhf.train.models import build_causal_lm, make_trainable, starting_points
-from rlhf.train.neftune import embedding_noise
-from rlhf.train.run import Run
+from rlhf.train.run.run import Run
+from rlhf.train.schedules import Schedule, schedule_of
 from rlhf.train.source_loss import SourceLoss, source_names
 
 SHOWN = ("loss", "eval_loss", "lr", "grad_norm", "tokens_per_s")

@@ -13,8 +13,8 @@ from rlhf.config.schema import PpoConfig, RewardConfig, SftConfig
 from rlhf.config.sections import LrGroup
 from rlhf.data.encode import EncodedPrompt, EncodedRanking, EncodedSequence, Ids
 from rlhf.data.records import Message
-from rlhf.train.controllers import Schedule
-from rlhf.train.samples import Sample
+from rlhf.train.policy.samples import Sample
+from rlhf.train.schedules import Schedule
 
 EOS, PAD, FIRST_ID, LAST_ID = 0, 1, 2, 400  # PAD is in no batch
 SCHEDULE = Schedule(total=5, warmup=2, kind="linear", floor=0.1)

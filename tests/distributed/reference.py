@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlhf.data.encode import EncodedRanking, EncodedSequence, Ids
-from rlhf.train.samples import Sample
+from rlhf.train.policy.samples import Sample
 from tests.distributed.problem import (
     EOS,
     FACTORS,

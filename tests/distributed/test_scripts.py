@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf.artifacts.reload import reload_and_compare
 from rlhf.data.tokenizer import ChatTokenizer
-from rlhf.train.from_checkpoint import publish_checkpoint
+from rlhf.train.checkpoint_export import publish_checkpoint
 from tests.distributed.conftest import poisoned
 from tests.distributed.problem import EOS, REALLY_PARTITIONED
 from tests.support.launcher import REPOSITORY, run_alone, run_deepspeed, together

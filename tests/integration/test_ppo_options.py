@@ -32,7 +32,7 @@ def test_a_critic_free_run_killed_in_the_middle_goes_on_the_same(
     starter.run("ppo", *words, f"run.dir={tmp_path}/whole")
     whole = read_run(tmp_path / "whole")
     killed = [*words, f"run.dir={tmp_path}/killed"]
-    starter.run("ppo", *killed, fault=Fault("rlhf.train.update:minibatch", 14), status=-signal.SIGKILL)
+    starter.run("ppo", *killed, fault=Fault("rlhf.train.policy.update:minibatch", 14), status=-signal.SIGKILL)
     assert "after step 2" in starter.run("ppo", *killed, "--resume", "auto")
     require_same_run(tmp_path / "killed", whole)
 

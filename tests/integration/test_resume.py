@@ -51,7 +51,7 @@ def test_the_uninterrupted_run_moves_what_resuming_could_lose(whole: Finished, t
         pytest.param("pathlib:Path.rename", 3, 4, id="before a checkpoint gets its name"),
         pytest.param("rlhf.artifacts.checkpoint:write_text", 1, None, id="before the pointer to the first"),
         pytest.param("rlhf.artifacts.checkpoint:write_text", 2, 2, id="before the pointer moves on"),
-        pytest.param("rlhf.train.lifecycle:check_export", 1, 7, id="during the export"),
+        pytest.param("rlhf.train.run.lifecycle:check_export", 1, 7, id="during the export"),
     ],
 )
 def test_a_killed_sft_run_goes_on_the_same(
@@ -142,7 +142,7 @@ def test_ppo_killed_in_the_middle_of_an_iteration_goes_on_the_same(
     words = ["--config", configs["ppo"], f"actor.path={chain['sft']}", f"reward.path={chain['reward']}/model"]
     words.append(f"run.dir={tmp_path}")
     # 8 samples in batches of 4, twice: iterations 1 to 3 are 12 minibatches, and one of the fourth is done
-    fault = Fault("rlhf.train.update:minibatch", 14)
+    fault = Fault("rlhf.train.policy.update:minibatch", 14)
     starter.run("ppo", *words, fault=fault, status=KILLED)
     assert [line["step"] for line in read_lines(tmp_path / "metrics.jsonl")] == [1, 2, 3]
     assert "after step 2" in starter.run("ppo", *words, "--resume", "auto")

@@ -18,7 +18,7 @@ from rlhf.engine.deepspeed import StepOutcome
 from rlhf.engine.ranks import Ranks
 from rlhf.ops.linear_logprobs import TokenLogprobs
 from rlhf.ops.losses import CrossEntropy
-from rlhf.train.samples import Sample
+from rlhf.train.policy.samples import Sample
 
 EOS, VOCABULARY = 0, 7
 ONE_RANK = Ranks(0, 0, 1, torch.device("cpu"))

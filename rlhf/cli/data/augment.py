@@ -71,8 +71,8 @@ def run_augment(arguments: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from rlhf.curate.augment import augment, read_seeds
-    from rlhf.curate.augment_settings import AugmentSettings
+    from rlhf.curate.augment.command import augment, read_seeds
+    from rlhf.curate.augment.settings import AugmentSettings
     from rlhf.curate.output import Output
 
     names = ("num", "seed", "temperature", "top_p", "max_tokens", "structured", "similarity", "generations")

@@ -52,9 +52,9 @@ def add(commands: Commands) -> None:
 
 def run_data_check(arguments: argparse.Namespace) -> int:
     """`rlhf data check`; the report's status."""
-    from rlhf.curate.check import check_file
-    from rlhf.curate.check_text import render
-    from rlhf.curate.cost import Costs
+    from rlhf.curate.check.command import check_file
+    from rlhf.curate.check.cost import Costs
+    from rlhf.curate.check.text import render
 
     report = check_file(
         arguments.file,

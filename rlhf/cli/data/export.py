@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
 
 def run_data_export(arguments: argparse.Namespace) -> int:
     """`rlhf data export`."""
-    from rlhf.curate.exporting import HOSTED_MINIMUM, export_file
+    from rlhf.curate.formats.exporting import HOSTED_MINIMUM, export_file
     from rlhf.curate.output import manifest_path
 
     output = export_file(arguments.file, Path(arguments.out), arguments.format)

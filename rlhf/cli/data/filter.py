@@ -115,7 +115,7 @@ def run_data_filter(arguments: argparse.Namespace) -> int:
     """`rlhf data filter`."""
     from pathlib import Path
 
-    from rlhf.curate.filters import FilterOptions, filter_rows
+    from rlhf.curate.filter.command import FilterOptions, filter_rows
 
     method, threshold = arguments.dedup
     options = FilterOptions(

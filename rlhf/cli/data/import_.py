@@ -59,8 +59,8 @@ def add(commands: Commands) -> None:
 
 def run_data_import(arguments: argparse.Namespace) -> int:
     """`rlhf data import`."""
-    from rlhf.curate.importing import ImportOptions, import_files
-    from rlhf.curate.kakao_turns import ChatOptions
+    from rlhf.curate.formats.importing import ImportOptions, import_files
+    from rlhf.curate.kakao.turns import ChatOptions
     from rlhf.curate.output import manifest_path
     from rlhf.curate.privacy import mask_personal
 

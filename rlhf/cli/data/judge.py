@@ -11,8 +11,8 @@ from rlhf.cli.judge_flags import add_judge_flags, judge_settings_of
 from rlhf.cli.parser import Commands
 
 if TYPE_CHECKING:
-    from rlhf.curate.endpoint import Endpoint
-    from rlhf.curate.judge_file import JudgePlan
+    from rlhf.curate.endpoint.client import Endpoint
+    from rlhf.curate.judge.command import JudgePlan
 
 SHIPPED = ("conversation", "harmless", "translation", "general")
 _DESCRIPTION = (
@@ -34,7 +34,7 @@ class _PrintCriteria(argparse.Action):
     """Prints a set and ends, whatever other flags are missing."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
-        from rlhf.curate.criteria import criteria_text
+        from rlhf.curate.judge.criteria import criteria_text
 
         sys.stdout.write(criteria_text(str(values)))
         parser.exit()
@@ -102,7 +102,7 @@ def run_judge(arguments: argparse.Namespace) -> int:
     """`rlhf data judge`."""
     from dataclasses import replace
 
-    from rlhf.curate.judge_file import extent, gives_logprobs, judge_file, verdict_on_judge
+    from rlhf.curate.judge.command import extent, gives_logprobs, judge_file, verdict_on_judge
 
     plan, budget = _plan(arguments), budget_of(arguments)
     settings = replace(judge_settings_of(arguments), pairs=arguments.pairs)
@@ -126,8 +126,8 @@ def run_judge(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace) -> JudgePlan:
     from pathlib import Path
 
-    from rlhf.curate.criteria import load_criteria
-    from rlhf.curate.judge_file import JudgePlan
+    from rlhf.curate.judge.command import JudgePlan
+    from rlhf.curate.judge.criteria import load_criteria
     from rlhf.errors import ConfigError
 
     for flag, value, least in (("--limit", arguments.limit, 1), ("--min-gap", arguments.min_gap, 0)):

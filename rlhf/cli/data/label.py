@@ -57,7 +57,7 @@ def run_label(arguments: argparse.Namespace) -> int:
     import sys
     from pathlib import Path
 
-    from rlhf.curate.label_server import Labelling, LabelOptions
+    from rlhf.curate.label.command import Labelling, LabelOptions
 
     names = [name.strip() for name in (arguments.annotators or "").split(",")]
     options = LabelOptions(

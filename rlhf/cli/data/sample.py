@@ -61,8 +61,8 @@ def run_sample(arguments: argparse.Namespace) -> int:
     from contextlib import ExitStack
     from pathlib import Path
 
-    from rlhf.curate.answer_sources import Drawing
-    from rlhf.curate.sample import SamplePlan, sample_answers
+    from rlhf.curate.sample.command import SamplePlan, sample_answers
+    from rlhf.curate.sample.sources import Drawing
     from rlhf.engine.ranks import workers
 
     _check(arguments)

@@ -10,7 +10,7 @@ from rlhf.cli.flag_types import similarity
 from rlhf.cli.parser import Commands
 
 if TYPE_CHECKING:
-    from rlhf.curate.split_files import SplitReport
+    from rlhf.curate.split.command import SplitReport
 
 LARGE = 0.05  # share of the prompts in one cluster from which the shares cannot be met well
 
@@ -55,7 +55,7 @@ def run_data_split(arguments: argparse.Namespace) -> int:
     """`rlhf data split`."""
     from pathlib import Path
 
-    from rlhf.curate.split_files import SplitOptions, split_files
+    from rlhf.curate.split.command import SplitOptions, split_files
 
     options = SplitOptions(arguments.shares, arguments.seed, arguments.threshold, arguments.on_bad_row)
     report = split_files(arguments.sources, Path(arguments.out_dir), options)

@@ -31,9 +31,9 @@ def add(commands: Commands) -> None:
 
 def run_data_stats(arguments: argparse.Namespace) -> int:
     """`rlhf data stats`."""
-    from rlhf.artifacts.page import require_matplotlib
-    from rlhf.curate.stats import file_stats
-    from rlhf.curate.stats_page import render_text, write_page
+    from rlhf.curate.stats.counts import file_stats
+    from rlhf.curate.stats.page import render_text, write_page
+    from rlhf.html.page import require_matplotlib
 
     if arguments.html is not None:
         require_matplotlib()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rlhf.cli.decoding_flags import add_decoding_flags, sampling_of
 
 if TYPE_CHECKING:
-    from rlhf.evaluate.answer_sets import Asking
+    from rlhf.evaluate.answers.asking import Asking
 
 
 def add_asking_flags(command: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -30,9 +30,9 @@ def add_asking_flags(command: argparse.ArgumentParser, *, required: bool = True)
 
 def asking_of(arguments: argparse.Namespace, models: Sequence[str]) -> Asking:
     """What is asked of whom. Raises ConfigError, naming the flag, for what cannot be."""
-    from rlhf.curate.answer_sources import Drawing
+    from rlhf.curate.sample.sources import Drawing
     from rlhf.errors import ConfigError
-    from rlhf.evaluate.answer_sets import Asking
+    from rlhf.evaluate.answers.asking import Asking
 
     for flag in ("k", "limit"):
         value = getattr(arguments, flag)

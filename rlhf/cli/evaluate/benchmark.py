@@ -52,7 +52,7 @@ def run_evaluate_benchmark(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from rlhf.errors import ConfigError
-    from rlhf.evaluate.benchmark import evaluate_benchmark
+    from rlhf.evaluate.benchmark.command import evaluate_benchmark
 
     for flag, least in (("num_fewshot", 0), ("limit", 1), ("batch_size", 1)):
         value = getattr(arguments, flag)

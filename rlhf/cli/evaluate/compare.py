@@ -10,8 +10,8 @@ from rlhf.cli.evaluate.judges import add_judges, endpoints_of, settings_of
 from rlhf.cli.parser import Commands
 
 if TYPE_CHECKING:
-    from rlhf.evaluate.comparison_labels import LabelPage
-    from rlhf.evaluate.comparison_report import JudgePanel
+    from rlhf.evaluate.compare.command import JudgePanel
+    from rlhf.evaluate.compare.label_page import LabelPage
 
 _DESCRIPTION = (
     "Is model B better than model A? Wins, ties and losses by a judge, by a reward model and by people, with paired\n"
@@ -68,7 +68,7 @@ def run_evaluate_compare(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from rlhf.errors import ConfigError
-    from rlhf.evaluate.comparison_report import evaluate_compare
+    from rlhf.evaluate.compare.command import evaluate_compare
 
     if arguments.label and arguments.labels:
         raise ConfigError("--label and --labels together", fix="--label goes on from the labels in --out by itself")
@@ -87,8 +87,8 @@ def run_evaluate_compare(arguments: argparse.Namespace) -> int:
 def _panel(arguments: argparse.Namespace) -> JudgePanel | None:
     if not arguments.judge:
         return None
-    from rlhf.curate.criteria import load_criteria
-    from rlhf.evaluate.comparison_report import JudgePanel
+    from rlhf.curate.judge.criteria import load_criteria
+    from rlhf.evaluate.compare.command import JudgePanel
     from rlhf.evaluate.judging import judge_names
 
     return JudgePanel(
@@ -103,8 +103,8 @@ def _panel(arguments: argparse.Namespace) -> JudgePanel | None:
 def _page(arguments: argparse.Namespace) -> LabelPage | None:
     if not arguments.label:
         return None
-    from rlhf.curate.label_server import require_ui
-    from rlhf.evaluate.comparison_labels import LabelPage
+    from rlhf.curate.label.command import require_ui
+    from rlhf.evaluate.compare.label_page import LabelPage
 
     require_ui()
     names = tuple(name.strip() for name in arguments.annotators.split(",") if name.strip())

@@ -44,7 +44,7 @@ def run_evaluate_generation(arguments: argparse.Namespace) -> int:
     """`rlhf evaluate generation`."""
     from pathlib import Path
 
-    from rlhf.evaluate.generation_report import evaluate_generation
+    from rlhf.evaluate.answers.command import evaluate_generation
 
     evaluate_generation(asking_of(arguments, arguments.model), Path(arguments.out), shown=arguments.show)
     return 0

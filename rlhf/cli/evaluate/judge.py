@@ -51,9 +51,9 @@ def run_evaluate_judge(arguments: argparse.Namespace) -> int:
     """`rlhf evaluate judge`."""
     from pathlib import Path
 
-    from rlhf.curate.criteria import load_criteria
+    from rlhf.curate.judge.criteria import load_criteria
     from rlhf.errors import ConfigError
-    from rlhf.evaluate.geval_report import evaluate_judge, table_from_scores
+    from rlhf.evaluate.geval.command import evaluate_judge, table_from_scores
     from rlhf.evaluate.judging import judge_names
 
     out = Path(arguments.out)

@@ -10,7 +10,7 @@ from rlhf.cli.endpoint_flags import add_endpoint_flags, budget_of, open_endpoint
 from rlhf.cli.judge_flags import add_judge_flags, judge_settings_of
 
 if TYPE_CHECKING:
-    from rlhf.curate.judge import JudgeSettings
+    from rlhf.curate.judge.pairwise import JudgeSettings
     from rlhf.evaluate.judging import OpenEndpoint
 
 PREFIX = "judge-"  # --temperature and the like are of the models that answer

@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
 
 def run_evaluate_reward(arguments: argparse.Namespace) -> int:
     """`rlhf evaluate reward`."""
-    from rlhf.evaluate.reward_report import evaluate_reward
+    from rlhf.evaluate.reward.command import evaluate_reward
 
     evaluate_reward(
         arguments.model, arguments.data, arguments.out, limit=arguments.limit, on_bad_row=arguments.on_bad_row

@@ -14,12 +14,12 @@ from rlhf.data.packing import plan_micro_batches
 from rlhf.data.tokenizer import load_tokenizer
 from rlhf.engine.deepspeed import TrainedModel
 from rlhf.engine.ranks import Ranks, session
-from rlhf.train.experience import draw_answers, gather_experience
+from rlhf.train.policy.experience import draw_answers, gather_experience
+from rlhf.train.policy.reward_sources import RewardSources, TextSource
+from rlhf.train.policy.roles import Roles
+from rlhf.train.policy.update import Demonstrations, demonstration_norm, learning_rates, minibatch
 from rlhf.train.reward import reward_step
-from rlhf.train.reward_sources import RewardSources, TextSource
-from rlhf.train.roles import Roles
 from rlhf.train.sft import evaluate_sft, sft_step
-from rlhf.train.update import Demonstrations, demonstration_norm, learning_rates, minibatch
 from tests.distributed.problem import (
     FACTORS,
     GROUP,

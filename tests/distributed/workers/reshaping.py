@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rlhf.engine.deepspeed import TrainedModel
 from rlhf.engine.ranks import session
-from rlhf.train.roles import Roles
+from rlhf.train.policy.roles import Roles
 from rlhf.train.sft import sft_step
 from tests.distributed.problem import SCHEDULE, SMALL, Problem, sft_config
 from tests.distributed.workers.building import Results, arguments, causal_lm

@@ -18,8 +18,8 @@ from rlhf.engine.ranks import Ranks
 from rlhf.engine.shared import SharedEngine
 from rlhf.ops.logprobs import token_logprobs
 from rlhf.train.models import build_causal_lm, build_scalar_model, make_trainable
-from rlhf.train.roles import RolePaths, Roles
-from rlhf.train.shared_roles import build_shared
+from rlhf.train.policy.roles import RolePaths, Roles
+from rlhf.train.policy.shared_roles import build_shared
 from tests.distributed.problem import OPTIMIZER, SMALL, Problem
 from tests.distributed.workers.building import Results, section_of, tokenizer_of
 from tests.support.lora_runs import LORA

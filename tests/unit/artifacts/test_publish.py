@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlhf.artifacts.files import sha256_of, write_json
-from rlhf.artifacts.probe import Probe
+from rlhf.artifacts.fixed_text import Probe
 from rlhf.artifacts.publish import check_range, publish
 from rlhf.artifacts.reload import reload_and_compare
 from rlhf.cli import main

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoTokenizer, GenerationConfig
 
-from rlhf.artifacts.probe import Probe
+from rlhf.artifacts.fixed_text import Probe
 from rlhf.config.sections import LoraSection
 from rlhf.models.adapters import add_lora
 from rlhf.models.loading import load_causal_lm

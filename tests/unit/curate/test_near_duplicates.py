@@ -14,8 +14,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import cosine_similarity
 from transformers import AutoModel, AutoTokenizer
 
-from rlhf.curate import near_duplicates, repeats
-from rlhf.curate.embeddings import embedded
+from rlhf.curate import near_duplicates
+from rlhf.curate.filter import repeats
+from rlhf.curate.filter.embeddings import embedded
 from rlhf.curate.near_duplicates import Pairs, character_vectors, clusters, similar_pairs, word_vectors
 from rlhf.errors import DataError, ModelError
 

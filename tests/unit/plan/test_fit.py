@@ -12,7 +12,7 @@ from rlhf.plan.fit import changed, cheapest_fit, check_fits, possible_changes, r
 from rlhf.plan.memory import GIB
 from rlhf.plan.roles import plan_memory, stage_shapes
 from rlhf.plan.states import Job
-from rlhf.train import memory_check
+from rlhf.train.run import memory_check
 
 BIG = "EleutherAI/polyglot-ko-1.3b"
 

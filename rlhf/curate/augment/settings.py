@@ -1,0 +1,40 @@
+"""The options of `rlhf data augment`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rlhf.curate.augment.prompts import Structured
+from rlhf.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentSettings:
+    """What decides the rows beside seeds and answers.
+
+    Args:
+        num: rows wanted.
+        seed: of every random choice.
+        temperature, top_p, max_tokens: of the requests that write; questions are asked at temperature 0.
+        structured: hold the model to a JSON schema, to JSON, or only ask for it in the prompt.
+        similarity: ROUGE-L from which a new instruction counts as a repetition.
+        generations: how many times an instruction is evolved (evol).
+    """
+
+    num: int
+    seed: int = 17
+    temperature: float = 0.8
+    top_p: float = 0.95
+    max_tokens: int = 1024
+    structured: Structured = "schema"
+    similarity: float = 0.7
+    generations: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("num", "max_tokens", "generations"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"is {getattr(self, name)}", where=name, expected="at least 1")
+        if not 0 < self.similarity <= 1:
+            raise ConfigError(f"is {self.similarity}", where="similarity", expected="above 0, at most 1")
+        if self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise ConfigError("temperature or top_p out of range", expected="at least 0; above 0, at most 1")

@@ -1,0 +1,201 @@
+"""The asynchronous half of an endpoint: one request at a time is paced, paid for, sent, and sent again on failure."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import random
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from rlhf.config.load import secret
+from rlhf.curate.endpoint.budget import Budget
+from rlhf.curate.endpoint.failures import Failure, failure_of
+from rlhf.curate.endpoint.messages import ChatAnswer, ChatRequest, answer_of, refused_answer
+from rlhf.errors import BudgetError, EndpointError
+
+OLDER_LIMIT, NEWER_LIMIT = "max_tokens", "max_completion_tokens"  # services of reasoning models want the newer name
+LONGEST_PAUSE_S = 60.0  # between two attempts, unless the service asks for more
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Where to ask, and how hard. Times in seconds; `api_key` names an environment variable.
+
+    `keeps` is what an error says of the answers before it, "" where they are lost.
+    """
+
+    url: str
+    model: str
+    api_key: str = "OPENAI_API_KEY"
+    concurrency: int = 8
+    requests_per_minute: float | None = None
+    timeout_s: float = 120.0
+    retries: int = 5
+    backoff_s: float = 1.0
+    keeps: str = ""
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise EndpointError(
+                f"{self.url!r} is no address", where="endpoint", expected="a URL such as http://127.0.0.1:8000/v1"
+            )
+        if self.concurrency < 1 or self.retries < 0 or self.timeout_s <= 0:
+            raise EndpointError("concurrency, retries or timeout out of range", expected="at least 1, 0, above 0")
+        if self.requests_per_minute is not None and self.requests_per_minute <= 0:
+            raise EndpointError(f"is {self.requests_per_minute}", where="requests_per_minute", expected="above 0")
+
+    @property
+    def on_loopback(self) -> bool:
+        host = urlsplit(self.url).hostname or ""
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
+    def key(self) -> str:
+        """The key to send. EndpointError where a service that is not on this machine has none."""
+        key = secret(self.api_key)
+        if not key and not self.on_loopback:
+            fix = f"export {self.api_key}=..., or name another variable with --api-key-env"
+            raise EndpointError(f"{self.api_key} is not set", where=self.url, expected="a key", fix=fix)
+        return key or "none"
+
+
+@dataclass(slots=True)
+class Gate:
+    """Lets requests through in order: as fast as the rate allows, and while the budget lasts."""
+
+    budget: Budget
+    requests_per_minute: float | None
+    num_under_way: int = 0
+    _next_s: float = 0.0
+    _line: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _settled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def admit(self, worst_cost: float) -> None:
+        """Waits for a turn. BudgetError when nothing is under way whose true cost could leave enough."""
+        async with self._line:
+            while not self.budget.fits(worst_cost):
+                if not self.num_under_way:
+                    raise BudgetError(_spent(self.budget, worst_cost), fix="raise the limit and run again")
+                self._settled.clear()
+                await self._settled.wait()
+            clock = asyncio.get_running_loop().time
+            while (wait_s := self._next_s - clock()) > 0:
+                await asyncio.sleep(wait_s)
+            if self.requests_per_minute is not None:
+                self._next_s = clock() + 60 / self.requests_per_minute
+            self.budget.reserve(worst_cost)
+            self.num_under_way += 1
+
+    def pause(self, seconds: float) -> None:
+        """Holds every request back, as a service that is asked too often wants it."""
+        self._next_s = max(self._next_s, asyncio.get_running_loop().time() + seconds)
+
+    def left(self) -> None:
+        """A request is no longer under way; its cost is booked."""
+        self.num_under_way -= 1
+        self._settled.set()
+
+
+class Worker:
+    """Answers requests from inside an event loop."""
+
+    def __init__(self, service: Service, budget: Budget) -> None:
+        import openai
+
+        self._service, self._budget = service, budget
+        self._slots = asyncio.Semaphore(service.concurrency)
+        self._gate = Gate(budget, service.requests_per_minute)
+        self._failed: EndpointError | None = None
+        self._reached = self._answered = False
+        self._limit_name = OLDER_LIMIT
+        self.num_retries = 0
+        # On this machine no proxy of the environment may come between.
+        http = openai.DefaultAsyncHttpxClient(trust_env=not service.on_loopback)
+        self._client = openai.AsyncOpenAI(
+            api_key=service.key(), base_url=service.url, timeout=service.timeout_s, max_retries=0, http_client=http
+        )
+
+    async def answer(self, request: ChatRequest) -> ChatAnswer:
+        """The answer to a request. EndpointError when it fails for good; nothing is sent after that."""
+        async with self._slots:
+            if self._failed is not None:
+                raise self._failed
+            try:
+                return await self._persist(request)
+            except EndpointError as error:
+                self._failed = error
+                raise
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _persist(self, request: ChatRequest) -> ChatAnswer:
+        attempt = 0
+        while True:
+            limit_name = self._limit_name
+            outcome = await self._attempt(request)
+            if isinstance(outcome, ChatAnswer):
+                return outcome
+            if outcome.filtered:
+                return refused_answer("content_filter")
+            if limit_name == OLDER_LIMIT and NEWER_LIMIT in outcome.problem and not outcome.passing:
+                self._limit_name = NEWER_LIMIT
+                continue
+            if not outcome.passing or (outcome.unreachable and not self._reached):
+                raise self._error(outcome.problem, outcome.fix)
+            if attempt == self._service.retries:
+                raise self._error(f"no answer in {attempt + 1} attempts; the last: {outcome.problem}", outcome.fix)
+            await self._back_off(outcome, attempt)
+            attempt += 1
+            self.num_retries += 1
+
+    async def _attempt(self, request: ChatRequest) -> ChatAnswer | Failure:
+        worst = self._budget.worst_cost(request)
+        await self._gate.admit(worst)
+        try:
+            async with asyncio.timeout(self._service.timeout_s):
+                reply = await self._post(request)
+            answer = answer_of(reply)
+        except asyncio.CancelledError:
+            self._budget.charge(worst)
+            raise
+        except Exception as error:  # noqa: BLE001 - each kind is told apart by failure_of
+            failure = failure_of(error)
+            (self._budget.charge if failure.billed else self._budget.release)(worst)
+            self._reached = self._reached or not failure.unreachable
+            return failure
+        else:
+            self._budget.settle(worst, answer.prompt_tokens, answer.completion_tokens)
+            self._reached = self._answered = True
+            return answer
+        finally:
+            self._gate.left()
+
+    async def _post(self, request: ChatRequest) -> str:
+        body: dict[str, Any] = request.body(self._service.model)
+        if OLDER_LIMIT in body:
+            body[self._limit_name] = body.pop(OLDER_LIMIT)
+        reply = await self._client.chat.completions.with_raw_response.create(**body)
+        return str(reply.http_response.text)
+
+    def _error(self, problem: str, fix: str) -> EndpointError:
+        kept = f"; then run again: {self._service.keeps}" if self._service.keeps and self._answered else ""
+        return EndpointError(problem, where=self._service.url, fix=f"{fix}{kept}")
+
+    async def _back_off(self, failure: Failure, attempt: int) -> None:
+        pause_s = min(LONGEST_PAUSE_S, self._service.backoff_s * 2**attempt) * random.uniform(0.75, 1.25)
+        if failure.retry_after_s:
+            self._gate.pause(failure.retry_after_s)
+            pause_s = failure.retry_after_s
+        await asyncio.sleep(pause_s)
+
+
+def _spent(budget: Budget, worst_cost: float) -> str:
+    if budget.max_requests is not None and budget.requests >= budget.max_requests:
+        return f"the limit of {budget.max_requests} requests is reached"
+    return f"spent {budget.cost:.4f} of {budget.max_cost:.4f}; the next request could cost {worst_cost:.4f}"

@@ -1,0 +1,4 @@
+"""KakaoTalk exports into conversations.
+
+May import: data, and the layers below.
+"""

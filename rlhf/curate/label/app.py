@@ -1,0 +1,175 @@
+"""The page people label on, and its HTTP interface over a LabelStore.
+
+Nothing here knows files: what to export and what to report are functions given by the caller, so the same page
+serves blind comparisons of two answers. Names of models stay on this side, except on the owner's /agreement page.
+"""
+
+import unicodedata
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Annotated, Any
+from urllib.parse import unquote
+
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlhf.curate.label.draft import MAX_COMMENT_CHARACTERS, MAX_EDIT_CHARACTERS, Draft, Verdict
+from rlhf.curate.label.items import MAX_ANSWERS
+from rlhf.curate.label.store import LabelStore
+from rlhf.errors import RlhfError
+from rlhf.web.guard import Access, Guard, content_policy
+
+MAX_NAME_CHARACTERS = 40
+MAX_PEOPLE = 200  # who give a name themselves
+
+
+class DraftBody(BaseModel):
+    """A row as it stands on the page."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    tiers: Annotated[list[Annotated[list[int], Field(max_length=MAX_ANSWERS)]], Field(max_length=MAX_ANSWERS)] = []
+    edit_of: int | None = None
+    edit_text: str = Field("", max_length=MAX_EDIT_CHARACTERS)
+    comment: str = Field("", max_length=MAX_COMMENT_CHARACTERS)
+
+    def draft(self) -> Draft:
+        """As the store takes it."""
+        return Draft(tuple(tuple(tier) for tier in self.tiers), self.edit_of, self.edit_text, self.comment)
+
+
+class VerdictBody(DraftBody):
+    """A row that is handed in."""
+
+    verdict: Verdict
+
+
+def build_app(
+    store: LabelStore,
+    access: Access,
+    *,
+    export: Callable[[], dict[str, Any]],
+    report: Callable[[], dict[str, Any]],
+    hosts: frozenset[str] = frozenset(),
+) -> FastAPI:
+    """The application.
+
+    Args:
+        access: who may come in; without people in it, a person gives a name (header X-Annotator).
+        export: writes the labels; what it returns is shown. RlhfError is shown too.
+        report: what the agreement page shows: `label_report`.
+        hosts: see `Guard`.
+    """
+    page = files("rlhf.curate.label").joinpath("page.html").read_text(encoding="utf-8")
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(Guard, hosts=hosts, policy=content_policy(page))
+    app.add_exception_handler(RlhfError, _user_error)
+    app.add_exception_handler(RequestValidationError, _bad_request)
+    _add_pages(app, page)
+    _add_labelling(app, store, access)
+    _add_results(app, access, export=export, report=report)
+    return app
+
+
+def _add_pages(app: FastAPI, page: str) -> None:
+    @app.get("/")
+    @app.get("/agreement")
+    def show() -> HTMLResponse:
+        return HTMLResponse(page)
+
+
+def _add_labelling(app: FastAPI, store: LabelStore, access: Access) -> None:
+    def person(request: Request) -> str:
+        name = _person(request, access)
+        if not access.people and store.num_people() >= MAX_PEOPLE and not store.knows(name):
+            raise HTTPException(403, "too many people")
+        return name
+
+    who = Annotated[str, Depends(person)]
+
+    @app.get("/api/session")
+    def session() -> dict[str, bool]:
+        return {"asks_name": not access.people}
+
+    @app.get("/api/row")
+    def current(name: who) -> dict[str, Any]:
+        return _state(store, name)
+
+    @app.put("/api/rows/{number}")
+    def save(number: int, body: DraftBody, name: who) -> dict[str, bool]:
+        store.save(name, number, body.draft())
+        return {"saved": True}
+
+    @app.post("/api/rows/{number}")
+    def submit(number: int, body: VerdictBody, name: who) -> dict[str, Any]:
+        store.submit(name, number, body.verdict, body.draft())
+        return _state(store, name)
+
+    @app.post("/api/undo")
+    def undo(name: who) -> dict[str, Any]:
+        return {"undone": store.undo(name), **_state(store, name)}
+
+
+def _add_results(
+    app: FastAPI, access: Access, *, export: Callable[[], dict[str, Any]], report: Callable[[], dict[str, Any]]
+) -> None:
+    @app.post("/api/export")
+    def write(request: Request) -> dict[str, Any]:
+        if not access.is_owner(_token(request)):
+            _person(request, access)
+        return export()
+
+    @app.get("/api/agreement")
+    def agreement(request: Request) -> dict[str, Any]:
+        if not access.is_owner(_token(request)):
+            raise HTTPException(401, "this page needs the owner's link, which the terminal shows")
+        return report()
+
+
+def _token(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token if scheme.lower() == "bearer" else ""
+
+
+def _person(request: Request, access: Access) -> str:
+    # A header of our own makes browsers ask before another site's page may send it; nobody here says yes.
+    if access.people:
+        name = access.name_of(_token(request))
+        if name is None:
+            raise HTTPException(401, "the link is not valid")
+        return name
+    given = unicodedata.normalize("NFC", unquote(request.headers.get("x-annotator", ""))).strip()
+    if not given or len(given) > MAX_NAME_CHARACTERS or not given.isprintable():
+        raise HTTPException(401, f"a name of 1 to {MAX_NAME_CHARACTERS} characters is needed")
+    return given
+
+
+def _state(store: LabelStore, name: str) -> dict[str, Any]:
+    """The row a person is at and how far they are; neither models nor sources."""
+    row = store.open_row(name)
+    progress = store.progress(name)
+    state: dict[str, Any] = {"name": name, "done": progress.done, "left": progress.left, "row": None}
+    if row is not None:
+        state["row"] = {
+            "number": row.number,
+            "prompt": [{"role": turn.role, "content": turn.content, "input": turn.input} for turn in row.item.prompt],
+            "answers": row.answers,
+            "tiers": row.draft.tiers,
+            "edit_of": row.draft.edit_of,
+            "edit_text": row.draft.edit_text,
+            "comment": row.draft.comment,
+        }
+    return state
+
+
+def _user_error(_: Request, error: Exception) -> JSONResponse:
+    problem = error.problem if isinstance(error, RlhfError) else str(error)
+    return JSONResponse({"detail": problem}, 422)
+
+
+def _bad_request(_: Request, error: Exception) -> JSONResponse:
+    # The framework's own answer repeats the input, which fails on text that is no Unicode.
+    problems = error.errors() if isinstance(error, RequestValidationError) else []
+    texts = [f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in problems]
+    return JSONResponse({"detail": "; ".join(texts)[:500]}, 422)

@@ -1,0 +1,133 @@
+"""`rlhf data label`: rows in, a page for people, labels out."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlhf.curate.label.agreement import label_report
+from rlhf.curate.label.export import Merge, export_labels
+from rlhf.curate.label.items import ReadItems, read_items
+from rlhf.curate.label.store import OWNER, LabelStore
+from rlhf.curate.output import Output
+from rlhf.errors import ConfigError, DataError
+from rlhf.web.guard import LOOPBACK, Access
+from rlhf.web.server import listen, serve
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+
+@dataclass(frozen=True, slots=True)
+class LabelOptions:
+    """What the command was asked for; `people` empty lets anyone at this machine give a name."""
+
+    rows: str
+    out: Path
+    people: tuple[str, ...] = ()
+    overlap: float = 0.2
+    merge: Merge = "majority"
+    seed: int = 17
+    host: str = "127.0.0.1"
+    port: int = 7861
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap <= 1:
+            raise ConfigError(f"--overlap {self.overlap}", expected="a share from 0 to 1")
+        if len(set(self.people)) != len(self.people):
+            raise ConfigError(f"--annotators {','.join(self.people)}", expected="names that differ")
+        if self.host not in LOOPBACK and not self.people:
+            raise ConfigError(
+                f"--host {self.host} opens the page to other machines, where anyone could label",
+                fix="name the people, who then get a link each: --annotators 지수,민호",
+            )
+
+
+def require_ui() -> None:
+    """Raises ConfigError, naming the extra, when a package the page needs is missing."""
+    missing = [name for name in ("fastapi", "uvicorn", "krippendorff") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"labelling needs {', '.join(missing)}", fix="pip install 'rlhf[ui]'")
+
+
+class Labelling:
+    """The rows, the store and the output of one `rlhf data label`."""
+
+    def __init__(self, options: LabelOptions) -> None:
+        require_ui()
+        self.options = options
+        self._exporting = threading.Lock()
+        self.read: ReadItems = read_items(options.rows)
+        if options.out.is_dir() or (options.out.exists() and options.out.samefile(options.rows)):
+            raise DataError("is a folder, or the input", where=str(options.out), fix="choose another --out")
+        self.store = LabelStore(options.out.with_name(f"{options.out.name}.sqlite"), seed=options.seed)
+        self.store.add_items(self.read.items, overlap=options.overlap)
+
+    def export(self) -> Output:
+        """Writes the labels; DataError when there are none."""
+        options = self.options
+        with self._exporting:
+            return export_labels(
+                self.store,
+                options.out,
+                inputs=[options.rows],
+                merge=options.merge,
+                options={"overlap": options.overlap, "seed": options.seed},
+                left_out=self.read.problems,
+            )
+
+    def access(self) -> Access:
+        """The links' tokens, the same after a restart."""
+        people = {self.store.token_of(name): name for name in self.options.people}
+        return Access(self.store.token_of(OWNER), people)
+
+    def app(self, access: Access) -> FastAPI:
+        """The application; on this machine alone it answers to this machine's names alone."""
+        from rlhf.curate.label.app import build_app
+
+        def export() -> dict[str, Any]:
+            output = self.export()
+            return {"rows": output.kept, "file": output.path.name}
+
+        hosts = LOOPBACK if self.options.host in LOOPBACK else frozenset[str]()
+        report = lambda: label_report(self.store.judgements())  # noqa: E731
+        return build_app(self.store, access, export=export, report=report, hosts=hosts)
+
+    def run(self) -> None:
+        """Serves until Ctrl-C or SIGTERM, then writes the labels."""
+        options, access = self.options, self.access()
+        with listen(options.host, options.port) as listener:
+            port = listener.getsockname()[1]
+            sys.stderr.write("\n".join(self.greeting(access, port)) + "\n")
+            serve(self.app(access), listener)
+        if any(judgement.verdict != "skip" for judgement in self.store.judgements()):
+            sys.stderr.write(f"{self.export().summary()}\n")
+        else:
+            sys.stderr.write(f"nothing was labelled, so {options.out} is not written\n")
+
+    def greeting(self, access: Access, port: int) -> Iterator[str]:
+        """What the terminal says: rows, and a link a person."""
+        options, done = self.options, len(self.store.judgements())
+        yield f"{len(self.read.items)} rows from {options.rows}; {done} judgements so far in {self.store.path}"
+        for problem in self.read.problems[:5]:
+            yield f"  left out: {problem}"
+        if len(self.read.problems) > 5:
+            yield f"  left out: {len(self.read.problems) - 5} more"
+        root = f"http://{_shown_host(options.host)}:{port}"
+        links: Sequence[tuple[str, str]] = [(name, f"{root}/#token={token}") for token, name in access.people.items()]
+        for name, link in links or [("label", f"{root}/")]:
+            yield f"  {name}\t{link}"
+        yield f"  agreement (yours alone)\t{root}/agreement#token={access.owner_token}"
+        yield f"Ctrl-C stops and writes {options.out}"
+
+
+def _shown_host(host: str) -> str:
+    if host in ("0.0.0.0", "::"):
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host

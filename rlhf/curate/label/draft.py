@@ -1,0 +1,88 @@
+"""One person's view of one row: what was placed where, an edited answer, a comment, and the ranks that follow."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from rlhf.curate.label.items import LabelItem
+from rlhf.errors import DataError
+
+Verdict = Literal["ranked", "tie", "bad", "skip"]
+MAX_EDIT_CHARACTERS = 20_000
+MAX_COMMENT_CHARACTERS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a person has clicked and typed so far; answers are counted as that person sees them, from 0.
+
+    `tiers` go from best to worst; answers of one tier tie. `edit_text` is a better version of `edit_of`.
+    """
+
+    tiers: tuple[tuple[int, ...], ...] = ()
+    edit_of: int | None = None
+    edit_text: str = ""
+    comment: str = ""
+
+    def check(self, num_answers: int) -> None:
+        """Raises DataError unless every answer is placed at most once and the texts have a bearable length."""
+        placed = [answer for tier in self.tiers for answer in tier]
+        if len(placed) != len(set(placed)) or not all(self.tiers):
+            raise DataError(f"tiers {self.tiers}", expected="each answer in one tier, no tier empty")
+        named = placed if self.edit_of is None else [*placed, self.edit_of]
+        if any(not 0 <= answer < num_answers for answer in named):
+            raise DataError(f"answers {named}", expected=f"numbers from 0 to {num_answers - 1}")
+        if len(self.edit_text) > MAX_EDIT_CHARACTERS or len(self.comment) > MAX_COMMENT_CHARACTERS:
+            expected = f"at most {MAX_EDIT_CHARACTERS} characters of answer and {MAX_COMMENT_CHARACTERS} of comment"
+            raise DataError("too long", expected=expected)
+
+    def check_verdict(self, verdict: Verdict, num_answers: int) -> None:
+        """Raises DataError when the draft cannot be handed in so: a ranking needs every answer placed."""
+        self.check(num_answers)
+        placed = sum(len(tier) for tier in self.tiers)
+        if verdict == "ranked" and placed != num_answers:
+            raise DataError(f"{placed} of {num_answers} answers are placed", expected="all of them")
+
+    def to_json(self) -> str:
+        """As the store keeps it."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Draft:
+        """Back from the store."""
+        body = json.loads(text)
+        return cls(tuple(tuple(tier) for tier in body["tiers"]), body["edit_of"], body["edit_text"], body["comment"])
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A row a person has handed in; answers are counted as in the file, `ranks` are 1 for the best.
+
+    Equal ranks tie, and a tie of two at rank 1 is followed by rank 3. "tie", "bad" and "skip" rank all answers 1.
+    `edit` is "" or a text the person holds to be better than every answer, written from `edit_of`.
+    """
+
+    item: LabelItem
+    annotator: str
+    verdict: Verdict
+    ranks: tuple[int, ...]
+    edit: str = ""
+    edit_of: int | None = None
+    comment: str = ""
+
+
+def judgement_of(item: LabelItem, annotator: str, verdict: Verdict, draft: Draft, shown: tuple[int, ...]) -> Judgement:
+    """Turns places on the page into answers of the file; `shown[place]` is the answer that stood there."""
+    ranks = [1] * len(shown)
+    if verdict == "ranked":
+        better = 0
+        for tier in draft.tiers:
+            for place in tier:
+                ranks[shown[place]] = better + 1
+            better += len(tier)
+    text = draft.edit_text.strip()
+    if draft.edit_of is None or not text or text in item.responses:
+        return Judgement(item, annotator, verdict, tuple(ranks), comment=draft.comment.strip())
+    return Judgement(item, annotator, verdict, tuple(ranks), text, shown[draft.edit_of], draft.comment.strip())

@@ -1,0 +1,106 @@
+"""Labels as a ranking file: one row by majority, or one row a person.
+
+An edited answer is one more answer, better than all others. A row that everybody skipped is left out. Rows whose
+answers all tie (`all_bad` says that they are all bad) are kept: stage 2 counts and skips them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
+
+from rlhf.curate.label.agreement import label_report
+from rlhf.curate.label.draft import Judgement
+from rlhf.curate.label.store import LabelStore
+from rlhf.curate.output import Output
+from rlhf.errors import DataError
+
+Merge = Literal["majority", "none"]
+
+
+def export_labels(
+    store: LabelStore,
+    out: Path,
+    *,
+    inputs: Sequence[str],
+    merge: Merge,
+    options: Mapping[str, Any],
+    left_out: Sequence[str] = (),
+) -> Output:
+    """Writes `out` and its manifest, which holds the agreement too, and `left_out`: rows that nobody could label.
+
+    Raises DataError when nothing has been labelled yet.
+    """
+    judgements = store.judgements()
+    rows: dict[str, list[Judgement]] = {}
+    for judgement in judgements:
+        rows.setdefault(judgement.item.key, []).append(judgement)
+    if all(judgement.verdict == "skip" for judgement in judgements):
+        raise DataError("nothing has been labelled yet", where=str(store.path), fix="rank a row on the page first")
+    settings = {"merge": merge, **options}
+    with Output(out, command="data label", inputs=inputs, options=settings) as output:
+        for group in rows.values():
+            judged = [judgement for judgement in group if judgement.verdict != "skip"]
+            if not judged:
+                output.drop("skipped", group[0].item.prompt[-1].content)
+            elif merge == "majority":
+                _write(output, merged_row(judged))
+            else:
+                for judgement in judged:
+                    _write(output, merged_row([judgement]))
+        for problem in left_out:
+            output.drop("cannot be labelled", problem)
+        for _ in range(store.num_items() - len(rows)):
+            output.drop("not labelled yet")
+        output.extra["agreement"] = label_report(judgements)
+    return output
+
+
+def _write(output: Output, row: dict[str, Any]) -> None:
+    output.write(row)
+    if len(set(row["ranks"])) == 1:
+        output.count("all tied")
+    if "edited_from" in row:
+        output.count("with an edited answer")
+
+
+def merged_row(judgements: Sequence[Judgement]) -> dict[str, Any]:
+    """One ranking from the judgements (one or more, none skipped) of one row."""
+    item = judgements[0].item
+    bad = 2 * sum(one.verdict == "bad" for one in judgements) > len(judgements)
+    ranks = (1,) * len(item.responses) if bad else majority_ranks([one.ranks for one in judgements])
+    edits = {one.edit: one.edit_of for one in judgements if one.edit}
+    row: dict[str, Any] = {
+        "prompt": item.prompt_row(),
+        "responses": [*item.responses, *edits],
+        "ranks": [*(rank + len(edits) for rank in ranks), *(1 for _ in edits)],
+    }
+    optional: dict[str, Any] = {
+        "source": item.source,
+        "id": item.id,
+        "models": [*item.models, *("person" for _ in edits)] if item.models else [],
+        "all_bad": bad,
+        "edited_from": list(edits.values()),
+        "comments": [one.comment for one in judgements if one.comment],
+    }
+    row |= {name: value for name, value in optional.items() if value}
+    return {**row, "annotators": [one.annotator for one in judgements]}
+
+
+def majority_ranks(rankings: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """One ranking from several of the same answers (rank 1 is best), by pairwise majority.
+
+    An answer beats another when more people say so than say the opposite, and more than call it a tie. Answers
+    stand by pairs won less pairs lost (Copeland), so a majority that goes in circles becomes a tie.
+    """
+    standing = [0] * len(rankings[0])
+    for a, b in combinations(range(len(standing)), 2):
+        better = sum(ranks[a] < ranks[b] for ranks in rankings)
+        worse = sum(ranks[a] > ranks[b] for ranks in rankings)
+        ties = len(rankings) - better - worse
+        won = (better > max(worse, ties)) - (worse > max(better, ties))
+        standing[a] += won
+        standing[b] -= won
+    return tuple(1 + sum(other > own for other in standing) for own in standing)

@@ -1,0 +1,129 @@
+"""Where answers are drawn from: a model folder of ours on this device, or a chat endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlhf.artifacts.files import sha256_of
+from rlhf.config.sections import SamplingSection
+from rlhf.curate.endpoint.client import ChatRequest, Endpoint
+from rlhf.data.encode import EncodedPrompt, Encoder
+from rlhf.data.records import Prompt
+from rlhf.data.templates import as_messages
+from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
+from rlhf.errors import ModelError
+from rlhf.models.loading import artifact_model_path, check_model_path, load_causal_lm
+from rlhf.rollout.transformers import TransformersRollout
+
+Answer = dict[str, Any]  # text, finished and what else is known of one answer
+LONGEST_PROMPT = 1024  # tokens, where the model has room for it
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """How answers are drawn: `sampling`'s settings, K answers a prompt, and the seed of every stream."""
+
+    sampling: SamplingSection
+    num_answers: int
+    seed: int
+
+
+def model_folder(path: str) -> str:
+    """The Hugging Face folder of a model or of a run.
+
+    Raises: ModelError when there is none.
+    """
+    folder = artifact_model_path(path)
+    check_model_path(folder, key="--model")
+    return folder
+
+
+def weights_hash(folder: str) -> str:
+    """SHA-256 of a model folder, as manifests name their parents; empty for a hub id."""
+    return sha256_of(Path(folder)) if Path(folder).is_dir() else ""
+
+
+class LocalModel:
+    """A causal LM with its chat template on one device, answering in slots.
+
+    Raises: ModelError when it cannot be loaded, or has no room for the longest prompt and answer.
+    """
+
+    def __init__(self, folder: str, number: int, drawing: Drawing, device: torch.device, dtype: str) -> None:
+        self._number, self._drawing = number, drawing
+        self._tokenizer: ChatTokenizer = load_tokenizer(folder)
+        packed = load_causal_lm(folder, dtype=dtype)
+        packed.to(device)
+        self._rollout = TransformersRollout(packed.model.eval(), self._tokenizer.eos_id, self._tokenizer.text)
+        _check_room(packed.model.config, drawing.sampling, folder)
+
+    def encoded(self, prompts: Sequence[Prompt]) -> tuple[list[EncodedPrompt], dict[str, int]]:
+        """The prompts as this model reads them, numbered in order, and how many of them had to be cut."""
+        encoder = Encoder(self._tokenizer, self._drawing.sampling.max_prompt_tokens)
+        encoded = encoder.prompts(prompts)
+        report = encoder.report
+        cut = {"cut prompts": report.rows_with_cut_prompt, "prompts without old turns": report.rows_with_dropped_turns}
+        return encoded, {name: count for name, count in cut.items() if count}
+
+    def draw(self, prompts: Sequence[EncodedPrompt]) -> list[list[Answer]]:
+        """K answers a prompt; streams are named by (seed, model, row, sample), so nothing else decides them."""
+        asked = [(prompt, sample) for prompt in prompts for sample in range(self._drawing.num_answers)]
+        drawn = self._rollout.generate(
+            [prompt.ids for prompt, _ in asked],
+            [(self._drawing.seed, self._number, prompt.row, sample) for prompt, sample in asked],
+            self._drawing.sampling,
+        )
+        answers = [
+            {"text": self._tokenizer.text(ids.tolist()).strip(), "finished": bool(finished), "tokens": len(ids)}
+            for ids, finished in zip(drawn.tokens, drawn.finished, strict=True)
+        ]
+        size = self._drawing.num_answers
+        return [answers[start : start + size] for start in range(0, len(answers), size)]
+
+
+def _check_room(config: Any, sampling: SamplingSection, folder: str) -> None:
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and sampling.max_prompt_tokens + sampling.max_new_tokens > positions:
+        raise ModelError(
+            f"{folder} has {positions} positions",
+            where=f"--max-prompt-tokens {sampling.max_prompt_tokens} --max-new-tokens {sampling.max_new_tokens}",
+            expected=f"a sum of at most {positions}",
+            fix="lower one of them",
+        )
+
+
+def endpoint_answers(
+    endpoint: Endpoint, rows: Sequence[tuple[int, Prompt]], drawing: Drawing
+) -> Iterator[tuple[int, list[Answer]]]:
+    """(row number, K answers) of each row in order, as they come in.
+
+    Raises: EndpointError when the endpoint gives up; the rows before have been yielded.
+    """
+    answers = endpoint.complete_all(_requests(rows, drawing))
+    for row, _ in rows:
+        yield row, [_answer(next(answers)) for _ in range(drawing.num_answers)]
+
+
+def _requests(rows: Iterable[tuple[int, Prompt]], drawing: Drawing) -> Iterator[ChatRequest]:
+    sampling = drawing.sampling
+    for row, prompt in rows:
+        shown = as_messages(prompt.messages, keep_input=False)
+        turns = [{"role": turn["role"], "content": turn["content"]} for turn in shown]
+        for sample in range(drawing.num_answers):
+            yield ChatRequest(
+                turns,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=sampling.max_new_tokens,
+                sample=row * drawing.num_answers + sample,
+            )
+
+
+def _answer(reply: Any) -> Answer:
+    answer = {"text": reply.text.strip(), "finished": reply.finish_reason == "stop", "tokens": reply.completion_tokens}
+    return {**answer, "refused": True} if reply.refused else answer

@@ -1,0 +1,152 @@
+"""Answers of several models to the same prompts under the same decoding settings, kept on disk and used again.
+
+They are drawn by `rlhf.curate.sample.command`, which writes answers as they come and goes on after an interruption.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlhf.artifacts.files import read_json
+from rlhf.config.sections import SamplingSection
+from rlhf.curate.output import manifest_path
+from rlhf.curate.sample.command import SamplePlan, sample_answers
+from rlhf.curate.sample.sources import Drawing, model_folder, weights_hash
+from rlhf.data.embedded import data_path
+from rlhf.data.readers import locate, sha256_of
+from rlhf.data.records import Prompt
+from rlhf.data.sources import DataSource, OnBadRow, read_records
+from rlhf.engine.ranks import Ranks
+from rlhf.errors import ConfigError
+
+EMPTY = "(빈 답변)"  # stands for an answer without text where a judge or a person reads it
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What is asked of which models and how; every model is asked alike."""
+
+    models: tuple[str, ...]
+    prompts: str
+    drawing: Drawing
+    dtype: str = "auto"
+    limit: int | None = None
+    on_bad_row: OnBadRow = "error"
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """The settings that decide an answer, as they are stored."""
+        sampling: SamplingSection = self.drawing.sampling
+        return {**sampling.model_dump(exclude={"batch_size", "stop"}), "seed": self.drawing.seed, "dtype": self.dtype}
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSet:
+    """One model's answers [P][K] and whether each ended in EOS; `name` is short and its own among the others."""
+
+    name: str
+    path: str
+    sha256: str
+    answers: list[list[str]]
+    finished: list[list[bool]]
+
+    def about(self) -> dict[str, str]:
+        """Which model this is, as reports hold it."""
+        return {"name": self.name, "path": self.path, "sha256": self.sha256}
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The prompts and every model's answers to them."""
+
+    prompts: list[Prompt]
+    sets: list[AnswerSet]
+    decoding: dict[str, Any]
+    num_skipped: int
+
+    def about(self) -> dict[str, Any]:
+        """Models, decoding settings and counts, as reports hold them."""
+        return {
+            "models": [each.about() for each in self.sets],
+            "num_prompts": len(self.prompts),
+            "answers_a_prompt": len(self.sets[0].answers[0]),
+            "bad_rows_skipped": self.num_skipped,
+            "decoding": self.decoding,
+        }
+
+
+def ask(asking: Asking, out: Path) -> Answered:
+    """Draws the answers into out/answers.jsonl, or reads them where they are there from the same models, prompts and
+    settings.
+
+    Raises: ConfigError for a model named twice; DataError and ModelError for what cannot be read or loaded.
+    """
+    _check_models(asking.models)
+    folders = [model_folder(path) for path in asking.models]
+    hashes = [weights_hash(folder) for folder in folders]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    settled = asking.dtype if asking.dtype != "auto" else "float32" if device.type == "cpu" else "bfloat16"
+    asking = Asking(asking.models, asking.prompts, asking.drawing, settled, asking.limit, asking.on_bad_row)
+    source = DataSource(data_path(asking.prompts), limit=asking.limit)
+    read = read_records(source, Prompt, on_bad_row=asking.on_bad_row)
+    file = out / "answers.jsonl"
+    if _is_there(file, asking, hashes):
+        sys.stderr.write(f"answers are read from {file}\n")
+    else:
+        plan = SamplePlan(asking.prompts, file, asking.models, asking.drawing, settled, asking.limit, asking.on_bad_row)
+        sys.stderr.write(f"{sample_answers(plan, Ranks(0, 0, 1, device))}\n")
+    sets = _read(file, asking, hashes)
+    return Answered(read.records, sets, asking.decoding, read.report.num_skipped)
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """The last part of each path that tells it from the others: runs/a/sft/model and runs/a/ppo/model are sft, ppo."""
+    parts = [[part for part in Path(path).parts if part != "/"] for path in paths]
+    parts = [each[:-1] if len(each) > 1 and each[-1] == "model" else each for each in parts]
+    for size in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(each[-size:]) for each in parts]
+        if len(set(names)) == len(names):
+            return names
+    return list(paths)
+
+
+def _check_models(models: Sequence[str]) -> None:
+    if not models:
+        raise ConfigError("no model is named", where="--model", fix="--model runs/sft --model runs/ppo")
+    if len({str(Path(path).resolve()) for path in models}) < len(models):
+        raise ConfigError(f"the same model twice: {', '.join(models)}", fix="name each model once")
+
+
+def _is_there(file: Path, asking: Asking, hashes: Sequence[str]) -> bool:
+    """Whether the file holds just these answers, by its manifest; a hub id has no hash and is asked again."""
+    manifest = manifest_path(file)
+    if not file.is_file() or not manifest.is_file() or not all(hashes):
+        return False
+    found = read_json(manifest)
+    answerers = [
+        {"model": path, "sha256": digest, "decoding": asking.decoding}
+        for path, digest in zip(asking.models, hashes, strict=True)
+    ]
+    options = {"k": asking.drawing.num_answers, "limit": asking.limit, "on_bad_row": asking.on_bad_row}
+    same_options = all(found["options"].get(name) == value for name, value in options.items())
+    same_prompts = found["inputs"][0]["sha256"] == sha256_of(locate(data_path(asking.prompts)))
+    return same_options and same_prompts and found.get("answerers") == answerers
+
+
+def _read(file: Path, asking: Asking, hashes: Sequence[str]) -> list[AnswerSet]:
+    size = asking.drawing.num_answers
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+    sets = []
+    for number, (name, path) in enumerate(zip(short_names(asking.models), asking.models, strict=True)):
+        mine = slice(number * size, (number + 1) * size)
+        texts = [row["responses"][mine] for row in rows]
+        finished = [[bool(answer["finished"]) for answer in row["answers"][mine]] for row in rows]
+        sets.append(AnswerSet(name, path, hashes[number], texts, finished))
+    return sets

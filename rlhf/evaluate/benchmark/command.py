@@ -1,0 +1,168 @@
+"""`rlhf evaluate benchmark`: KoBEST by lm-eval, from local files, with nothing fetched.
+
+lm-eval's own task files are included as they are (prompts, choices, how answers are scored); only where the data comes
+from is replaced, by a file that names the local rows.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from rlhf.artifacts.files import sha256_of, write_json, write_text
+from rlhf.curate.sample.sources import model_folder, weights_hash
+from rlhf.errors import ConfigError, DataError
+from rlhf.evaluate.benchmark.kobest import KOBEST, find_files, write_rows
+from rlhf.evaluate.benchmark.page import render_page, summary
+from rlhf.evaluate.intervals import wilson
+from rlhf.evaluate.report_folder import report_folder
+
+PREFIX = "kobest_"
+
+
+def evaluate_benchmark(
+    models: Sequence[str], data: str, out: Path, *, num_fewshot: int = 0, limit: int | None = None, dtype: str = "auto",
+    batch_size: int = 8,
+) -> dict[str, Any]:  # fmt: skip
+    """Runs KoBEST on every model; writes out/benchmark.json and .html, prints a summary, and returns the report.
+
+    Args:
+        data: folder of the tasks' files; tasks without one are left out and named.
+        num_fewshot: examples shown before each question, from the train split.
+
+    Raises: ConfigError without lm-eval; DataError for files that are missing or hold bad rows.
+    """
+    if find_spec("lm_eval") is None:
+        raise ConfigError("benchmarks need lm-eval, which is not installed", fix="pip install 'rlhf[eval]'")
+    folders = [model_folder(model) for model in models]
+    files, shots = find_files(data, "test"), find_files(data, "train")
+    _check_files(data, files, shots, num_fewshot)
+    report_folder(out)
+    with tempfile.TemporaryDirectory() as place:
+        names = _write_tasks(Path(place), files, shots if num_fewshot else {}, limit)
+        results = [_run(folder, names, Path(place), num_fewshot, dtype, batch_size) for folder in folders]
+    report: dict[str, Any] = {
+        "benchmark": "kobest",
+        "lm_eval": version("lm_eval"),
+        "num_fewshot": num_fewshot,
+        "limit": limit,
+        "data": {name: {"path": str(file), "sha256": sha256_of(file)} for name, file in files.items()},
+        "left_out": [name for name in KOBEST if name not in files],
+        "models": [
+            {"model": model, "sha256": weights_hash(folder), "tasks": result}
+            for model, folder, result in zip(models, folders, results, strict=True)
+        ],
+    }
+    write_json(out / "benchmark.json", report)
+    write_text(out / "benchmark.html", render_page(report))
+    sys.stdout.write(f"{summary(report)}\n{out / 'benchmark.html'}\n")
+    return report
+
+
+def task_result(samples: Sequence[Mapping[str, Any]], choices: int) -> dict[str, Any]:
+    """Accuracy with Wilson's interval, macro F1, and what the commonest label alone achieves, of one task's samples."""
+    from sklearn.metrics import f1_score
+
+    gold = [int(sample["doc"]["label"]) for sample in samples]
+    chosen = [_chosen(sample) for sample in samples]
+    result: dict[str, Any] = {
+        "num": len(gold),
+        "accuracy": wilson(sum(map(int.__eq__, gold, chosen)), len(gold)),
+        "macro_f1": float(f1_score(gold, chosen, average="macro")),
+        "commonest_label": max(map(gold.count, range(choices))) / len(gold),
+    }
+    if choices > 2:
+        normalised = [_chosen(sample, by_length=True) for sample in samples]
+        result["accuracy_by_length"] = wilson(sum(map(int.__eq__, gold, normalised)), len(gold))
+    return result
+
+
+def _chosen(sample: Mapping[str, Any], by_length: bool = False) -> int:
+    """The likeliest choice; `by_length` divides by the characters of each, as acc_norm does."""
+    logprobs = [float(response[0]) for response in sample["filtered_resps"]]
+    if by_length:
+        logprobs = [each / len(choice) for each, choice in zip(logprobs, sample["doc"]["choices"], strict=True)]
+    return max(range(len(logprobs)), key=logprobs.__getitem__)
+
+
+def _check_files(data: str, files: Mapping[str, Path], shots: Mapping[str, Path], num_fewshot: int) -> None:
+    if not files:
+        raise DataError(
+            "holds no task of KoBEST",
+            where=data,
+            expected=f"files such as boolq.jsonl or boolq/test.parquet, for {', '.join(KOBEST)}",
+            fix="docs/evaluation.md says what the rows look like",
+        )
+    without = [name for name in files if name not in shots]
+    if num_fewshot and without:
+        raise DataError(
+            f"no train split of {', '.join(without)}, which --num-fewshot takes its examples from",
+            where=data,
+            expected=f"e.g. {Path(data) / without[0] / 'train.jsonl'}",
+        )
+
+
+def _write_tasks(place: Path, files: Mapping[str, Path], shots: Mapping[str, Path], limit: int | None) -> list[str]:
+    """Rows and task files for lm-eval; the tasks' names there."""
+    import lm_eval
+
+    shipped = Path(lm_eval.__path__[0]) / "tasks" / "kobest"
+    names = []
+    for name, file in files.items():
+        rows = {"test": place / f"{name}_test.jsonl"}
+        write_rows(KOBEST[name], file, rows["test"], limit)
+        if name in shots:
+            rows["train"] = place / f"{name}_train.jsonl"
+            write_rows(KOBEST[name], shots[name], rows["train"])
+        measures = ["acc", "acc_norm"] if KOBEST[name].choices > 2 else ["acc"]
+        task = {
+            "include": str(shipped / f"kobest_{name}.yaml"),
+            "task": f"{PREFIX}{name}_local",
+            "dataset_path": "json",
+            "dataset_name": None,
+            "dataset_kwargs": {
+                "data_files": {split: str(path) for split, path in rows.items()},
+                "cache_dir": str(place / "cache"),
+            },
+            "training_split": "train" if "train" in rows else None,
+            "validation_split": None,
+            "test_split": "test",
+            # The F1 of the task files loads a metric from the hub; ours is made from the samples.
+            "metric_list": [{"metric": each, "aggregation": "mean", "higher_is_better": True} for each in measures],
+        }
+        write_text(place / f"{task['task']}.yaml", yaml.safe_dump(task, allow_unicode=True))
+        names.append(name)
+    return names
+
+
+def _run(
+    folder: str, names: Sequence[str], place: Path, num_fewshot: int, dtype: str, batch_size: int
+) -> dict[str, Any]:
+    from lm_eval.evaluator import evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager, get_task_dict
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    settled = dtype if dtype != "auto" else "bfloat16" if device == "cuda" else "float32"
+    model = HFLM(pretrained=folder, dtype=settled, device=device, batch_size=batch_size)
+    manager = TaskManager(include_path=str(place), include_defaults=False)
+    tasks = get_task_dict([f"{PREFIX}{name}_local" for name in names], manager)
+    for task in tasks.values():
+        task.set_config(key="num_fewshot", value=num_fewshot)
+        task.set_fewshot_seed(seed=1234)
+    found = evaluate(lm=model, task_dict=tasks, bootstrap_iters=0)
+    assert found is not None
+    results = {}
+    for name in names:
+        key = f"{PREFIX}{name}_local"
+        results[name] = task_result(found["samples"][key], KOBEST[name].choices)
+        results[name]["accuracy_by_lm_eval"] = float(found["results"][key]["acc,none"])
+    return results

@@ -1,0 +1,165 @@
+"""Where verdicts on two models come from: a judge's comparisons, a reward model's scores, people's labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlhf.artifacts.files import sha256_of
+from rlhf.artifacts.manifest import manifest_of, require_stage
+from rlhf.data.encode import Encoder
+from rlhf.data.formats import parse
+from rlhf.data.packing import trees_of
+from rlhf.data.readers import locate, read_rows
+from rlhf.data.records import Ranking
+from rlhf.data.sources import placed
+from rlhf.data.tokenizer import load_tokenizer
+from rlhf.errors import DataError
+from rlhf.evaluate.answers.asking import EMPTY, Answered, AnswerSet, short_names
+from rlhf.evaluate.answers.scoring import tree_scores
+from rlhf.evaluate.compare.statistics import Verdicts
+from rlhf.evaluate.judging import Judged
+from rlhf.evaluate.reward.accuracy import outcome
+from rlhf.evaluate.reward.command import trained_length
+from rlhf.models.loading import artifact_model_path, check_model_path, load_scalar_model
+
+TRAINED_ON = (
+    "This is the reward model that {name} was trained against: it says what training bought, not whether the answers "
+    "are better."
+)
+
+
+def judge_verdicts(judged: Judged, answered: Answered) -> Verdicts:
+    """A win is what a judge says in both orders, or in one with a tie in the other; opposite verdicts tie."""
+    outcomes: list[list[float]] = []
+    gaps: list[list[float]] = []
+    lengths: list[list[float]] = []
+    all_lengths = length_gaps(answered)
+    for number, group in enumerate(judged.rows):
+        found: list[tuple[float, float, float]] = []
+        for row, length in zip(group, all_lengths[number], strict=True):
+            if row.scores is not None:
+                forward, backward = row.comparisons[0].verdicts
+                points = sum(row.scores[1]) - sum(row.scores[0])
+                found.append((outcome(-(forward + backward)), points / len(judged.criteria), length))
+            elif "equal" in row.problem:
+                found.append((0.5, 0.0, length))
+        outcomes.append([each[0] for each in found])
+        gaps.append([each[1] for each in found])
+        lengths.append([each[2] for each in found])
+    bias = judged.report.get("opposite_verdicts")
+    notes = [f"In {bias:.0%} of the pairs the two orders gave opposite verdicts; these count as ties."] if bias else []
+    return Verdicts("judge", judged.judge, outcomes, lengths, gaps, "points a criterion", tuple(notes))
+
+
+def reward_folder(reward: str) -> str:
+    """The model's folder. Raises ModelError for one that cannot be read, ArtifactError for one not made by stage 2."""
+    path = artifact_model_path(reward)
+    check_model_path(path, key="--reward")
+    require_stage(path, "reward", key="--reward")
+    return path
+
+
+def reward_verdicts(answered: Answered, reward: str) -> Verdicts:
+    """The higher score wins, equal scores tie. Every answer is scored with EOS, as in the model's training.
+
+    Raises: ModelError for a folder that cannot be read; ArtifactError for one that stage 2 did not make.
+    """
+    path = reward_folder(reward)
+    tokenizer = load_tokenizer(path)
+    model = load_scalar_model(path).to("cuda" if torch.cuda.is_available() else "cpu")
+    samples = len(answered.sets[0].answers[0])
+    rankings = [
+        Ranking(prompt.messages, texts, (1,) * len(texts))
+        for number, prompt in enumerate(answered.prompts)
+        for texts in [
+            tuple(each.answers[number][sample].strip() or EMPTY for sample in range(samples) for each in answered.sets)
+        ]
+    ]
+    scores = tree_scores(model, trees_of(Encoder(tokenizer, trained_length(path)).rankings(rankings)))
+    gaps = [[each[place + 1] - each[place] for place in range(0, len(each), 2)] for each in scores]
+    outcomes = [[outcome(gap) for gap in group] for group in gaps]
+    notes = [TRAINED_ON.format(name=each.name) for each in answered.sets if trained_against(each, path)]
+    return Verdicts(
+        "reward", short_names([reward])[0], outcomes, length_gaps(answered), gaps, "reward units", tuple(notes)
+    )
+
+
+def trained_against(model: AnswerSet, reward: str) -> bool:
+    """Whether the reward model is among the parents of the model or of its parents, by hash or by path."""
+    manifest = manifest_of(artifact_model_path(model.path))
+    if manifest is None:
+        return False
+    digest = sha256_of(Path(reward)) if Path(reward).is_dir() else ""
+    waiting: list[tuple[str, dict[str, Any]]] = list(manifest.get("parents", {}).items())
+    while waiting:
+        role, parent = waiting.pop()
+        same_path = Path(parent["path"]).resolve() == Path(reward).resolve()
+        if role == "reward" and (same_path or (digest and parent.get("sha256") == digest)):
+            return True
+        waiting += parent.get("parents", {}).items()
+    return False
+
+
+def label_verdicts(labels: str, answered: Answered) -> Verdicts:
+    """People's rankings of the two models' answers: rows {prompt, responses, ranks, models}, one a judgement or merged.
+
+    Raises: DataError, naming the line, for a bad row, and for a file that holds no row with both models.
+    """
+    both = tuple(each.name for each in answered.sets)
+    known = {name: number for number, each in enumerate(answered.sets) for name in (each.name, each.path)}
+    found: dict[str, tuple[list[float], list[float]]] = {}
+    num_rows = 0
+    for line, row in read_rows(locate(labels)):
+        if isinstance(row, DataError):
+            raise row
+        num_rows += 1
+        models = row.get("models")
+        if not isinstance(models, list):
+            continue
+        places = {known[name]: place for place, name in enumerate(models) if name in known}
+        if len(places) == 2:
+            outcomes, lengths = found.setdefault(repr(row.get("prompt")), ([], []))
+            won, length = _labelled(row, places, f"{labels}:{line}")
+            outcomes.append(won)
+            lengths.append(length)
+    if not found:
+        raise DataError(
+            f"none of {num_rows} rows holds answers of both {both[0]} and {both[1]}",
+            where=labels,
+            expected="rows {prompt, responses, ranks, models}",
+            fix="label with: rlhf evaluate compare ... --label",
+        )
+    return Verdicts("people", "", [each for each, _ in found.values()], [each for _, each in found.values()])
+
+
+def _labelled(row: Any, places: dict[int, int], where: str) -> tuple[float, float]:
+    try:
+        ranking = parse(row, "ranking", "")
+    except DataError as error:
+        raise placed(error, where) from None
+    assert isinstance(ranking, Ranking)
+    first, second = places[0], places[1]
+    won = outcome(ranking.ranks[first] - ranking.ranks[second])
+    return won, float(len(ranking.responses[second].strip()) - len(ranking.responses[first].strip()))
+
+
+def length_gaps(answered: Answered) -> list[list[float]]:
+    """Characters of the second model's answers minus the first's, [P][K]."""
+    first, second = answered.sets
+    return [
+        [float(len(after.strip()) - len(before.strip())) for before, after in zip(mine, theirs, strict=True)]
+        for mine, theirs in zip(first.answers, second.answers, strict=True)
+    ]
+
+
+def equal_answers(answered: Answered) -> Sequence[bool]:
+    """Whether the first answers of both models are the same, by prompt."""
+    first, second = answered.sets
+    return [
+        (mine[0].strip() or EMPTY) == (theirs[0].strip() or EMPTY)
+        for mine, theirs in zip(first.answers, second.answers, strict=True)
+    ]

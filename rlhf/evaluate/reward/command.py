@@ -1,0 +1,99 @@
+"""`rlhf evaluate reward`: a finished reward model on test rankings, its card as JSON and as a page."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from rich.console import Console
+from rich.progress import Progress
+
+from rlhf.artifacts.files import write_json, write_text
+from rlhf.artifacts.manifest import manifest_of
+from rlhf.data.embedded import data_path
+from rlhf.data.records import Ranking
+from rlhf.data.sources import DataSource, read_records
+from rlhf.data.tokenizer import load_tokenizer
+from rlhf.errors import DataError, ModelError
+from rlhf.evaluate.answers.scoring import MICRO_TOKENS, tree_scores
+from rlhf.evaluate.reward.card import build_reward_card, summary_line
+from rlhf.evaluate.reward.card_page import render_page
+from rlhf.evaluate.reward.leakage import training_rankings
+from rlhf.evaluate.reward.test_set import set_exam, sit
+from rlhf.html.page import require_matplotlib
+from rlhf.models.loading import artifact_model_path, check_model_path, load_scalar_model
+
+DEFAULT_MAX_LENGTH = 1024
+
+
+def evaluate_reward(
+    model: str, data: Sequence[str], out: str, *, limit: int | None, on_bad_row: Literal["error", "skip"]
+) -> dict[str, Any]:
+    """Writes out/report_card.json and out/report_card.html, prints a summary, and returns the card.
+
+    Args:
+        model: run folder of stage 2, or its model/.
+        data: files of rankings or pairs.
+        out: folder to write.
+        limit: use only the first rows of each file.
+
+    Raises: ConfigError without matplotlib, before anything is scored; ModelError or DataError for what cannot be
+        read, and for files in which every answer of every ranking is alike.
+    """
+    require_matplotlib()
+    path = artifact_model_path(model)
+    check_model_path(path, key="--model")
+    rankings = [
+        record
+        for file in data
+        for record in read_records(
+            DataSource(data_path(file), limit=limit, name=Path(file).stem), Ranking, on_bad_row=on_bad_row
+        ).records
+    ]
+    exam = set_exam(rankings, load_tokenizer(path), trained_length(path))
+    if not exam.rankings:
+        raise DataError(
+            f"in none of {len(rankings)} rankings do answers differ after tokenisation",
+            where=", ".join(data),
+            fix="check the file, or the model's tokenizer",
+        )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    reward, manifest = load_scalar_model(path).to(device), manifest_of(path)
+    with _bar("scoring", len(exam.trees)) as advance:
+        marks = sit(exam, partial(tree_scores, reward, advance=advance), max_tokens=MICRO_TOKENS)
+    sys.stderr.write("shortcut baselines and leakage ...\n")
+    card = build_reward_card(exam, marks, training=training_rankings(manifest), manifest=manifest)
+    card |= {"model": path, "data": list(data)}
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "report_card.json", card)
+    write_text(folder / "report_card.html", render_page(card))
+    sys.stdout.write(f"{summary_line(card)}\n{folder / 'report_card.html'}\n")
+    return card
+
+
+def trained_length(model: str) -> int:
+    """Tokens of a sequence in training, from the run's config.yaml; 1024 for a model away from its run folder."""
+    file = Path(model).parent / "config.yaml"
+    if not file.is_file():
+        return DEFAULT_MAX_LENGTH
+    try:
+        return int(yaml.safe_load(file.read_text(encoding="utf-8"))["data"]["max_length"])
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"no data.max_length can be read from {file}: {error!r}", fix="use a run folder made by stage 2"
+        ) from error
+
+
+@contextmanager
+def _bar(title: str, total: int) -> Iterator[Any]:
+    """A progress bar on stderr; yields what moves it on by a number."""
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda count: progress.advance(task, count)

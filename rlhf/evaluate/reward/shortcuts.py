@@ -1,0 +1,112 @@
+"""What rules that understand nothing achieve on the same pairs: the longer answer, and character n-grams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from scipy.sparse import vstack
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from rlhf.data.records import Ranking
+from rlhf.evaluate.reward.accuracy import Judged, accuracy, by_length, prompt_groups, share_interval, untied_pairs
+
+MAX_TRAINING_RANKINGS = 20_000
+MAX_TRAINING_PAIRS = 20_000
+MAX_FEATURES = 200_000
+SEED = 20231
+
+
+def ngram_scores(training: Sequence[Ranking], rankings: Sequence[Ranking]) -> list[list[float]]:
+    """A score an answer from a linear model on TF-IDF of character 2-3-grams, prompts unread.
+
+    Logistic regression without intercept on the difference of a pair's answers, both orders: a score difference
+    is the log-odds that the first is better.
+
+    Raises: ValueError when no pair can be learnt from.
+    """
+    rows = sampled(training, MAX_TRAINING_RANKINGS)
+    answers = [answer for row in rows for answer in row.responses]
+    starts = np.cumsum([0, *(len(row.responses) for row in rows)])
+    pairs = [
+        (start + pair.better, start + pair.worse)
+        for start, row in zip(starts[:-1].tolist(), rows, strict=True)
+        for pair in untied_pairs(row.ranks)
+        if row.responses[pair.better] != row.responses[pair.worse]
+    ]
+    if not pairs:
+        raise ValueError("no pair to learn from")
+    pairs = sampled(pairs, MAX_TRAINING_PAIRS)
+    vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(2, 3), sublinear_tf=True, max_features=MAX_FEATURES)
+    features = vectorizer.fit_transform(answers)
+    difference = features[[better for better, _ in pairs]] - features[[worse for _, worse in pairs]]
+    labels = np.repeat([1, 0], len(pairs))
+    model = LogisticRegression(fit_intercept=False, max_iter=1000).fit(vstack([difference, -difference]), labels)
+    scores = iter(vectorizer.transform([answer for each in rankings for answer in each.responses]) @ model.coef_[0])
+    return [[float(next(scores)) for _ in each.responses] for each in rankings]
+
+
+def sampled(items: Sequence[Any], count: int) -> list[Any]:
+    """`count` of the items in their order, drawn from a fixed stream; all where there are no more."""
+    if len(items) <= count:
+        return list(items)
+    kept = np.sort(np.random.default_rng(SEED).permutation(len(items))[:count])
+    return [items[number] for number in kept]
+
+
+def shortcut_section(
+    rows: Sequence[Judged],
+    lengths: Sequence[Sequence[int]],
+    rankings: Sequence[Ranking],
+    training: Sequence[Ranking],
+) -> dict[str, Any]:
+    """Both baselines with their accuracy, the model minus the better of them, and a verdict in words."""
+    judged = {"longer_answer": by_length(rows, lengths)}
+    notes = {}
+    if any(not ranking.all_tied for ranking in training):
+        scores = ngram_scores(training, rankings)
+        judged["character_ngrams"] = [replace(row, scores=tuple(each)) for row, each in zip(rows, scores, strict=True)]
+    else:
+        notes["character_ngrams"] = "not trained: the model's training data could not be read"
+    best = max(judged, key=lambda name: accuracy(judged[name])["accuracy"])
+    difference = paired_difference(rows, judged[best])
+    beats, verdict = verdict_of(difference, best, has_ngrams="character_ngrams" in judged)
+    return {
+        "baselines": {name: accuracy(each) for name, each in judged.items()},
+        "notes": notes,
+        "best_baseline": best,
+        "model_minus_best": difference,
+        "beats_shortcuts": beats,
+        "verdict": verdict,
+    }
+
+
+def paired_difference(rows: Sequence[Judged], others: Sequence[Judged]) -> dict[str, float]:
+    """Accuracy of `rows` minus that of `others` on the same pairs, with a 95 % bootstrap interval over prompts."""
+    outcomes = [(row.pairs(), other.pairs()) for row, other in zip(rows, others, strict=True)]
+    groups = prompt_groups(rows)
+    counts = [sum(len(outcomes[row][0]) for row in group) for group in groups]
+    gains = [sum(sum(outcomes[row][0]) - sum(outcomes[row][1]) for row in group) for group in groups]
+    low, high = share_interval(gains, counts)
+    return {"difference": sum(gains) / sum(counts), "low": low, "high": high}
+
+
+NAMES = {"longer_answer": "the longer answer", "character_ngrams": "character n-grams"}
+
+
+def verdict_of(difference: dict[str, float], best: str, *, has_ngrams: bool) -> tuple[bool, str]:
+    """Whether the model is better than its best shortcut beyond doubt, and the sentence that says so."""
+    low, high = difference["low"], difference["high"]
+    figures = f"{difference['difference']:+.3f} [{low:+.3f}, {high:+.3f}] against {NAMES[best]}"
+    if high < 0:
+        return False, f"The model is worse than a shortcut: {figures}."
+    if difference["difference"] <= 0:
+        return False, f"The model does not beat its shortcuts: {figures}."
+    if low <= 0:
+        return False, f"It cannot be told whether the model beats its shortcuts: {figures}."
+    if not has_ngrams:
+        return False, f"The model beats answer length ({figures}); character n-grams could not be trained to compare."
+    return True, f"The model beats its shortcuts: {figures}."

@@ -1,0 +1,4 @@
+"""Standalone HTML pages and SVG plots, fetched from nowhere.
+
+May import: errors, and the layers below.
+"""

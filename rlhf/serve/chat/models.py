@@ -1,0 +1,192 @@
+"""The models of one service: loaded, named, each with its own decode loop."""
+
+from __future__ import annotations
+
+import threading
+import time
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rlhf.data.encode import Encoder, Ids
+from rlhf.data.records import Message, Prompt
+from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
+from rlhf.errors import ConfigError, DataError, ModelError
+from rlhf.models.loading import PackedCausalLM, artifact_model_path, check_model_path, load_causal_lm
+from rlhf.rollout.cache import check_cacheable, column_bytes, free_memory
+from rlhf.serve.chat.batching import Batcher, Watch
+from rlhf.serve.chat.token_text import TokenTexts
+
+DEFAULT_SLOTS = 32
+MEMORY_SHARE = 0.5  # of free memory for keys and values when the number of slots is ours to choose
+MAX_TEXT = 1 << 62  # tokens: nothing is cut here, what is too long is refused
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How models are loaded and how many answers they write.
+
+    num_slots: answers written together; None takes what memory holds, at most 32.
+    queue: answers that may wait beside those.
+    template: chat template for tokenizers without one, as `data.template`.
+    """
+
+    num_slots: int | None = None
+    queue: int = 128
+    dtype: str = "auto"
+    template: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that answers. `context` is the most tokens of prompt and answer."""
+
+    name: str
+    path: str
+    created_at: int
+    context: int
+    tokenizer: ChatTokenizer
+    token_texts: TokenTexts
+    batcher: Batcher
+
+    def chat_ids(self, messages: Sequence[Message]) -> Ids:
+        """A conversation up to where the answer begins, rendered and cleaned as in training, never cut.
+
+        Raises: DataError for turns no stage would train on.
+        """
+        cleaned = tuple(replace(message, content=clean_text(message.content)) for message in messages)
+        return Encoder(self.tokenizer, MAX_TEXT).prompts([Prompt(cleaned)])[0].ids
+
+    def text_ids(self, text: str) -> Ids:
+        """Text as it stands, special tokens read as such; EOS, the border of documents, where it is empty."""
+        check_encodable(text)
+        return self.checked_ids(self.tokenizer.token_ids([text])[0] or [self.tokenizer.eos_id])
+
+    def checked_ids(self, ids: Sequence[int]) -> Ids:
+        """Ids a client sent. Raises DataError for one that is no token."""
+        size = len(self.tokenizer.tokenizer)
+        wrong = next((number for number in ids if not 0 <= number < size), None)
+        if wrong is not None or not ids:
+            raise DataError(f"{wrong} is no token" if ids else "no tokens", expected=f"ids from 0 to {size - 1}")
+        return np.asarray(ids, np.int32)
+
+
+class Models:
+    """All models in service, by name; models can be added while it runs."""
+
+    def __init__(self, serving: Serving, watch: Watch) -> None:
+        self._serving, self._watch = serving, watch
+        self._lock = threading.Lock()
+        self._models: dict[str, ServedModel] = {}
+
+    def add(self, name: str, path: str | Path) -> ServedModel:
+        """Loads a model and puts it into service; it takes the place of one of the same name.
+
+        Raises: ModelError or TokenizerError when it cannot be served.
+        """
+        model = load_served(name, str(path), self._serving, self._watch)
+        with self._lock:
+            before, self._models[name] = self._models.get(name), model
+        if before is not None:
+            before.batcher.close()
+        return model
+
+    def get(self, name: str) -> ServedModel | None:
+        """The model of that name."""
+        return self._models.get(name)
+
+    def all(self) -> list[ServedModel]:
+        """In the order they were added."""
+        with self._lock:
+            return list(self._models.values())
+
+    def close(self) -> None:
+        """Ends every decode loop."""
+        for model in self.all():
+            model.batcher.close()
+
+
+def name_of(path: str) -> str:
+    """What a model is called when it is not said: its run's folder, or its own."""
+    folder = Path(path).resolve() if Path(path).is_dir() else Path(path)
+    return folder.parent.name if folder.name == "model" else folder.name
+
+
+def named_models(words: Sequence[str]) -> dict[str, str]:
+    """`--model` words, PATH or NAME=PATH, as name -> path. Raises ConfigError when two have one name."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        name, path = (name, path) if equals else (name_of(word), word)
+        if not name or not path:
+            raise ConfigError("no name or no path", where=f"--model {word}", expected="PATH or NAME=PATH")
+        if name in found:
+            fix = f"name one of them: --model {name}-2={path}"
+            raise ConfigError(f"two models are called {name}", where="--model", fix=fix)
+        found[name] = path
+    return found
+
+
+def load_served(name: str, path: str, serving: Serving, watch: Watch) -> ServedModel:
+    """Loads one model onto the GPU if there is one, and starts its decode loop."""
+    folder = artifact_model_path(path)
+    check_model_path(folder, key="--model")
+    require_safetensors(folder)
+    tokenizer = load_tokenizer(folder, serving.template)
+    packed, context = load_policy(folder, serving.dtype)
+    slots = serving.num_slots or slots_within(packed, context)
+    batcher = Batcher(packed.model, tokenizer.eos_id, tokenizer.text, num_slots=slots, queue=serving.queue, watch=watch)
+    return ServedModel(name, path, int(time.time()), context, tokenizer, TokenTexts(tokenizer.tokenizer), batcher)
+
+
+def load_policy(folder: str, dtype: str) -> tuple[PackedCausalLM, int]:
+    """The causal LM, ready to decode on this machine's device, and its context in tokens."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind = ("bfloat16" if device.type == "cuda" else "float32") if dtype == "auto" else dtype
+    packed = load_causal_lm(folder, dtype=kind)
+    packed.to(device).eval()
+    check_cacheable(packed.model, 1)
+    config = packed.model.config.get_text_config()
+    limits = [getattr(config, key, None) for key in ("max_position_embeddings", "sliding_window")]
+    return packed, min((int(limit) for limit in limits if limit), default=2048)
+
+
+def slots_within(packed: PackedCausalLM, context: int) -> int:
+    """How many answers of full length half the free memory holds, at most 32 and at least 1."""
+    free = free_memory(next(packed.parameters()).device)
+    if free is None:
+        return DEFAULT_SLOTS
+    return max(1, min(DEFAULT_SLOTS, int(free * MEMORY_SHARE / (context * column_bytes(packed.model)))))
+
+
+def require_safetensors(folder: str) -> None:
+    """Raises ModelError for a folder whose weights are pickles: reading one runs whatever code is in it."""
+    path = Path(folder)
+    if path.is_dir() and not any(path.glob("*.safetensors")):
+        raise ModelError(
+            f"{folder} holds no safetensors",
+            expected="weights as model.safetensors; pickled weights can run code and are never read here",
+            fix="load the folder once where you trust it and save it again with save_pretrained()",
+        )
+    if not path.is_dir():
+        raise ModelError(
+            f"{folder} is no folder on this machine",
+            where="--model",
+            fix="download it first: hf download NAME --local-dir FOLDER",
+        )
+
+
+def clean_text(text: str) -> str:
+    """As rows of data are read: NFC, outer whitespace gone. Raises DataError for half a surrogate pair."""
+    check_encodable(text)
+    return unicodedata.normalize("NFC", text.strip())
+
+
+def check_encodable(text: str) -> None:
+    """Raises DataError for half a surrogate pair, which no tokenizer can encode."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise DataError("half a surrogate pair, which no tokenizer can encode", fix="send the text as UTF-8")

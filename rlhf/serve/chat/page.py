@@ -1,0 +1,54 @@
+"""The chat page at `/`, and where its votes go."""
+
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import HTMLResponse
+
+from rlhf.serve.access import Access, ApiError, Caller
+from rlhf.serve.chat.votes import Rating, Vote, VoteFiles
+from rlhf.web.guard import content_policy
+
+VOTES_OFF, VOTES_ON = '<html lang="ko" data-votes="off">', '<html lang="ko" data-votes="on">'
+
+
+def chat_page_router(access: Access, votes: VoteFiles | None, is_served: Callable[[str], bool]) -> APIRouter:
+    """`GET /`, open to all since it holds nothing; `POST /v1/votes` and `/v1/ratings` where there are files for them.
+
+    Args:
+        is_served: whether a model of that name answers here.
+    """
+    router = APIRouter()
+    page = files("rlhf.serve.chat").joinpath("page.html").read_text(encoding="utf-8")
+    if votes is not None:
+        page = page.replace(VOTES_OFF, VOTES_ON)
+    headers = {"content-security-policy": content_policy(page)}
+
+    @router.get("/")
+    def show() -> HTMLResponse:
+        return HTMLResponse(page, headers=headers)
+
+    if votes is not None:
+        _add_votes(router, access, votes, is_served)
+    return router
+
+
+def _add_votes(router: APIRouter, access: Access, votes: VoteFiles, is_served: Callable[[str], bool]) -> None:
+    who = Annotated[Caller, Depends(access)]
+
+    @router.post("/v1/votes", status_code=201)
+    def vote(body: Vote, caller: who) -> dict[str, bool]:
+        return save(body, body.models, caller)
+
+    @router.post("/v1/ratings", status_code=201)
+    def rate(body: Rating, caller: who) -> dict[str, bool]:
+        return save(body, [body.model], caller)
+
+    def save(body: Vote | Rating, names: list[str], caller: Caller) -> dict[str, bool]:
+        unknown = next((name for name in names if not is_served(name)), None)
+        if unknown is not None:
+            raise ApiError(404, f"The model `{unknown}` does not exist.", param="model", code="model_not_found")
+        votes.add(body, None if caller.key is None else caller.key.id)
+        return {"saved": True}

@@ -1,0 +1,127 @@
+"""`/v1/files`: what jobs are trained on."""
+
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from rlhf.serve.access import Access, ApiError, Caller
+from rlhf.serve.jobs.file_store import FileStore, problems
+from rlhf.serve.jobs.store import StoredFile
+
+MAX_BYTES = 512 << 20
+MAX_FORM_BYTES = 1 << 20  # what a form may hold beside the file
+
+
+def file_object(file: StoredFile) -> dict[str, Any]:
+    """As clients read it. `validation`, which OpenAI's service lacks, is the whole report of the check."""
+    return {
+        "id": file.id,
+        "object": "file",
+        "bytes": file.bytes,
+        "created_at": file.created_at,
+        "filename": file.filename,
+        "purpose": file.purpose,
+        "status": file.status,
+        "status_details": "\n".join(problems(file)) or None,
+        "validation": file.report or None,
+    }
+
+
+def files_router(files: FileStore, access: Access, *, max_bytes: int = MAX_BYTES) -> APIRouter:
+    """Upload, list, retrieve, content, delete; a caller sees their own files alone."""
+    router = APIRouter()
+    who = Annotated[Caller, Depends(access)]
+
+    def wanted(identifier: str, caller: Caller) -> StoredFile:
+        file = files.store.file(identifier, caller.organization)
+        if file is None:
+            raise ApiError(404, f"No such File object: {identifier}", param="id", code="not_found")
+        return file
+
+    @router.post("/v1/files")
+    async def upload(request: Request, caller: who) -> dict[str, Any]:
+        form = await _form(request, max_bytes)
+        try:
+            content, purpose = form.get("file"), form.get("purpose")
+            if not isinstance(content, UploadFile):
+                raise ApiError(400, "The form has no `file`.", param="file")
+            if not isinstance(purpose, str):
+                raise ApiError(400, "The form has no `purpose`; send fine-tune.", param="purpose")
+            stored = await run_in_threadpool(
+                files.add, content.file, content.filename or "", owner=caller.organization, purpose=purpose
+            )
+        finally:
+            await form.close()
+        return file_object(stored)
+
+    @router.get("/v1/files")
+    def show_all(
+        caller: who,
+        purpose: str | None = None,
+        after: str | None = None,
+        order: Literal["asc", "desc"] = "desc",
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    ) -> dict[str, Any]:
+        found = [file for file in files.store.files(caller.organization) if purpose in (None, file.purpose)]
+        return page([file_object(file) for file in (found if order == "desc" else found[::-1])], after, limit)
+
+    @router.get("/v1/files/{identifier}")
+    def show(identifier: str, caller: who) -> dict[str, Any]:
+        return file_object(wanted(identifier, caller))
+
+    @router.get("/v1/files/{identifier}/content")
+    def content(identifier: str, caller: who) -> FileResponse:
+        return FileResponse(files.path(wanted(identifier, caller)), media_type="application/octet-stream")
+
+    @router.delete("/v1/files/{identifier}")
+    def delete(identifier: str, caller: who) -> dict[str, Any]:
+        files.remove(wanted(identifier, caller))
+        return {"id": identifier, "object": "file", "deleted": True}
+
+    return router
+
+
+def page(items: list[dict[str, Any]], after: str | None, limit: int) -> dict[str, Any]:
+    """A part of a list, behind the item whose id is `after`; 400 when there is none such."""
+    start = 0
+    if after is not None:
+        start = next((place + 1 for place, item in enumerate(items) if item["id"] == after), -1)
+        if start < 0:
+            raise ApiError(400, f"Nothing in this list has the id {after}", param="after")
+    shown = items[start : start + limit]
+    ends = {"first_id": shown[0]["id"] if shown else None, "last_id": shown[-1]["id"] if shown else None}
+    return {"object": "list", "data": shown, "has_more": start + limit < len(items), **ends}
+
+
+async def _form(request: Request, max_bytes: int) -> FormData:
+    """A multipart body, the file on disk; 413 as soon as it is too large."""
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise ApiError(400, "Send the file as multipart/form-data, with `file` and `purpose`.", param="file")
+    limit = max_bytes + MAX_FORM_BYTES
+    too_large = ApiError(413, f"The file is larger than {max_bytes:,} bytes.", param="file", code="file_too_large")
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise too_large
+
+    async def counted() -> AsyncGenerator[bytes, None]:
+        total = 0
+        async for chunk in request.stream():
+            total += len(chunk)
+            if total > limit:
+                raise too_large
+            yield chunk
+
+    try:
+        form = await MultiPartParser(request.headers, counted(), max_files=1, max_fields=8).parse()
+    except MultiPartException as error:
+        raise ApiError(400, f"The form cannot be read: {error.message}", param="file") from None
+    content = form.get("file")
+    if isinstance(content, UploadFile) and (content.size or 0) > max_bytes:
+        await form.close()
+        raise too_large
+    return form

@@ -1,0 +1,71 @@
+"""The control group: when PPO ends, its policy, the reference and best-of-n of the reference on held-out prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from rlhf.artifacts.files import write_json
+from rlhf.config.schema import PpoConfig
+from rlhf.data.encode import EncodedPrompt
+from rlhf.data.packing import PackedRow
+from rlhf.data.tokenizer import ChatTokenizer
+from rlhf.evaluate.control_group import Scores, control_card
+from rlhf.train.policy.experience import draw_answers
+from rlhf.train.policy.reward_sources import RewardSources
+from rlhf.train.policy.roles import Roles
+from rlhf.train.policy.samples import Sample, map_samples
+from rlhf.train.run.run import Run
+
+CONTROL_STEP = 2**31 + 1  # names the random streams apart from those of training and evaluation
+DRY_RUN_PROMPTS = 2
+
+
+def run_control(
+    run: Run[PpoConfig],
+    roles: Roles,
+    sources: RewardSources,
+    tokenizer: ChatTokenizer,
+    prompts: Sequence[EncodedPrompt],
+) -> None:
+    """Writes control.json and says its verdict; says so where it is left out."""
+    config, section = run.config, run.config.control
+    if not section.enabled or not prompts:
+        run.say(f"control group: left out ({'data.eval is empty' if section.enabled else 'control.enabled is false'})")
+        return
+    asked = prompts[: DRY_RUN_PROMPTS if run.dry_run else section.max_prompts]
+    pool = max(*section.best_of, section.samples)
+    run.say(
+        f"control group: {pool} answers of the reference and {section.samples} of the policy to each of {len(asked)} "
+        "held-out prompts"
+    )
+    # Streams are named by an answer's place: sample by sample, so that the first ones are the policy's and the pool's.
+    before = draw_answers(roles.reference, tokenizer, [*asked] * pool, config, CONTROL_STEP)
+    with roles.actor.averaged():
+        after = draw_answers(roles.actor, tokenizer, [*asked] * section.samples, config, CONTROL_STEP)
+    card = control_card(
+        _by_prompt(sources.scores(before).totals, len(asked)),
+        _by_prompt(sources.scores(after).totals, len(asked)),
+        policy_kl(after, roles, config),
+        best_of=section.best_of,
+        decoding=config.sampling.model_dump(),
+    )
+    run.on_main(lambda: write_json(run.folder.path / "control.json", card))
+    run.say(f"control group: {card['verdict']}")
+
+
+def policy_kl(samples: Sequence[Sample], roles: Roles, config: PpoConfig) -> list[float]:
+    """log p(policy) - log p(reference) of each answer, nats; its mean estimates KL(policy || reference)."""
+
+    def read(row: PackedRow) -> Tensor:
+        return roles.reference.logprobs(row, config.sampling.temperature).logprobs
+
+    known = map_samples(samples, roles.actor.ranks, config.train.micro_tokens, read)
+    return [float(np.sum(each.old_logprobs - other)) for each, other in zip(samples, known, strict=True)]
+
+
+def _by_prompt(scores: Sequence[float], num_prompts: int) -> Scores:
+    """Scores in the order drawn, as [prompts, answers]."""
+    return np.asarray(scores, dtype=float).reshape(-1, num_prompts).T

@@ -1,0 +1,176 @@
+"""The reward of an answer: a weighted sum of a reward model, Python functions and HTTP endpoints.
+
+Functions and endpoints are called on rank 0, once for all answers, and every rank is given what they said: a source
+may compare answers with one another, and one that is not deterministic still says the same everywhere.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rlhf.config.reward_sources import MODEL_SOURCE, RewardFunction, RewardRole
+from rlhf.config.schema import PpoConfig
+from rlhf.data.encode import Encoder, Ids
+from rlhf.data.packing import pack_trees, plan_micro_batches
+from rlhf.data.records import Prompt
+from rlhf.data.tokenizer import ChatTokenizer
+from rlhf.engine.ranks import Ranks
+from rlhf.errors import ConfigError, TrainingError
+from rlhf.train.policy.reward_endpoints import ask_endpoint
+from rlhf.train.policy.roles import FrozenRole
+from rlhf.train.policy.samples import Sample, everywhere
+
+Ask = Callable[[list[str], list[str], list[bool]], object]
+EXAMPLE = (["안녕하세요?"], ["네, 안녕하세요! 무엇을 도와드릴까요?"], [True])
+
+
+@dataclass(frozen=True, slots=True)
+class TextSource:
+    """A source that reads text. `key` is where the configuration names it."""
+
+    name: str
+    key: str
+    weight: float
+    ask: Ask
+
+    def scores(self, prompts: list[str], answers: list[str], finished: list[bool]) -> list[float]:
+        """One finite score an answer.
+
+        Raises: TrainingError, naming the source, when it fails or gives anything else.
+        """
+        try:
+            given = self.ask(list(prompts), list(answers), list(finished))
+            scores = [float(score) for score in given]  # type: ignore[attr-defined]
+        except TrainingError:
+            raise
+        except Exception as error:
+            problem = f"reward source {self.name!r} failed: {type(error).__name__}: {error}"
+            raise TrainingError(problem, where=self.key, fix="correct it, and go on with --resume auto") from error
+        if len(scores) != len(answers) or not all(map(math.isfinite, scores)):
+            shown = f"{len(scores)} scores" if len(scores) != len(answers) else "a score that is not finite"
+            raise TrainingError(
+                f"reward source {self.name!r} gave {shown} for {len(answers)} answers",
+                where=self.key,
+                expected="a list with one finite number an answer",
+                fix="correct it, and go on with --resume auto",
+            )
+        return scores
+
+
+def text_sources(reward: RewardRole) -> list[TextSource]:
+    """The sources beside the reward model.
+
+    Raises: ConfigError for a function that cannot be imported.
+    """
+    found = []
+    for number, function in enumerate(reward.functions):
+        key = f"reward.functions.{number}"
+        found.append(TextSource(function.shown_name, key, function.weight, _imported(function, key)))
+    for number, endpoint in enumerate(reward.endpoints):
+        key = f"reward.endpoints.{number}"
+        found.append(TextSource(endpoint.shown_name, key, endpoint.weight, ask_endpoint(endpoint, key)))
+    return found
+
+
+def _imported(function: RewardFunction, key: str) -> Ask:
+    module, _, name = function.path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"{function.path} cannot be imported: {error}",
+            where=f"{key}.path",
+            expected="package.module:function, importable where the run is started",
+            fix="install the package, or add its folder to PYTHONPATH",
+        ) from error
+    return lambda prompts, answers, finished: found(prompts, answers, finished, **function.options)
+
+
+def check_sources(texts: Sequence[TextSource], ranks: Ranks) -> None:
+    """Asks every source once about an example, so that one that is missing is known before models are loaded.
+
+    Raises: TrainingError, on every rank.
+    """
+    ranks.on_main(lambda: [source.scores(*EXAMPLE) for source in texts])
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Of each answer: the weighted sum, and what each source said before its weight; in reward units."""
+
+    totals: list[float]
+    by_source: dict[str, list[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class RewardSources:
+    """All that pays for an answer. `tokenizers` are the actor's and the reward model's."""
+
+    config: PpoConfig
+    ranks: Ranks
+    tokenizers: tuple[ChatTokenizer, ChatTokenizer]
+    model: FrozenRole | None
+    texts: Sequence[TextSource] = field(default=())
+
+    def scores(self, samples: Sequence[Sample]) -> Scores:
+        """Scores of all samples, the same on every rank.
+
+        Raises: TrainingError, on every rank, when a source fails.
+        """
+        by_source: dict[str, list[float]] = {}
+        weights = {MODEL_SOURCE: self.config.reward.weight} | {source.name: source.weight for source in self.texts}
+        if self.model is not None:
+            by_source[MODEL_SOURCE] = score_samples(samples, self.model, *self.tokenizers, self.config)
+        if self.texts:
+            prompts, answers = [sample.prompt.text for sample in samples], self._answers(samples)
+            finished = [sample.finished for sample in samples]
+            by_source |= self.ranks.on_main(
+                lambda: {source.name: source.scores(prompts, answers, finished) for source in self.texts}
+            )
+        totals = [
+            sum(weights[name] * scores[item] for name, scores in by_source.items()) for item in range(len(samples))
+        ]
+        return Scores(totals, by_source)
+
+    def _answers(self, samples: Sequence[Sample]) -> list[str]:
+        return [self.tokenizers[0].text(sample.response.tolist()) for sample in samples]
+
+
+def score_samples(
+    samples: Sequence[Sample],
+    reward: FrozenRole,
+    tokenizer: ChatTokenizer,
+    scorer: ChatTokenizer,
+    config: PpoConfig,
+) -> list[float]:
+    """The reward model's score of each answer, read at its last token.
+
+    Ids are taken as they are when both tokenizers render alike, and rendered anew from text when they do not.
+    """
+    ranks = reward.ranks
+    if scorer is tokenizer or scorer.fingerprint() == tokenizer.fingerprint():  # hashing a vocabulary is not free
+        trees = [(sample.prompt.ids, [sample.response]) for sample in samples]
+    else:
+        trees = [_rendered(sample, tokenizer, scorer, config.sampling.max_prompt_tokens) for sample in samples]
+    lengths = [len(prompt) + len(answers[0]) for prompt, answers in trees]
+    plan = plan_micro_batches(lengths, max(config.train.micro_tokens, *lengths), ranks.world_size)
+    found: dict[int, float] = {}
+    for items in plan[ranks.rank]:
+        numbers = reward.forward(pack_trees([trees[item] for item in items])).tolist()
+        found |= dict(zip(items, numbers, strict=bool(items)))
+    return everywhere(ranks, found, len(samples))
+
+
+def _rendered(
+    sample: Sample, tokenizer: ChatTokenizer, scorer: ChatTokenizer, max_prompt_tokens: int
+) -> tuple[Ids, list[Ids]]:
+    """Prompt and answer in the reward model's own template; EOS only where the answer had one."""
+    prompt = Encoder(scorer, max_prompt_tokens).prompts([Prompt(sample.prompt.messages)])[0]
+    (answer,) = scorer.token_ids([tokenizer.text(sample.response.tolist()) or " "])
+    ending = [scorer.eos_id] if sample.finished else []
+    return prompt.ids, [np.asarray(answer + ending, np.int32)]

@@ -1,0 +1,311 @@
+"""Tripwires: rules over the history of a run's figures that say when PPO goes wrong in a known way.
+
+Pure: figures in, trips out. Everything that decides is in `WatchState`, which checkpoints hold, so that a resumed run
+trips alike. What a trip does to the run is in `watch.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+from rlhf.config import tripwires as sections
+from rlhf.config.tripwires import TripwiresSection, WireAction
+from rlhf.train.policy.answer_metrics import line_fit
+
+MAX_ROLLBACKS = 2
+RATE_FACTOR = 0.5
+REARM_STEPS = 5  # iterations without its condition after which a wire that tripped may trip again
+MIN_NORMS = 5  # norms seen before one can be called unusual
+STRENGTH: tuple[WireAction, ...] = ("off", "warn", "lower_lr", "rollback", "stop")
+WATCHED = (
+    "reward",
+    "reward_std",
+    "held_out_reward",
+    "held_out_reward_std",
+    "kl",
+    "eos_rate",
+    "explained_variance",
+    "clip_fraction",
+    "ratio_max",
+    "approx_kl",
+    "grad_norm",
+    "critic_grad_norm",
+    "distinct_2",
+    "repeated_token_share",
+    "hangul_share",
+    "polite_share",
+    "reward_length_correlation",
+)
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Trip:
+    """One line of tripwires.jsonl; `text` is one sentence on what was seen, and one on where to look."""
+
+    step: int
+    wire: str
+    value: float
+    limit: float
+    action: WireAction
+    text: str
+
+
+@dataclass(slots=True)
+class WatchState:
+    """All that later decisions need, as JSON holds it.
+
+    first: figures of the first iteration; recent: those of the last ones, oldest first; held: iterations in a row
+    that a wire's condition has held; clear: those since it last held, of wires that have tripped; began: where the
+    first excursion of a tripped wire began; rate: factor on all learning rates; stopped_by: the wire that ended the
+    run.
+    """
+
+    first: dict[str, float] = field(default_factory=dict)
+    recent: list[dict[str, float]] = field(default_factory=list)
+    held: dict[str, int] = field(default_factory=dict)
+    clear: dict[str, int] = field(default_factory=dict)
+    began: dict[str, int] = field(default_factory=dict)
+    rate: float = 1.0
+    rollbacks: int = 0
+    stopped_by: str = ""
+    trips: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def now(self) -> dict[str, float]:
+        return self.recent[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A condition that holds now: the figure, its limit, and what to say."""
+
+    value: float
+    limit: float
+    text: str
+
+
+class Tripwires:
+    """Watches figures against a section's wires; `state` goes into checkpoints."""
+
+    def __init__(self, section: TripwiresSection, state: WatchState) -> None:
+        self.section, self.state = section, state
+        self._kept = max(section.wireheading.window, section.grad_norm.window + 1)
+
+    def observe(self, step: int, figures: Figures) -> list[Trip]:
+        """Takes in one iteration; the trips it causes. A wire trips once, and again only after REARM_STEPS iterations
+        without its condition.
+
+        Only finite figures count; a wire whose figure is absent sleeps.
+        """
+        state = self.state
+        seen = {name: float(figures[name]) for name in WATCHED if math.isfinite(figures.get(name, math.nan))}
+        state.first = state.first or seen
+        state.recent = [*state.recent, {**seen, "step": step}][-self._kept :]
+        trips = []
+        for name, wire in self.section.wires().items():
+            finding = None if wire.action == "off" else CHECKS[name](wire, state)
+            self._count(name, finding is not None)
+            if finding is not None and state.held[name] >= wire.steps and name not in state.clear:
+                state.clear[name] = 0
+                state.began.setdefault(name, step - wire.steps + 1)
+                trips.append(Trip(step, name, finding.value, finding.limit, self._action(wire.action), finding.text))
+        state.trips += [asdict(trip) for trip in trips]
+        return trips
+
+    def _count(self, name: str, holds: bool) -> None:
+        """How long a wire's condition has held, or has been clear since it tripped."""
+        state = self.state
+        state.held[name] = state.held.get(name, 0) + 1 if holds else 0
+        if name in state.clear:
+            state.clear[name] = 0 if holds else state.clear[name] + 1
+            if state.clear[name] >= REARM_STEPS:
+                del state.clear[name]
+
+    def _action(self, wanted: WireAction) -> WireAction:
+        return "stop" if wanted == "rollback" and self.state.rollbacks >= MAX_ROLLBACKS else wanted
+
+
+def strongest(trips: list[Trip]) -> Trip | None:
+    """The trip whose action goes furthest; the first of several alike."""
+    return max(trips, key=lambda trip: STRENGTH.index(trip.action), default=None)
+
+
+def _kl(wire: sections.KlWire, state: WatchState) -> Finding | None:
+    return _above(
+        state.now.get("kl"),
+        wire.max_nats,
+        "KL to the reference is {value:.3g} nats a sequence, its budget {limit:.3g}. Read the newest answers; raise "
+        "ppo.kl_coefficient or set ppo.kl_target.",
+    )
+
+
+def _wireheading(wire: sections.WireheadingWire, state: WatchState) -> Finding | None:
+    """Gains in deviations of the first iteration, by the reward that is trained on and by the independent one."""
+    gains, trends = [], []
+    for name in ("reward", "held_out_reward"):
+        unit = state.first.get(f"{name}_std", 0.0)
+        if not unit or name not in state.first or name not in state.now:
+            return None
+        gains.append((state.now[name] - state.first[name]) / unit)
+        series = [figures[name] for figures in state.recent[-wire.window :] if name in figures]
+        full = len(series) == wire.window
+        trends.append(line_fit(range(len(series)), series).slope * (wire.window - 1) / unit if full else 0.0)
+    gap = gains[0] - gains[1]
+    look = "Read the answers that gained most by the first; stop, and train the reward model on them."
+    if gap > wire.max_gap:
+        text = f"The reward gained {gains[0]:+.2f} deviations, the held-out reward model sees {gains[1]:+.2f}. {look}"
+        return Finding(gap, wire.max_gap, text)
+    if trends[0] > wire.min_trend and trends[1] < -wire.min_trend:
+        text = (
+            f"Over {wire.window} iterations the reward rose by {trends[0]:.2f} deviations while the held-out reward "
+            f"model's fell by {-trends[1]:.2f}. {look}"
+        )
+        return Finding(-trends[1], wire.min_trend, text)
+    return None
+
+
+def _length_slope(wire: sections.LengthSlopeWire, state: WatchState) -> Finding | None:
+    return _above(
+        abs(state.now.get("reward_length_correlation", 0.0)),
+        wire.max_correlation,
+        "Score and answer length correlate by {value:.2f} (either sign), limit {limit:.2f}. Look at the curve of "
+        "response_tokens; the reward may pay for length alone.",
+    )
+
+
+def _diversity(wire: sections.DiversityWire, state: WatchState) -> Finding | None:
+    return _below_share(
+        state,
+        "distinct_2",
+        wire.min_share,
+        "Only {value:.3f} of all word pairs are distinct, below {share:.0%} of the first iteration's {first:.3f}. Look "
+        "for one phrase in all answers; raise ppo.kl_coefficient or lower train.lr.",
+    )
+
+
+def _repetition(wire: sections.RepetitionWire, state: WatchState) -> Finding | None:
+    return _above(
+        state.now.get("repeated_token_share"),
+        wire.max_share,
+        "{value:.0%} of the words repeat one of the 8 before them, limit {limit:.0%}. Read the longest answers; the "
+        "reward may pay for repetition (see the probe `twice` of its card).",
+    )
+
+
+def _eos_rate(wire: sections.EosWire, state: WatchState) -> Finding | None:
+    rate = state.now.get("eos_rate")
+    if rate is None or rate >= wire.min_rate:
+        return None
+    text = (
+        f"Only {rate:.0%} of the answers end by themselves, limit {wire.min_rate:.0%}. Raise "
+        "ppo.missing_eos_penalty or sampling.max_new_tokens, and check that stage 1 learnt EOS."
+    )
+    return Finding(rate, wire.min_rate, text)
+
+
+def _hangul(wire: sections.HangulWire, state: WatchState) -> Finding | None:
+    return _below_share(
+        state,
+        "hangul_share",
+        wire.min_share,
+        "{value:.0%} of the letters are Hangul, below {share:.0%} of the first iteration's {first:.0%}. Read the "
+        "newest answers for another script or broken characters.",
+    )
+
+
+def _politeness(wire: sections.PolitenessWire, state: WatchState) -> Finding | None:
+    now, first = state.now.get("polite_share"), state.first.get("polite_share")
+    if now is None or first is None or abs(now - first) <= wire.max_drift:
+        return None
+    text = (
+        f"Polite sentences went from {first:.0%} to {now:.0%}, a drift beyond {wire.max_drift:.2f}. Where the reward "
+        "is meant to teach this, raise tripwires.politeness.max_drift; otherwise read the reward model's card."
+    )
+    return Finding(abs(now - first), wire.max_drift, text)
+
+
+def _ratio(wire: sections.RatioWire, state: WatchState) -> Finding | None:
+    limits = (
+        ("approx_kl", wire.max_approx_kl, "One iteration moved the policy by {value:.3g} nats a token"),
+        ("ratio_max", wire.max_ratio, "One iteration made a token {value:.3g} times likelier"),
+        ("clip_fraction", wire.max_clip_fraction, "{value:.0%} of the tokens were clipped"),
+    )
+    for name, limit, text in limits:
+        finding = _above(state.now.get(name), limit, f"{text}, limit {{limit:.3g}}. Lower train.lr or ppo.epochs.")
+        if finding:
+            return finding
+    return None
+
+
+def _grad_norm(wire: sections.GradNormWire, state: WatchState) -> Finding | None:
+    """Each norm against the median of those before it."""
+    for name, key in (("grad_norm", "train.lr"), ("critic_grad_norm", "critic.lr")):
+        before = [figures[name] for figures in state.recent[:-1][-wire.window :] if name in figures]
+        if len(before) < min(MIN_NORMS, wire.window) or name not in state.now:
+            continue
+        usual = median(before)
+        finding = _above(
+            state.now[name],
+            wire.max_factor * usual,
+            f"{name} is {{value:.3g}}, over {wire.max_factor:.3g} times its running median {usual:.3g}. Look at this "
+            f"iteration's answers and scores; lower {key}.",
+        )
+        if finding:
+            return finding
+    return None
+
+
+def _critic(wire: sections.CriticWire, state: WatchState) -> Finding | None:
+    value = state.now.get("explained_variance")
+    if value is None or value >= wire.min_explained_variance or state.now["step"] <= wire.warmup_steps:
+        return None
+    text = (
+        f"The critic explains {value:.2f} of the variance of returns, below {wire.min_explained_variance:.2f}: worse "
+        "than their mean would. Look at value_loss; raise critic.lr or warm the critic up longer."
+    )
+    return Finding(value, wire.min_explained_variance, text)
+
+
+def _reward_variance(wire: sections.RewardVarianceWire, state: WatchState) -> Finding | None:
+    return _below_share(
+        state,
+        "reward_std",
+        wire.min_share,
+        "Scores deviate by {value:.3g}, below {share:.0%} of the first iteration's {first:.3g}: answers are scored "
+        "alike and nothing is left to learn. Read the newest answers for one phrase in all of them.",
+    )
+
+
+def _above(value: float | None, limit: float, text: str) -> Finding | None:
+    if value is None or value <= limit:
+        return None
+    return Finding(value, limit, text.format(value=value, limit=limit))
+
+
+def _below_share(state: WatchState, name: str, share: float, text: str) -> Finding | None:
+    """A figure that fell below a share of its first value."""
+    value, first = state.now.get(name), state.first.get(name)
+    if value is None or first is None or value >= share * first:
+        return None
+    return Finding(value, share * first, text.format(value=value, first=first, share=share))
+
+
+CHECKS: dict[str, Callable[[Any, WatchState], Finding | None]] = {
+    "kl": _kl,
+    "wireheading": _wireheading,
+    "length_slope": _length_slope,
+    "diversity": _diversity,
+    "repetition": _repetition,
+    "eos_rate": _eos_rate,
+    "hangul": _hangul,
+    "politeness": _politeness,
+    "ratio": _ratio,
+    "grad_norm": _grad_norm,
+    "critic": _critic,
+    "reward_variance": _reward_variance,
+}

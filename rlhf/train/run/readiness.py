@@ -1,0 +1,50 @@
+"""Whether a stage may start: its parents are finished, and the reward model passes its gate. Files alone are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rlhf.artifacts.run_folder import RunFolder
+from rlhf.config.schema import PpoConfig, StageConfig
+from rlhf.errors import ArtifactError
+from rlhf.evaluate.reward.gate import require_accuracy
+
+
+def parents_of(config: StageConfig) -> dict[str, str]:
+    """Model path by the key that names it, of every model the stage starts from."""
+    named = {"model.path": config.model.path, "model.adapter": config.model.adapter or ""}
+    if isinstance(config, PpoConfig):
+        named |= {"actor.path": config.actor.path, "reference.path": config.reference.path}
+        named |= {"critic.path": config.critic.path, "reward.path": config.reward.path}
+    return {key: path for key, path in named.items() if path}
+
+
+def require_parents(config: StageConfig) -> None:
+    """Refuses a start whose parents are runs that have not ended well, or whose reward model is no better than chance.
+
+    Raises: ArtifactError that names the key, the run, and what became of it.
+    """
+    for key, path in parents_of(config).items():
+        if not Path(path).is_dir() and Path(path).name == "model":
+            raise ArtifactError(f"no such folder: {path}", where=key, fix="train that stage first, or correct the path")
+        run = run_of(path)
+        if run is not None and run.status() != "finished":
+            reason = run.state().get("reason", "")
+            raise ArtifactError(
+                f"{run.path} is {run.status()}{f': {reason}' if reason else ''}",
+                where=key,
+                expected="a run whose state.json says finished",
+                fix="finish it with --resume auto",
+            )
+    if isinstance(config, PpoConfig) and config.reward.path:
+        folder = Path(config.reward.path)
+        inner = folder / "model"
+        require_accuracy(str(inner if inner.is_dir() else folder), config.reward.min_accuracy)
+
+
+def run_of(path: str) -> RunFolder | None:
+    """The run a model path belongs to: itself a run folder, or its model/; None for any other model."""
+    for folder in (Path(path), Path(path).parent):
+        if (folder / "state.json").is_file():
+            return RunFolder(folder)
+    return None

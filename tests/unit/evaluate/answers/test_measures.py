@@ -1,0 +1,85 @@
+"""Measures of texts by hand, and the difference of two models."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlhf.evaluate.answers.asking import short_names
+from rlhf.evaluate.answers.measures import MEASURES, differences, is_mixed, is_plain, measure, unique_share
+from rlhf.evaluate.figures import interval_cell, marked_difference, rich_table, said
+
+POLITE, PLAIN, MIXED = "정말 좋네요. 같이 가요!", "그냥 혼자 가.", "정말 좋네요. 그냥 혼자 가."
+
+
+@pytest.mark.parametrize(
+    ("sentence", "plain"),
+    [
+        ("나는 밥을 먹었어.", True),
+        ("비가 온다", True),
+        ("같이 가자!", True),
+        ("그냥 혼자 가.", True),
+        ("좋아요.", False),
+        ("갑니다", False),
+        ("서울", False),
+        ("유명한 작가", False),
+    ],
+)
+def test_plain_speech(sentence: str, plain: bool) -> None:
+    assert is_plain(sentence) is plain
+
+
+def test_register_is_mixed_within_an_answer_only() -> None:
+    assert [is_mixed(text) for text in (POLITE, PLAIN, MIXED, "준비물: 우산\n꼭 챙기세요.")] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+
+
+def test_measures_by_hand() -> None:
+    """Sentences 2 polite of 2, 0 of 1, 1 of 2 and silence 0 of 1: 3 of 6."""
+    found = measure([[POLITE], [PLAIN], [MIXED], [""]], [[True], [False], [True], [True]]).figures()
+    assert list(found) == list(MEASURES)
+    assert found["polite"]["mean"] == pytest.approx(3 / 6)
+    assert found["mixed"]["mean"] == pytest.approx(1 / 4)
+    assert found["empty"]["mean"] == pytest.approx(1 / 4)
+    assert found["eos"]["mean"] == pytest.approx(3 / 4)
+    assert found["length"]["mean"] == pytest.approx((len(POLITE) + len(PLAIN) + len(MIXED)) / 4)
+    assert found["rude"]["mean"] == 0
+
+
+def test_variety_and_what_it_is_without_each_prompt() -> None:
+    """a a b | a c: 3 unique of 5; without the first 2 of 2, without the second 2 of 3."""
+    found = unique_share([["a", "a", "b"], ["a", "c"]])
+    assert found.share == pytest.approx(3 / 5)
+    assert found.without.tolist() == pytest.approx([1.0, 2 / 3])
+    assert unique_share([[], []]).share == 0
+
+
+def test_the_difference_of_two_models() -> None:
+    flags = [[True]] * 12
+    polite, plain = measure([[POLITE]] * 12, flags), measure([[PLAIN]] * 12, flags)
+    gap = differences(plain, polite)
+    assert gap["polite"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
+    assert gap["length"]["mean"] == len(POLITE) - len(PLAIN)
+    assert all(each["mean"] == 0 for each in differences(polite, polite).values())
+
+
+def test_names_are_as_short_as_they_can_be() -> None:
+    assert short_names(["/runs/a/sft/model", "/runs/a/ppo/model"]) == ["sft", "ppo"]
+    assert short_names(["runs/a/ppo", "runs/b/ppo/model"]) == ["a/ppo", "b/ppo"]
+    assert short_names(["org/name"]) == ["name"]
+
+
+def test_words_that_differ_are_marked_and_text_is_escaped() -> None:
+    assert marked_difference("오늘은 <비가> 온다", "오늘은 눈이 온다") == "오늘은 <mark>&lt;비가&gt;</mark> 온다"
+    assert marked_difference("전혀 다른 말", "하나도 같지 않은 글") == "전혀 다른 말"  # all of it would be marked
+    assert "<b>x" not in said("<b>x", "<b>x", tags=[("<b>x", "bad")])
+    assert "<b>x" not in rich_table(("<b>x",), [("<b>x",)])
+
+
+def test_an_interval_is_coloured_by_the_side_it_lies_on() -> None:
+    above, below, across = ({"mean": m, "low": m - 1, "high": m + 1} for m in (3.0, -3.0, 0.5))
+    colours = [interval_cell(each, -5, 5, 0.0).split("stroke=")[2] for each in (above, below, across)]  # type: ignore[arg-type]
+    assert [colour[1:8] for colour in colours] == ["#23735a", "#b3541e", "#5a6473"]

@@ -1,0 +1,170 @@
+"""What each estimator and each option of the reward makes of given scores and log-probabilities."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from rlhf.config.schema import PpoConfig
+from rlhf.data.packing import PackedRow
+from rlhf.ops.linear_logprobs import TokenLogprobs
+from rlhf.ops.moments import Moments
+from rlhf.train.policy.experience import Experience, corrected, gather_experience
+from rlhf.train.policy.reward_sources import RewardSources
+from rlhf.train.policy.roles import Roles
+from rlhf.train.policy.samples import Sample
+from tests.support.tables import EOS, ONE_RANK, VOCABULARY, SameTokenizer, sample
+
+NOTHING = Moments()
+UNIFORM = -math.log(VOCABULARY)
+
+
+class Uniform:
+    """A reference that gives each token 1/7."""
+
+    ranks = ONE_RANK
+
+    def logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
+        return TokenLogprobs(torch.full((len(row.positions),), UNIFORM), torch.zeros(len(row.positions)))
+
+    infer_logprobs = logprobs
+
+
+def experience(
+    samples: list[Sample], scores: list[float], moments: Moments = NOTHING, *, data: Any = None, **ppo: Any
+) -> Experience:
+    config = PpoConfig.model_validate(
+        {"train": {"batch_size": 1}, "data": data or {}, "ppo": {"score_clip": None, "gamma": 1.0, **ppo}}
+    )
+
+    class Scorer(Uniform):
+        def forward(self, row: PackedRow) -> Tensor:
+            return torch.tensor(scores)
+
+    class Worthless(Uniform):
+        def infer(self, row: PackedRow) -> Tensor:
+            return torch.zeros(len(row.positions))
+
+    critic = Worthless() if config.ppo.estimator == "gae" else None
+    roles: Any = Roles(Uniform(), critic, Uniform(), Scorer())  # type: ignore[arg-type]
+    tokenizer = SameTokenizer()
+    sources = RewardSources(config, ONE_RANK, (tokenizer, tokenizer), roles.reward)
+    return gather_experience(samples, roles, sources, config, 0.1, moments)
+
+
+def of_length(*lengths: int, **given: Any) -> list[Sample]:
+    """Answers of one length each, longest first so that the row keeps their order; drawn as the reference would."""
+    return [sample([2], [5] * (length - 1) + [EOS], **given) for length in lengths]
+
+
+def advantages_of(made: Experience) -> list[list[float]]:
+    return [each.advantages.tolist() for each in made.samples]
+
+
+def test_rloo_gives_every_token_of_an_answer_the_same() -> None:
+    """Two prompts of two answers: 3 and 1 differ by 2, -4 and 0 by 4. No critic, no values."""
+    made = experience(of_length(3, 2, 2, 1), [3.0, 1.0, -4.0, 0.0], estimator="rloo", samples_per_prompt=2)
+    expected = [[2, 2, 2], [-2, -2], [-4, -4], [4]]
+    assert advantages_of(made) == [pytest.approx(each, rel=1e-5) for each in expected]
+    assert all(each.values is None for each in made.samples)
+    assert "explained_variance" not in made.metrics
+    # Deviations of two: 2 / sqrt(2) and 4 / sqrt(2), mean 3 / sqrt(2)
+    assert made.metrics["group_reward_std"] == pytest.approx(3 / math.sqrt(2))
+
+
+def test_grpo_divides_by_the_deviation_of_the_group() -> None:
+    """3 and 1: deviation sqrt(2), so 1 / sqrt(2) from their mean; equal scores give nothing."""
+    made = experience(of_length(3, 2, 2, 1), [3.0, 1.0, 5.0, 5.0], estimator="grpo", samples_per_prompt=2)
+    half = 1 / (math.sqrt(2) + 1e-4)
+    expected = [[half] * 3, [-half] * 2, [0] * 2, [0]]
+    assert advantages_of(made) == [pytest.approx(each, abs=1e-6) for each in expected]
+
+
+def test_the_kl_of_a_whole_answer_counts_in_its_group() -> None:
+    """1 nat over the reference on one of the first answer's tokens costs 0.1: 3 - 0.1 against 1."""
+    (second,) = of_length(2)
+    strayed = sample([2], [5, EOS], old_logprobs=np.asarray([UNIFORM + 1, UNIFORM], np.float32))
+    made = experience([strayed, second], [3.0, 1.0], estimator="rloo", samples_per_prompt=2)
+    assert advantages_of(made)[0] == pytest.approx([1.9, 1.9], rel=1e-5)
+    # In the loss it leaves the reward alone, and is still told.
+    inside = experience(
+        [strayed, second], [3.0, 1.0], estimator="rloo", kl_in="loss", kl_estimator="k3", samples_per_prompt=2
+    )
+    assert advantages_of(inside)[0] == pytest.approx([2, 2], rel=1e-5)
+    assert inside.metrics["kl"] == pytest.approx(0.5, rel=1e-5)  # nats a sequence, of 1 and 0
+
+
+def test_reinforce_pp_is_the_whitened_return_with_kl_by_token() -> None:
+    """Answers of 2 and 1 tokens, scores 3 and 1; 1 nat, so 0.1, on the first's first token.
+
+    Returns 2.9, 3 and 1: mean 2.3, variance (0.36 + 0.49 + 1.69) / 3.
+    """
+    strayed = sample([2], [5, EOS], old_logprobs=np.asarray([UNIFORM + 1, UNIFORM], np.float32))
+    made = experience([strayed, *of_length(1)], [3.0, 1.0], estimator="reinforce_pp")
+    deviation = math.sqrt((0.36 + 0.49 + 1.69) / 3)
+    expected = [[0.6 / deviation, 0.7 / deviation], [-1.3 / deviation]]
+    assert advantages_of(made) == [pytest.approx(each, rel=1e-5) for each in expected]
+
+
+def test_running_moments_put_scores_on_one_scale() -> None:
+    """Scores 1 and 3 after two of mean 4 and squared deviations 2: mean 3, sum 2 + 2 + 2 * 2 * 4 / 4 = 8, deviation
+    sqrt(2). Clipped at 1 after that: (1 - 3) / sqrt(2) is held at -1."""
+    made = experience(
+        of_length(2, 1),
+        [1.0, 3.0],
+        Moments(2, 4.0, 2.0),
+        score_normalise="running",
+        score_clip=1.0,
+        lam=1.0,
+        whiten_advantages=False,
+    )
+    assert made.moments == pytest.approx((4, 3.0, 8.0))
+    assert advantages_of(made) == [pytest.approx([-1, -1]), pytest.approx([0], abs=1e-6)]
+    assert made.metrics["reward"] == 2.0  # what the sources said
+    assert made.metrics["score_mean"] == pytest.approx(3.0)
+    assert made.metrics["score_deviation"] == pytest.approx(math.sqrt(2))
+
+
+def test_without_normalising_the_moments_stay() -> None:
+    made = experience(of_length(2, 1), [1.0, 3.0], Moments(2, 4.0, 2.0))
+    assert made.moments == (2, 4.0, 2.0)
+    assert made.metrics["reward/model"] == 2.0
+
+
+def test_reward_and_kl_are_told_by_source_of_prompts() -> None:
+    strayed = np.asarray([UNIFORM + 1, UNIFORM], np.float32)
+    samples = [*of_length(3, source="chat"), sample([2], [5, EOS], source="qa", old_logprobs=strayed)]
+    samples += of_length(1, source="chat")
+    data = {"train": [{"path": "a", "name": "chat"}, {"path": "b", "name": "qa"}]}
+    metrics = experience(samples, [1.0, 4.0, 2.0], data=data).metrics
+    told = {name: value for name, value in metrics.items() if name.startswith("by_source/")}
+    assert told == pytest.approx(
+        {"by_source/chat/reward": 1.5, "by_source/chat/kl": 0, "by_source/qa/reward": 4, "by_source/qa/kl": 1}, abs=1e-6
+    )
+    alone = experience(samples, [1.0, 4.0, 2.0], data={"train": ["a"]}).metrics
+    assert not [name for name in alone if name.startswith("by_source/")]
+
+
+def test_answers_of_another_engine_are_read_again_and_weighed() -> None:
+    """The actor gives every token ln 1/7. An engine said twice, half and a tenth of that: ratios 1/2, 2 and 10,
+    the last cut at 3; an advantage is multiplied by them."""
+    drawn = replace(
+        sample(prompt=(1, 2), response=(3, 4, EOS)),
+        old_logprobs=np.float32([UNIFORM + math.log(2), UNIFORM - math.log(2), UNIFORM - math.log(10)]),
+    )
+    config = PpoConfig.model_validate(
+        {"train": {"batch_size": 1}, "rollout": {"importance_cap": 3.0}, "ppo": {"whiten_advantages": False}}
+    )
+
+    roles: Any = Roles(Uniform(), None, Uniform(), None)  # type: ignore[arg-type]
+    done, gaps = corrected([drawn], roles, config)
+    np.testing.assert_allclose(done[0].old_logprobs, [UNIFORM] * 3, rtol=1e-6)
+    np.testing.assert_allclose(done[0].importance, [0.5, 2.0, 3.0], rtol=1e-6)
+    assert gaps["rollout_gap"] == pytest.approx((2 * math.log(2) + math.log(10)) / 3, rel=1e-5)
+    assert gaps["rollout_gap_max"] == pytest.approx(math.log(10), rel=1e-5)
