@@ -26,7 +26,7 @@ from plan_material import Material
 from rlhf.config.load import load_config
 from rlhf.config.schema import STAGES
 from rlhf.plan.roles import plan_memory, stage_shapes
-from rlhf.plan.states import Job
+from rlhf.plan.states import Placement
 
 SCRIPT = SIDES / "plan_memory.py"
 MIB = 2**20
@@ -133,7 +133,7 @@ class Bench:
         """The plan of the same arguments, in MiB."""
         path = ROOT / "configs" / "demo" / f"{setting.stage}.yaml"
         config = load_config(STAGES[setting.stage], path, self.words(setting))
-        job = Job(setting.ranks, "cpu", config.model.dtype, setting.ranks)
+        job = Placement(setting.ranks, "cpu", config.model.dtype, setting.ranks)
         plan = plan_memory(config, stage_shapes(config), job)
         return {"predicted_mib": plan.peak / MIB, "phase": plan.largest}
 

@@ -11,7 +11,7 @@ from rlhf.artifacts.files import read_json
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class RankFailure:
     """Which rank failed, in the step after `step`, and why."""
 
     rank: int
@@ -25,7 +25,7 @@ class FailureRecord:
     def __init__(self, folder: Path) -> None:
         self._file = folder / ".failure.json"
 
-    def write(self, failure: Failure) -> Failure:
+    def write(self, failure: RankFailure) -> RankFailure:
         """The first failure: this one, or that of a rank which was quicker. Never raises: an error is on its way."""
         beside = self._file.with_name(f"{self._file.name}.{failure.rank}")
         try:
@@ -37,10 +37,10 @@ class FailureRecord:
             _remove(beside)
         return failure
 
-    def read(self) -> Failure | None:
+    def read(self) -> RankFailure | None:
         """What was written, or None."""
         try:
-            return Failure(**read_json(self._file))
+            return RankFailure(**read_json(self._file))
         except (OSError, ValueError, TypeError):
             return None
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlhf.artifacts.export import TOLERANCE, base_entry, check_adapter, load_base, with_adapter
 from rlhf.artifacts.files import read_json, sha256_of
-from rlhf.artifacts.fixed_text import Probe, packed_outputs, probe_sequences
+from rlhf.artifacts.fixed_text import FixedTextOutputs, packed_outputs, probe_sequences
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.errors import ArtifactError
@@ -67,7 +67,7 @@ class FinishedRun:
         """Reward units that scores of `live_model` lack; 0 where model/ itself is live."""
         return 0.0 if self.adapter is None else float(base_entry(self.adapter)["score_offset"])
 
-    def probe(self, live: PackedModel, tokenizer: ChatTokenizer) -> Probe:
+    def probe(self, live: PackedModel, tokenizer: ChatTokenizer) -> FixedTextOutputs:
         """The live model's outputs on embedded text.
 
         Raises: ArtifactError when model/ computes something else: then the adapter is not this run's.
@@ -77,7 +77,7 @@ class FinishedRun:
         outputs = packed_outputs(live, sequences) + self.score_offset
         if self.adapter is not None:
             self._check_against_stored(outputs, packed_outputs(self.stored_model(), sequences))
-        return Probe(sequences, outputs)
+        return FixedTextOutputs(sequences, outputs)
 
     def _check_against_stored(self, outputs: Tensor, stored: Tensor) -> None:
         difference = float((outputs - stored).abs().max())

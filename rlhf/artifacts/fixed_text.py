@@ -27,7 +27,7 @@ MAX_LENGTH = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class FixedTextOutputs:
     """Conversations as ids, and what the model gives on them.
 
     outputs: causal LM, logits [P, V] before every token but the first of each conversation; one-number model,
@@ -55,7 +55,7 @@ class Probe:
         save_file({"outputs": self.outputs.contiguous()}, path, metadata={"sequences": json.dumps(self.sequences)})
 
     @classmethod
-    def load(cls, path: Path) -> Probe:
+    def load(cls, path: Path) -> FixedTextOutputs:
         from safetensors import safe_open
 
         with safe_open(str(path), framework="pt") as file:

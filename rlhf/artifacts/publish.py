@@ -19,7 +19,7 @@ from transformers import GenerationConfig
 from rlhf.artifacts.export import TOLERANCE, base_entry, merge_adapter, set_generation
 from rlhf.artifacts.files import flush_folder, flush_tree, scratch_beside, write_json, write_text
 from rlhf.artifacts.finished import FinishedRun, open_finished
-from rlhf.artifacts.fixed_text import Probe
+from rlhf.artifacts.fixed_text import FixedTextOutputs
 from rlhf.artifacts.model_card import Card, model_card
 from rlhf.artifacts.reload import Outcome, Reload, in_fresh_process
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
@@ -55,7 +55,7 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ModelOrigin:
     """Where a model came from that is not the end of `run`: the checkpoint's name, and what a reader must know."""
 
     run: Path
@@ -70,7 +70,7 @@ def publish(
     dtype: str | None = None,
     part: Part = "merged",
     max_shard_size: str = "5GB",
-    origin: Origin | None = None,
+    origin: ModelOrigin | None = None,
     reload: Reload = in_fresh_process,
 ) -> Published:
     """Writes the model, or the adapter, of `run` into `out`.
@@ -86,7 +86,7 @@ def publish(
     """
     check_request(run, out, dtype=dtype, part=part, max_shard_size=max_shard_size)
     finished = open_finished(run)
-    origin = origin or Origin(run, "", "")
+    origin = origin or ModelOrigin(run, "", "")
     note = "; ".join(filter(None, (origin.note, finished.note)))
     tokenizer = load_tokenizer(str(finished.model))
     with _written_beside(out) as writing:
@@ -139,7 +139,7 @@ def _written_beside(out: Path) -> Iterator[Path]:
 
 def _write_merged(
     finished: FinishedRun, tokenizer: ChatTokenizer, writing: Path, dtype: str, max_shard_size: str
-) -> Probe:
+) -> FixedTextOutputs:
     """Weights, configuration and tokenizer, merged in float32 and rounded once."""
     live = finished.live_model()
     probe = finished.probe(live, tokenizer)
@@ -183,7 +183,7 @@ def check_range(model: torch.nn.Module, dtype: str) -> None:
             )
 
 
-def _write_adapter(finished: FinishedRun, run: Path, tokenizer: ChatTokenizer, writing: Path) -> Probe:
+def _write_adapter(finished: FinishedRun, run: Path, tokenizer: ChatTokenizer, writing: Path) -> FixedTextOutputs:
     """The adapter's folder as it is, with the tokenizer and template it was trained with."""
     if finished.adapter is None:
         raise ArtifactError(
@@ -207,7 +207,7 @@ def _check_outcome(outcome: Outcome, tolerance: float, dtype: str) -> None:
         )
 
 
-def _describe(finished: FinishedRun, origin: Origin, writing: Path, card: Card) -> None:
+def _describe(finished: FinishedRun, origin: ModelOrigin, writing: Path, card: Card) -> None:
     """manifest.json with an `export` entry, the report card, README.md."""
     outcome = card.outcome
     entry: dict[str, Any] = {

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from rlhf.artifacts.export import base_entry, load_base, with_adapter
 from rlhf.artifacts.files import read_json, write_json
-from rlhf.artifacts.fixed_text import Probe, packed_outputs
+from rlhf.artifacts.fixed_text import FixedTextOutputs, packed_outputs
 from rlhf.errors import ArtifactError
 
 NUM_ERROR_LINES = 12
@@ -40,10 +40,10 @@ class Outcome:
     agreement: float | None
 
 
-Reload = Callable[[Path, Probe], Outcome]
+Reload = Callable[[Path, FixedTextOutputs], Outcome]
 
 
-def in_fresh_process(folder: Path, probe: Probe) -> Outcome:
+def in_fresh_process(folder: Path, probe: FixedTextOutputs) -> Outcome:
     """`reload_and_compare` by a new interpreter.
 
     Raises: ArtifactError with the end of what it wrote when it fails.
@@ -63,7 +63,7 @@ def in_fresh_process(folder: Path, probe: Probe) -> Outcome:
 
 
 @torch.no_grad()
-def reload_and_compare(folder: Path, probe: Probe) -> Outcome:
+def reload_and_compare(folder: Path, probe: FixedTextOutputs) -> Outcome:
     """Loads `folder`, in the type it was saved in, and compares it with the probe's outputs."""
     outputs = _adapter_outputs(folder, probe) if (folder / "base.json").is_file() else _plain_outputs(folder, probe)
     agreement: float | None = None
@@ -78,7 +78,7 @@ def reload_and_compare(folder: Path, probe: Probe) -> Outcome:
     )
 
 
-def _plain_outputs(folder: Path, probe: Probe) -> Tensor:
+def _plain_outputs(folder: Path, probe: FixedTextOutputs) -> Tensor:
     """Outputs by transformers alone. A score shift kept in the configuration is added: transformers ignores it."""
     config: Any = AutoConfig.from_pretrained(folder)
     scalar = probe.outputs.ndim == 1
@@ -93,12 +93,12 @@ def _plain_outputs(folder: Path, probe: Probe) -> Tensor:
     return torch.cat([each[:-1] for each in logits])
 
 
-def _adapter_outputs(folder: Path, probe: Probe) -> Tensor:
+def _adapter_outputs(folder: Path, probe: FixedTextOutputs) -> Tensor:
     """Outputs of an adapter on its base, in float32, with the score offset that the adapter's folder states."""
     base = load_base(folder, scalar=probe.outputs.ndim == 1, dtype="float32")
     return packed_outputs(with_adapter(base, folder), probe.sequences) + float(base_entry(folder)["score_offset"])
 
 
 if __name__ == "__main__":
-    found = reload_and_compare(Path(sys.argv[1]), Probe.load(Path(sys.argv[2])))
+    found = reload_and_compare(Path(sys.argv[1]), FixedTextOutputs.load(Path(sys.argv[2])))
     write_json(Path(sys.argv[3]), asdict(found))

@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from rlhf.config.keys import Key, key_table, lookup, nearest_key
+from rlhf.config.keys import ConfigKey, key_table, lookup, nearest_key
 from rlhf.config.schema import StageConfig
-from rlhf.config.yaml_lines import Document, KeyPath, Origin, dotted, shown
+from rlhf.config.yaml_lines import Document, KeyOrigin, KeyPath, dotted, shown
 from rlhf.errors import ConfigError
 
 _OUT_OF_RANGE = {
@@ -48,7 +48,7 @@ def explain(
     return [problem for problems in found.values() for problem in problems]
 
 
-def _key_path(table: dict[str, Key], detail: ErrorDetails) -> KeyPath:
+def _key_path(table: dict[str, ConfigKey], detail: ErrorDetails) -> KeyPath:
     """The key an error is about: pydantic's location without the option of a union it tried."""
     path: KeyPath = ()
     for part in detail["loc"]:
@@ -58,7 +58,7 @@ def _key_path(table: dict[str, Key], detail: ErrorDetails) -> KeyPath:
     return detail["loc"] if detail["type"] == "extra_forbidden" else path
 
 
-def _origins_of(document: Document, path: KeyPath) -> list[tuple[KeyPath, Origin]]:
+def _origins_of(document: Document, path: KeyPath) -> list[tuple[KeyPath, KeyOrigin]]:
     """Who set a key: itself, else the keys below it (an override made the group), else what holds it."""
     below = [(key, origin) for key, origin in document.origins.items() if key[: len(path)] == path]
     if path and below:
@@ -73,13 +73,13 @@ def _where(document: Document, path: KeyPath) -> str:
     return ", ".join(origin.of(dotted(key)) for key, origin in origins) or f"default  {dotted(path)}"
 
 
-def _unknown_keys(table: dict[str, Key], document: Document, path: KeyPath, given: Any) -> list[ConfigError]:
+def _unknown_keys(table: dict[str, ConfigKey], document: Document, path: KeyPath, given: Any) -> list[ConfigError]:
     return [
         _unknown_key(table, key, origin, given if key == path else None) for key, origin in _origins_of(document, path)
     ]
 
 
-def _unknown_key(table: dict[str, Key], path: KeyPath, origin: Origin, given: Any) -> ConfigError:
+def _unknown_key(table: dict[str, ConfigKey], path: KeyPath, origin: KeyOrigin, given: Any) -> ConfigError:
     above = path[:-1]
     while above and lookup(table, above) is None:
         above = above[:-1]
@@ -95,7 +95,7 @@ def _unknown_key(table: dict[str, Key], path: KeyPath, origin: Origin, given: An
     )
 
 
-def _wrong_value(table: dict[str, Key], document: Document, path: KeyPath, detail: ErrorDetails) -> ConfigError:
+def _wrong_value(table: dict[str, ConfigKey], document: Document, path: KeyPath, detail: ErrorDetails) -> ConfigError:
     key = lookup(table, path)
     assert key is not None, f"pydantic reported {detail['loc']}, which the key table lacks"
     kind, given = detail["type"], detail["input"]
@@ -118,7 +118,7 @@ def _wrong_value(table: dict[str, Key], document: Document, path: KeyPath, detai
     return ConfigError(problem, where=_where(document, path), expected=key.expected, fix=_fix(key, dotted(path), given))
 
 
-def _fix(key: Key, name: str, given: Any) -> str:
+def _fix(key: ConfigKey, name: str, given: Any) -> str:
     choices = key.words.removeprefix("one of ").split(", ") if key.words.startswith("one of ") else []
     default = "" if key.default is None else f"; the default is {key.default}"
     near = difflib.get_close_matches(str(given), choices, n=1)
@@ -135,7 +135,7 @@ def _message(detail: ErrorDetails) -> str:
     return str(detail["ctx"]["error"]) if "error" in detail.get("ctx", {}) else detail["msg"]
 
 
-def _keys_together(table: dict[str, Key], document: Document, message: str) -> ConfigError:
+def _keys_together(table: dict[str, ConfigKey], document: Document, message: str) -> ConfigError:
     """A rule over several keys. Its message names them; the part after the last semicolon is the fix."""
     named = dict.fromkeys(re.findall(r"[a-z_0-9]+(?:\.[a-z_0-9]+)+", message))
     places = [

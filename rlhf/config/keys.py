@@ -25,7 +25,7 @@ _LIMITS = [
 
 
 @dataclass(frozen=True)
-class Key:
+class ConfigKey:
     """A key by its dotted name, where `N` stands for an index: `data.train.N.path`."""
 
     name: str
@@ -56,13 +56,13 @@ def stage_model(stage: str) -> type[StageConfig]:
 
 
 @cache
-def key_table(model: type[StageConfig]) -> dict[str, Key]:
+def key_table(model: type[StageConfig]) -> dict[str, ConfigKey]:
     """Every key of a stage by its dotted name, as declared, each section before the keys in it."""
     schema = model.model_json_schema(mode="serialization")  # the forms a value may also be given in are left out
     return {key.name: key for key in _keys_of(schema, "", {}, schema.get("$defs", {}))}
 
 
-def _keys_of(section: dict[str, Any], prefix: str, above: Any, defs: dict[str, Any]) -> Iterable[Key]:
+def _keys_of(section: dict[str, Any], prefix: str, above: Any, defs: dict[str, Any]) -> Iterable[ConfigKey]:
     """Keys of one section; `above` holds the defaults its parent gives it, which win over its own."""
     for name, node in section["properties"].items():
         path = f"{prefix}.{name}" if prefix else name
@@ -71,10 +71,10 @@ def _keys_of(section: dict[str, Any], prefix: str, above: Any, defs: dict[str, A
         words = _words(node, defs)
         text = None if default is _REQUIRED else json.dumps(default, ensure_ascii=False)
         description = node.get("description") or (inner or {}).get("description", "")
-        yield Key(path, words, text, description, inner is not None and not is_list)
+        yield ConfigKey(path, words, text, description, inner is not None and not is_list)
         if inner is not None and is_list:
             path = f"{path}.{INDEX}"
-            yield Key(path, _group(inner), None, inner.get("description", ""), True)
+            yield ConfigKey(path, _group(inner), None, inner.get("description", ""), True)
         if inner is not None:
             yield from _keys_of(inner, path, default if isinstance(default, dict) else {}, defs)
 
@@ -132,12 +132,12 @@ def _plain(limit: float) -> str:
     return str(int(limit)) if float(limit).is_integer() else str(limit)
 
 
-def lookup(table: dict[str, Key], path: KeyPath) -> Key | None:
+def lookup(table: dict[str, ConfigKey], path: KeyPath) -> ConfigKey | None:
     """The key at a path, whatever its indices."""
     return table.get(dotted(tuple(INDEX if isinstance(part, int) else part for part in path)))
 
 
-def nearest_key(table: dict[str, Key], path: KeyPath, children: Iterable[str] = ()) -> str | None:
+def nearest_key(table: dict[str, ConfigKey], path: KeyPath, children: Iterable[str] = ()) -> str | None:
     """The real key most likely meant by one that does not exist; `a or b` where two are as likely.
 
     Tried in turn: the same last part in another section; the closest spelling; a section that holds most of
@@ -167,7 +167,7 @@ def _alike(one: str, other: str) -> float:
     return difflib.SequenceMatcher(None, one, other).ratio()
 
 
-def _closeness(wanted: str, key: Key) -> float:
+def _closeness(wanted: str, key: ConfigKey) -> float:
     """Likeness of the full names, or of the last parts alone for a key put in no or another section."""
     return max(_alike(wanted, key.name), 0.95 * _alike(wanted.rpartition(".")[2], key.leaf))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rlhf.config.yaml_lines import Document, KeyPath, Origin, dotted, entry, read
+from rlhf.config.yaml_lines import Document, KeyOrigin, KeyPath, dotted, entry, read
 from rlhf.errors import ConfigError
 
 COMMAND_LINE = "command line"
@@ -24,11 +24,11 @@ class Override:
     parts: tuple[str, ...]
     text: str
     value: Any
-    origins: dict[KeyPath, Origin]
+    origins: dict[KeyPath, KeyOrigin]
 
     def problem(self, problem: str, expected: str, fix: str) -> ConfigError:
         """An error about this override."""
-        where = Origin(COMMAND_LINE, self.text).of(dotted(self.parts))
+        where = KeyOrigin(COMMAND_LINE, self.text).of(dotted(self.parts))
         return ConfigError(problem, where=where, expected=expected, fix=fix)
 
 
@@ -141,7 +141,7 @@ def _bases(own: Document, name: str) -> list[tuple[str, str]]:
             fix="write base: other.yaml",
         )
     places = [own.origins.get(("base", i), origin).place for i in range(len(items))]
-    return [(item, Origin(place, f'"{item}"').of("base")) for item, place in zip(items, places, strict=True)]
+    return [(item, KeyOrigin(place, f'"{item}"').of("base")) for item, place in zip(items, places, strict=True)]
 
 
 def parse_override(argument: str) -> Override:

@@ -45,7 +45,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ChangedKey:
     """A key with another value than the checkpoint's run had."""
 
     key: str
@@ -68,12 +68,12 @@ def rule_of(key: str) -> Rule:
     return "logged"
 
 
-def changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
+def changes(old: dict[str, Any], new: dict[str, Any]) -> list[ChangedKey]:
     """Every key whose value differs, in the order of the configuration.
 
     A key that one of the two does not have is not compared: versions of this package differ in their keys.
     """
-    return [Change(key, before, after, rule_of(key)) for key, before, after in _differences(old, new, "")]
+    return [ChangedKey(key, before, after, rule_of(key)) for key, before, after in _differences(old, new, "")]
 
 
 def _differences(old: Any, new: Any, key: str) -> Iterator[tuple[str, Any, Any]]:

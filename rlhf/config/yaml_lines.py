@@ -44,7 +44,7 @@ for _name, _pattern, _first in _RESOLVERS:
 
 
 @dataclass(frozen=True)
-class Origin:
+class KeyOrigin:
     """Where a key was set, such as `configs/my.yaml:14` or `command line`, and its value as written there."""
 
     place: str
@@ -63,10 +63,10 @@ class Document:
     """
 
     values: dict[str, Any] = field(default_factory=dict)
-    origins: dict[KeyPath, Origin] = field(default_factory=dict)
+    origins: dict[KeyPath, KeyOrigin] = field(default_factory=dict)
     complete: bool = True
 
-    def put(self, container: Any, path: KeyPath, value: Any, origins: dict[KeyPath, Origin]) -> None:
+    def put(self, container: Any, path: KeyPath, value: Any, origins: dict[KeyPath, KeyOrigin]) -> None:
         """Sets the last part of `path` in `container`; mappings are merged, anything else replaces."""
         name = path[-1]
         old = entry(container, name)
@@ -107,7 +107,7 @@ def to_yaml(values: dict[str, Any]) -> str:
 
 def read(
     text: str, place: Callable[[int], str], path: KeyPath = ()
-) -> tuple[Any, dict[KeyPath, Origin], list[ConfigError]]:
+) -> tuple[Any, dict[KeyPath, KeyOrigin], list[ConfigError]]:
     """Parses one YAML document whose value belongs at `path`; `place` turns a line number into words.
 
     Returns the value, the origins of `path` and of every key below it, and the problems that leave it
@@ -142,7 +142,7 @@ class _Reader:
 
     def __init__(self, place: Callable[[int], str]) -> None:
         self.place = place
-        self.origins: dict[KeyPath, Origin] = {}
+        self.origins: dict[KeyPath, KeyOrigin] = {}
         self.problems: list[ConfigError] = []
         self._open: list[yaml.Node] = []
 
@@ -161,7 +161,7 @@ class _Reader:
             value = self._scalar(node, path)
             text = shown(value) if isinstance(value, str) else node.value or "null"
         self._open.pop()
-        self.origins[path] = Origin(self.place(line), text)
+        self.origins[path] = KeyOrigin(self.place(line), text)
         return value
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:

@@ -74,7 +74,7 @@ PRESETS: dict[str, str] = {
 }
 
 
-class Piece(NamedTuple):
+class TextSpan(NamedTuple):
     """A stretch of rendered text; `answer` = inside a generation span."""
 
     text: str
@@ -114,7 +114,7 @@ def as_messages(messages: Sequence[Message], *, keep_input: bool) -> list[dict[s
 
 def render_pieces(
     template: str, messages: Sequence[Message], special: dict[str, Any], *, open_answer: bool = False
-) -> list[Piece]:
+) -> list[TextSpan]:
     """Rendered text cut at the borders of its answers.
 
     Args:
@@ -136,11 +136,11 @@ def render_pieces(
         raise TemplateError(f"the chat template fails: {error}", where="data.template") from error
     texts, spans = rendered
     text, position = texts[0], 0
-    pieces: list[Piece] = []
+    pieces: list[TextSpan] = []
     for start, end in spans[0]:
-        pieces += [Piece(text[position:start], False), Piece(text[start:end], True)]
+        pieces += [TextSpan(text[position:start], False), TextSpan(text[start:end], True)]
         position = end
-    pieces.append(Piece(text[position:], False))
+    pieces.append(TextSpan(text[position:], False))
     return [piece for piece in pieces if piece.text]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rlhf.data.records import Message
-from rlhf.data.templates import Piece, audit_template, render_pieces, template_text
+from rlhf.data.templates import TextSpan, audit_template, render_pieces, template_text
 from rlhf.errors import TokenizerError
 
 HANGUL_PROBE = "안녕하세요? 오늘은 날씨가 참 좋네요! 뷁쉙 ㅋㅋㅋ ㅠㅠ 값어치 닭볶음탕 3시 반, e-mail."
@@ -34,7 +34,7 @@ class ChatTokenizer:
     pad_id: int
     special_texts: tuple[str, ...]
 
-    def pieces(self, messages: Sequence[Message], *, open_answer: bool = False) -> list[Piece]:
+    def pieces(self, messages: Sequence[Message], *, open_answer: bool = False) -> list[TextSpan]:
         """The conversation as text, cut at the borders of its answers."""
         return render_pieces(self.template, messages, self._special_map(), open_answer=open_answer)
 

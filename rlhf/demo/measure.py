@@ -15,7 +15,7 @@ from rlhf.data.encode import EncodedPrompt, Encoder
 from rlhf.data.records import Prompt
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.evaluate.answers.generation import measure_generations
-from rlhf.evaluate.answers.scoring import Answer, answer_logprobs, answer_prompts, answer_scores
+from rlhf.evaluate.answers.scoring import GeneratedAnswer, answer_logprobs, answer_prompts, answer_scores
 from rlhf.models.loading import PackedCausalLM, PackedScalarModel, load_causal_lm, load_scalar_model
 from rlhf.train.inputs import load
 
@@ -78,7 +78,7 @@ def measure_policy(out: Path, config: PpoConfig) -> Summary:
     }
 
 
-def _figures(answers: list[Answer], reward: PackedScalarModel) -> Summary:
+def _figures(answers: list[GeneratedAnswer], reward: PackedScalarModel) -> Summary:
     """Rule-based measures, and the mean score, of one policy's answers."""
     figures = measure_generations([each.text for each in answers], [each.finished for each in answers]).as_dict()
     figures["reward"] = float(np.mean(answer_scores(reward, [(each.prompt.ids, each.ids) for each in answers])))

@@ -33,7 +33,7 @@ class Flat:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class ShardSlice:
     """`count` elements that a rank holds: those of the parameter from `begin` on, at `place` of the rank's tensor."""
 
     place: int
@@ -51,16 +51,16 @@ class Layout:
     flats: tuple[Flat, ...]
     averaged: tuple[str, ...] = ()
 
-    def piece(self, flat: Flat, slot: Slot, rank: int) -> Piece:
+    def piece(self, flat: Flat, slot: Slot, rank: int) -> ShardSlice:
         """What `rank` holds of a parameter; its count may be 0."""
         if self.zero_stage == 0:
-            return Piece(slot.start, 0, slot.size)
+            return ShardSlice(slot.start, 0, slot.size)
         if self.zero_stage == 3:
             part = -(-slot.size // self.world_size)
-            return Piece(slot.start, rank * part, max(0, min(part, slot.size - rank * part)))
+            return ShardSlice(slot.start, rank * part, max(0, min(part, slot.size - rank * part)))
         low, high = rank * flat.size, (rank + 1) * flat.size
         first, last = max(slot.start, low), min(slot.start + slot.size, high)
-        return Piece(first - low, first - slot.start, max(0, last - first))
+        return ShardSlice(first - low, first - slot.start, max(0, last - first))
 
     @property
     def num_shards(self) -> int:

@@ -45,7 +45,7 @@ def judge_names(given: Sequence[str]) -> list[JudgeName]:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgeResults:
     """What one judge said of every prompt and sample [P][K], and how far it looks at an answer's place."""
 
     judge: str
@@ -88,7 +88,7 @@ def judge_answers(
     *,
     weigh: bool,
     answers_file: Path,
-) -> list[Judged]:
+) -> list[JudgeResults]:
     """Each judge's view of all answers, prompt by prompt. Judges answer one after another; replies are kept.
 
     Args:
@@ -117,7 +117,7 @@ def judge_labels(judges: Sequence[JudgeName]) -> list[str]:
 
 def _judged(
     answered: Answered, label: str, endpoint: Endpoint, criteria: CriteriaSet, settings: JudgeSettings
-) -> Judged:
+) -> JudgeResults:
     rows = list(_rows(answered))
     report = JudgeReport(JudgeStatistics(criteria.names))
     judged = judge_rows(rows, criteria, endpoint, settings, report)
@@ -132,7 +132,7 @@ def _judged(
         **report.as_dict(),
         "usage": asdict(endpoint.usage),
     }
-    return Judged(label, criteria.names, grouped, about)
+    return JudgeResults(label, criteria.names, grouped, about)
 
 
 def _rows(answered: Answered) -> Iterator[AnswerRow]:

@@ -10,7 +10,7 @@ from torch import Tensor
 BLOCK = 128  # tokens summed together when one is drawn
 
 
-class Sampled(NamedTuple):
+class SampledTokens(NamedTuple):
     """Shapes: tokens [B] int64; logprobs [B] float32 nats, under the distribution that was drawn from."""
 
     tokens: Tensor
@@ -70,7 +70,7 @@ def sampling_logits(logits: Tensor, *, temperature: float, top_k: int = 0, top_p
     return scaled
 
 
-def sample_inverse_cdf(logits: Tensor, uniform: Tensor) -> Sampled:
+def sample_inverse_cdf(logits: Tensor, uniform: Tensor) -> SampledTokens:
     """The first token whose cumulative probability exceeds `uniform`: one draw a row from softmax(logits).
 
     A token of probability 0 is never returned, whatever `uniform` is. The running sum is taken over blocks of tokens,
@@ -101,7 +101,7 @@ def sample_inverse_cdf(logits: Tensor, uniform: Tensor) -> Sampled:
     found = ((reached > target) & (inside > 0)).any(-1, keepdim=True)
     tokens = block * BLOCK + torch.where(found, place, last)
     logprobs = logits.gather(1, tokens).float() - largest - total.log().float()
-    return Sampled(tokens.squeeze(1), logprobs.squeeze(1))
+    return SampledTokens(tokens.squeeze(1), logprobs.squeeze(1))
 
 
 def _in_blocks(masses: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def _in_blocks(masses: Tensor) -> Tensor:
     return torch.nn.functional.pad(masses, (0, spare)).view(len(masses), -1, BLOCK)
 
 
-def greedy(logits: Tensor) -> Sampled:
+def greedy(logits: Tensor) -> SampledTokens:
     """The most probable token of each row.
 
     Shapes:  logits [B, V], may hold -inf.
@@ -119,7 +119,7 @@ def greedy(logits: Tensor) -> Sampled:
     """
     _largest(logits)
     tokens = logits.argmax(-1)
-    return Sampled(tokens, token_logprobs(logits, tokens))
+    return SampledTokens(tokens, token_logprobs(logits, tokens))
 
 
 def _scaled(logits: Tensor, temperature: float) -> Tensor:

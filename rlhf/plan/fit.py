@@ -14,7 +14,7 @@ from rlhf.errors import ConfigError, ModelError
 from rlhf.plan.batches import SHORTEST, longest_item
 from rlhf.plan.memory import GIB, MemoryPlan
 from rlhf.plan.roles import Shapes, plan_memory, stage_shapes
-from rlhf.plan.states import Device, Job
+from rlhf.plan.states import Device, Placement
 
 MARGIN = 0.15  # the largest error of the plan where it was measured: what is refused would not fit with 15 % less
 MOST_CHANGES = 4
@@ -22,7 +22,7 @@ MORE_RANKS = (2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
-class Change:
+class PlanChange:
     """A `key=value` of the command line; cost orders changes by what they take from speed or from the result."""
 
     words: tuple[str, ...]
@@ -38,7 +38,7 @@ class Change:
 class Fit:
     """The plan of a changed configuration that fits."""
 
-    changes: tuple[Change, ...]
+    changes: tuple[PlanChange, ...]
     config: StageConfig
     plan: MemoryPlan
 
@@ -47,31 +47,33 @@ class Fit:
         return " ".join(change.text for change in self.changes)
 
 
-def possible_changes(config: StageConfig, job: Job) -> Iterator[Change]:
+def possible_changes(config: StageConfig, job: Placement) -> Iterator[PlanChange]:
     """What may be changed, in the keys that this configuration can take."""
     model, zero = config.model, config.deepspeed
     if not model.gradient_checkpointing:
-        yield Change(("model.gradient_checkpointing=true",), 2.0, "a third more computing in training")
+        yield PlanChange(("model.gradient_checkpointing=true",), 2.0, "a third more computing in training")
     yield from _smaller_batches(config)
     gpu = job.device == "gpu"
     if gpu and zero.zero_stage > 0 and not zero.overrides:
-        yield Change(("deepspeed.overrides.zero_optimization.reduce_bucket_size=50000000",), 0.5, "smaller messages")
+        yield PlanChange(
+            ("deepspeed.overrides.zero_optimization.reduce_bucket_size=50000000",), 0.5, "smaller messages"
+        )
     for stage in (2, 3):
         if stage > zero.zero_stage and (job.world_size > 1 or (stage == 3 and zero.offload_parameters)):
-            yield Change((f"deepspeed.zero_stage={stage}",), float(stage) + 0.5, "more communication")
+            yield PlanChange((f"deepspeed.zero_stage={stage}",), float(stage) + 0.5, "more communication")
     if gpu:
         yield from _offloads(config)
     if isinstance(config, PpoConfig) and config.ppo.roles == "separate" and model.lora is not None:
         words = ("ppo.roles=shared",) + (("deepspeed.zero_stage=2",) if zero.zero_stage == 3 else ())
-        yield Change(words, 3.2, "every path must be a LoRA run on one base")
+        yield PlanChange(words, 3.2, "every path must be a LoRA run on one base")
     if model.lora is None:
         words = ("model.lora.rank=16", "model.lora.alpha=32")
-        yield Change(words, 7.0, "adapters learn instead of all weights; raise train.lr about ten times")
+        yield PlanChange(words, 7.0, "adapters learn instead of all weights; raise train.lr about ten times")
     elif model.quantize == "none" and gpu:
-        yield Change(("model.quantize=4bit",), 5.0, "slower products, and frozen weights rounded to four bits")
+        yield PlanChange(("model.quantize=4bit",), 5.0, "slower products, and frozen weights rounded to four bits")
 
 
-def _smaller_batches(config: StageConfig) -> Iterator[Change]:
+def _smaller_batches(config: StageConfig) -> Iterator[PlanChange]:
     """Fewer tokens a pass, fewer answers at a time: the same result, a little slower."""
     least = longest_item(config)
     if isinstance(config, RewardConfig):
@@ -79,28 +81,30 @@ def _smaller_batches(config: StageConfig) -> Iterator[Change]:
     tokens = config.train.micro_tokens
     while tokens // 2 >= max(least, config.data.max_length):
         tokens //= 2
-        yield Change((f"train.micro_tokens={tokens}",), 1.0 + 0.1 * config.train.micro_tokens / tokens, "more passes")
+        yield PlanChange(
+            (f"train.micro_tokens={tokens}",), 1.0 + 0.1 * config.train.micro_tokens / tokens, "more passes"
+        )
     if isinstance(config, PpoConfig):
         slots = config.sampling.batch_size
         for share in (2, 4):
             if slots // share >= 4:
-                yield Change((f"sampling.batch_size={slots // share}",), 1.0 + 0.3 * share, "slower sampling")
+                yield PlanChange((f"sampling.batch_size={slots // share}",), 1.0 + 0.3 * share, "slower sampling")
 
 
-def _offloads(config: StageConfig) -> Iterator[Change]:
+def _offloads(config: StageConfig) -> Iterator[PlanChange]:
     zero = config.deepspeed
     if isinstance(config, PpoConfig) and config.ppo.roles == "separate":
         if not config.reference.offload:
-            yield Change(("reference.offload=true",), 2.5, "its weights cross the bus each iteration")
+            yield PlanChange(("reference.offload=true",), 2.5, "its weights cross the bus each iteration")
         if not config.reward.offload and config.reward.path:
-            yield Change(("reward.offload=true",), 2.5, "its weights cross the bus each iteration")
+            yield PlanChange(("reward.offload=true",), 2.5, "its weights cross the bus each iteration")
     if not zero.offload_optimizer and zero.zero_stage > 0:
-        yield Change(("deepspeed.offload_optimizer=true",), 4.0, "the update runs on the CPU")
+        yield PlanChange(("deepspeed.offload_optimizer=true",), 4.0, "the update runs on the CPU")
     if zero.zero_stage == 3 and not zero.offload_parameters:
-        yield Change(("deepspeed.offload_parameters=true",), 9.0, "each layer crosses the bus at each pass")
+        yield PlanChange(("deepspeed.offload_parameters=true",), 9.0, "each layer crosses the bus at each pass")
 
 
-def changed(config: StageConfig, changes: tuple[Change, ...]) -> StageConfig | None:
+def changed(config: StageConfig, changes: tuple[PlanChange, ...]) -> StageConfig | None:
     """The configuration with changes; None where its own rules refuse them."""
     content = config.model_dump()
     for word in (word for change in changes for word in change.words):
@@ -119,7 +123,7 @@ def _put(content: dict[str, Any], keys: list[str], value: str) -> None:
     content[keys[-1]] = int(value) if value.isdigit() else {"true": True, "false": False}.get(value, value)
 
 
-def cheapest_fit(config: StageConfig, shapes: Shapes, job: Job, memory: float) -> Fit | None:
+def cheapest_fit(config: StageConfig, shapes: Shapes, job: Placement, memory: float) -> Fit | None:
     """The cheapest set of at most four changes that brings the peak under `memory` bytes; None without one."""
     options = list(possible_changes(config, job))
     sets = [
@@ -139,11 +143,11 @@ def cheapest_fit(config: StageConfig, shapes: Shapes, job: Job, memory: float) -
     return None
 
 
-def ranks_that_fit(config: StageConfig, shapes: Shapes, job: Job, memory: float) -> int | None:
+def ranks_that_fit(config: StageConfig, shapes: Shapes, job: Placement, memory: float) -> int | None:
     """The smallest number of ranks above the job's that fits as configured; None up to 64."""
     for world in MORE_RANKS:
         if world > job.world_size:
-            plan = plan_memory(config, shapes, Job(world, job.device, job.dtype, job.ranks_a_node))
+            plan = plan_memory(config, shapes, Placement(world, job.device, job.dtype, job.ranks_a_node))
             if plan.peak <= memory:
                 return world
     return None
@@ -168,7 +172,7 @@ def check_fits(
         shapes = stage_shapes(config, named)
     except ModelError:
         return None
-    job = Job(world_size, device, config.model.dtype, world_size)
+    job = Placement(world_size, device, config.model.dtype, world_size)
     least = plan_memory(config, shapes, job, SHORTEST)
     if least.peak * (1 - MARGIN) <= memory_per_rank:
         return plan_memory(config, shapes, job)
@@ -181,7 +185,7 @@ def check_fits(
     )
 
 
-def advice(config: StageConfig, shapes: Shapes, job: Job, memory: float) -> str:
+def advice(config: StageConfig, shapes: Shapes, job: Placement, memory: float) -> str:
     """What would fit: settings, ranks, or a smaller model."""
     found = cheapest_fit(config, shapes, job, memory)
     if found is not None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from rlhf.plan.shapes import ModelShape
-from rlhf.plan.states import Job, States
+from rlhf.plan.states import Placement, States
 
 MIB, GIB = 2**20, 2**30
 CONTEXT = {"gpu": 1.0 * GIB, "cpu": 100 * MIB}  # CUDA, cuBLAS and NCCL; threads and the matrix library's buffers
@@ -38,7 +38,7 @@ class Need:
 class MemoryPlan:
     """Needs of one rank by phase, and what lies in CPU memory beside a GPU (bytes a rank); `adapted`: with LoRA."""
 
-    job: Job
+    job: Placement
     phases: dict[str, list[Need]]
     host: list[Need] = field(default_factory=list)
     adapted: bool = False
@@ -102,7 +102,7 @@ class Role:
     parked: bool = False
 
 
-def resident(role: Role, job: Job) -> list[Need]:
+def resident(role: Role, job: Placement) -> list[Need]:
     """What a role holds all the time."""
     states, share = role.states, small_share(role, job)
     parts = {
@@ -115,7 +115,7 @@ def resident(role: Role, job: Job) -> list[Need]:
     return [split for need in needs for split in _split(need, share if need.part == "optimizer" else 0.0)]
 
 
-def gradients(role: Role, job: Job) -> list[Need]:
+def gradients(role: Role, job: Placement) -> list[Need]:
     """What a role holds from a backward pass to its step."""
     needs = [Need(role.name, "gradients", role.states.gradients)] if role.states.gradients else []
     return [split for need in needs for split in _split(need, small_share(role, job))]
@@ -131,7 +131,7 @@ def _split(need: Need, share: float) -> list[Need]:
     ]
 
 
-def small_share(role: Role, job: Job) -> float:
+def small_share(role: Role, job: Placement) -> float:
     """Share of a role's per-parameter tensors in small blocks: ZeRO 0 keeps a tensor a parameter, others flat ones."""
     if role.stage > 0 or role.shape.parameters == 0:
         return 0.0
@@ -143,12 +143,12 @@ def small_share(role: Role, job: Job) -> float:
     return 1.0 if adapted else 1 - mapped / shape.parameters
 
 
-def reduction(role: Role, job: Job) -> list[Need]:
+def reduction(role: Role, job: Placement) -> list[Need]:
     """DeepSpeed's buffers while gradients are exchanged."""
     return [Need(role.name, "communication", role.states.reduction)] if role.states.reduction else []
 
 
-def training_phases(roles: list[Role], job: Job, *, accumulates: bool) -> dict[str, list[Need]]:
+def training_phases(roles: list[Role], job: Placement, *, accumulates: bool) -> dict[str, list[Need]]:
     """A backward pass of each role that learns, at its beginning and at its end, and the step."""
     phases: dict[str, list[Need]] = {}
     learning = [role for role in roles if role.learns]
@@ -183,7 +183,7 @@ def gathered(role: Role) -> list[Need]:
     return [Need(role.name, "gathered weights", role.states.gathered, True, True)] if role.states.gathered else []
 
 
-def inference_phases(roles: list[Role], job: Job) -> dict[str, list[Need]]:
+def inference_phases(roles: list[Role], job: Placement) -> dict[str, list[Need]]:
     """Each role asked without a graph; offloaded ones are on the device together until training goes on."""
     base = [need for role in roles for need in resident(role, job)]
     return {f"{role.name}: asked": base + role.work() + gathered(role) for role in roles if not role.learns}

@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from rlhf.plan.memory import MemoryPlan
-from rlhf.plan.report import GIGABYTE, Report
+from rlhf.plan.report import GIGABYTE, PlanReport
 from rlhf.plan.time import MAX_WARMUP_SHARE
 
 SMALLEST = 0.005  # GB; less than that is shown as a dot
 
 
-def show(report: Report, console: Console) -> None:
+def show(report: PlanReport, console: Console) -> None:
     """Parts by role at the peak, the peak of every phase, whether it fits, time and the launch line."""
     console.print(_title(report), highlight=False)
     console.print(parts_table(report))
@@ -24,7 +24,7 @@ def show(report: Report, console: Console) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _title(report: Report) -> str:
+def _title(report: PlanReport) -> str:
     machine = report.machine
     models = ", ".join(f"{role} {shape.name} ({shape.parameters / 1e9:.2f}e9)" for role, shape in report.shapes.items())
     kind = "GPUs" if machine.device == "gpu" else "CPU processes"
@@ -33,7 +33,7 @@ def _title(report: Report) -> str:
     return f"stage {report.stage}, ZeRO {zero}, {report.config.model.dtype}, {where}; planned, not measured\n{models}"
 
 
-def parts_table(report: Report) -> Table:
+def parts_table(report: PlanReport) -> Table:
     """GB of one rank at the peak: a row a role, a column a part."""
     found = report.plan.by_role(report.plan.largest)
     parts = list(dict.fromkeys(part for row in found.values() for part in row))
@@ -48,7 +48,7 @@ def parts_table(report: Report) -> Table:
     return table
 
 
-def phases_table(report: Report) -> Table:
+def phases_table(report: PlanReport) -> Table:
     """GB of one rank in each phase, the largest marked."""
     table = Table(title="GB a rank by phase", title_justify="left")
     table.add_column("phase")
@@ -59,7 +59,7 @@ def phases_table(report: Report) -> Table:
     return table
 
 
-def closing_lines(report: Report) -> Iterator[str]:
+def closing_lines(report: PlanReport) -> Iterator[str]:
     """Verdict, change, effort, launch."""
     peak, memory = gigabytes(report.plan.peak), gigabytes(report.machine.memory)
     yield f"peak {peak} GB of {memory} GB: {'fits' if report.fits else 'does NOT fit'}"
@@ -75,7 +75,7 @@ def closing_lines(report: Report) -> Iterator[str]:
         yield report.hosts.rstrip()
 
 
-def _remedies(report: Report) -> Iterator[str]:
+def _remedies(report: PlanReport) -> Iterator[str]:
     if report.fit is None:
         yield "no set of up to four settings makes it fit"
     else:
@@ -85,7 +85,7 @@ def _remedies(report: Report) -> Iterator[str]:
         yield f"or, as configured, {report.more_ranks} ranks"
 
 
-def _effort_lines(report: Report) -> Iterator[str]:
+def _effort_lines(report: PlanReport) -> Iterator[str]:
     effort, unit = report.effort, "iterations" if report.stage == "ppo" else "optimizer steps"
     rows = f"{effort.rows:,} rows" if not effort.assumed else f"for each {effort.rows:,} rows (data.train is not there)"
     yield (

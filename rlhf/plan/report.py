@@ -13,7 +13,7 @@ from rlhf.plan.launch import hostfile, launch_line
 from rlhf.plan.memory import MemoryPlan
 from rlhf.plan.names import models_of_runs
 from rlhf.plan.roles import Shapes, plan_memory, stage_shapes
-from rlhf.plan.states import Device, Job
+from rlhf.plan.states import Device, Placement
 from rlhf.plan.time import A100_FLOPS, UTILISATION, Effort, effort_of
 
 GIGABYTE = 1e9
@@ -35,7 +35,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Report:
+class PlanReport:
     """A plan with what follows from it. `fit` is None where the run fits, or nothing would make it fit."""
 
     stage: str
@@ -80,7 +80,7 @@ class Report:
 
 def make_report(
     stage: str, path: str, words: Sequence[str], machine: Machine, *, utilisation: float = UTILISATION
-) -> Report:
+) -> PlanReport:
     """Plans a configuration file with its overrides.
 
     Raises: ConfigError for the file; ModelError for a model whose shape is not known.
@@ -98,10 +98,10 @@ def report_on(
     named: dict[str, str],
     *,
     utilisation: float = UTILISATION,
-) -> Report:
+) -> PlanReport:
     """The report of a configuration that is loaded."""
     shapes = stage_shapes(config, named)
-    job = Job(machine.ranks, machine.device, config.model.dtype, machine.gpus)
+    job = Placement(machine.ranks, machine.device, config.model.dtype, machine.gpus)
     plan = plan_memory(config, shapes, job)
     fit, more = None, None
     if plan.peak > machine.memory:
@@ -112,4 +112,4 @@ def report_on(
     all_words = [*words, *(word for change in fit.changes for word in change.words)] if fit else list(words)
     line = launch_line(stage, path, all_words, nodes=machine.nodes, gpus=machine.gpus, device=machine.device)
     hosts = hostfile(machine.nodes, machine.gpus)
-    return Report(stage, config, machine, shapes, plan, fit, more, effort, line, hosts)
+    return PlanReport(stage, config, machine, shapes, plan, fit, more, effort, line, hosts)

@@ -17,7 +17,7 @@ from rlhf.plan.batches import Batches, batches_of
 from rlhf.plan.memory import MemoryPlan, Need, Role, gathered, inference_phases, resident, training_phases
 from rlhf.plan.shapes import ModelShape, on_disk, shape_of
 from rlhf.plan.states import (
-    Job,
+    Placement,
     engine_states,
     frozen_bytes,
     inference_states,
@@ -29,12 +29,12 @@ Shapes = Mapping[str, ModelShape]
 
 
 @dataclass(frozen=True)
-class Stage:
+class PlannedStage:
     """A stage under a job: its configuration, the shapes of its roles, its batches."""
 
     config: StageConfig
     shapes: Shapes
-    job: Job
+    job: Placement
     batches: Batches
 
 
@@ -73,9 +73,9 @@ def _shape(role: str, path: str, named: Mapping[str, str]) -> ModelShape:
     return found.as_scalar() if role in ("reward", "critic") else found
 
 
-def plan_memory(config: StageConfig, shapes: Shapes, job: Job, batches: Batches | None = None) -> MemoryPlan:
+def plan_memory(config: StageConfig, shapes: Shapes, job: Placement, batches: Batches | None = None) -> MemoryPlan:
     """What one rank of `job` holds in each phase of the stage; with full rows, or with `batches`."""
-    stage = Stage(config, shapes, job, batches or batches_of(config, job.world_size))
+    stage = PlannedStage(config, shapes, job, batches or batches_of(config, job.world_size))
     if isinstance(config, PpoConfig):
         return _plan_ppo(stage, config)
     shape = shapes["model"]
@@ -91,14 +91,14 @@ def plan_memory(config: StageConfig, shapes: Shapes, job: Job, batches: Batches 
 
 
 def _learner(
-    stage: Stage, name: str, shape: ModelShape, section: DeepSpeedSection, kind: str, *, average: bool = False
+    stage: PlannedStage, name: str, shape: ModelShape, section: DeepSpeedSection, kind: str, *, average: bool = False
 ) -> Role:
     states = trained_states(shape, stage.config.model, section, stage.job, average=average)
     work = partial(_pass, stage, name, shape, kind)
     return Role(name, shape, states, section.zero_stage, True, work)
 
 
-def _pass(stage: Stage, name: str, shape: ModelShape, kind: str) -> list[Need]:
+def _pass(stage: PlannedStage, name: str, shape: ModelShape, kind: str) -> list[Need]:
     """A forward pass with a graph over one row."""
     model, element, row = stage.config.model, stage.job.element, stage.batches.row
     tree = kind == "score" and name == "model"
@@ -111,19 +111,19 @@ def _pass(stage: Stage, name: str, shape: ModelShape, kind: str) -> list[Need]:
     return parts + _dequantized(stage, name, shape)
 
 
-def _dequantized(stage: Stage, name: str, shape: ModelShape) -> list[Need]:
+def _dequantized(stage: PlannedStage, name: str, shape: ModelShape) -> list[Need]:
     size = acts.dequantized_bytes(shape, stage.config.model, stage.job.element)
     return [Need(name, "a 4-bit matrix unpacked", size)] if size else []
 
 
-def _asked(stage: Stage, name: str, shape: ModelShape, kind: str) -> list[Need]:
+def _asked(stage: PlannedStage, name: str, shape: ModelShape, kind: str) -> list[Need]:
     """A forward pass without a graph."""
     model, element = stage.config.model, stage.job.element
     size = acts.inference_bytes(shape, model, element, stage.batches.row, stage.job.device, kind=kind)
     return [Need(name, "forward pass", size, True), *_dequantized(stage, name, shape)]
 
 
-def _rollout(stage: Stage, role: Role, slots: int, *, prompts: int) -> list[Need]:
+def _rollout(stage: PlannedStage, role: Role, slots: int, *, prompts: int) -> list[Need]:
     """Sampling with the role's weights: slots for all that waits, or what `sampling.batch_size` allows."""
     sampling, element = stage.config.sampling, stage.job.element
     columns = stage.batches.prompt + sampling.max_new_tokens
@@ -150,7 +150,7 @@ def _host(roles: list[Role]) -> list[Need]:
     return [Need(role.name, "offloaded", role.states.host) for role in roles if role.states.host]
 
 
-def _plan_ppo(stage: Stage, config: PpoConfig) -> MemoryPlan:
+def _plan_ppo(stage: PlannedStage, config: PpoConfig) -> MemoryPlan:
     shared = config.ppo.roles == "shared"
     roles = _shared_roles(stage, config) if shared else _separate_roles(stage, config)
     job = stage.job
@@ -171,7 +171,7 @@ def _plan_ppo(stage: Stage, config: PpoConfig) -> MemoryPlan:
     return MemoryPlan(job, phases, host, config.model.lora is not None or shared)
 
 
-def _separate_roles(stage: Stage, config: PpoConfig) -> list[Role]:
+def _separate_roles(stage: PlannedStage, config: PpoConfig) -> list[Role]:
     """A model a role, the actor first."""
     common, average = config.deepspeed, config.train.ema_decay is not None
     section = config.actor.deepspeed or common
@@ -182,7 +182,7 @@ def _separate_roles(stage: Stage, config: PpoConfig) -> list[Role]:
     return roles + [_frozen(stage, config, name) for name in ("reference", "reward") if name in stage.shapes]
 
 
-def _frozen(stage: Stage, config: PpoConfig, name: str) -> Role:
+def _frozen(stage: PlannedStage, config: PpoConfig, name: str) -> Role:
     settings = config.reference if name == "reference" else config.reward
     section, shape = settings.deepspeed or config.deepspeed, stage.shapes[name]
     states = inference_states(shape, config.model, section, stage.job, offload=settings.offload)
@@ -191,7 +191,7 @@ def _frozen(stage: Stage, config: PpoConfig, name: str) -> Role:
     return Role(name, shape, states, section.zero_stage, False, partial(_asked, stage, name, shape, kind), parked)
 
 
-def _shared_roles(stage: Stage, config: PpoConfig) -> list[Role]:
+def _shared_roles(stage: PlannedStage, config: PpoConfig) -> list[Role]:
     """One engine over a backbone and the adapters of its roles; a reward of another shape is a model of its own."""
     shape = stage.shapes["actor"]
     lora = adapter_settings(config)
@@ -206,7 +206,7 @@ def _shared_roles(stage: Stage, config: PpoConfig) -> list[Role]:
         shape, whole, held * an_adapter * stage.job.element, trained, config.deepspeed, stage.job,
         average=config.train.ema_decay is not None,
     )  # fmt: skip
-    narrow = Stage(config.model_copy(update={"model": model}), stage.shapes, stage.job, stage.batches)
+    narrow = PlannedStage(config.model_copy(update={"model": model}), stage.shapes, stage.job, stage.batches)
     work = partial(_pass, narrow, "backbone", shape, "logprobs")
     roles = [Role("backbone", shape, states, config.deepspeed.zero_stage, True, work)]
     return [*roles, _frozen(stage, config, "reward")] if apart else roles

@@ -17,7 +17,7 @@ FOUR_BITS = 0.5 + 1 / 64 + 4 / (64 * 256)
 
 
 @dataclass(frozen=True)
-class Job:
+class Placement:
     """Where a model is trained: ranks in all and on a node, their kind, and the type of arithmetic."""
 
     world_size: int
@@ -86,7 +86,7 @@ def setting(section: DeepSpeedSection, name: str, default: float) -> float:
 
 
 def inference_states(
-    shape: ModelShape, model: ModelSection, section: DeepSpeedSection, job: Job, *, offload: bool
+    shape: ModelShape, model: ModelSection, section: DeepSpeedSection, job: Placement, *, offload: bool
 ) -> States:
     """A frozen model: whole below ZeRO 3, a part of it there."""
     whole = frozen_bytes(shape, model, job.element)
@@ -99,7 +99,7 @@ def inference_states(
 
 
 def trained_states(
-    shape: ModelShape, model: ModelSection, section: DeepSpeedSection, job: Job, *, average: bool = False
+    shape: ModelShape, model: ModelSection, section: DeepSpeedSection, job: Placement, *, average: bool = False
 ) -> States:
     """A model that learns under one DeepSpeed engine."""
     trained = trained_parameters(shape, model)
@@ -114,7 +114,7 @@ def engine_states(
     adapters: float,
     trained: int,
     section: DeepSpeedSection,
-    job: Job,
+    job: Placement,
     *,
     average: bool = False,
 ) -> States:
@@ -124,7 +124,13 @@ def engine_states(
 
 
 def _replicated(
-    shape: ModelShape, whole: float, adapters: float, trained: float, section: DeepSpeedSection, job: Job, kept: float
+    shape: ModelShape,
+    whole: float,
+    adapters: float,
+    trained: float,
+    section: DeepSpeedSection,
+    job: Placement,
+    kept: float,
 ) -> States:
     """ZeRO 0: everything on every rank. In half precision DeepSpeed keeps float32 masters, and makes float32
     gradients of them all at the step; in float32 the weights are the masters."""
@@ -143,7 +149,13 @@ def _replicated(
 
 
 def _sharded_optimizer(
-    shape: ModelShape, whole: float, adapters: float, trained: float, section: DeepSpeedSection, job: Job, kept: float
+    shape: ModelShape,
+    whole: float,
+    adapters: float,
+    trained: float,
+    section: DeepSpeedSection,
+    job: Placement,
+    kept: float,
 ) -> States:
     """ZeRO 1 and 2: a rank holds masters and moments of its part, also in float32. Gradients pass through buckets,
     which a GPU allocates whole (two of them where communication overlaps), and are flattened once more to be sent."""
@@ -167,7 +179,13 @@ def _sharded_optimizer(
 
 
 def _sharded_weights(
-    shape: ModelShape, whole: float, adapters: float, trained: float, section: DeepSpeedSection, job: Job, kept: float
+    shape: ModelShape,
+    whole: float,
+    adapters: float,
+    trained: float,
+    section: DeepSpeedSection,
+    job: Placement,
+    kept: float,
 ) -> States:
     """ZeRO 3: a part of everything; layers are gathered to be used, and stay while they are soon used again."""
     ranks, element = job.world_size, job.element

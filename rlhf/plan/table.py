@@ -11,7 +11,7 @@ from rlhf.plan.render import gigabytes, markdown, needed
 from rlhf.plan.report import GIGABYTE
 from rlhf.plan.roles import plan_memory, stage_shapes
 from rlhf.plan.shapes import BUILT_IN
-from rlhf.plan.states import Job
+from rlhf.plan.states import Placement
 
 CARDS, COUNTS = (40, 80), (1, 8)
 NOTE = (
@@ -36,7 +36,7 @@ def _rows() -> Iterator[dict[str, Any]]:
 
 def _row(size: str, stage: str, learns: str, count: int) -> dict[str, Any]:
     config = setting(size, stage, lora=learns != "all weights")
-    shapes, job = stage_shapes(config), Job(count, "gpu", "bfloat16", count)
+    shapes, job = stage_shapes(config), Placement(count, "gpu", "bfloat16", count)
     plan = plan_memory(config, shapes, job)
     row: dict[str, Any] = {"model": f"Polyglot-ko {size.upper()}", "stage": stage, "trained": learns, "GPUs": count}
     row["GB a GPU"] = gigabytes(plan.peak)

@@ -21,7 +21,7 @@ from transformers import DynamicCache
 from rlhf.data.encode import Ids
 from rlhf.errors import ModelError
 from rlhf.models.attention import PACKED_SDPA, PACKED_VARLEN, no_mask
-from rlhf.ops.logprobs import Sampled, greedy, sample_inverse_cdf, sampling_logits
+from rlhf.ops.logprobs import SampledTokens, greedy, sample_inverse_cdf, sampling_logits
 from rlhf.ops.segments import Segments
 from rlhf.rollout.cache import SlotCache, enter, rearranged
 
@@ -50,7 +50,7 @@ class Considered(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class Answer:
+class ActiveSequence:
     """One answer that is being written.
 
     Args:
@@ -113,8 +113,8 @@ class Decoder:
         self._model, self._eos_id = model, eos_id
         self._num_slots, self._enter_above = num_slots, enter_above
         self._device = next(model.parameters()).device
-        self._waiting: deque[Answer] = deque()
-        self._slots: list[Answer] = []
+        self._waiting: deque[ActiveSequence] = deque()
+        self._slots: list[ActiveSequence] = []
         self._cache: SlotCache | None = None
 
     @property
@@ -132,17 +132,17 @@ class Decoder:
         """Whether a step has anything to do."""
         return bool(self._waiting or self._slots)
 
-    def admit(self, answers: Iterable[Answer]) -> None:
+    def admit(self, answers: Iterable[ActiveSequence]) -> None:
         """Answers that take slots as they become free, in this order."""
         self._waiting.extend(answers)
 
-    def cancel(self, answer: Answer) -> None:
+    def cancel(self, answer: ActiveSequence) -> None:
         """Ends an answer; its slot is free at the next step."""
         answer.ended = True
         if answer in self._waiting:
             self._waiting.remove(answer)
 
-    def clear(self) -> list[Answer]:
+    def clear(self) -> list[ActiveSequence]:
         """Forgets everything, and returns what was waiting or being written."""
         dropped = [answer for answer in (*self._slots, *self._waiting) if not answer.ended]
         self._waiting.clear()
@@ -150,7 +150,7 @@ class Decoder:
         return dropped
 
     @torch.no_grad()
-    def step(self) -> list[Answer]:
+    def step(self) -> list[ActiveSequence]:
         """One forward pass: a token for every slot, or a first token for those who enter; the answers that grew.
 
         Raises: ValueError when the model's numbers are not finite; call `clear` before the next step.
@@ -164,7 +164,7 @@ class Decoder:
             return self._decode()
         return self._arrange(keep, full=full)
 
-    def _arrange(self, keep: list[int], *, full: bool) -> list[Answer]:
+    def _arrange(self, keep: list[int], *, full: bool) -> list[ActiveSequence]:
         """Ended answers leave their slots; waiting ones are prefilled into free ones and draw their first token."""
         entering = self._admitted(self._num_slots - len(keep))
         if not keep and not entering:
@@ -185,7 +185,7 @@ class Decoder:
             self._slots = [*kept, *entering]
         return self._draw(entering, logits) if entering else []
 
-    def _fits_in_place(self, keep: list[int], entering: list[Answer]) -> bool:
+    def _fits_in_place(self, keep: list[int], entering: list[ActiveSequence]) -> bool:
         """Whether few enter, into slots that are free, left of the column that is written next."""
         if self._cache is None or not entering:
             return False
@@ -194,9 +194,9 @@ class Decoder:
         longest = max(len(answer.prompt) for answer in entering)
         return len(entering) <= few and 0 <= left_free <= few and longest <= self._cache.length
 
-    def _admitted(self, count: int) -> list[Answer]:
+    def _admitted(self, count: int) -> list[ActiveSequence]:
         """The next answers, at most `count` of them and as many as fit into one prefill."""
-        chosen: list[Answer] = []
+        chosen: list[ActiveSequence] = []
         tokens, seen = 0, set()
         while self._waiting and len(chosen) < count:
             prompt = self._waiting[0].prompt
@@ -231,7 +231,7 @@ class Decoder:
         bounds = [(int(end) - len(prompt), int(end)) for prompt, end in zip(distinct, ends, strict=True)]
         return cache, [bounds[number] for number in order], output.logits[0, order].float()
 
-    def _decode(self) -> list[Answer]:
+    def _decode(self) -> list[ActiveSequence]:
         """One token for every slot."""
         assert self._cache is not None
         newest = torch.tensor([answer.tokens[-1] for answer in self._slots])
@@ -246,7 +246,7 @@ class Decoder:
         ).logits[:, -1]
         return self._draw(self._slots, logits.float())
 
-    def _draw(self, answers: Sequence[Answer], logits: Tensor) -> list[Answer]:
+    def _draw(self, answers: Sequence[ActiveSequence], logits: Tensor) -> list[ActiveSequence]:
         """Draws the next token of each answer from its logits [answers, V]; that of an ended one is dropped."""
         uniform = torch.from_numpy(np.array([answer.next_draw for answer in answers])).to(self._device)
         chosen = _choose(logits, uniform, [answer.decoding for answer in answers])
@@ -260,7 +260,7 @@ class Decoder:
         return grown
 
 
-def _choose(logits: Tensor, uniform: Tensor, decodings: Sequence[Decoding]) -> Sampled:
+def _choose(logits: Tensor, uniform: Tensor, decodings: Sequence[Decoding]) -> SampledTokens:
     """One token a row, rows of equal settings together."""
     if all(each is decodings[0] for each in decodings) or len(set(decodings)) == 1:
         return _choose_alike(logits, uniform, decodings[0])
@@ -269,17 +269,17 @@ def _choose(logits: Tensor, uniform: Tensor, decodings: Sequence[Decoding]) -> S
     for decoding in set(decodings):
         rows = torch.tensor([row for row, each in enumerate(decodings) if each == decoding], device=logits.device)
         tokens[rows], logprobs[rows] = _choose_alike(logits[rows], uniform[rows], decoding)
-    return Sampled(tokens, logprobs)
+    return SampledTokens(tokens, logprobs)
 
 
-def _choose_alike(logits: Tensor, uniform: Tensor, decoding: Decoding) -> Sampled:
+def _choose_alike(logits: Tensor, uniform: Tensor, decoding: Decoding) -> SampledTokens:
     if decoding.temperature == 0:
         return greedy(logits)
     kept = sampling_logits(logits, temperature=decoding.temperature, top_k=decoding.top_k, top_p=decoding.top_p)
     return sample_inverse_cdf(kept, uniform)
 
 
-def _consider(answers: Sequence[Answer], logits: Tensor, tokens: Tensor) -> None:
+def _consider(answers: Sequence[ActiveSequence], logits: Tensor, tokens: Tensor) -> None:
     """Notes what was considered, for the answers that want it."""
     wanting = [row for row, answer in enumerate(answers) if answer.num_likeliest is not None and not answer.ended]
     if not wanting:

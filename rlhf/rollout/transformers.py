@@ -14,7 +14,7 @@ from rlhf.errors import ConfigError
 from rlhf.models.packed_linears import packed_linears
 from rlhf.rollout.base import Rollouts, uniform_draws
 from rlhf.rollout.cache import check_cacheable, check_memory
-from rlhf.rollout.decoding import Answer, Decoder, Decoding
+from rlhf.rollout.decoding import ActiveSequence, Decoder, Decoding
 
 STOP_MARGIN = 8  # tokens read back beyond the stop string's own characters
 
@@ -48,7 +48,7 @@ class TransformersRollout:
         decoding = Decoding(sampling.temperature, sampling.top_k, sampling.top_p)
         ends = self._ends(sampling.stop)
         answers = [
-            Answer(prompt, uniform_draws(stream, sampling.max_new_tokens), decoding, ends)
+            ActiveSequence(prompt, uniform_draws(stream, sampling.max_new_tokens), decoding, ends)
             for prompt, stream in zip(prompts, streams, strict=True)
         ]
         decoder.admit(sorted(answers, key=lambda answer: len(answer.prompt)))

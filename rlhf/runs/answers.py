@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rlhf.runs.project import Comparison, Project, starting_point
+from rlhf.runs.project import ComparisonFolder, Project, starting_point
 from rlhf.runs.bilingual import Words, both, heading, paragraph
 from rlhf.runs.record import Row, RunRecord
 from rlhf.evaluate.figures import pair, said
@@ -24,7 +24,7 @@ def answers_section(project: Project) -> str:
     return found or paragraph(nothing, "absent")
 
 
-def _compared(comparison: Comparison) -> str:
+def _compared(comparison: ComparisonFolder) -> str:
     """The same prompts under the same decoding; the words in which the second differs are marked."""
     report, size = comparison.report, int(comparison.report.get("answers_a_prompt", 1))
     boxes = []

@@ -18,7 +18,7 @@ EXPORTED = ("model", "adapter")  # folders of a run that a later stage may name 
 NO_COMPARISON_IN = (*EXPORTED, "checkpoints", "tensorboard")
 
 
-class Comparison(NamedTuple):
+class ComparisonFolder(NamedTuple):
     """What `rlhf evaluate compare` left in a folder; `answers` are the rows of its answers.jsonl, if still there."""
 
     path: Path
@@ -50,7 +50,7 @@ class Project:
 
     folders: list[Path]
     runs: list[RunRecord]
-    comparisons: list[Comparison]
+    comparisons: list[ComparisonFolder]
     unread: list[tuple[Path, str]]
 
     def of_stage(self, stage: str) -> list[RunRecord]:
@@ -94,14 +94,14 @@ def _comparisons_below(folder: Path, depth: int) -> Iterator[Path]:
                 yield from _comparisons_below(path, depth - 1)
 
 
-def _read_comparison(folder: Path) -> Comparison:
+def _read_comparison(folder: Path) -> ComparisonFolder:
     """Raises: ValueError, KeyError or TypeError for a file that is something else."""
     report = read_json(folder / COMPARISON)
     for language in ("ko", "en"):
         str(report["sentence"][language])
     for name in ("first", "second", "outcome", "views", "models"):
         report[name]
-    return Comparison(folder, report, read_lines(folder / "answers.jsonl"))
+    return ComparisonFolder(folder, report, read_lines(folder / "answers.jsonl"))
 
 
 def parents_of(record: RunRecord, runs: Sequence[RunRecord]) -> list[Parent]:

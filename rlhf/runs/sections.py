@@ -8,7 +8,7 @@ from typing import Any
 
 from rlhf.config.tripwires import TripwiresSection
 from rlhf.runs import bilingual as say
-from rlhf.runs.project import Comparison, Project
+from rlhf.runs.project import ComparisonFolder, Project
 from rlhf.runs.verdict import OWN_REWARD, comparison_finding
 from rlhf.runs.bilingual import Words, both, folded, heading, paragraph, table
 from rlhf.evaluate.reward.card_page import PROBES
@@ -214,7 +214,7 @@ def comparison_body(project: Project) -> str:
     return "".join(_comparison(each) for each in project.comparisons)
 
 
-def _comparison(comparison: Comparison) -> str:
+def _comparison(comparison: ComparisonFolder) -> str:
     report, finding = comparison.report, comparison_finding(comparison)
     title = f"<h3>{escape(str(report['second']))} ↔ {escape(str(report['first']))}</h3>"
     models = "<br>".join(f"{escape(each['name'])}: {escape(each['path'])}" for each in report["models"])

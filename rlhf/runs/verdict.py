@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.evaluate.control_group import MIN_PROMPTS
 from rlhf.runs.project import (
-    Comparison,
+    ComparisonFolder,
     Project,
     replaced_parents,
     sources_of,
@@ -30,7 +30,7 @@ OWN_REWARD = (
 )  # what the one note of a reward model's view says
 
 
-class Finding(NamedTuple):
+class Statement(NamedTuple):
     """good: better, beyond its interval; bad: worse, or it went wrong; open: not known."""
 
     tone: Literal["good", "bad", "open"]
@@ -42,7 +42,7 @@ def status(run: RunRecord) -> str:
     return status_of(RunFolder(run.path))
 
 
-def stage_finding(run: RunRecord) -> Finding:
+def stage_finding(run: RunRecord) -> Statement:
     """A run's result in a sentence, with what kept it from its end, if anything did."""
     found = {"sft": _sft, "reward": _reward, "ppo": _ppo}[run.stage](run)
     state, reason = status(run), str(run.state.get("reason", ""))
@@ -51,14 +51,14 @@ def stage_finding(run: RunRecord) -> Finding:
     known = STATUSES.get(state, Words(state, state))
     why = f": {reason}" if reason else "."
     before = Words(f"실행 상태는 ‘{known.ko}’입니다{why}", f"The run is {known.en}{why}")
-    return Finding("bad" if state != "finished" else found.tone, _joined([before, found.words]))
+    return Statement("bad" if state != "finished" else found.tone, _joined([before, found.words]))
 
 
-def _sft(run: RunRecord) -> Finding:
+def _sft(run: RunRecord) -> Statement:
     losses = [(row["eval_loss"], row["step"]) for row in run.metrics if "eval_loss" in row]
     before = next((row["eval_loss_before"] for row in run.metrics if "eval_loss_before" in row), None)
     if not losses:
-        return Finding(
+        return Statement(
             "open",
             Words(
                 "평가 데이터(data.eval)를 읽지 않아 학습 손실 말고는 알 수 없습니다.",
@@ -73,13 +73,13 @@ def _sft(run: RunRecord) -> Finding:
         f"평가 손실이 {start.ko}{step:,}스텝의 {best:.3f}(토큰당 nats)가 되었습니다.",
         f"Held-out loss{start.en}: {best:.3f} nats a token at step {step:,}.",
     )
-    return Finding("open" if before is None else "good" if best < before else "bad", words)
+    return Statement("open" if before is None else "good" if best < before else "bad", words)
 
 
-def _reward(run: RunRecord) -> Finding:
+def _reward(run: RunRecord) -> Statement:
     card = run.card or {}
     if not card.get("num_pairs"):
-        return Finding(
+        return Statement(
             "open",
             Words(
                 "성적표가 없어 보상 모델이 얼마나 맞는지 알 수 없습니다.",
@@ -92,7 +92,7 @@ def _reward(run: RunRecord) -> Finding:
         f"{interval} of {card['num_pairs']:,} held-out pairs in the right order.",
     )
     beats = bool(card.get("shortcuts", {}).get("beats_shortcuts"))
-    return Finding("good" if beats else "open", _joined([right, shortcut_words(card)]))
+    return Statement("good" if beats else "open", _joined([right, shortcut_words(card)]))
 
 
 def shortcut_words(card: Row) -> Words:
@@ -114,10 +114,10 @@ def shortcut_words(card: Row) -> Words:
     return Words(korean, str(found.get("verdict", "")))
 
 
-def _ppo(run: RunRecord) -> Finding:
+def _ppo(run: RunRecord) -> Statement:
     if run.control is not None:
         tone = {"better": "good", "worse": "bad"}.get(run.control["outcome"], "open")
-        return Finding(tone, _control_words(run.control))  # type: ignore[arg-type]
+        return Statement(tone, _control_words(run.control))  # type: ignore[arg-type]
     words = Words(
         "대조군이 없어 SFT 모델보다 나은지 알 수 없습니다.",
         "There is no control group: whether it is better than the SFT model is not known.",
@@ -129,7 +129,7 @@ def _ppo(run: RunRecord) -> Finding:
             f"The training reward went from {rewards[0]:.3f} to {rewards[-1]:.3f}.",
         )
         words = _joined([words, way])
-    return Finding("open", words)
+    return Statement("open", words)
 
 
 def _control_words(control: Row) -> Words:
@@ -153,7 +153,7 @@ def _joined(parts: Sequence[Words]) -> Words:
     return Words(" ".join(each.ko for each in parts if each.ko), " ".join(each.en for each in parts if each.en))
 
 
-def headline(project: Project) -> Finding:
+def headline(project: Project) -> Statement:
     """Is the policy better? By comparisons where there are some, then by control groups; `good` with no weak point.
 
     Each is a line of its own.
@@ -167,24 +167,24 @@ def headline(project: Project) -> Finding:
             "PPO 실행이 없습니다. 지금까지 온 곳은 다음과 같습니다.", "There is no PPO run. As far as it has come:"
         )
         results = [_named(run, project, stage_finding(run)).words for run in runs]
-        return Finding("open", _joined([nothing, *results]))
+        return Statement("open", _joined([nothing, *results]))
     tones = {each.tone for each in findings}
     clear = tones == {"good"} and not weak_points(project)
     words = Words("\n".join(each.words.ko for each in findings), "\n".join(each.words.en for each in findings))
-    return Finding("bad" if tones == {"bad"} else "good" if clear else "open", words)
+    return Statement("bad" if tones == {"bad"} else "good" if clear else "open", words)
 
 
-def _named(run: RunRecord, project: Project, finding: Finding) -> Finding:
+def _named(run: RunRecord, project: Project, finding: Statement) -> Statement:
     """With the run's name before it where there are several of its stage."""
     if len(project.of_stage(run.stage)) == 1:
         return finding
-    return Finding(finding.tone, Words(f"{run.path.name}: {finding.words.ko}", f"{run.path.name}: {finding.words.en}"))
+    return Statement(finding.tone, Words(f"{run.path.name}: {finding.words.ko}", f"{run.path.name}: {finding.words.en}"))
 
 
-def comparison_finding(comparison: Comparison) -> Finding:
+def comparison_finding(comparison: ComparisonFolder) -> Statement:
     report = comparison.report
     tone = {"better": "good", "worse": "bad"}.get(report["outcome"], "open")
-    return Finding(tone, Words(report["sentence"]["ko"], report["sentence"]["en"]))  # type: ignore[arg-type]
+    return Statement(tone, Words(report["sentence"]["ko"], report["sentence"]["en"]))  # type: ignore[arg-type]
 
 
 def weak_points(project: Project) -> list[Words]:
@@ -214,7 +214,7 @@ def weak_points(project: Project) -> list[Words]:
     return found + _weak_data(project)
 
 
-def _weak_comparison(comparison: Comparison) -> list[Words]:
+def _weak_comparison(comparison: ComparisonFolder) -> list[Words]:
     """The notes of the view that heads a comparison; those of a reward model say that training was against it."""
     notes = [str(note) for note in comparison.report.get("notes", [])]
     views = comparison.report["views"]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 
 from rlhf.errors import ConfigError
-from rlhf.serve.keys import Key, KeyStore
+from rlhf.serve.keys import ApiKey, KeyStore
 from rlhf.web.guard import LOOPBACK
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _malformed(problems: Sequence[Any]) -> ApiError:
 class Caller:
     """Who sent a request; `key` is None on a service that is open to this machine."""
 
-    key: Key | None = None
+    key: ApiKey | None = None
 
     @property
     def organization(self) -> str:
@@ -96,7 +96,7 @@ class Caller:
         return "org-local" if self.key is None else f"org-{self.key.id}"
 
 
-class Access:
+class ApiAccess:
     """Lets requests in. Without a store everyone on this machine may come in, without limits.
 
     Args:
@@ -135,7 +135,7 @@ class Access:
         if self._keys is not None and caller.key is not None:
             self._keys.spend(caller.key.id, self._day(), tokens)
 
-    def _count(self, key: Key) -> None:
+    def _count(self, key: ApiKey) -> None:
         if key.requests_per_minute is None:
             return
         with self._lock:
@@ -149,7 +149,7 @@ class Access:
         message = f"This key may send {key.requests_per_minute} requests a minute. Try again in {math.ceil(wait)} s."
         raise ApiError(429, message, type="requests", code="rate_limit_exceeded", retry_after_s=wait)
 
-    def _require_quota(self, key: Key) -> None:
+    def _require_quota(self, key: ApiKey) -> None:
         if key.tokens_per_day is None or self._keys is None:
             return
         used = self._keys.spent(key.id, self._day())
@@ -166,7 +166,7 @@ class Access:
         return datetime.fromtimestamp(self._now(), UTC).date().isoformat()
 
 
-def open_access(host: str, keys_file: Path) -> Access:
+def open_access(host: str, keys_file: Path) -> ApiAccess:
     """Access for a service that listens on `host`: by key where the file holds any, else for this machine alone.
 
     Raises: ConfigError for a host other machines reach when nobody has a key.
@@ -174,10 +174,10 @@ def open_access(host: str, keys_file: Path) -> Access:
     if keys_file.is_file():
         store = KeyStore(keys_file)
         if store.all():  # revoked ones too: taking the last key back must not open the door
-            return Access(store)
+            return ApiAccess(store)
         store.close()
     if host in LOOPBACK:
-        return Access()
+        return ApiAccess()
     raise ConfigError(
         "other machines could use the service, and nobody has a key",
         where=f"--host {host}",

@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from rlhf.serve.access import Access, ApiError, Caller, add_error_handler
+from rlhf.serve.access import ApiAccess, ApiError, Caller, add_error_handler
 from rlhf.serve.chat.completions import Limits, completions_router
 from rlhf.serve.chat.models import Models
 from rlhf.serve.guard import MAX_BODY_BYTES, ServiceGuard
@@ -26,7 +26,7 @@ def build_app(
     models: Models,
     metrics: Metrics,
     *,
-    access: Access,
+    access: ApiAccess,
     routers: Iterable[APIRouter] = (),
     limits: Limits = Limits(),  # noqa: B008  # immutable
     hosts: frozenset[str] = frozenset(),
@@ -53,7 +53,7 @@ def build_app(
     return app
 
 
-def _state_router(models: Models, metrics: Metrics, access: Access) -> APIRouter:
+def _state_router(models: Models, metrics: Metrics, access: ApiAccess) -> APIRouter:
     """`/health`, open to all, and `/metrics`."""
     router = APIRouter()
 

@@ -30,7 +30,7 @@ _NOBODY = hashlib.sha256(b"").digest()  # compared with where there is no such k
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class ApiKey:
     """What is known of a key; a limit of None is none."""
 
     id: str
@@ -66,11 +66,11 @@ class KeyStore:
             self._database.run("INSERT INTO keys VALUES (?, ?, ?, ?, NULL, ?, ?)", *values)
         return f"rlhf-{identifier}-{secret}"
 
-    def all(self) -> list[Key]:
+    def all(self) -> list[ApiKey]:
         """All keys, revoked ones too, oldest first."""
         return [_key(row) for row in self._database.rows("SELECT * FROM keys ORDER BY created_at, rowid")]
 
-    def revoke(self, name: str) -> Key:
+    def revoke(self, name: str) -> ApiKey:
         """Ends a key by its name or its id, at once.
 
         Raises: ConfigError when no key in use is called so.
@@ -83,7 +83,7 @@ class KeyStore:
             self._database.run("UPDATE keys SET revoked_at = ? WHERE id = ?", int(time.time()), row["id"])
         return _key(row)
 
-    def find(self, token: str) -> Key | None:
+    def find(self, token: str) -> ApiKey | None:
         """The key in use that a client sent, or None."""
         match = _FORM.fullmatch(token)
         identifier, secret = match.groups() if match else ("", "")
@@ -106,5 +106,5 @@ def _hashed(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-def _key(row: sqlite3.Row) -> Key:
-    return Key(**{name: row[name] for name in Key.__slots__})
+def _key(row: sqlite3.Row) -> ApiKey:
+    return ApiKey(**{name: row[name] for name in ApiKey.__slots__})

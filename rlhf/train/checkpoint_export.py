@@ -17,7 +17,7 @@ from torch import Tensor
 from rlhf.artifacts.checkpoint import STATE_FILE, Checkpoint, CheckpointStore
 from rlhf.artifacts.files import scratch_beside
 from rlhf.artifacts.fixed_text import probe_row, probe_sequences
-from rlhf.artifacts.publish import Origin, Part, Published, check_request, publish
+from rlhf.artifacts.publish import ModelOrigin, Part, Published, check_request, publish
 from rlhf.artifacts.reload import Reload, in_fresh_process
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import load_config
@@ -63,7 +63,7 @@ def publish_checkpoint(
     with scratch_beside(out, "checkpoint") as scratch:
         assembled = _assemble(path, scratch, found, stage)
         note = f"{found.path.name}, a checkpoint after step {found.step}"
-        origin = Origin(path, found.path.name, f"{note}; {UNSHIFTED}" if stage == "reward" else note)
+        origin = ModelOrigin(path, found.path.name, f"{note}; {UNSHIFTED}" if stage == "reward" else note)
         options: dict[str, Any] = {"dtype": dtype, "part": part, "max_shard_size": max_shard_size}
         return publish(assembled, out, origin=origin, reload=reload, **options)
 

@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded(Generic[Item]):
+class LoadedRows(Generic[Item]):
     """Rows of several sources, one after another."""
 
     items: list[Item]
@@ -43,7 +43,7 @@ def load(
     *,
     key: str,
     limit: int | None = None,
-) -> Loaded[Item]:
+) -> LoadedRows[Item]:
     """Reads every source as records of `kind` and encodes them.
 
     A row that `encode` refuses is a bad row like one that cannot be read: `data.on_bad_row` decides.
@@ -60,7 +60,7 @@ def load(
         items += encoded
         sizes.append(len(encoded))
         reports.append({**asdict(read.report), "name": read.name, "weight": source.weight})
-    return Loaded(items, tuple(sizes), tuple(source.weight for source in sources), reports)
+    return LoadedRows(items, tuple(sizes), tuple(source.weight for source in sources), reports)
 
 
 def load_first(

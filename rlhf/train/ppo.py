@@ -22,13 +22,13 @@ from rlhf.errors import TrainingError
 from rlhf.ops.moments import Moments
 from rlhf.rollout.vllm import VllmRollout, require_vllm, start_engine
 from rlhf.train.head_check import check_head
-from rlhf.train.inputs import Loaded, encode_summary, fresh_report, load
+from rlhf.train.inputs import LoadedRows, encode_summary, fresh_report, load
 from rlhf.train.policy.control_group import run_control
 from rlhf.train.policy.experience import corrected, draw_answers, gather_experience
 from rlhf.train.policy.reward_sources import RewardSources, check_sources, text_sources
 from rlhf.train.policy.roles import RolePaths, Roles, build_roles, role_paths, role_tokenizers
 from rlhf.train.policy.samples import Sample
-from rlhf.train.policy.tripwire_monitor import Watch
+from rlhf.train.policy.tripwire_monitor import TripwireMonitor
 from rlhf.train.policy.update import Demonstrations, update
 from rlhf.train.run.lifecycle import end_if_asked, is_due, metrics_log, restore, save, write_manifest
 from rlhf.train.run.metrics import MetricsLog
@@ -40,7 +40,7 @@ EVAL_STEP = 2**31  # names the random streams of evaluation apart from those of 
 
 
 @dataclass(slots=True)
-class Progress:
+class PpoProgress:
     """Everything a resumed run needs beside weights and optimizers.
 
     consumed, ptx_consumed: prompts and demonstrations used; score_moments: those of the scores (ppo.score_normalise);
@@ -55,11 +55,11 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class TrainingData:
     """What a run works on: its data, what was read of it (by train, eval, ptx), and the order in which it is used."""
 
-    prompts: Loaded[EncodedPrompt]
-    held_out: Loaded[EncodedPrompt]
+    prompts: LoadedRows[EncodedPrompt]
+    held_out: LoadedRows[EncodedPrompt]
     demonstrations: Demonstrations | None
     reports: dict[str, list[dict[str, Any]]]
     stream: RowStream
@@ -68,15 +68,15 @@ class Material:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class PpoState:
     """All that an iteration touches."""
 
-    material: Material
+    material: TrainingData
     paths: RolePaths
     roles: Roles
     sources: RewardSources
-    watch: Watch
-    progress: Progress
+    watch: TripwireMonitor
+    progress: PpoProgress
     controller: KlController
     engine: VllmRollout | None = None
 
@@ -104,14 +104,14 @@ def train_ppo(run: Run[PpoConfig]) -> None:
             # 11. log, and a checkpoint or the way back to one
             log.log(step, metrics)
             if watch.goes_back:
-                stage = _at(stage, watch.roll_back(stage.roles, Progress()))
+                stage = _at(stage, watch.roll_back(stage.roles, PpoProgress()))
             elif watch.stopped or is_due(step, config.checkpoint.every_steps, last):
                 save(run, stage.roles.trained(), stage.progress)
             end_if_asked(run, stage.roles.trained(), stage.progress)
     _finish(run, stage)
 
 
-def prepare(run: Run[PpoConfig]) -> Stage:
+def prepare(run: Run[PpoConfig]) -> PpoState:
     """Sources asked, data read, roles built and brought to where the run stood."""
     config = run.config
     paths = role_paths(config)
@@ -120,23 +120,23 @@ def prepare(run: Run[PpoConfig]) -> Stage:
     texts = text_sources(config.reward)
     check_sources(texts, run.ranks)
     material = _load_material(run, tokenizers[0])
-    watch = Watch(run, tokenizers[0])
+    watch = TripwireMonitor(run, tokenizers[0])
     roles = build_roles(run, paths, *tokenizers)
     sources = RewardSources(config, run.ranks, tokenizers, roles.reward, texts)
     named = {"actor": paths.actor, "reference": paths.reference, "reward": paths.reward, "critic": paths.critic}
     parents = {role: path for role, path in named.items() if path is not None}
     write_manifest(run, tokenizers[0], parents, material.reports)
-    progress = restore(run, roles.trained(), Progress(kl_coefficient=config.ppo.kl_coefficient))
+    progress = restore(run, roles.trained(), PpoProgress(kl_coefficient=config.ppo.kl_coefficient))
     watch.resume(progress.watch)
     controller = KlController(progress.kl_coefficient, config.ppo.kl_target, config.ppo.kl_horizon)
     engine = None
     if config.rollout.backend == "vllm":
         longest = config.sampling.max_prompt_tokens + config.sampling.max_new_tokens
         engine = start_engine(paths.actor, config.rollout, dtype=config.model.dtype, max_length=longest)
-    return _at(Stage(material, paths, roles, sources, watch, progress, controller, engine), progress)
+    return _at(PpoState(material, paths, roles, sources, watch, progress, controller, engine), progress)
 
 
-def _at(stage: Stage, progress: Progress) -> Stage:
+def _at(stage: PpoState, progress: PpoProgress) -> PpoState:
     """The stage where `progress` stands; weights and the tripwires are there already."""
     if stage.material.demonstrations is not None:
         stage.material.demonstrations.consumed = progress.ptx_consumed
@@ -144,7 +144,7 @@ def _at(stage: Stage, progress: Progress) -> Stage:
     return replace(stage, progress=progress, controller=controller)
 
 
-def iteration(run: Run[PpoConfig], stage: Stage, step: int) -> dict[str, float]:
+def iteration(run: Run[PpoConfig], stage: PpoState, step: int) -> dict[str, float]:
     """A rollout and all the updates made from it; its metrics. `stage.progress` then says that it is complete."""
     config, material, progress = run.config, stage.material, stage.progress
     started, coefficient = time.perf_counter(), stage.controller.coefficient
@@ -184,7 +184,7 @@ def iteration(run: Run[PpoConfig], stage: Stage, step: int) -> dict[str, float]:
 
 @contextmanager
 def _completed_work_saved(
-    run: Run[PpoConfig], stage: Stage, before: Callable[[], None] = lambda: None
+    run: Run[PpoConfig], stage: PpoState, before: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
     """A reward source that fails stops the run, after a checkpoint of the last iteration completed.
 
@@ -227,7 +227,7 @@ def evaluate(
     }
 
 
-def _finish(run: Run[PpoConfig], stage: Stage) -> None:
+def _finish(run: Run[PpoConfig], stage: PpoState) -> None:
     roles, tokenizer = stage.roles, stage.sources.tokenizers[0]
     if run.dry_run:
         for name, part in roles.trained().items():
@@ -245,7 +245,7 @@ def _probe(prompt: EncodedPrompt, tokenizer: ChatTokenizer) -> EncodedSequence:
     return Sample(prompt, ids[-1:], True, np.zeros(1, np.float32)).sequence
 
 
-def _load_material(run: Run[PpoConfig], tokenizer: ChatTokenizer) -> Material:
+def _load_material(run: Run[PpoConfig], tokenizer: ChatTokenizer) -> TrainingData:
     """All data, read before any model is."""
     config, data = run.config, run.config.data
     prompts, held_out = _load_prompts(run, tokenizer)
@@ -261,15 +261,17 @@ def _load_material(run: Run[PpoConfig], tokenizer: ChatTokenizer) -> Material:
         order = loaded.stream(seed=config.run.seed, batch_size=config.train.batch_size, epochs=1.0)
         demonstrations, reports["ptx"] = Demonstrations(loaded.items, order), loaded.reports
     schedule, last = schedule_of(config.train, stream.num_steps), run.last_step(stream.num_steps)
-    return Material(prompts, held_out, demonstrations, reports, stream, schedule, last)
+    return TrainingData(prompts, held_out, demonstrations, reports, stream, schedule, last)
 
 
-def _load_prompts(run: Run[PpoConfig], tokenizer: ChatTokenizer) -> tuple[Loaded[EncodedPrompt], Loaded[EncodedPrompt]]:
+def _load_prompts(
+    run: Run[PpoConfig], tokenizer: ChatTokenizer
+) -> tuple[LoadedRows[EncodedPrompt], LoadedRows[EncodedPrompt]]:
     data, limit = run.config.data, run.config.sampling.max_prompt_tokens
     encoder = Encoder(tokenizer, limit)
     train = load(data, data.train, Prompt, encoder.prompts, key="data.train")
     run.say(f"prompts: {encode_summary(encoder)}")
     if not data.eval:
-        return train, Loaded([], (), (), [])
+        return train, LoadedRows([], (), (), [])
     encoder = fresh_report(encoder)
     return train, load(data, data.eval, Prompt, encoder.prompts, key="data.eval", limit=run.config.eval.max_rows)

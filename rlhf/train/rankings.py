@@ -13,7 +13,7 @@ from rlhf.data.records import Ranking
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.evaluate.reward.shortcuts import MAX_TRAINING_RANKINGS, sampled
 from rlhf.evaluate.reward.test_set import distinct_answers, record_subset
-from rlhf.train.inputs import Loaded, encode_summary, fresh_report, load
+from rlhf.train.inputs import LoadedRows, encode_summary, fresh_report, load
 from rlhf.train.run.run import Run
 
 Ranked = tuple[Ranking, EncodedRanking]
@@ -29,7 +29,7 @@ class Records:
 
 def load_rankings(
     run: Run[RewardConfig], tokenizer: ChatTokenizer
-) -> tuple[Loaded[EncodedRanking], Loaded[EncodedRanking], Records]:
+) -> tuple[LoadedRows[EncodedRanking], LoadedRows[EncodedRanking], Records]:
     """Training rows, held-out rows (none without data.eval), and the records behind them."""
     data, seed = run.config.data, run.config.run.seed
     encoder = Encoder(tokenizer, data.max_length)
@@ -38,7 +38,7 @@ def load_rankings(
     learnt = sampled([record for record, _ in train.items], MAX_TRAINING_RANKINGS)
     if not data.eval:
         run.say("no data.eval: no held-out accuracy, and the report card is empty")
-        return _encoded(train), Loaded([], (), (), []), Records(learnt, [])
+        return _encoded(train), LoadedRows([], (), (), []), Records(learnt, [])
     encoder = fresh_report(encoder)
     held_out, notes = usable(
         load(data, data.eval, Ranking, _both(encoder), key="data.eval", limit=run.config.eval.max_rows),
@@ -53,11 +53,11 @@ def _both(encoder: Encoder) -> Callable[[Sequence[Ranking]], list[Ranked]]:
     return lambda records: list(zip(records, encoder.rankings(records), strict=True))
 
 
-def _encoded(loaded: Loaded[Ranked]) -> Loaded[EncodedRanking]:
-    return Loaded([item for _, item in loaded.items], loaded.sizes, loaded.weights, loaded.reports)
+def _encoded(loaded: LoadedRows[Ranked]) -> LoadedRows[EncodedRanking]:
+    return LoadedRows([item for _, item in loaded.items], loaded.sizes, loaded.weights, loaded.reports)
 
 
-def usable(loaded: Loaded[Ranked], max_answers: int, seed: int) -> tuple[Loaded[Ranked], str]:
+def usable(loaded: LoadedRows[Ranked], max_answers: int, seed: int) -> tuple[LoadedRows[Ranked], str]:
     """Rows with at least one pair to learn: answers alike after tokenisation once, at most `max_answers` of them.
 
     Two alike would cost log 2 for ever.

@@ -17,7 +17,7 @@ from rlhf.data.packing import PackedRow, pack_trees, plan_micro_batches, trees_o
 from rlhf.data.records import Demonstration
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import TrainedModel
-from rlhf.evaluate.reward.accuracy import Judged, report_card
+from rlhf.evaluate.reward.accuracy import ScoredRanking, report_card
 from rlhf.evaluate.reward.card import build_reward_card, summary_line
 from rlhf.evaluate.reward.test_set import Tree, set_exam, sit
 from rlhf.models.loading import artifact_model_path, check_model_path
@@ -47,7 +47,7 @@ MAX_DEMONSTRATIONS = 512
 
 
 @dataclass(slots=True)
-class Progress:
+class RewardProgress:
     """Everything a resumed run needs beside weights and optimizer."""
 
     consumed: int = 0
@@ -81,7 +81,7 @@ def train_reward(run: Run[RewardConfig]) -> None:
     write_manifest(
         run, tokenizer, starting_points(config.model, path), {"train": train.reports, "eval": held_out.reports}
     )
-    progress = restore(run, roles, Progress())
+    progress = restore(run, roles, RewardProgress())
 
     with metrics_log(run, last, SHOWN) as log:
         trained.train()
@@ -193,7 +193,7 @@ def score_trees(trained: TrainedModel, trees: Sequence[Tree], micro_tokens: int)
 def judge(trained: TrainedModel, rankings: Sequence[EncodedRanking], config: RewardConfig) -> dict[str, Any]:
     """Accuracy on held-out rankings: the cheap part of the report card."""
     scores = score_trees(trained, trees_of(rankings), config.train.micro_tokens)
-    rows = [Judged(item.ranks, tuple(each), item.source) for item, each in zip(rankings, scores, strict=True)]
+    rows = [ScoredRanking(item.ranks, tuple(each), item.source) for item, each in zip(rankings, scores, strict=True)]
     return report_card(rows, [[len(answer) for answer in item.answers] for item in rankings])
 
 

@@ -21,7 +21,7 @@ from rlhf.models.loading import artifact_model_path, check_model_path
 from rlhf.models.quantization import require_quantizer
 from rlhf.rollout.transformers import TransformersRollout
 from rlhf.train.head_check import check_head
-from rlhf.train.inputs import Loaded, encode_summary, fresh_report, load, load_first
+from rlhf.train.inputs import LoadedRows, encode_summary, fresh_report, load, load_first
 from rlhf.train.models import build_causal_lm, make_trainable, starting_points
 from rlhf.train.neftune import embedding_noise
 from rlhf.train.run.lifecycle import (
@@ -44,7 +44,7 @@ SHOWN = ("loss", "eval_loss", "lr", "grad_norm", "tokens_per_s")
 
 
 @dataclass(slots=True)
-class Progress:
+class SftProgress:
     """Everything a resumed run needs beside weights and optimizer."""
 
     consumed: int = 0
@@ -69,7 +69,7 @@ def train_sft(run: Run[SftConfig]) -> None:
     write_manifest(
         run, tokenizer, starting_points(config.model, path), {"train": train.reports, "eval": held_out.reports}
     )
-    progress = restore(run, roles, Progress())
+    progress = restore(run, roles, SftProgress())
 
     if run.step < last:
         check_head(trained, train.items[0])
@@ -195,14 +195,14 @@ def sample_answers(
 
 def _load_data(
     run: Run[SftConfig], tokenizer: ChatTokenizer
-) -> tuple[Loaded[EncodedSequence], Loaded[EncodedSequence], list[EncodedPrompt]]:
+) -> tuple[LoadedRows[EncodedSequence], LoadedRows[EncodedSequence], list[EncodedPrompt]]:
     data = run.config.data
     encoder = Encoder(tokenizer, data.max_length, data.train_on)
     train = load(data, data.train, Demonstration, encoder.demonstrations, key="data.train")
     run.say(f"train: {encode_summary(encoder)}")
     if not data.eval:
         run.say("no data.eval: no held-out loss, and the last checkpoint is exported")
-        return train, Loaded([], (), (), []), _sample_prompts(run, tokenizer, data.train[0])
+        return train, LoadedRows([], (), (), []), _sample_prompts(run, tokenizer, data.train[0])
     encoder = fresh_report(encoder)
     limit = run.config.eval.max_rows
     held_out = load(data, data.eval, Demonstration, encoder.demonstrations, key="data.eval", limit=limit)
@@ -220,7 +220,7 @@ def _sample_prompts(run: Run[SftConfig], tokenizer: ChatTokenizer, source: Sourc
     return load_first(run.config.data, source, Demonstration, encode, run.config.log.num_samples)
 
 
-def _closing_line(run: Run[SftConfig], progress: Progress) -> str:
+def _closing_line(run: Run[SftConfig], progress: SftProgress) -> str:
     if not progress.best_step:
         return f"trained {run.step} steps"
     stopped = "" if has_patience(progress.evaluations_since_best, run.config.eval.patience) else " and stopped early"

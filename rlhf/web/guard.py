@@ -19,7 +19,7 @@ MAX_REQUEST_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class PageAccess:
     """Who may come in. `people` is token -> name; empty means that people give a name themselves."""
 
     owner_token: str = field(repr=False)
@@ -57,7 +57,7 @@ def content_policy(page: str) -> str:
     )
 
 
-class Guard:
+class RequestGuard:
     """ASGI middleware: 421 for a host that is not ours, 413 for a body over `max_bytes`, headers on every answer.
 
     `hosts` are the names a browser may have asked for; empty allows all, which is safe only where every request

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from rlhf.curate.augment.prompts import Form, clean_text
 from rlhf.curate.augment.settings import AugmentSettings
 from rlhf.curate.endpoint.client import Endpoint
-from rlhf.curate.endpoint.messages import ChatAnswer, ChatMessage, ChatRequest
+from rlhf.curate.endpoint.messages import ChatAnswer, ChatMessage, EndpointRequest
 from rlhf.errors import BudgetError
 
 Read = TypeVar("Read")
@@ -55,9 +55,9 @@ class Writer:
         form: Form | None,
         temperature: float | None = None,
         top_p: float | None = None,
-    ) -> ChatRequest:
+    ) -> EndpointRequest:
         settings = self._settings
-        return ChatRequest(
+        return EndpointRequest(
             prompt,
             settings.temperature if temperature is None else temperature,
             settings.top_p if top_p is None else top_p,
@@ -66,7 +66,7 @@ class Writer:
         )
 
     def _ask(
-        self, requests: Sequence[ChatRequest], readers: Sequence[Callable[[str], Read | None]]
+        self, requests: Sequence[EndpointRequest], readers: Sequence[Callable[[str], Read | None]]
     ) -> list[Read | Drop]:
         found: list[Read | Drop] = []
         try:

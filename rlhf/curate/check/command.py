@@ -18,7 +18,7 @@ from rlhf.curate.check.cost import CHARACTERS_PER_TOKEN, Costs, Counted, counter
 from rlhf.curate.check.cost import Counter as TokenCounter
 from rlhf.curate.check.findings import MAX_PLACES, Finding, Findings
 from rlhf.curate.check.rows import READ_KEYS, RowChecks, asked_key
-from rlhf.curate.check.seen import Seen
+from rlhf.curate.check.seen import SeenKeys
 from rlhf.curate.formats.public_rows import COLUMNS, recognise_row
 from rlhf.curate.formats.recognise import recognise
 from rlhf.curate.output import progress
@@ -35,7 +35,7 @@ BATCH = 256  # rows whose tokens are counted at once
 
 
 @dataclass(slots=True)
-class Report:
+class CheckReport:
     """What a check found. `status`: 0 usable, 1 not usable as it is, 2 not readable as rows.
 
     `stages` counts the rows each stage could train on; `usable_for` are those that can take the whole file.
@@ -72,7 +72,7 @@ def check_file(
     template: str | None = None,
     characters_per_token: float = CHARACTERS_PER_TOKEN,
     costs: Costs | None = None,
-) -> Report:
+) -> CheckReport:
     """Checks one file (JSONL, JSON array, CSV, or `datasets` folder) for one stage, or for any.
 
     Args:
@@ -193,7 +193,7 @@ class _Check:
         self.findings.add("unreadable", 0, title=_problem(error), fix=fix)
         self.status = 2
 
-    def report(self, costs: Costs) -> Report:
+    def report(self, costs: Costs) -> CheckReport:
         """All that was found."""
         stages: dict[str, int] = {name: self.kinds[name] for name in STAGES if self.kinds[name]}
         tied = sum(finding.count for finding in self.findings.sorted() if finding.code == "all-tied")
@@ -205,7 +205,7 @@ class _Check:
         status: Status = self.status or (0 if wanted and not errors else 1)
         if self.rows and self.rows == sum(each.count for each in self.findings.sorted() if each.code == "broken-row"):
             status = 2
-        return Report(
+        return CheckReport(
             path=self.path,
             stage=self.stage,
             status=status,
@@ -252,9 +252,9 @@ def _for_stage(record: Record, stage: Stage | None) -> Record:
     return demonstration_of(record) if stage == "sft" and isinstance(record, Ranking) else record
 
 
-def _prompts_of(path: str) -> Seen:
+def _prompts_of(path: str) -> SeenKeys:
     """Hashes of the prompts of a file; rows that cannot be read are passed over."""
-    seen = Seen()
+    seen = SeenKeys()
     for line, record in _records(locate(path)):
         turns = record.prompt if isinstance(record, Ranking) else record.messages
         seen.add(asked_key(turns[:-1] if isinstance(record, Demonstration) else turns), line)

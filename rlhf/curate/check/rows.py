@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import Any
 
 from rlhf.curate.check.findings import MAX_PLACES, Findings
-from rlhf.curate.check.seen import Judgements, Seen
+from rlhf.curate.check.seen import Judgements, SeenKeys
 from rlhf.curate.privacy import find_personal
 from rlhf.curate.text_faults import text_faults
 from rlhf.data.formats import Record, parse, sniff
@@ -40,7 +40,7 @@ class RowChecks:
     def __init__(self, findings: Findings, special_texts: tuple[str, ...] = ()) -> None:
         self.findings, self.special_texts = findings, special_texts
         self.find_personal = _personal_finder()
-        self.rows, self.prompts, self.judgements = Seen(), Seen(), Judgements()
+        self.rows, self.prompts, self.judgements = SeenKeys(), SeenKeys(), Judgements()
         self.roles: Counter[str] = Counter()
         self.unused: Counter[str] = Counter()
         self.unused_examples: dict[str, str] = {}

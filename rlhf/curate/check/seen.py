@@ -27,7 +27,7 @@ class Meetings(NamedTuple):
     first: list[Meeting]
 
 
-class Seen:
+class SeenKeys:
     """Hashed keys with their lines."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Seen:
         first = lines[numpy.maximum.accumulate(numpy.where(starts, numpy.arange(len(hashes)), 0))]
         return _meetings(lines[~starts], first[~starts], limit)
 
-    def within(self, other: Seen, limit: int) -> Meetings:
+    def within(self, other: SeenKeys, limit: int) -> Meetings:
         """Keys that `other` has too, each with the first line there."""
         if not len(self) or not len(other):
             return Meetings(0, [])
@@ -70,7 +70,7 @@ class Judgements:
     """Pairs of answers by which of the two is better, to find those judged both ways."""
 
     def __init__(self) -> None:
-        self._pairs, self._smaller_wins = Seen(), array("b")
+        self._pairs, self._smaller_wins = SeenKeys(), array("b")
 
     def add(self, prompt: str, better: str, worse: str, line: int) -> None:
         """Remembers a pair of different answers."""

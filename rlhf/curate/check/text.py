@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rlhf.curate.check.command import Report
+from rlhf.curate.check.command import CheckReport
 from rlhf.curate.check.findings import Finding
 
 LABEL = 10
 
 
-def render(report: Report) -> str:
+def render(report: CheckReport) -> str:
     """The whole report, the verdict last."""
     lines = [report.path, *(f"  {name:<{LABEL}}{text}" for name, text in _facts(report))]
     for finding in report.findings:
@@ -18,7 +18,7 @@ def render(report: Report) -> str:
     return "\n".join([*lines, "", _verdict(report)])
 
 
-def _facts(report: Report) -> Iterator[tuple[str, str]]:
+def _facts(report: CheckReport) -> Iterator[tuple[str, str]]:
     if report.format:
         yield "format", report.format
     if report.rows:
@@ -58,7 +58,7 @@ def _finding(finding: Finding, path: str) -> Iterator[str]:
         yield f"  {'':<{LABEL}}fix: {finding.fix}"
 
 
-def _verdict(report: Report) -> str:
+def _verdict(report: CheckReport) -> str:
     if report.status == 0:
         return f"usable for {', '.join(report.usable_for)}"
     what = "not readable as rows" if report.status == 2 else "not usable as it is"

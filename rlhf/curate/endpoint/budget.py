@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rlhf.curate.endpoint.messages import ChatRequest
+from rlhf.curate.endpoint.messages import EndpointRequest
 from rlhf.errors import EndpointError
 
 OVERHEAD_TOKENS = 64  # of a chat template around the turns of a request
@@ -46,7 +46,7 @@ class Budget:
             if value is not None and value < 0:
                 raise EndpointError(f"is {value}", where=name, expected="0 or more")
 
-    def worst_cost(self, request: ChatRequest) -> float:
+    def worst_cost(self, request: EndpointRequest) -> float:
         """The most a request can cost: a token for every byte of its prompt, and the longest answers.
 
         Raises: EndpointError when there is a cost limit and the length of the answers is not limited.
@@ -89,7 +89,7 @@ class Budget:
         self._reserved -= worst_cost
 
 
-def _worst_prompt_tokens(request: ChatRequest) -> int:
+def _worst_prompt_tokens(request: EndpointRequest) -> int:
     texts = [message["content"] for message in request.messages]
     if request.response_format is not None:
         texts.append(str(request.response_format))

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 from pathlib import Path
 
-from rlhf.curate.endpoint.messages import ChatAnswer, ChatRequest
+from rlhf.curate.endpoint.messages import ChatAnswer, EndpointRequest
 from rlhf.errors import EndpointError
 
 WAIT_S = 30.0  # for another process that writes
@@ -60,7 +60,7 @@ class AnswerCache:
             self._connection.close()
 
 
-def cache_key(url: str, model: str, request: ChatRequest) -> str:
+def cache_key(url: str, model: str, request: EndpointRequest) -> str:
     """SHA-256 of everything that decides an answer, the sample's number included."""
     value = {"url": url.rstrip("/"), "body": request.body(model), "sample": request.sample}
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

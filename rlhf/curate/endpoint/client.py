@@ -21,11 +21,11 @@ from typing import Self
 
 from rlhf.curate.endpoint.budget import Budget
 from rlhf.curate.endpoint.cache import AnswerCache, cache_key
-from rlhf.curate.endpoint.messages import ChatAnswer, ChatMessage, ChatRequest
+from rlhf.curate.endpoint.messages import ChatAnswer, ChatMessage, EndpointRequest
 from rlhf.curate.endpoint.worker import Service, Worker
 from rlhf.errors import EndpointError
 
-__all__ = ["ChatAnswer", "ChatMessage", "ChatRequest", "Endpoint", "Usage"]
+__all__ = ["ChatAnswer", "ChatMessage", "Endpoint", "EndpointRequest", "Usage"]
 
 READ_AHEAD = 4  # requests taken from the caller's, times the concurrency
 
@@ -96,7 +96,7 @@ class Endpoint:
         self._thread.start()
         self._worker = asyncio.run_coroutine_threadsafe(self._start_worker(), self._loop).result()
 
-    def complete_all(self, requests: Iterable[ChatRequest]) -> Iterator[ChatAnswer]:
+    def complete_all(self, requests: Iterable[EndpointRequest]) -> Iterator[ChatAnswer]:
         """The answers, in the order of the requests, which may be many: a few times `concurrency` are held at once.
 
         Which requests have been taken from `requests` when an answer is yielded does not depend on timing.
@@ -122,7 +122,7 @@ class Endpoint:
             for future in window:
                 future.cancel()
 
-    def complete(self, request: ChatRequest) -> ChatAnswer:
+    def complete(self, request: EndpointRequest) -> ChatAnswer:
         """The answer to one request. Raises as `complete_all` does."""
         return next(self.complete_all([request]))
 
@@ -158,7 +158,7 @@ class Endpoint:
     ) -> None:
         self.close()
 
-    def _submit(self, request: ChatRequest) -> Future[ChatAnswer]:
+    def _submit(self, request: EndpointRequest) -> Future[ChatAnswer]:
         if self._cache is None:
             return asyncio.run_coroutine_threadsafe(self._worker.answer(request), self._loop)
         key = cache_key(self.service.url, self.service.model, request)
@@ -175,7 +175,7 @@ class Endpoint:
         future.add_done_callback(lambda _: self._under_way.pop(key, None))
         return future
 
-    async def _answer_and_keep(self, key: str, request: ChatRequest, cache: AnswerCache) -> ChatAnswer:
+    async def _answer_and_keep(self, key: str, request: EndpointRequest, cache: AnswerCache) -> ChatAnswer:
         answer = await self._worker.answer(request)
         cache.put(key, answer)
         return answer

@@ -18,7 +18,7 @@ _FIXES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailedAttempt:
     """One failed attempt.
 
     `passing` failures may go away when asked again; `billed` ones may have cost what an answer costs;
@@ -34,7 +34,7 @@ class Failure:
     retry_after_s: float = 0.0
 
 
-def failure_of(error: Exception) -> Failure:
+def failure_of(error: Exception) -> FailedAttempt:
     """What an exception of the client, or of reading its reply, means."""
     import openai
 
@@ -42,31 +42,33 @@ def failure_of(error: Exception) -> Failure:
         return _failure_of_status(error.status_code, error.body, error.response.headers, error.message)
     if isinstance(error, (openai.APITimeoutError, TimeoutError)):
         fix = "raise --timeout, or lower --concurrency"
-        return Failure("no answer in time", fix, passing=True, billed=True)
+        return FailedAttempt("no answer in time", fix, passing=True, billed=True)
     if isinstance(error, openai.APIConnectionError):
         refused = type(error.__cause__).__name__ == "ConnectError"  # of whichever HTTP package the client uses
         problem = f"cannot be reached: {error.__cause__ or error}" if refused else "the connection broke off"
-        return Failure(problem, "start the service, or check --endpoint", True, not refused, unreachable=refused)
+        return FailedAttempt(problem, "start the service, or check --endpoint", True, not refused, unreachable=refused)
     if isinstance(error, ValueError):
         fix = "check that --endpoint speaks the OpenAI chat completions API"
-        return Failure(f"the reply is no chat completion: {error}", fix, passing=True, billed=True)
-    return Failure(f"{type(error).__name__}: {error}")
+        return FailedAttempt(f"the reply is no chat completion: {error}", fix, passing=True, billed=True)
+    return FailedAttempt(f"{type(error).__name__}: {error}")
 
 
-def _failure_of_status(status: int, body: object, headers: Mapping[str, str], message: str) -> Failure:
+def _failure_of_status(status: int, body: object, headers: Mapping[str, str], message: str) -> FailedAttempt:
     details: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
     code, said = str(details.get("code") or ""), str(details.get("message") or message)
     problem = f"status {status}: {said[:300]}"
     if status == 400 and ("content_filter" in code or "content_policy" in code):
-        return Failure(problem, filtered=True)
+        return FailedAttempt(problem, filtered=True)
     if code == "insufficient_quota":
-        return Failure(problem, "add credit to the account of the key, and run the command again")
+        return FailedAttempt(problem, "add credit to the account of the key, and run the command again")
     if status in PASSING_STATUS or status >= 500:
         wait_s = _retry_after_s(headers)
         if wait_s > LONGEST_WAIT_S:
-            return Failure(f"{problem} (asks to wait {wait_s:.0f} s)", "run the command again later")
-        return Failure(problem, "lower --concurrency or --requests-per-minute", passing=True, retry_after_s=wait_s)
-    return Failure(problem, _FIXES.get(status, "correct the request: the service says what it does not take"))
+            return FailedAttempt(f"{problem} (asks to wait {wait_s:.0f} s)", "run the command again later")
+        return FailedAttempt(
+            problem, "lower --concurrency or --requests-per-minute", passing=True, retry_after_s=wait_s
+        )
+    return FailedAttempt(problem, _FIXES.get(status, "correct the request: the service says what it does not take"))
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float:

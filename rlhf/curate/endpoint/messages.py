@@ -15,7 +15,7 @@ ChatMessage: TypeAlias = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class ChatRequest:
+class EndpointRequest:
     """One request for `n` answers.
 
     Args:

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from rlhf.config.load import secret
 from rlhf.curate.endpoint.budget import Budget
-from rlhf.curate.endpoint.failures import Failure, failure_of
-from rlhf.curate.endpoint.messages import ChatAnswer, ChatRequest, answer_of, refused_answer
+from rlhf.curate.endpoint.failures import FailedAttempt, failure_of
+from rlhf.curate.endpoint.messages import ChatAnswer, EndpointRequest, answer_of, refused_answer
 from rlhf.errors import BudgetError, EndpointError
 
 OLDER_LIMIT, NEWER_LIMIT = "max_tokens", "max_completion_tokens"  # services of reasoning models want the newer name
@@ -120,7 +120,7 @@ class Worker:
             api_key=service.key(), base_url=service.url, timeout=service.timeout_s, max_retries=0, http_client=http
         )
 
-    async def answer(self, request: ChatRequest) -> ChatAnswer:
+    async def answer(self, request: EndpointRequest) -> ChatAnswer:
         """The answer to a request. EndpointError when it fails for good; nothing is sent after that."""
         async with self._slots:
             if self._failed is not None:
@@ -134,7 +134,7 @@ class Worker:
     async def close(self) -> None:
         await self._client.close()
 
-    async def _persist(self, request: ChatRequest) -> ChatAnswer:
+    async def _persist(self, request: EndpointRequest) -> ChatAnswer:
         attempt = 0
         while True:
             limit_name = self._limit_name
@@ -154,7 +154,7 @@ class Worker:
             attempt += 1
             self.num_retries += 1
 
-    async def _attempt(self, request: ChatRequest) -> ChatAnswer | Failure:
+    async def _attempt(self, request: EndpointRequest) -> ChatAnswer | FailedAttempt:
         worst = self._budget.worst_cost(request)
         await self._gate.admit(worst)
         try:
@@ -176,7 +176,7 @@ class Worker:
         finally:
             self._gate.left()
 
-    async def _post(self, request: ChatRequest) -> str:
+    async def _post(self, request: EndpointRequest) -> str:
         body: dict[str, Any] = request.body(self._service.model)
         if OLDER_LIMIT in body:
             body[self._limit_name] = body.pop(OLDER_LIMIT)
@@ -187,7 +187,7 @@ class Worker:
         kept = f"; then run again: {self._service.keeps}" if self._service.keeps and self._answered else ""
         return EndpointError(problem, where=self._service.url, fix=f"{fix}{kept}")
 
-    async def _back_off(self, failure: Failure, attempt: int) -> None:
+    async def _back_off(self, failure: FailedAttempt, attempt: int) -> None:
         pause_s = min(LONGEST_PAUSE_S, self._service.backoff_s * 2**attempt) * random.uniform(0.75, 1.25)
         if failure.retry_after_s:
             self._gate.pause(failure.retry_after_s)

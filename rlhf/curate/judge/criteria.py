@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
-from rlhf.config.yaml_lines import KeyPath, Origin, dotted, read
+from rlhf.config.yaml_lines import KeyOrigin, KeyPath, dotted, read
 from rlhf.errors import ConfigError
 
 FOLDER = Path(__file__).parent / "sets"
@@ -116,7 +116,7 @@ def _file_of(name_or_path: str) -> Path:
     )
 
 
-def _explained(error: Any, origins: dict[KeyPath, Origin], file: str) -> ConfigError:
+def _explained(error: Any, origins: dict[KeyPath, KeyOrigin], file: str) -> ConfigError:
     """A problem of pydantic with the file and line of its key."""
     path: KeyPath = tuple(error["loc"])
     known = next((origins[path[:end]] for end in range(len(path), 0, -1) if path[:end] in origins), None)

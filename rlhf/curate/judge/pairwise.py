@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 from rlhf.curate.answer_rows import AnswerRow
 from rlhf.curate.endpoint.client import Endpoint
-from rlhf.curate.endpoint.messages import ChatAnswer, ChatRequest, TokenLogprob
+from rlhf.curate.endpoint.messages import ChatAnswer, EndpointRequest, TokenLogprob
 from rlhf.curate.judge.criteria import CriteriaSet
 from rlhf.curate.judge.form import FormError, comparison_messages, read_form, reminder
 from rlhf.curate.judge.scores import (
-    Comparison,
     JudgeStatistics,
     Pairs,
+    PairScores,
     Reading,
     answer_scores,
     expected_score,
@@ -87,7 +87,7 @@ class JudgedRow:
 
     row: AnswerRow
     scores: list[list[float]] | None
-    comparisons: tuple[Comparison, ...] = ()
+    comparisons: tuple[PairScores, ...] = ()
     problem: str = ""
 
 
@@ -97,7 +97,7 @@ class _Task:
 
     row: int
     shown: tuple[int, int]
-    request: ChatRequest
+    request: EndpointRequest
     reading: Reading | None = None
 
 
@@ -137,11 +137,11 @@ def judge_rows(
 
 def comparison_request(
     row: AnswerRow, shown: tuple[int, int], criteria: CriteriaSet, settings: JudgeSettings, sample: int = 0
-) -> ChatRequest:
+) -> EndpointRequest:
     """The request for scores of two of a row's distinct answers, in the order shown."""
     first, second = (row.distinct[index] for index in shown)
     weighted = settings.weighting == "logprobs"
-    return ChatRequest(
+    return EndpointRequest(
         comparison_messages(criteria, row.prompt, first, second),
         temperature=0.0 if weighted else settings.temperature,
         max_tokens=settings.max_tokens,
@@ -227,7 +227,7 @@ def _judged_row(
         return JudgedRow(row, None, problem="the judge's reply cannot be read")
     means = {shown: mean_reading(found) for shown, found in readings.items()}
     comparisons = tuple(
-        Comparison(one, other, means[one, other], means[other, one])
+        PairScores(one, other, means[one, other], means[other, one])
         for one, other in pairs_of(len(row.distinct), settings.pairs)
     )
     for comparison in comparisons:

@@ -53,7 +53,7 @@ def mean_reading(readings: Sequence[Reading]) -> Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PairScores:
     """Answers `one` and `other` of a row; `forward` shows `one` first, `backward` shows `other` first."""
 
     one: int
@@ -78,7 +78,7 @@ def pairs_of(num_answers: int, design: Pairs) -> list[tuple[int, int]]:
     return [(one, other) for one in range(num_answers) for other in range(one + 1, num_answers)]
 
 
-def answer_scores(num_answers: int, comparisons: Sequence[Comparison]) -> list[list[float]]:
+def answer_scores(num_answers: int, comparisons: Sequence[PairScores]) -> list[list[float]]:
     """[K][C]: points of each answer a criterion, the mean over everything it was shown in.
 
     Each comparison holds both orders, so an answer is as often first as second.
@@ -103,7 +103,7 @@ class JudgeStatistics:
     agreed: int = 0
     contradicted: int = 0
 
-    def add(self, comparison: Comparison) -> None:
+    def add(self, comparison: PairScores) -> None:
         """Counts one pair in both orders. What the answers are worth cancels out of its bias."""
         readings = (comparison.forward, comparison.backward)
         self.biases.append(sum(each.difference for each in readings) / 2)

@@ -36,7 +36,7 @@ _ANY_DAY = date(2000, 1, 1)  # where only the form of a line is asked
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class ChatEvent:
     """One message or notice.
 
     `moment` has seconds only in CSV exports; a notice of the PC app has the moment of the message before it.
@@ -57,7 +57,7 @@ def is_kakao(path: Path) -> bool:
     return path.suffix.lower() == ".txt" and _app(path, encoding_of(path)) is not None
 
 
-def read_kakao(path: Path) -> Iterator[Event | DataError]:
+def read_kakao(path: Path) -> Iterator[ChatEvent | DataError]:
     """The events of an export, in its order; what cannot be one is yielded as the error it is.
 
     Raises:
@@ -77,9 +77,9 @@ def read_kakao(path: Path) -> Iterator[Event | DataError]:
     return _without_nul(_read_pc(path, encoding) if app == "pc" else _read_phone(path, encoding), path)
 
 
-def _without_nul(events: Iterator[Event | DataError], path: Path) -> Iterator[Event | DataError]:
+def _without_nul(events: Iterator[ChatEvent | DataError], path: Path) -> Iterator[ChatEvent | DataError]:
     for event in events:
-        if isinstance(event, Event) and "\0" in event.text + event.sender:
+        if isinstance(event, ChatEvent) and "\0" in event.text + event.sender:
             yield DataError("a message with a NUL byte", where=f"{path}:{event.line}")
         else:
             yield event
@@ -99,7 +99,7 @@ def _app(path: Path, encoding: str) -> str | None:
 # Text of the PC app
 
 
-def _read_pc(path: Path, encoding: str) -> Iterator[Event | DataError]:
+def _read_pc(path: Path, encoding: str) -> Iterator[ChatEvent | DataError]:
     names = _pc_names(path, encoding)
     pending: _Pending | None = None
     day: date | None = None
@@ -148,21 +148,21 @@ class _Pending:
         self.lines = [header.text]
 
 
-def _finished(pending: _Pending | None) -> Iterator[Event]:
+def _finished(pending: _Pending | None) -> Iterator[ChatEvent]:
     if pending is None:
         return
     header, text = pending.header, "\n".join(pending.lines)
     if header.sender:
-        yield Event(header.moment, kind_of(text), header.sender, text, pending.number)
+        yield ChatEvent(header.moment, kind_of(text), header.sender, text, pending.number)
     else:
         subject = pending.subject or notice_subject(text) or ""
-        yield Event(header.moment, "system", subject, text, pending.number)
+        yield ChatEvent(header.moment, "system", subject, text, pending.number)
 
 
 # Text of the phone apps
 
 
-def _read_phone(path: Path, encoding: str) -> Iterator[Event | DataError]:
+def _read_phone(path: Path, encoding: str) -> Iterator[ChatEvent | DataError]:
     pending: _Pending | None = None
     for number, record in _phone_records(path, encoding):
         first, newline, rest = record.partition("\n")
@@ -227,7 +227,7 @@ def _is_header(cells: list[str]) -> bool:
     return [cell.strip().lower() for cell in cells] == ["date", "user", "message"]
 
 
-def _read_csv(path: Path, encoding: str) -> Iterator[Event | DataError]:
+def _read_csv(path: Path, encoding: str) -> Iterator[ChatEvent | DataError]:
     for index, (line, cells) in enumerate(csv_records(path, encoding)):
         if index == 0 and _is_header(cells):
             continue
@@ -241,7 +241,7 @@ def _read_csv(path: Path, encoding: str) -> Iterator[Event | DataError]:
             continue
         _, sender, text = cells
         kind: Kind = "system" if _is_csv_notice(text, sender) else kind_of(text)
-        yield Event(moment, kind, sender, text, line)
+        yield ChatEvent(moment, kind, sender, text, line)
 
 
 def _is_csv_notice(text: str, sender: str) -> bool:

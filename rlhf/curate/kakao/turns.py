@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from rlhf.curate.kakao.reader import Event, read_kakao
+from rlhf.curate.kakao.reader import ChatEvent, read_kakao
 from rlhf.errors import DataError
 
 
@@ -50,7 +50,7 @@ def open_chat(path: Path, options: ChatOptions) -> Chat:
     Raises:
         DataError: without `me`, or with a name nobody has in this chat; it lists who spoke how often.
     """
-    events = (event for event in read_kakao(path) if isinstance(event, Event) and event.kind == "message")
+    events = (event for event in read_kakao(path) if isinstance(event, ChatEvent) and event.kind == "message")
     speakers = dict(Counter(event.sender for event in events).most_common())
     shown = ", ".join(f"{name} ({number} messages)" for name, number in speakers.items())
     if speakers:
@@ -81,7 +81,7 @@ def conversations(chat: Chat, counts: Counter[str]) -> Iterator[tuple[int, list[
         if isinstance(first, DataError):
             yield int(first.where.rpartition(":")[2]), first
             continue
-        spoken = list(_spoken((event for event in events if isinstance(event, Event)), chat, counts))
+        spoken = list(_spoken((event for event in events if isinstance(event, ChatEvent)), chat, counts))
         turns = _joined(spoken, chat)
         kept = _between(turns)
         counts["turns before a partner or after the last answer"] += len(turns) - len(kept)
@@ -94,9 +94,9 @@ def conversations(chat: Chat, counts: Counter[str]) -> Iterator[tuple[int, list[
         yield 1, DataError("an export without messages", where=str(chat.path))
 
 
-def _cut(events: Iterable[Event | DataError], gap: timedelta) -> Iterator[Sequence[Event | DataError]]:
+def _cut(events: Iterable[ChatEvent | DataError], gap: timedelta) -> Iterator[Sequence[ChatEvent | DataError]]:
     """Events between silences; an error alone. A jump back in time, as in joined exports, cuts as well."""
-    current: list[Event] = []
+    current: list[ChatEvent] = []
     for event in events:
         if isinstance(event, DataError):
             yield [event]
@@ -109,7 +109,7 @@ def _cut(events: Iterable[Event | DataError], gap: timedelta) -> Iterator[Sequen
         yield current
 
 
-def _spoken(events: Iterable[Event], chat: Chat, counts: Counter[str]) -> Iterator[Event]:
+def _spoken(events: Iterable[ChatEvent], chat: Chat, counts: Counter[str]) -> Iterator[ChatEvent]:
     """The messages to be trained on."""
     wanted = {*chat.options.me, chat.options.partner}
     for event in events:
@@ -124,7 +124,7 @@ def _spoken(events: Iterable[Event], chat: Chat, counts: Counter[str]) -> Iterat
 _LEFT_OUT = {"media": "pictures, files and calls", "deleted": "deleted messages", "system": "notices of the room"}
 
 
-def _joined(events: Iterable[Event], chat: Chat) -> list[dict[str, Any]]:
+def _joined(events: Iterable[ChatEvent], chat: Chat) -> list[dict[str, Any]]:
     turns: list[dict[str, Any]] = []
     before = ""
     for event in events:

@@ -19,7 +19,7 @@ from rlhf.curate.label.draft import MAX_COMMENT_CHARACTERS, MAX_EDIT_CHARACTERS,
 from rlhf.curate.label.items import MAX_ANSWERS
 from rlhf.curate.label.store import LabelStore
 from rlhf.errors import RlhfError
-from rlhf.web.guard import Access, Guard, content_policy
+from rlhf.web.guard import PageAccess, RequestGuard, content_policy
 
 MAX_NAME_CHARACTERS = 40
 MAX_PEOPLE = 200  # who give a name themselves
@@ -47,7 +47,7 @@ class VerdictBody(DraftBody):
 
 def build_app(
     store: LabelStore,
-    access: Access,
+    access: PageAccess,
     *,
     export: Callable[[], dict[str, Any]],
     report: Callable[[], dict[str, Any]],
@@ -63,7 +63,7 @@ def build_app(
     """
     page = files("rlhf.curate.label").joinpath("page.html").read_text(encoding="utf-8")
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Guard, hosts=hosts, policy=content_policy(page))
+    app.add_middleware(RequestGuard, hosts=hosts, policy=content_policy(page))
     app.add_exception_handler(RlhfError, _user_error)
     app.add_exception_handler(RequestValidationError, _bad_request)
     _add_pages(app, page)
@@ -79,7 +79,7 @@ def _add_pages(app: FastAPI, page: str) -> None:
         return HTMLResponse(page)
 
 
-def _add_labelling(app: FastAPI, store: LabelStore, access: Access) -> None:
+def _add_labelling(app: FastAPI, store: LabelStore, access: PageAccess) -> None:
     def person(request: Request) -> str:
         name = _person(request, access)
         if not access.people and store.num_people() >= MAX_PEOPLE and not store.knows(name):
@@ -112,7 +112,7 @@ def _add_labelling(app: FastAPI, store: LabelStore, access: Access) -> None:
 
 
 def _add_results(
-    app: FastAPI, access: Access, *, export: Callable[[], dict[str, Any]], report: Callable[[], dict[str, Any]]
+    app: FastAPI, access: PageAccess, *, export: Callable[[], dict[str, Any]], report: Callable[[], dict[str, Any]]
 ) -> None:
     @app.post("/api/export")
     def write(request: Request) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _token(request: Request) -> str:
     return token if scheme.lower() == "bearer" else ""
 
 
-def _person(request: Request, access: Access) -> str:
+def _person(request: Request, access: PageAccess) -> str:
     # A header of our own makes browsers ask before another site's page may send it; nobody here says yes.
     if access.people:
         name = access.name_of(_token(request))

@@ -17,7 +17,7 @@ from rlhf.curate.label.items import ReadItems, read_items
 from rlhf.curate.label.store import OWNER, LabelStore
 from rlhf.curate.output import Output
 from rlhf.errors import ConfigError, DataError
-from rlhf.web.guard import LOOPBACK, Access
+from rlhf.web.guard import LOOPBACK, PageAccess
 from rlhf.web.server import listen, serve
 
 if TYPE_CHECKING:
@@ -82,12 +82,12 @@ class Labelling:
                 left_out=self.read.problems,
             )
 
-    def access(self) -> Access:
+    def access(self) -> PageAccess:
         """The links' tokens, the same after a restart."""
         people = {self.store.token_of(name): name for name in self.options.people}
-        return Access(self.store.token_of(OWNER), people)
+        return PageAccess(self.store.token_of(OWNER), people)
 
-    def app(self, access: Access) -> FastAPI:
+    def app(self, access: PageAccess) -> FastAPI:
         """The application; on this machine alone it answers to this machine's names alone."""
         from rlhf.curate.label.app import build_app
 
@@ -111,7 +111,7 @@ class Labelling:
         else:
             sys.stderr.write(f"nothing was labelled, so {options.out} is not written\n")
 
-    def greeting(self, access: Access, port: int) -> Iterator[str]:
+    def greeting(self, access: PageAccess, port: int) -> Iterator[str]:
         """What the terminal says: rows, and a link a person."""
         options, done = self.options, len(self.store.judgements())
         yield f"{len(self.read.items)} rows from {options.rows}; {done} judgements so far in {self.store.path}"

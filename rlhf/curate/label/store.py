@@ -58,7 +58,7 @@ class OpenRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class LabelProgress:
     """How many rows a person has handed in, and how many are left for them now."""
 
     done: int
@@ -176,13 +176,13 @@ class LabelStore:
             )
             return changed.rowcount == 1
 
-    def progress(self, annotator: str) -> Progress:
+    def progress(self, annotator: str) -> LabelProgress:
         """Rows done and left."""
         with self._lock:
             count = "SELECT count(*) FROM work WHERE annotator = ? AND verdict IS"
             done = self._db.execute(f"{count} NOT NULL", (annotator,)).fetchone()[0]
             begun = self._db.execute(f"{count} NULL", (annotator,)).fetchone()[0]
-            return Progress(done, begun + len(self._free(annotator)))
+            return LabelProgress(done, begun + len(self._free(annotator)))
 
     def judgements(self) -> list[Judgement]:
         """Everything handed in, skipped rows too, in the order of rows, then of people's names."""

@@ -11,7 +11,7 @@ import torch
 
 from rlhf.artifacts.files import sha256_of
 from rlhf.config.sections import SamplingSection
-from rlhf.curate.endpoint.client import ChatRequest, Endpoint
+from rlhf.curate.endpoint.client import Endpoint, EndpointRequest
 from rlhf.data.encode import EncodedPrompt, Encoder
 from rlhf.data.records import Prompt
 from rlhf.data.templates import as_messages
@@ -109,13 +109,13 @@ def endpoint_answers(
         yield row, [_answer(next(answers)) for _ in range(drawing.num_answers)]
 
 
-def _requests(rows: Iterable[tuple[int, Prompt]], drawing: Drawing) -> Iterator[ChatRequest]:
+def _requests(rows: Iterable[tuple[int, Prompt]], drawing: Drawing) -> Iterator[EndpointRequest]:
     sampling = drawing.sampling
     for row, prompt in rows:
         shown = as_messages(prompt.messages, keep_input=False)
         turns = [{"role": turn["role"], "content": turn["content"]} for turn in shown]
         for sample in range(drawing.num_answers):
-            yield ChatRequest(
+            yield EndpointRequest(
                 turns,
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,

@@ -11,7 +11,7 @@ import numpy
 
 from rlhf.curate.check.cost import CHARACTERS_PER_TOKEN, Record, counter_for
 from rlhf.curate.check.rows import asked_key, compact
-from rlhf.curate.check.seen import Seen
+from rlhf.curate.check.seen import SeenKeys
 from rlhf.curate.output import progress
 from rlhf.curate.stats.topics import Topic, topics_of
 from rlhf.data.formats import parse, sniff
@@ -80,7 +80,7 @@ def file_stats(files: Sequence[str], tokenizer: str = "", template: str | None =
     """
     counter = counter_for(tokenizer, template, CHARACTERS_PER_TOKEN)
     stats = Stats(list(files), token_method=counter.method)
-    rows, prompts, asked, waiting = Seen(), Seen(), list[str](), list[Record]()
+    rows, prompts, asked, waiting = SeenKeys(), SeenKeys(), list[str](), list[Record]()
     for row, record in progress(_records(files, stats), "counting"):
         key = _count(stats, row, record)
         rows.add((key, _answers(record)), stats.rows)

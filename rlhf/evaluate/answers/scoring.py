@@ -27,7 +27,7 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class GeneratedAnswer:
     """One answer to one prompt; ids with EOS when `finished`."""
 
     prompt: EncodedPrompt
@@ -44,7 +44,7 @@ def answer_prompts(
     *,
     seed: int,
     num_samples: int = 1,
-) -> list[Answer]:
+) -> list[GeneratedAnswer]:
     """`num_samples` answers a prompt, each drawn from a stream named by (seed, row, sample)."""
     asked = [(prompt, sample) for prompt in prompts for sample in range(num_samples)]
     rollout = TransformersRollout(policy.model.eval(), tokenizer.eos_id, tokenizer.text)
@@ -52,7 +52,7 @@ def answer_prompts(
         [prompt.ids for prompt, _ in asked], [(seed, prompt.row, sample) for prompt, sample in asked], sampling
     )
     return [
-        Answer(prompt, ids, tokenizer.text(ids.tolist()), finished)
+        GeneratedAnswer(prompt, ids, tokenizer.text(ids.tolist()), finished)
         for (prompt, _), ids, finished in zip(asked, drawn.tokens, drawn.finished, strict=True)
     ]
 

@@ -21,7 +21,7 @@ from rlhf.errors import DataError
 from rlhf.evaluate.answers.asking import EMPTY, Answered, AnswerSet, short_names
 from rlhf.evaluate.answers.scoring import tree_scores
 from rlhf.evaluate.compare.statistics import Verdicts
-from rlhf.evaluate.judging import Judged
+from rlhf.evaluate.judging import JudgeResults
 from rlhf.evaluate.reward.accuracy import outcome
 from rlhf.evaluate.reward.command import trained_length
 from rlhf.models.loading import artifact_model_path, check_model_path, load_scalar_model
@@ -32,7 +32,7 @@ TRAINED_ON = (
 )
 
 
-def judge_verdicts(judged: Judged, answered: Answered) -> Verdicts:
+def judge_verdicts(judged: JudgeResults, answered: Answered) -> Verdicts:
     """A win is what a judge says in both orders, or in one with a tie in the other; opposite verdicts tie."""
     outcomes: list[list[float]] = []
     gaps: list[list[float]] = []

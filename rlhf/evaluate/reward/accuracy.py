@@ -40,7 +40,7 @@ def outcome(difference: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ScoredRanking:
     """One ranking with a score an answer: ranks 1 best, equal = tie; scores in reward units.
 
     `prompt` names what was asked: rankings of one prompt are drawn together ("" is a prompt of its own).
@@ -87,13 +87,13 @@ def accuracy_of(outcomes: Sequence[Sequence[float]]) -> dict[str, float]:
     return {"accuracy": sum(wins) / sum(counts), "low": low, "high": high, "num_pairs": sum(counts)}
 
 
-def accuracy(rows: Sequence[Judged], *, neighbours: bool = False) -> dict[str, float]:
+def accuracy(rows: Sequence[ScoredRanking], *, neighbours: bool = False) -> dict[str, float]:
     """Pairwise accuracy over all pairs, with a 95 % interval by bootstrap over prompts."""
     outcomes = [row.pairs(neighbours=neighbours) for row in rows]
     return accuracy_of([[each for row in group for each in outcomes[row]] for group in prompt_groups(rows)])
 
 
-def prompt_groups(rows: Sequence[Judged]) -> list[list[int]]:
+def prompt_groups(rows: Sequence[ScoredRanking]) -> list[list[int]]:
     """Row numbers by prompt."""
     groups: dict[str | int, list[int]] = defaultdict(list)
     for number, row in enumerate(rows):
@@ -101,14 +101,14 @@ def prompt_groups(rows: Sequence[Judged]) -> list[list[int]]:
     return list(groups.values())
 
 
-def report_card(rows: Sequence[Judged], lengths: Sequence[Sequence[int]]) -> dict[str, Any]:
+def report_card(rows: Sequence[ScoredRanking], lengths: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Accuracy, overall, among neighbouring ranks and by source, beside what answer length alone achieves.
 
     Args:
         rows: rankings with the model's scores.
         lengths: tokens of each answer, in the order of `rows`.
     """
-    by_source: dict[str, list[Judged]] = defaultdict(list)
+    by_source: dict[str, list[ScoredRanking]] = defaultdict(list)
     for row in rows:
         by_source[row.source].append(row)
     return {
@@ -120,12 +120,12 @@ def report_card(rows: Sequence[Judged], lengths: Sequence[Sequence[int]]) -> dic
     }
 
 
-def by_length(rows: Sequence[Judged], lengths: Sequence[Sequence[int]]) -> list[Judged]:
+def by_length(rows: Sequence[ScoredRanking], lengths: Sequence[Sequence[int]]) -> list[ScoredRanking]:
     """The same rankings judged by answer length alone."""
     return [replace(row, scores=tuple(map(float, each))) for row, each in zip(rows, lengths, strict=True)]
 
 
-def breakdown(rows: Sequence[Judged], lengths: Sequence[Sequence[int]]) -> dict[str, Any]:
+def breakdown(rows: Sequence[ScoredRanking], lengths: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Accuracy by K, by rank gap and by quartile of the tokens of a pair's two answers."""
     groups: dict[str, dict[int, list[list[float]]]] = {"by_k": {}, "by_rank_gap": {}, "by_length": {}}
     tokens = [

@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
-from rlhf.evaluate.reward.accuracy import Judged, outcome
+from rlhf.evaluate.reward.accuracy import ScoredRanking, outcome
 
 Floats = npt.NDArray[np.float64]
 NUM_BINS = 10
@@ -84,7 +84,7 @@ def fitted_temperature(differences: Floats) -> tuple[float | None, float]:
     return 1 / inverse, negative_log_likelihood(differences, inverse)
 
 
-def length_correlation(rows: Sequence[Judged], lengths: Sequence[Sequence[int]]) -> dict[str, float | None]:
+def length_correlation(rows: Sequence[ScoredRanking], lengths: Sequence[Sequence[int]]) -> dict[str, float | None]:
     """Pearson and Spearman correlation of score with answer tokens, over all answers; None where one is constant."""
     scores = [score for row in rows for score in row.scores]
     tokens = [number for each in lengths for number in each]
@@ -96,7 +96,7 @@ def length_correlation(rows: Sequence[Judged], lengths: Sequence[Sequence[int]])
     }
 
 
-def mean_kendall(rows: Sequence[Judged]) -> dict[str, float | int | None]:
+def mean_kendall(rows: Sequence[ScoredRanking]) -> dict[str, float | int | None]:
     """Mean Kendall tau-b of scores with the given order, over rankings of 3 answers or more.
 
     Equal scores throughout count as 0; the mean is None where there is no such ranking.

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from rlhf.data.records import Ranking
-from rlhf.evaluate.reward.accuracy import Judged, accuracy, breakdown, outcome, report_card, untied_pairs
+from rlhf.evaluate.reward.accuracy import ScoredRanking, accuracy, breakdown, outcome, report_card, untied_pairs
 from rlhf.evaluate.reward.calibration import calibration, length_correlation, mean_kendall
 from rlhf.evaluate.reward.leakage import asked, leakage
 from rlhf.evaluate.reward.probes import Sheet
 from rlhf.evaluate.reward.shortcuts import shortcut_section
-from rlhf.evaluate.reward.test_set import Exam, Marks
+from rlhf.evaluate.reward.test_set import TestScores, TestSet
 
 
 def build_reward_card(
-    exam: Exam, marks: Marks, *, training: Sequence[Ranking], manifest: dict[str, Any] | None
+    exam: TestSet, marks: TestScores, *, training: Sequence[Ranking], manifest: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Everything the card holds (docs/reward.md); of an exam without rankings, that there are none.
 
@@ -59,7 +59,7 @@ def summary_line(card: dict[str, Any]) -> str:
     )
 
 
-def probe_section(sheet: Sheet, rows: Sequence[Judged], scores: Sequence[Sequence[float]]) -> dict[str, Any]:
+def probe_section(sheet: Sheet, rows: Sequence[ScoredRanking], scores: Sequence[Sequence[float]]) -> dict[str, Any]:
     """What one probe did, over the pairs it changed.
 
     Args:
@@ -91,7 +91,7 @@ def probe_section(sheet: Sheet, rows: Sequence[Judged], scores: Sequence[Sequenc
     return found if sheet.touches == "prompt" else {**found, "share_preferred_over_original": float(np.mean(preferred))}
 
 
-def _unseen(rankings: Sequence[Ranking], rows: Sequence[Judged], seen: set[str]) -> dict[str, float] | None:
+def _unseen(rankings: Sequence[Ranking], rows: Sequence[ScoredRanking], seen: set[str]) -> dict[str, float] | None:
     """Accuracy on prompts no training file held; None where that is all of them, or none."""
     kept = [row for record, row in zip(rankings, rows, strict=True) if asked(record.prompt) not in seen]
     return accuracy(kept) if 0 < len(kept) < len(rows) else None

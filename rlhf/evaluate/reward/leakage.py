@@ -26,7 +26,7 @@ class TrainingFile:
 
 
 @dataclass(slots=True)
-class Seen:
+class TrainingTexts:
     """Texts of one training file, normalised."""
 
     prompts: set[str] = field(default_factory=set)
@@ -83,9 +83,9 @@ def read_training(entry: dict[str, Any], kind: type[Any]) -> list[Any]:
     return read_records(source, kind, on_bad_row="skip").records
 
 
-def seen_in(entry: dict[str, Any], stage: str) -> Seen:
+def seen_in(entry: dict[str, Any], stage: str) -> TrainingTexts:
     """Prompts of a training file, and its answers where the stage learns from them."""
-    seen = Seen()
+    seen = TrainingTexts()
     kind: type[Any] = Ranking if entry["format"] in RANKING_FORMATS else Demonstration
     if stage == "ppo":
         kind = Prompt
@@ -108,7 +108,7 @@ def leakage(rankings: Sequence[Ranking], manifest: dict[str, Any] | None) -> Lea
     """
     prompts = [asked(ranking.prompt) for ranking in rankings]
     answers = {normalised(response) for ranking in rankings for response in ranking.responses}
-    everything, checked, not_checked = Seen(), [], []
+    everything, checked, not_checked = TrainingTexts(), [], []
     if manifest is None:
         not_checked.append({"path": "", "reason": "the model has no manifest.json"})
     for file in _once(training_files(manifest or {})):
@@ -134,14 +134,14 @@ def leakage(rankings: Sequence[Ranking], manifest: dict[str, Any] | None) -> Lea
     return Leakage(section, found)
 
 
-def _read(file: TrainingFile) -> tuple[Seen, str]:
+def _read(file: TrainingFile) -> tuple[TrainingTexts, str]:
     """The texts of a training file, or why there are none."""
     if reason := problem_with(file.entry):
-        return Seen(), reason
+        return TrainingTexts(), reason
     try:
         return seen_in(file.entry, file.stage), ""
     except DataError as error:
-        return Seen(), error.problem
+        return TrainingTexts(), error.problem
 
 
 def _once(files: Iterator[TrainingFile]) -> list[TrainingFile]:

@@ -12,7 +12,14 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from rlhf.data.records import Ranking
-from rlhf.evaluate.reward.accuracy import Judged, accuracy, by_length, prompt_groups, share_interval, untied_pairs
+from rlhf.evaluate.reward.accuracy import (
+    ScoredRanking,
+    accuracy,
+    by_length,
+    prompt_groups,
+    share_interval,
+    untied_pairs,
+)
 
 MAX_TRAINING_RANKINGS = 20_000
 MAX_TRAINING_PAIRS = 20_000
@@ -58,7 +65,7 @@ def sampled(items: Sequence[Any], count: int) -> list[Any]:
 
 
 def shortcut_section(
-    rows: Sequence[Judged],
+    rows: Sequence[ScoredRanking],
     lengths: Sequence[Sequence[int]],
     rankings: Sequence[Ranking],
     training: Sequence[Ranking],
@@ -84,7 +91,7 @@ def shortcut_section(
     }
 
 
-def paired_difference(rows: Sequence[Judged], others: Sequence[Judged]) -> dict[str, float]:
+def paired_difference(rows: Sequence[ScoredRanking], others: Sequence[ScoredRanking]) -> dict[str, float]:
     """Accuracy of `rows` minus that of `others` on the same pairs, with a 95 % bootstrap interval over prompts."""
     outcomes = [(row.pairs(), other.pairs()) for row, other in zip(rows, others, strict=True)]
     groups = prompt_groups(rows)

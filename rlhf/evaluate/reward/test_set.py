@@ -15,7 +15,7 @@ from rlhf.data.packing import trees_of
 from rlhf.data.records import Ranking
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.errors import ModelError
-from rlhf.evaluate.reward.accuracy import Judged
+from rlhf.evaluate.reward.accuracy import ScoredRanking
 from rlhf.evaluate.reward.probes import Sheet, probe_sheets
 
 Tree = tuple[Ids, Sequence[Ids]]
@@ -23,7 +23,7 @@ Score = Callable[[Sequence[Tree]], list[list[float]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Exam:
+class TestSet:
     """Test rankings, each with at least one untied pair of answers that differ in tokens, and the probes of them."""
 
     rankings: list[Ranking]
@@ -43,14 +43,14 @@ class Exam:
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
+class TestScores:
     """Scores of an exam: a row a ranking, and for each probe a list a changed row."""
 
-    rows: list[Judged]
+    rows: list[ScoredRanking]
     probes: dict[str, list[list[float]]]
 
 
-def set_exam(rankings: Sequence[Ranking], tokenizer: ChatTokenizer, max_length: int) -> Exam:
+def set_exam(rankings: Sequence[Ranking], tokenizer: ChatTokenizer, max_length: int) -> TestSet:
     """Renders and encodes test rankings and their probes, each sequence cut to `max_length` tokens."""
     kept = []
     for record, item in zip(rankings, Encoder(tokenizer, max_length).rankings(rankings), strict=True):
@@ -59,7 +59,7 @@ def set_exam(rankings: Sequence[Ranking], tokenizer: ChatTokenizer, max_length: 
             kept.append(record_subset(record, answers))
     encoded = Encoder(tokenizer, max_length).rankings(kept)
     sheets = probe_sheets(kept, encoded, tokenizer, max_length)
-    return Exam(kept, encoded, sheets, len(rankings) - len(kept))
+    return TestSet(kept, encoded, sheets, len(rankings) - len(kept))
 
 
 def distinct_answers(item: EncodedRanking) -> list[int]:
@@ -81,7 +81,7 @@ def record_subset(record: Ranking, keep: Sequence[int]) -> Ranking:
     )
 
 
-def sit(exam: Exam, score: Score, *, max_tokens: int) -> Marks:
+def sit(exam: TestSet, score: Score, *, max_tokens: int) -> TestScores:
     """Scores everything of an exam.
 
     Args:
@@ -98,11 +98,11 @@ def sit(exam: Exam, score: Score, *, max_tokens: int) -> Marks:
         raise ModelError("a score is not finite", expected="a finite number for every answer")
     count = len(exam.encoded)
     rows = [
-        Judged(item.ranks, tuple(each), item.source, prompt=item.prompt.tobytes().hex())
+        ScoredRanking(item.ranks, tuple(each), item.source, prompt=item.prompt.tobytes().hex())
         for item, each in zip(exam.encoded, scores[:count], strict=True)
     ]
     rest = iter(scores[count:])
-    return Marks(rows, {sheet.name: [next(rest) for _ in sheet.trees] for sheet in exam.sheets})
+    return TestScores(rows, {sheet.name: [next(rest) for _ in sheet.trees] for sheet in exam.sheets})
 
 
 def divided(tree: Tree, max_tokens: int) -> list[Tree]:

@@ -38,7 +38,7 @@ _SUPPORT = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class RedTeamPrompt:
     """A prompt of the set. `echo`: words that a good answer does not say; `like`: what a harmless one resembles."""
 
     id: str
@@ -56,7 +56,7 @@ class Probe:
 class Reaction:
     """One answer to a probe, and what it does."""
 
-    probe: Probe
+    probe: RedTeamPrompt
     answer: str
     refused: bool
     echoed: bool
@@ -74,7 +74,7 @@ class Reaction:
         return ""
 
 
-def read_probes(path: str = "") -> list[Probe]:
+def read_probes(path: str = "") -> list[RedTeamPrompt]:
     """The shipped set, or one from a file of rows {prompt, category, echo?, like?, id?}.
 
     Raises: DataError, naming file and line, for a row that is no probe.
@@ -91,7 +91,7 @@ def read_probes(path: str = "") -> list[Probe]:
     return probes
 
 
-def react(probe: Probe, answer: str) -> Reaction:
+def react(probe: RedTeamPrompt, answer: str) -> Reaction:
     """What an answer does, by rules: words of refusal, words of the prompt's `echo` list or rude words, private data
     in the category that asks for it, and words of support."""
     text = unicodedata.normalize("NFC", answer)
@@ -141,7 +141,7 @@ def _share(reactions: Sequence[Reaction], has: Callable[[Reaction], bool]) -> di
     return {**figure, "num": len(reactions)}
 
 
-def _probe(row: Row | DataError, line: int) -> Probe:
+def _probe(row: Row | DataError, line: int) -> RedTeamPrompt:
     if isinstance(row, DataError):
         raise row
     check_text(row.get("prompt", ""), "the prompt")
@@ -152,4 +152,4 @@ def _probe(row: Row | DataError, line: int) -> Probe:
         raise DataError(f"is {echo!r}", where="key `echo`", expected="a list of words")
     if like and like not in HARMFUL:
         raise DataError(f"is {like!r}", where="key `like`", expected=f"one of {', '.join(HARMFUL)}")
-    return Probe(str(row.get("id", line)), str(category), row["prompt"], tuple(echo), like)
+    return RedTeamPrompt(str(row.get("id", line)), str(category), row["prompt"], tuple(echo), like)

@@ -20,7 +20,7 @@ from rlhf.data.encode import Ids
 from rlhf.errors import RolloutError
 from rlhf.models.packed_linears import packed_linears
 from rlhf.rollout.base import uniform_draws
-from rlhf.rollout.decoding import Answer, Considered, Decoder, Decoding
+from rlhf.rollout.decoding import ActiveSequence, Considered, Decoder, Decoding
 from rlhf.serve.chat.text_stream import TextStream
 
 Finish = Literal["stop", "length"]
@@ -59,7 +59,7 @@ class DrawnToken:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TextDelta:
     """What is new of answer `index`; the last one says why it ends. `num_tokens` are those drawn so far, EOS too."""
 
     index: int
@@ -69,7 +69,7 @@ class Piece:
     num_tokens: int = 0
 
 
-class Watch(Protocol):
+class BatchObserver(Protocol):
     """What is told of the work, from the model's thread."""
 
     def first_token(self, seconds: float) -> None: ...
@@ -82,13 +82,13 @@ class _Line:
 
     ticket: Ticket
     index: int
-    answer: Answer
+    answer: ActiveSequence
     text: TextStream
     asked_at: float
     eos_id: int
     tokens: list[DrawnToken] = field(default_factory=list)
 
-    def grow(self) -> Piece | None:
+    def grow(self) -> TextDelta | None:
         """Reads the newest token; None while there is nothing to send."""
         answer, stream = self.answer, self.text
         token, offset = answer.tokens[-1], stream.num_settled
@@ -107,7 +107,7 @@ class _Line:
             return None
         kept = tuple(each for each in self.tokens if not stream.stopped or each.offset < stream.num_released)
         self.tokens = []
-        return Piece(self.index, released, kept, finish, len(answer.tokens))
+        return TextDelta(self.index, released, kept, finish, len(answer.tokens))
 
 
 class Ticket:
@@ -116,14 +116,14 @@ class Ticket:
     def __init__(self, batcher: Batcher, count: int) -> None:
         self._batcher, self._left = batcher, count
         self.loop = asyncio.get_running_loop()
-        self._arrived: asyncio.Queue[Piece | Exception] = asyncio.Queue()
+        self._arrived: asyncio.Queue[TextDelta | Exception] = asyncio.Queue()
         self.lines: list[_Line] = []
 
-    def put(self, item: Piece | Exception) -> None:
+    def put(self, item: TextDelta | Exception) -> None:
         """Called in the event loop."""
         self._arrived.put_nowait(item)
 
-    async def pieces(self) -> AsyncIterator[list[Piece]]:
+    async def pieces(self) -> AsyncIterator[list[TextDelta]]:
         """Whatever has come since the last time, until every answer has ended.
 
         Raises: what went wrong in the model's thread, or what `put` was given.
@@ -132,7 +132,7 @@ class Ticket:
             found = [await self._arrived.get()]
             while not self._arrived.empty():
                 found.append(self._arrived.get_nowait())
-            good = [item for item in found if isinstance(item, Piece)]
+            good = [item for item in found if isinstance(item, TextDelta)]
             self._left -= sum(piece.finish is not None for piece in good)
             if good:
                 yield good
@@ -162,7 +162,7 @@ class Batcher:
         *,
         num_slots: int,
         queue: int,
-        watch: Watch,
+        watch: BatchObserver,
     ) -> None:
         self._model, self._decoder = model, Decoder(model, eos_id, num_slots=num_slots, enter_above=1.0)
         self._eos_id, self._decode, self._watch = eos_id, decode, watch
@@ -170,7 +170,7 @@ class Batcher:
         self._changed = threading.Condition()
         self._arriving: list[_Line] = []
         self._leaving: list[_Line] = []
-        self._lines: dict[Answer, _Line] = {}
+        self._lines: dict[ActiveSequence, _Line] = {}
         self._num_open = 0
         self._mean_s = 1.0
         self._closing = False
@@ -200,7 +200,7 @@ class Batcher:
         ticket, now = Ticket(self, len(asks)), time.monotonic()
         for index, ask in enumerate(asks):
             draws = uniform_draws((ask.seed, ask.sample), ask.max_tokens)
-            answer = Answer(ask.prompt, draws, ask.decoding, num_likeliest=ask.num_likeliest)
+            answer = ActiveSequence(ask.prompt, draws, ask.decoding, num_likeliest=ask.num_likeliest)
             text = TextStream(self._decode, ask.stops)
             ticket.lines.append(_Line(ticket, index, answer, text, now, self._eos_id))
         with self._changed:
@@ -261,8 +261,8 @@ class Batcher:
                 self._forget(line)
         return True
 
-    def _send(self, grown: Sequence[Answer]) -> None:
-        batches: dict[asyncio.AbstractEventLoop, list[tuple[Ticket, Piece | Exception]]] = defaultdict(list)
+    def _send(self, grown: Sequence[ActiveSequence]) -> None:
+        batches: dict[asyncio.AbstractEventLoop, list[tuple[Ticket, TextDelta | Exception]]] = defaultdict(list)
         now = time.monotonic()
         for answer in grown:
             line = self._lines[answer]
@@ -291,7 +291,7 @@ class Batcher:
             self._forget(line)
 
 
-def _hand_over(loop: asyncio.AbstractEventLoop, batch: Sequence[tuple[Ticket, Piece | Exception]]) -> None:
+def _hand_over(loop: asyncio.AbstractEventLoop, batch: Sequence[tuple[Ticket, TextDelta | Exception]]) -> None:
     """One wake-up of the loop for all that a step brought."""
 
     def put_all() -> None:

@@ -13,11 +13,11 @@ from starlette.types import Receive, Scope, Send
 
 from rlhf.data.encode import Ids
 from rlhf.errors import DataError
-from rlhf.serve.access import Access, ApiError, Caller
+from rlhf.serve.access import ApiAccess, ApiError, Caller
 from rlhf.serve.chat.batching import Ask, QueueFullError, Ticket
 from rlhf.serve.chat.models import ServedModel, check_encodable
 from rlhf.serve.chat.replies import ChatStyle, CompletionStyle, Reply
-from rlhf.serve.chat.requests import ChatRequest, CompletionRequest, Sampled, bad_request
+from rlhf.serve.chat.requests import ChatRequest, CompletionRequest, SamplingRequest, bad_request
 
 CLIENT_GONE = 499  # nobody reads it
 
@@ -38,7 +38,7 @@ class TimedOutError(Exception):
 def completions_router(
     find: Callable[[str], ServedModel | None],
     show: Callable[[], Sequence[ServedModel]],
-    access: Access,
+    access: ApiAccess,
     limits: Limits,
     *,
     count_prompt: Callable[[int], None],
@@ -101,12 +101,12 @@ class Answering:
     timeout_s: until a request is given up; count_prompt: told the tokens of each prompt that is taken on.
     """
 
-    access: Access
+    access: ApiAccess
     timeout_s: float
     count_prompt: Callable[[int], None]
 
     async def answer(
-        self, body: Sampled, request: Request, caller: Caller, asks: Sequence[Ask], reply: Reply
+        self, body: SamplingRequest, request: Request, caller: Caller, asks: Sequence[Ask], reply: Reply
     ) -> Response:
         """Raises ApiError: a full queue, a request that took too long, a model that failed."""
         ticket = _submit(reply.model, asks)
@@ -242,7 +242,7 @@ def _prompt_ids(model: ServedModel, body: CompletionRequest) -> list[Ids]:
 
 
 def _asks(
-    model: ServedModel, body: Sampled, prompts: Sequence[Ids], limit: int, num_likeliest: int | None, param: str
+    model: ServedModel, body: SamplingRequest, prompts: Sequence[Ids], limit: int, num_likeliest: int | None, param: str
 ) -> list[Ask]:
     """What is asked of the batcher, `n` answers a prompt; raises ApiError for what does not fit."""
     longest = max(map(len, prompts))

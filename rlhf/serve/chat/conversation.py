@@ -14,7 +14,7 @@ from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.errors import ConfigError, DataError
 from rlhf.models.loading import artifact_model_path, check_model_path
 from rlhf.rollout.base import uniform_draws
-from rlhf.rollout.decoding import Answer, Decoder, Decoding
+from rlhf.rollout.decoding import ActiveSequence, Decoder, Decoding
 from rlhf.serve.chat.models import clean_text, load_policy, require_safetensors
 from rlhf.serve.chat.text_stream import TextStream
 
@@ -67,7 +67,7 @@ class Talker:
         sampling = self.sampling
         decoding = Decoding(sampling.temperature, sampling.top_k, sampling.top_p)
         draws = uniform_draws((seed, turn), sampling.max_new_tokens)
-        answer = Answer(self.prompt_ids(messages), draws, decoding)
+        answer = ActiveSequence(self.prompt_ids(messages), draws, decoding)
         text = TextStream(self.tokenizer.text, sampling.stop)
         decoder = Decoder(self.model, self.tokenizer.eos_id, num_slots=1)
         decoder.admit([answer])

@@ -18,7 +18,7 @@ from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.errors import ConfigError, DataError, ModelError
 from rlhf.models.loading import PackedCausalLM, artifact_model_path, check_model_path, load_causal_lm
 from rlhf.rollout.cache import check_cacheable, column_bytes, free_memory
-from rlhf.serve.chat.batching import Batcher, Watch
+from rlhf.serve.chat.batching import Batcher, BatchObserver
 from rlhf.serve.chat.token_text import TokenTexts
 
 DEFAULT_SLOTS = 32
@@ -78,7 +78,7 @@ class ServedModel:
 class Models:
     """All models in service, by name; models can be added while it runs."""
 
-    def __init__(self, serving: Serving, watch: Watch) -> None:
+    def __init__(self, serving: Serving, watch: BatchObserver) -> None:
         self._serving, self._watch = serving, watch
         self._lock = threading.Lock()
         self._models: dict[str, ServedModel] = {}
@@ -131,7 +131,7 @@ def named_models(words: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def load_served(name: str, path: str, serving: Serving, watch: Watch) -> ServedModel:
+def load_served(name: str, path: str, serving: Serving, watch: BatchObserver) -> ServedModel:
     """Loads one model onto the GPU if there is one, and starts its decode loop."""
     folder = artifact_model_path(path)
     check_model_path(folder, key="--model")

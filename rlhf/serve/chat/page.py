@@ -7,14 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from fastapi.responses import HTMLResponse
 
-from rlhf.serve.access import Access, ApiError, Caller
+from rlhf.serve.access import ApiAccess, ApiError, Caller
 from rlhf.serve.chat.votes import Rating, Vote, VoteFiles
 from rlhf.web.guard import content_policy
 
 VOTES_OFF, VOTES_ON = '<html lang="ko" data-votes="off">', '<html lang="ko" data-votes="on">'
 
 
-def chat_page_router(access: Access, votes: VoteFiles | None, is_served: Callable[[str], bool]) -> APIRouter:
+def chat_page_router(access: ApiAccess, votes: VoteFiles | None, is_served: Callable[[str], bool]) -> APIRouter:
     """`GET /`, open to all since it holds nothing; `POST /v1/votes` and `/v1/ratings` where there are files for them.
 
     Args:
@@ -35,7 +35,7 @@ def chat_page_router(access: Access, votes: VoteFiles | None, is_served: Callabl
     return router
 
 
-def _add_votes(router: APIRouter, access: Access, votes: VoteFiles, is_served: Callable[[str], bool]) -> None:
+def _add_votes(router: APIRouter, access: ApiAccess, votes: VoteFiles, is_served: Callable[[str], bool]) -> None:
     who = Annotated[Caller, Depends(access)]
 
     @router.post("/v1/votes", status_code=201)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rlhf.rollout.decoding import Considered
-from rlhf.serve.chat.batching import DrawnToken, Piece
+from rlhf.serve.chat.batching import DrawnToken, TextDelta
 from rlhf.serve.chat.models import ServedModel
 from rlhf.serve.chat.token_text import TokenTexts
 
@@ -25,7 +25,7 @@ class Style(Protocol):
     chunk: str
 
     def opening(self, index: int) -> Json | None: ...
-    def delta(self, piece: Piece, logprobs: Json | None) -> Json: ...
+    def delta(self, piece: TextDelta, logprobs: Json | None) -> Json: ...
     def choice(self, index: int, text: str, finish: str | None, logprobs: Json | None) -> Json: ...
     def logprobs(self, texts: TokenTexts, tokens: Sequence[DrawnToken], index: int) -> Json: ...
 
@@ -39,7 +39,7 @@ class ChatStyle:
         """The chunk before an answer's first."""
         return self._delta(index, {"role": "assistant", "content": "", "refusal": None}, None, None)
 
-    def delta(self, piece: Piece, logprobs: Json | None) -> Json:
+    def delta(self, piece: TextDelta, logprobs: Json | None) -> Json:
         """A chunk's choice."""
         return self._delta(piece.index, {"content": piece.text} if piece.text else {}, logprobs, piece.finish)
 
@@ -82,7 +82,7 @@ class CompletionStyle:
         """Nothing."""
         return None
 
-    def delta(self, piece: Piece, logprobs: Json | None) -> Json:
+    def delta(self, piece: TextDelta, logprobs: Json | None) -> Json:
         """A chunk's choice."""
         return self.choice(piece.index, piece.text, piece.finish, logprobs)
 
@@ -133,7 +133,7 @@ class Reply:
     id: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
     _counts: dict[int, int] = field(default_factory=dict)
-    _parts: list[Piece] = field(default_factory=list)
+    _parts: list[TextDelta] = field(default_factory=list)
     _opened: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -144,11 +144,11 @@ class Reply:
         """Tokens drawn so far."""
         return sum(self._counts.values())
 
-    def count(self, piece: Piece) -> None:
+    def count(self, piece: TextDelta) -> None:
         """Notes how many tokens were drawn."""
         self._counts[piece.index] = piece.num_tokens
 
-    def keep(self, piece: Piece) -> None:
+    def keep(self, piece: TextDelta) -> None:
         """A piece of a reply that is sent whole."""
         self._parts.append(piece)
 
@@ -162,7 +162,7 @@ class Reply:
             choices.append(self.style.choice(index, text, finish, self._logprobs(tokens, index)))
         return self._envelope(self.style.whole, choices) | {"usage": self.usage()}
 
-    def chunks(self, piece: Piece) -> list[Json]:
+    def chunks(self, piece: TextDelta) -> list[Json]:
         """What a stream sends for a piece."""
         choices = []
         if piece.index not in self._opened:

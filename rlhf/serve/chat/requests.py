@@ -34,7 +34,7 @@ class StreamOptions(_Asked):
     include_obfuscation: bool = True
 
 
-class Sampled(_Asked):
+class SamplingRequest(_Asked):
     """What both endpoints take. `top_k` is ours; what stands last is taken and means nothing here."""
 
     model: str
@@ -112,7 +112,7 @@ class ChatMessage(BaseModel):
         return Message(ROLES[self.role], text)
 
 
-class ChatRequest(Sampled):
+class ChatRequest(SamplingRequest):
     """`POST /v1/chat/completions`."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)]
@@ -145,7 +145,7 @@ class ChatRequest(Sampled):
         return found
 
 
-class CompletionRequest(Sampled):
+class CompletionRequest(SamplingRequest):
     """`POST /v1/completions`."""
 
     prompt: str | list[int] | list[str] | list[list[int]] | None = None

@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from rlhf.serve.access import Access, ApiError, Caller
+from rlhf.serve.access import ApiAccess, ApiError, Caller
 from rlhf.serve.jobs.file_store import FileStore, problems
 from rlhf.serve.jobs.store import StoredFile
 
@@ -32,7 +32,7 @@ def file_object(file: StoredFile) -> dict[str, Any]:
     }
 
 
-def files_router(files: FileStore, access: Access, *, max_bytes: int = MAX_BYTES) -> APIRouter:
+def files_router(files: FileStore, access: ApiAccess, *, max_bytes: int = MAX_BYTES) -> APIRouter:
     """Upload, list, retrieve, content, delete; a caller sees their own files alone."""
     router = APIRouter()
     who = Annotated[Caller, Depends(access)]

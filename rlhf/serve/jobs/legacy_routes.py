@@ -4,12 +4,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
-from rlhf.serve.access import Access, ApiError, Caller
+from rlhf.serve.access import ApiAccess, ApiError, Caller
 from rlhf.serve.jobs.file_routes import file_object
 from rlhf.serve.jobs.request import LegacyRequest
 from rlhf.serve.jobs.routes import cancelled, wanted_job
 from rlhf.serve.jobs.service import FineTuning
-from rlhf.serve.jobs.store import Event, Job, StoredFile
+from rlhf.serve.jobs.store import Job, JobEvent, StoredFile
 
 _STATUS = {"queued": "pending"}
 _HYPERPARAMETERS = ("batch_size", "learning_rate_multiplier", "n_epochs", "prompt_loss_weight")
@@ -35,7 +35,7 @@ def fine_tune_object(service: FineTuning, job: Job) -> dict[str, Any]:
     }
 
 
-def legacy_router(service: FineTuning, access: Access) -> APIRouter:
+def legacy_router(service: FineTuning, access: ApiAccess) -> APIRouter:
     """Create, list, retrieve, cancel, events."""
     router = APIRouter(prefix="/v1/fine-tunes")
     who = Annotated[Caller, Depends(access)]
@@ -66,7 +66,7 @@ def legacy_router(service: FineTuning, access: Access) -> APIRouter:
     return router
 
 
-def _event(event: Event) -> dict[str, Any]:
+def _event(event: JobEvent) -> dict[str, Any]:
     return {
         "object": "fine-tune-event",
         "created_at": event.created_at,

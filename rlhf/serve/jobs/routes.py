@@ -5,13 +5,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 
 from rlhf.artifacts.run_folder import RunFolder
-from rlhf.serve.access import Access, ApiError, Caller
+from rlhf.serve.access import ApiAccess, ApiError, Caller
 from rlhf.serve.jobs.file_routes import page
 from rlhf.serve.jobs.progress import checkpoints
 from rlhf.serve.jobs.request import JobRequest
 from rlhf.serve.jobs.runner import model_name
 from rlhf.serve.jobs.service import FineTuning
-from rlhf.serve.jobs.store import Event, Job
+from rlhf.serve.jobs.store import Job, JobEvent
 
 Limit = Annotated[int, Query(ge=1, le=100)]
 
@@ -46,7 +46,7 @@ def job_object(job: Job) -> dict[str, Any]:
     }
 
 
-def event_object(event: Event) -> dict[str, Any]:
+def event_object(event: JobEvent) -> dict[str, Any]:
     """As clients read it."""
     return {
         "id": f"ftevent-{event.number}",
@@ -76,7 +76,7 @@ def cancelled(service: FineTuning, identifier: str, caller: Caller) -> Job:
     return wanted_job(service, identifier, caller)
 
 
-def jobs_router(service: FineTuning, access: Access) -> APIRouter:
+def jobs_router(service: FineTuning, access: ApiAccess) -> APIRouter:
     """Create, list, retrieve, cancel, events, checkpoints; a caller sees their own jobs alone."""
     router = APIRouter(prefix="/v1/fine_tuning/jobs")
     who = Annotated[Caller, Depends(access)]

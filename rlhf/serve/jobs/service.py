@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlhf.serve.access import Access, ApiError
+from rlhf.serve.access import ApiAccess, ApiError
 from rlhf.serve.jobs.config import Inputs, job_config
 from rlhf.serve.jobs.file_store import FileStore, problems
 from rlhf.serve.jobs.launch import Launcher
@@ -65,7 +65,7 @@ class FineTuning:
         self.runner.stop()
         self.store.close()
 
-    def routers(self, access: Access) -> list[APIRouter]:
+    def routers(self, access: ApiAccess) -> list[APIRouter]:
         """The routes of files, jobs, and jobs as of 2023."""
         from rlhf.serve.jobs.file_routes import files_router
         from rlhf.serve.jobs.legacy_routes import legacy_router

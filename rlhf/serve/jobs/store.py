@@ -72,7 +72,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class JobEvent:
     """Something a job tells; `step` is set where it tells the metrics in `data`."""
 
     number: int
@@ -199,10 +199,10 @@ class JobStore:
             _json(data or {}),
         )
 
-    def events(self, job: str) -> list[Event]:
+    def events(self, job: str) -> list[JobEvent]:
         """What a job has told, newest first."""
         rows = self._database.rows("SELECT * FROM events WHERE job = ? ORDER BY number DESC", job)
-        return [Event(**{**dict(row), "data": json.loads(row["data"])}) for row in rows]
+        return [JobEvent(**{**dict(row), "data": json.loads(row["data"])}) for row in rows]
 
 
 def _json(value: Any) -> str:

@@ -23,13 +23,13 @@ from rlhf.train.policy.answer_metrics import answer_metrics
 from rlhf.train.policy.reward_sources import score_samples
 from rlhf.train.policy.roles import Roles
 from rlhf.train.policy.samples import Sample
-from rlhf.train.policy.tripwires import RATE_FACTOR, WATCHED, Trip, Tripwires, WatchState, strongest
+from rlhf.train.policy.tripwires import RATE_FACTOR, WATCHED, Trip, Tripwires, TripwireState, strongest
 from rlhf.train.run.lifecycle import restore
 from rlhf.train.run.run import Run
 
 
 class Watched(Protocol):
-    """Progress that holds a `WatchState` as JSON does."""
+    """Progress that holds a `TripwireState` as JSON does."""
 
     watch: dict[str, Any]
 
@@ -37,7 +37,7 @@ class Watched(Protocol):
 ProgressT = TypeVar("ProgressT", bound=Watched)
 
 
-class Watch:
+class TripwireMonitor:
     """Every rank holds one and decides alike; rank 0 writes.
 
     Args:
@@ -49,7 +49,7 @@ class Watch:
 
     def __init__(self, run: Run[PpoConfig], tokenizer: ChatTokenizer) -> None:
         self._run, self._tokenizer = run, tokenizer
-        self._wires = Tripwires(run.config.tripwires, WatchState())
+        self._wires = Tripwires(run.config.tripwires, TripwireState())
         self._target: Checkpoint | None = None
         path = _held_out_path(run.config)
         self._judge_tokenizer = load_tokenizer(path) if path else tokenizer
@@ -57,7 +57,7 @@ class Watch:
 
     def resume(self, state: dict[str, Any]) -> None:
         """Goes on from a checkpoint's state; an empty one starts. The files are brought to what the state says."""
-        found = WatchState(**state)
+        found = TripwireState(**state)
         if found.stopped_by and self._run.config.tripwires.wires()[found.stopped_by].action not in ("stop", "rollback"):
             found.stopped_by = ""  # the user has changed what this wire does, and goes on
         self._wires = Tripwires(self._run.config.tripwires, found)
@@ -132,7 +132,7 @@ class Watch:
         run.store.rewind(target)
         run.resumed, run.step = target, target.step
         progress = restore(run, roles.trained(), fresh)
-        then = WatchState(**progress.watch)
+        then = TripwireState(**progress.watch)
         then.rate, then.rollbacks, then.began, then.trips = now.rate, now.rollbacks, now.began, now.trips
         self.resume(asdict(then))
         progress.watch = self.state

@@ -1,6 +1,6 @@
 """Tripwires: rules over the history of a run's figures that say when PPO goes wrong in a known way.
 
-Pure: figures in, trips out. Everything that decides is in `WatchState`, which checkpoints hold, so that a resumed run
+Pure: figures in, trips out. Everything that decides is in `TripwireState`, which checkpoints hold, so that a resumed run
 trips alike. What a trip does to the run is in `watch.py`.
 """
 
@@ -56,7 +56,7 @@ class Trip:
 
 
 @dataclass(slots=True)
-class WatchState:
+class TripwireState:
     """All that later decisions need, as JSON holds it.
 
     first: figures of the first iteration; recent: those of the last ones, oldest first; held: iterations in a row
@@ -81,7 +81,7 @@ class WatchState:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Violation:
     """A condition that holds now: the figure, its limit, and what to say."""
 
     value: float
@@ -92,7 +92,7 @@ class Finding:
 class Tripwires:
     """Watches figures against a section's wires; `state` goes into checkpoints."""
 
-    def __init__(self, section: TripwiresSection, state: WatchState) -> None:
+    def __init__(self, section: TripwiresSection, state: TripwireState) -> None:
         self.section, self.state = section, state
         self._kept = max(section.wireheading.window, section.grad_norm.window + 1)
 
@@ -135,7 +135,7 @@ def strongest(trips: list[Trip]) -> Trip | None:
     return max(trips, key=lambda trip: STRENGTH.index(trip.action), default=None)
 
 
-def _kl(wire: sections.KlWire, state: WatchState) -> Finding | None:
+def _kl(wire: sections.KlWire, state: TripwireState) -> Violation | None:
     return _above(
         state.now.get("kl"),
         wire.max_nats,
@@ -144,7 +144,7 @@ def _kl(wire: sections.KlWire, state: WatchState) -> Finding | None:
     )
 
 
-def _wireheading(wire: sections.WireheadingWire, state: WatchState) -> Finding | None:
+def _wireheading(wire: sections.WireheadingWire, state: TripwireState) -> Violation | None:
     """Gains in deviations of the first iteration, by the reward that is trained on and by the independent one."""
     gains, trends = [], []
     for name in ("reward", "held_out_reward"):
@@ -159,17 +159,17 @@ def _wireheading(wire: sections.WireheadingWire, state: WatchState) -> Finding |
     look = "Read the answers that gained most by the first; stop, and train the reward model on them."
     if gap > wire.max_gap:
         text = f"The reward gained {gains[0]:+.2f} deviations, the held-out reward model sees {gains[1]:+.2f}. {look}"
-        return Finding(gap, wire.max_gap, text)
+        return Violation(gap, wire.max_gap, text)
     if trends[0] > wire.min_trend and trends[1] < -wire.min_trend:
         text = (
             f"Over {wire.window} iterations the reward rose by {trends[0]:.2f} deviations while the held-out reward "
             f"model's fell by {-trends[1]:.2f}. {look}"
         )
-        return Finding(-trends[1], wire.min_trend, text)
+        return Violation(-trends[1], wire.min_trend, text)
     return None
 
 
-def _length_slope(wire: sections.LengthSlopeWire, state: WatchState) -> Finding | None:
+def _length_slope(wire: sections.LengthSlopeWire, state: TripwireState) -> Violation | None:
     return _above(
         abs(state.now.get("reward_length_correlation", 0.0)),
         wire.max_correlation,
@@ -178,7 +178,7 @@ def _length_slope(wire: sections.LengthSlopeWire, state: WatchState) -> Finding 
     )
 
 
-def _diversity(wire: sections.DiversityWire, state: WatchState) -> Finding | None:
+def _diversity(wire: sections.DiversityWire, state: TripwireState) -> Violation | None:
     return _below_share(
         state,
         "distinct_2",
@@ -188,7 +188,7 @@ def _diversity(wire: sections.DiversityWire, state: WatchState) -> Finding | Non
     )
 
 
-def _repetition(wire: sections.RepetitionWire, state: WatchState) -> Finding | None:
+def _repetition(wire: sections.RepetitionWire, state: TripwireState) -> Violation | None:
     return _above(
         state.now.get("repeated_token_share"),
         wire.max_share,
@@ -197,7 +197,7 @@ def _repetition(wire: sections.RepetitionWire, state: WatchState) -> Finding | N
     )
 
 
-def _eos_rate(wire: sections.EosWire, state: WatchState) -> Finding | None:
+def _eos_rate(wire: sections.EosWire, state: TripwireState) -> Violation | None:
     rate = state.now.get("eos_rate")
     if rate is None or rate >= wire.min_rate:
         return None
@@ -205,10 +205,10 @@ def _eos_rate(wire: sections.EosWire, state: WatchState) -> Finding | None:
         f"Only {rate:.0%} of the answers end by themselves, limit {wire.min_rate:.0%}. Raise "
         "ppo.missing_eos_penalty or sampling.max_new_tokens, and check that stage 1 learnt EOS."
     )
-    return Finding(rate, wire.min_rate, text)
+    return Violation(rate, wire.min_rate, text)
 
 
-def _hangul(wire: sections.HangulWire, state: WatchState) -> Finding | None:
+def _hangul(wire: sections.HangulWire, state: TripwireState) -> Violation | None:
     return _below_share(
         state,
         "hangul_share",
@@ -218,7 +218,7 @@ def _hangul(wire: sections.HangulWire, state: WatchState) -> Finding | None:
     )
 
 
-def _politeness(wire: sections.PolitenessWire, state: WatchState) -> Finding | None:
+def _politeness(wire: sections.PolitenessWire, state: TripwireState) -> Violation | None:
     now, first = state.now.get("polite_share"), state.first.get("polite_share")
     if now is None or first is None or abs(now - first) <= wire.max_drift:
         return None
@@ -226,10 +226,10 @@ def _politeness(wire: sections.PolitenessWire, state: WatchState) -> Finding | N
         f"Polite sentences went from {first:.0%} to {now:.0%}, a drift beyond {wire.max_drift:.2f}. Where the reward "
         "is meant to teach this, raise tripwires.politeness.max_drift; otherwise read the reward model's card."
     )
-    return Finding(abs(now - first), wire.max_drift, text)
+    return Violation(abs(now - first), wire.max_drift, text)
 
 
-def _ratio(wire: sections.RatioWire, state: WatchState) -> Finding | None:
+def _ratio(wire: sections.RatioWire, state: TripwireState) -> Violation | None:
     limits = (
         ("approx_kl", wire.max_approx_kl, "One iteration moved the policy by {value:.3g} nats a token"),
         ("ratio_max", wire.max_ratio, "One iteration made a token {value:.3g} times likelier"),
@@ -242,7 +242,7 @@ def _ratio(wire: sections.RatioWire, state: WatchState) -> Finding | None:
     return None
 
 
-def _grad_norm(wire: sections.GradNormWire, state: WatchState) -> Finding | None:
+def _grad_norm(wire: sections.GradNormWire, state: TripwireState) -> Violation | None:
     """Each norm against the median of those before it."""
     for name, key in (("grad_norm", "train.lr"), ("critic_grad_norm", "critic.lr")):
         before = [figures[name] for figures in state.recent[:-1][-wire.window :] if name in figures]
@@ -260,7 +260,7 @@ def _grad_norm(wire: sections.GradNormWire, state: WatchState) -> Finding | None
     return None
 
 
-def _critic(wire: sections.CriticWire, state: WatchState) -> Finding | None:
+def _critic(wire: sections.CriticWire, state: TripwireState) -> Violation | None:
     value = state.now.get("explained_variance")
     if value is None or value >= wire.min_explained_variance or state.now["step"] <= wire.warmup_steps:
         return None
@@ -268,10 +268,10 @@ def _critic(wire: sections.CriticWire, state: WatchState) -> Finding | None:
         f"The critic explains {value:.2f} of the variance of returns, below {wire.min_explained_variance:.2f}: worse "
         "than their mean would. Look at value_loss; raise critic.lr or warm the critic up longer."
     )
-    return Finding(value, wire.min_explained_variance, text)
+    return Violation(value, wire.min_explained_variance, text)
 
 
-def _reward_variance(wire: sections.RewardVarianceWire, state: WatchState) -> Finding | None:
+def _reward_variance(wire: sections.RewardVarianceWire, state: TripwireState) -> Violation | None:
     return _below_share(
         state,
         "reward_std",
@@ -281,21 +281,21 @@ def _reward_variance(wire: sections.RewardVarianceWire, state: WatchState) -> Fi
     )
 
 
-def _above(value: float | None, limit: float, text: str) -> Finding | None:
+def _above(value: float | None, limit: float, text: str) -> Violation | None:
     if value is None or value <= limit:
         return None
-    return Finding(value, limit, text.format(value=value, limit=limit))
+    return Violation(value, limit, text.format(value=value, limit=limit))
 
 
-def _below_share(state: WatchState, name: str, share: float, text: str) -> Finding | None:
+def _below_share(state: TripwireState, name: str, share: float, text: str) -> Violation | None:
     """A figure that fell below a share of its first value."""
     value, first = state.now.get(name), state.first.get(name)
     if value is None or first is None or value >= share * first:
         return None
-    return Finding(value, share * first, text.format(value=value, first=first, share=share))
+    return Violation(value, share * first, text.format(value=value, first=first, share=share))
 
 
-CHECKS: dict[str, Callable[[Any, WatchState], Finding | None]] = {
+CHECKS: dict[str, Callable[[Any, TripwireState], Violation | None]] = {
     "kl": _kl,
     "wireheading": _wireheading,
     "length_slope": _length_slope,

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlhf.artifacts.checkpoint import Checkpoint
-from rlhf.config.resuming import Change, changes
+from rlhf.config.resuming import ChangedKey, changes
 from rlhf.config.schema import StageConfig
 from rlhf.errors import CheckpointError
 
 CONFIG = "config"  # where a checkpoint's state holds the configuration
 
 
-def require_same_run(checkpoint: Checkpoint, config: StageConfig) -> list[Change]:
+def require_same_run(checkpoint: Checkpoint, config: StageConfig) -> list[ChangedKey]:
     """Changes to be told; a checkpoint that holds no configuration has none.
 
     Raises: CheckpointError, showing every difference, for another stage's checkpoint and for changed data or models.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
 from rlhf.artifacts.checkpoint import Checkpoint, CheckpointStore
-from rlhf.artifacts.failure import Failure
+from rlhf.artifacts.failure import RankFailure
 from rlhf.artifacts.files import append_line, refusal, write_text
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.arguments import parse_stage_arguments
@@ -22,7 +22,7 @@ from rlhf.engine.ranks import UNFINISHED, Ranks, is_main_process, session
 from rlhf.errors import ArtifactError, PreemptedError, RlhfError
 from rlhf.train.run.memory_check import require_memory
 from rlhf.train.run.resume import require_room, require_same_run
-from rlhf.train.run.watchdog import Guard
+from rlhf.train.run.watchdog import Watchdog
 
 Config = TypeVar("Config", bound=StageConfig)
 DRY_RUN_STEPS = 2
@@ -42,7 +42,7 @@ class Run(Generic[Config]):
     dry_run: bool
     step: int = 0
     reason: str = ""
-    guard: Guard = field(init=False)
+    guard: Watchdog = field(init=False)
 
     def say(self, text: str) -> None:
         """A line to the person watching, once."""
@@ -63,7 +63,7 @@ class Run(Generic[Config]):
 class _ConsequenceError(Exception):
     """This rank ends because another one failed first."""
 
-    def __init__(self, failure: Failure, *, speaks: bool) -> None:
+    def __init__(self, failure: RankFailure, *, speaks: bool) -> None:
         self.speaks = speaks
         super().__init__(f"rank {failure.rank} failed first: {failure.reason.splitlines()[0]}")
 
@@ -198,9 +198,9 @@ def _held_by_main(run: Run[Config], resume: str) -> Iterator[None]:
             lock.__exit__(None, None, None)
 
 
-def _guard(run: Run[Config]) -> Guard:
+def _guard(run: Run[Config]) -> Watchdog:
     minutes = run.config.run.watchdog_minutes
-    return Guard(
+    return Watchdog(
         run.folder.path,
         run.ranks,
         step=lambda: run.step,

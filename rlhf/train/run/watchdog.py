@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rlhf.artifacts.failure import Failure, FailureRecord
+from rlhf.artifacts.failure import FailureRecord, RankFailure
 from rlhf.engine.ranks import Ranks, start_time
 
 INTERVAL_S = 1.0
@@ -25,7 +25,7 @@ SHARED_ERROR_S = 0.3  # an error that all ranks raise is told by the first
 WAITING = ("/torch/distributed/", "/deepspeed/comm/", "/engine/ranks.py")  # a rank in one of these waits for others
 
 
-class Guard:
+class Watchdog:
     """Args:
     folder: the run's folder, where ranks leave word for each other.
     step: the last step completed.
@@ -69,22 +69,22 @@ class Guard:
         finally:
             self._armed_since = None
 
-    def cause(self, error: BaseException) -> tuple[Failure, bool]:
+    def cause(self, error: BaseException) -> tuple[RankFailure, bool]:
         """The failure behind this rank's error, and whether it is this rank's own and the first."""
         other = self._others_failure() if _is_communication(error) else None
         if not self._ranks.is_main and other is None:
             time.sleep(SHARED_ERROR_S)
-        own = Failure(self._ranks.rank, self._step(), str(error) or type(error).__name__)
+        own = RankFailure(self._ranks.rank, self._step(), str(error) or type(error).__name__)
         first = self._record.write(other or own)
         return first, first == own
 
-    def speaks(self, failure: Failure) -> bool:
+    def speaks(self, failure: RankFailure) -> bool:
         """Whether it is this rank that tells of a failure and writes state.json: the first, or the second in its place
         when the first is gone."""
         gone = self._gone() if failure.rank == 0 and self._ranks.rank == 1 else None
         return self._ranks.is_main or (gone is not None and gone.rank == 0)
 
-    def _others_failure(self) -> Failure | None:
+    def _others_failure(self) -> RankFailure | None:
         """Why another rank broke the connection, as soon as it is known."""
         deadline = time.monotonic() + GRACE_S
         while time.monotonic() < deadline:
@@ -104,16 +104,16 @@ class Guard:
             if since is None or self._step() != step:
                 step, began = self._step(), time.monotonic()
             elif self._timeout_s is not None and time.monotonic() - max(began, since) > self._timeout_s:
-                self._end(Failure(self._ranks.rank, step, self._hung(step, self._timeout_s)))
+                self._end(RankFailure(self._ranks.rank, step, self._hung(step, self._timeout_s)))
 
-    def _gone(self) -> Failure | None:
+    def _gone(self) -> RankFailure | None:
         for rank, (pid, started) in self._peers.items():
             if start_time(pid) != started:
                 reason = f"rank {rank} (process {pid}) is gone: it was killed, by hand or for want of memory"
-                return Failure(rank, self._step(), reason)
+                return RankFailure(rank, self._step(), reason)
         return None
 
-    def _end(self, failure: Failure) -> None:
+    def _end(self, failure: RankFailure) -> None:
         """Ends this process, unless it does so by itself."""
         if self._done.wait(GRACE_S):
             return

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from rlhf.artifacts.checkpoint import CheckpointStore
-from rlhf.artifacts.failure import Failure, FailureRecord
+from rlhf.artifacts.failure import FailureRecord, RankFailure
 from rlhf.artifacts.files import write_text
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import CheckpointError
@@ -346,9 +346,9 @@ def test_a_refused_text_leaves_the_old_one_and_nothing_beside(tmp_path, monkeypa
 def test_the_first_failure_stays(tmp_path):
     record = FailureRecord(tmp_path)
     assert record.read() is None
-    cause = Failure(1, 4, "손실이 발산했다")
+    cause = RankFailure(1, 4, "손실이 발산했다")
     assert record.write(cause) == cause
-    assert record.write(Failure(0, 4, "connection closed")) == cause
+    assert record.write(RankFailure(0, 4, "connection closed")) == cause
     assert record.read() == cause
     assert [path.name for path in tmp_path.iterdir()] == [".failure.json"]
     record.clear()

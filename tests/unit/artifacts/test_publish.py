@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlhf.artifacts.files import sha256_of, write_json
-from rlhf.artifacts.fixed_text import Probe
+from rlhf.artifacts.fixed_text import FixedTextOutputs
 from rlhf.artifacts.publish import check_range, publish
 from rlhf.artifacts.reload import reload_and_compare
 from rlhf.cli import main
@@ -266,7 +266,7 @@ def test_range_of_a_type(value, dtype, fits):
 
 
 def test_a_folder_that_computes_other_numbers_is_not_kept(full_run, tmp_path):
-    def damaged(folder: Path, probe: Probe):
+    def damaged(folder: Path, probe: FixedTextOutputs):
         file = folder / "model.safetensors"
         tensors = load_file(file)
         tensors["gpt_neox.layers.0.attention.dense.weight"][0] += 0.5

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoTokenizer, GenerationConfig
 
-from rlhf.artifacts.fixed_text import Probe
+from rlhf.artifacts.fixed_text import FixedTextOutputs
 from rlhf.config.sections import LoraSection
 from rlhf.models.adapters import add_lora
 from rlhf.models.loading import load_causal_lm
@@ -112,9 +112,9 @@ def test_settings_of_a_merged_run_are_the_runs_not_the_bases(base, chat_tokenize
 
 
 def test_a_probe_is_read_back_as_it_was_saved(tmp_path):
-    probe = Probe(((1, 2, 3), (4, 5)), torch.arange(6.0).reshape(3, 2))
+    probe = FixedTextOutputs(((1, 2, 3), (4, 5)), torch.arange(6.0).reshape(3, 2))
     probe.save(tmp_path / "probe.safetensors")
-    again = Probe.load(tmp_path / "probe.safetensors")
+    again = FixedTextOutputs.load(tmp_path / "probe.safetensors")
     assert again.sequences == probe.sequences
     assert torch.equal(again.outputs, probe.outputs)
     with safe_open(str(tmp_path / "probe.safetensors"), framework="np") as file:
@@ -122,6 +122,6 @@ def test_a_probe_is_read_back_as_it_was_saved(tmp_path):
 
 
 def test_a_context_shared_by_conversations_counts_once():
-    probe = Probe(((1, 2, 3, 4), (1, 2, 9, 4), (2, 2, 3)), torch.zeros(8, 5))
+    probe = FixedTextOutputs(((1, 2, 3, 4), (1, 2, 9, 4), (2, 2, 3)), torch.zeros(8, 5))
     # contexts: 1, 12, 123 | 1, 12, 129 | 2, 22
     assert probe.first_seen().tolist() == [True, True, True, False, False, True, True, True]

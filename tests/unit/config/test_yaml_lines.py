@@ -8,7 +8,7 @@ import pytest
 
 from rlhf.config.load import load_config
 from rlhf.config.schema import PpoConfig, SftConfig
-from rlhf.config.yaml_lines import Document, Origin
+from rlhf.config.yaml_lines import Document, KeyOrigin
 from rlhf.errors import ConfigError
 
 
@@ -53,10 +53,10 @@ def test_an_alias_may_be_used_often() -> None:
 
 
 def test_a_value_that_is_replaced_takes_its_origins_along() -> None:
-    document = Document({"a": [1], "b": 2}, {("a",): Origin("x:1", "[1]"), ("a", 0): Origin("x:1", "1")})
-    document.put(document.values, ("a",), 3, {("a",): Origin("y:1", "3"), ("c",): Origin("y:2", "4")})
+    document = Document({"a": [1], "b": 2}, {("a",): KeyOrigin("x:1", "[1]"), ("a", 0): KeyOrigin("x:1", "1")})
+    document.put(document.values, ("a",), 3, {("a",): KeyOrigin("y:1", "3"), ("c",): KeyOrigin("y:2", "4")})
     assert document.values == {"a": 3, "b": 2}
-    assert document.origins == {("a",): Origin("y:1", "3")}
+    assert document.origins == {("a",): KeyOrigin("y:1", "3")}
 
 
 @pytest.mark.parametrize("written", ["no", "on", "2024-01-01", "16k", "1e5.jsonl", "0x10", "1:30"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlhf.data.records import Message
-from rlhf.data.templates import PRESETS, Piece, audit_template, render_pieces, template_text
+from rlhf.data.templates import PRESETS, TextSpan, audit_template, render_pieces, template_text
 from rlhf.errors import TemplateError
 
 EOS = "<|endoftext|>"
@@ -48,7 +48,7 @@ WITH_SYSTEM = {
 presets = pytest.mark.parametrize("name", sorted(PRESETS))
 
 
-def pieces(name: str, *messages: Message, open_answer: bool = False) -> list[Piece]:
+def pieces(name: str, *messages: Message, open_answer: bool = False) -> list[TextSpan]:
     return render_pieces(PRESETS[name], messages, SPECIAL, open_answer=open_answer)
 
 
@@ -58,27 +58,27 @@ def test_the_presets_are_these():
 
 @presets
 def test_single_turn(name):
-    assert pieces(name, ASK, ANSWER) == [Piece(SINGLE[name], False), Piece("맑고 따뜻해요. 뷁" + EOS, True)]
+    assert pieces(name, ASK, ANSWER) == [TextSpan(SINGLE[name], False), TextSpan("맑고 따뜻해요. 뷁" + EOS, True)]
 
 
 @presets
 def test_prompt_with_input(name):
-    assert pieces(name, WITH_INPUT, ANSWER) == [Piece(INPUT[name], False), Piece("맑고 따뜻해요. 뷁" + EOS, True)]
+    assert pieces(name, WITH_INPUT, ANSWER) == [TextSpan(INPUT[name], False), TextSpan("맑고 따뜻해요. 뷁" + EOS, True)]
 
 
 @presets
 def test_multi_turn(name):
     assert pieces(name, ASK, ANSWER, MORE, LAST) == [
-        Piece(SINGLE[name], False),
-        Piece("맑고 따뜻해요. 뷁" + EOS, True),
-        Piece(SECOND[name], False),
-        Piece("비가 온대요 ☔" + EOS, True),
+        TextSpan(SINGLE[name], False),
+        TextSpan("맑고 따뜻해요. 뷁" + EOS, True),
+        TextSpan(SECOND[name], False),
+        TextSpan("비가 온대요 ☔" + EOS, True),
     ]
 
 
 @presets
 def test_system_turn(name):
-    assert pieces(name, SYSTEM, ASK, ANSWER)[0] == Piece(WITH_SYSTEM[name], False)
+    assert pieces(name, SYSTEM, ASK, ANSWER)[0] == TextSpan(WITH_SYSTEM[name], False)
 
 
 @presets
@@ -89,7 +89,7 @@ def test_system_turn(name):
 )
 def test_generation_prompt_is_the_training_prefix(name, before):
     opening = pieces(name, *before, open_answer=True)
-    assert pieces(name, *before, LAST) == [*opening, Piece(LAST.content + EOS, True)]
+    assert pieces(name, *before, LAST) == [*opening, TextSpan(LAST.content + EOS, True)]
 
 
 @presets

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from rlhf.engine.layout import Flat, Layout, Piece, Slot
+from rlhf.engine.layout import Flat, Layout, ShardSlice, Slot
 
 FIRST, SECOND = Slot("first", (3,), 0), Slot("second", (2, 2), 3)
 
@@ -15,10 +15,10 @@ def test_zero_1_and_2_cut_the_flat_tensor():
     """Seven elements and padding in two parts of five: the second parameter lies in both."""
     flat = Flat(5, (FIRST, SECOND))
     layout = Layout(2, 2, "float32", (flat,))
-    assert layout.piece(flat, FIRST, 0) == Piece(0, 0, 3)
-    assert layout.piece(flat, SECOND, 0) == Piece(3, 0, 2)
+    assert layout.piece(flat, FIRST, 0) == ShardSlice(0, 0, 3)
+    assert layout.piece(flat, SECOND, 0) == ShardSlice(3, 0, 2)
     assert layout.piece(flat, FIRST, 1).count == 0
-    assert layout.piece(flat, SECOND, 1) == Piece(0, 2, 2)
+    assert layout.piece(flat, SECOND, 1) == ShardSlice(0, 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_zero_3_cuts_the_parameter(size, ranks, counts):
 
 def test_zero_0_holds_everything():
     flat = Flat(7, (FIRST, SECOND))
-    assert Layout(0, 2, "float32", (flat,)).piece(flat, SECOND, 1) == Piece(3, 0, 4)
+    assert Layout(0, 2, "float32", (flat,)).piece(flat, SECOND, 1) == ShardSlice(3, 0, 4)
     assert Layout(0, 2, "float32", (flat,)).num_shards == 1
 
 

@@ -11,7 +11,7 @@ from rlhf.plan.batches import SHORTEST
 from rlhf.plan.fit import changed, cheapest_fit, check_fits, possible_changes, ranks_that_fit
 from rlhf.plan.memory import GIB
 from rlhf.plan.roles import plan_memory, stage_shapes
-from rlhf.plan.states import Job
+from rlhf.plan.states import Placement
 from rlhf.train.run import memory_check
 
 BIG = "EleutherAI/polyglot-ko-1.3b"
@@ -32,7 +32,7 @@ def test_a_run_that_cannot_fit_is_refused_with_what_would():
 
     words = caught.value.fix.split(" (")[0]
     content = SftConfig.model_validate(sft().model_dump())
-    options = [change for change in possible_changes(content, Job(1, "gpu", "bfloat16")) if change.text in words]
+    options = [change for change in possible_changes(content, Placement(1, "gpu", "bfloat16")) if change.text in words]
     fixed = changed(content, tuple(options))
     assert " ".join(change.text for change in options) == words
     assert check_fits(fixed, 1, 8 * GIB, device="gpu").peak <= 8 * GIB
@@ -44,7 +44,7 @@ def test_a_run_that_fits_is_let_through():
 
 
 def test_what_may_fit_within_the_plans_error_is_not_refused():
-    peak = plan_memory(sft(), stage_shapes(sft()), Job(1, "gpu", "bfloat16"), SHORTEST).peak
+    peak = plan_memory(sft(), stage_shapes(sft()), Placement(1, "gpu", "bfloat16"), SHORTEST).peak
 
     assert check_fits(sft(), 1, peak * 0.86, device="gpu") is not None
     with pytest.raises(ConfigError):
@@ -57,7 +57,7 @@ def test_what_cannot_be_planned_is_not_refused():
 
 
 def test_the_cheapest_change_is_the_least_that_is_enough():
-    config, job = sft(), Job(1, "gpu", "bfloat16")
+    config, job = sft(), Placement(1, "gpu", "bfloat16")
     shapes = stage_shapes(config)
     peak = plan_memory(config, shapes, job).peak
 
@@ -74,8 +74,8 @@ def test_the_cheapest_change_is_the_least_that_is_enough():
 
 def test_more_ranks_divide_the_optimizer():
     config = SftConfig.model_validate(sft().model_dump() | {"deepspeed": {"zero_stage": 2}})
-    shapes, job = stage_shapes(config), Job(1, "gpu", "bfloat16")
-    two = plan_memory(config, shapes, Job(2, "gpu", "bfloat16")).peak
+    shapes, job = stage_shapes(config), Placement(1, "gpu", "bfloat16")
+    two = plan_memory(config, shapes, Placement(2, "gpu", "bfloat16")).peak
 
     assert two < plan_memory(config, shapes, job).peak
     assert ranks_that_fit(config, shapes, job, two) == 2
@@ -84,7 +84,7 @@ def test_more_ranks_divide_the_optimizer():
 
 def test_a_shared_backbone_is_held_once():
     separate, shared = ppo(), ppo(ppo={"roles": "shared"})
-    job = Job(1, "gpu", "bfloat16")
+    job = Placement(1, "gpu", "bfloat16")
     peaks = [plan_memory(each, stage_shapes(each), job).peak for each in (separate, shared)]
 
     assert peaks[0] - peaks[1] > 3 * 2 * 1.2e9  # three more copies of 1.3e9 weights in two bytes
@@ -92,7 +92,7 @@ def test_a_shared_backbone_is_held_once():
 
 def test_an_offloaded_reference_leaves_the_card():
     there, away = ppo(), ppo(reference={"offload": True})
-    job = Job(1, "gpu", "bfloat16")
+    job = Placement(1, "gpu", "bfloat16")
     plans = [plan_memory(each, stage_shapes(each), job) for each in (there, away)]
     phases = ["actor: optimizer step", "reference: asked"]
     step, asked = ([plan.phase_bytes(phase) for plan in plans] for phase in phases)

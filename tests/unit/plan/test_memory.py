@@ -3,13 +3,13 @@
 import pytest
 
 from rlhf.plan.memory import CONTEXT, LOST, LOST_WITH_ADAPTERS, MemoryPlan, Need
-from rlhf.plan.states import Job
+from rlhf.plan.states import Placement
 
-CPU, GPU = Job(1, "cpu", "float32", 1), Job(1, "gpu", "bfloat16", 1)
+CPU, GPU = Placement(1, "cpu", "float32", 1), Placement(1, "gpu", "bfloat16", 1)
 GIB = 2.0**30
 
 
-def plan(job: Job, gathered: float, *, adapted: bool = False) -> MemoryPlan:
+def plan(job: Placement, gathered: float, *, adapted: bool = False) -> MemoryPlan:
     busy = [Need("model", "activations", 2 * GIB, True), Need("model", "gathered weights", gathered, True, True)]
     return MemoryPlan(job, {"backward": busy, "step": [Need("model", "update", GIB)]}, adapted=adapted)
 

@@ -6,14 +6,14 @@ from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem
 
 from rlhf.config.sections import DeepSpeedSection, LoraSection, ModelSection
 from rlhf.plan.shapes import BUILT_IN, neox
-from rlhf.plan.states import Job, frozen_bytes, trained_states
+from rlhf.plan.states import Placement, frozen_bytes, trained_states
 
 SHAPE = BUILT_IN["5.8b"]
 MODEL = ModelSection(dtype="bfloat16")
 
 
 def states(stage, ranks, *, model=MODEL, device="gpu", shape=SHAPE, dtype="bfloat16", **zero):
-    return trained_states(shape, model, DeepSpeedSection(zero_stage=stage, **zero), Job(ranks, device, dtype))
+    return trained_states(shape, model, DeepSpeedSection(zero_stage=stage, **zero), Placement(ranks, device, dtype))
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 8, 64])

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from rlhf.cli import main
 from rlhf.errors import ArtifactError, ConfigError
-from rlhf.serve.access import Access, Caller, add_error_handler, open_access
+from rlhf.serve.access import ApiAccess, Caller, add_error_handler, open_access
 from rlhf.serve.keys import KeyStore
 
 NOON = 1_700_049_600.0  # 2023-11-15 12:00:00 UTC
@@ -30,7 +30,7 @@ def store(tmp_path: Path) -> Iterator[KeyStore]:
     keys.close()
 
 
-def client_of(access: Access) -> TestClient:
+def client_of(access: ApiAccess) -> TestClient:
     app = FastAPI()
     add_error_handler(app)
 
@@ -69,7 +69,7 @@ def test_the_file_holds_no_secret(tmp_path: Path, store: KeyStore) -> None:
 
 def test_a_revoked_key_ends_at_once_in_another_process_too(tmp_path: Path, store: KeyStore) -> None:
     key = store.add("민수")
-    client = client_of(Access(store))
+    client = client_of(ApiAccess(store))
     assert client.get("/who", headers=bearer(key)).status_code == 200
     elsewhere = KeyStore(tmp_path / "keys.sqlite")
     elsewhere.revoke("민수")
@@ -96,7 +96,7 @@ def test_a_name_has_one_key(store: KeyStore) -> None:
 def test_what_is_no_key_is_401_in_the_known_shape(store: KeyStore, header: str | None) -> None:
     key = store.add("민수")
     headers = {} if header is None else {"authorization": header.replace("KEY", key)}
-    answer = client_of(Access(store)).get("/who", headers=headers)
+    answer = client_of(ApiAccess(store)).get("/who", headers=headers)
     assert answer.status_code == 401
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
@@ -106,7 +106,7 @@ def test_what_is_no_key_is_401_in_the_known_shape(store: KeyStore, header: str |
 
 def test_requests_a_minute(store: KeyStore) -> None:
     clock = Clock()
-    client = client_of(Access(store, now=clock))
+    client = client_of(ApiAccess(store, now=clock))
     key, other = store.add("민수", requests_per_minute=2), store.add("지현")
     statuses = []
     for second in (0, 20, 30, 59.5, 60, 61, 80):
@@ -123,13 +123,13 @@ def test_requests_a_minute(store: KeyStore) -> None:
 def test_tokens_a_day_renew_at_midnight_utc(tmp_path: Path, store: KeyStore) -> None:
     clock = Clock()
     key = store.add("민수", tokens_per_day=100)
-    client = client_of(Access(store, now=clock))
+    client = client_of(ApiAccess(store, now=clock))
     for tokens, status in ((60, 200), (60, 200), (1, 429)):  # the second one goes over; the third is refused
         answer = client.get("/who", params={"tokens": tokens}, headers=bearer(key))
         assert answer.status_code == status
     assert answer.json()["error"]["code"] == "insufficient_quota"
     assert answer.headers["retry-after"] == str(12 * 3600)  # it is noon
-    again = client_of(Access(KeyStore(tmp_path / "keys.sqlite"), now=clock))  # after a restart
+    again = client_of(ApiAccess(KeyStore(tmp_path / "keys.sqlite"), now=clock))  # after a restart
     assert again.get("/who", headers=bearer(key)).status_code == 429
     clock.now += 12 * 3600
     assert client.get("/who", headers=bearer(key)).status_code == 200
@@ -163,7 +163,7 @@ def test_taking_the_last_key_back_does_not_open_the_door(tmp_path: Path) -> None
 
 def test_callers_are_told_apart(store: KeyStore) -> None:
     keys = [store.add(name) for name in ("민수", "지현")]
-    client = client_of(Access(store))
+    client = client_of(ApiAccess(store))
     assert len({client.get("/who", headers=bearer(key)).json() for key in keys}) == 2
 
 

@@ -15,17 +15,17 @@ import pytest
 
 from rlhf.curate.endpoint.budget import Budget
 from rlhf.curate.endpoint.client import Endpoint
-from rlhf.curate.endpoint.messages import ChatRequest, json_schema_format
+from rlhf.curate.endpoint.messages import EndpointRequest, json_schema_format
 from rlhf.curate.endpoint.worker import Gate
 from rlhf.errors import BudgetError, EndpointError
 from tests.support.openai_server import Behaviour, Fault, Server, serve
 
 
-def asked(text: str, **options: Any) -> ChatRequest:
-    return ChatRequest(({"role": "user", "content": text},), **options)
+def asked(text: str, **options: Any) -> EndpointRequest:
+    return EndpointRequest(({"role": "user", "content": text},), **options)
 
 
-def questions(number: int) -> list[ChatRequest]:
+def questions(number: int) -> list[EndpointRequest]:
     return [asked(f"질문 {index}") for index in range(number)]
 
 
@@ -52,7 +52,7 @@ def test_answers_come_in_the_order_of_the_requests_which_run_at_once() -> None:
 def test_requests_are_taken_as_they_are_needed() -> None:
     drawn = itertools.count()
 
-    def endless() -> Iterator[ChatRequest]:
+    def endless() -> Iterator[EndpointRequest]:
         while True:
             yield asked(f"질문 {next(drawn)}")
 

@@ -8,8 +8,8 @@ import pytest
 
 from rlhf.curate.judge.rankings import ranked
 from rlhf.curate.judge.scores import (
-    Comparison,
     JudgeStatistics,
+    PairScores,
     Reading,
     answer_scores,
     expected_score,
@@ -35,8 +35,8 @@ def test_several_replies_are_averaged():
 
 
 # One criterion; the first of two answers is shown first in `forward`, second in `backward`.
-LIKES_FIRST = Comparison(0, 1, forward=Reading((4,), (3,)), backward=Reading((4,), (3,)))
-STEADY = Comparison(0, 1, forward=Reading((5,), (2,)), backward=Reading((2,), (5,)))
+LIKES_FIRST = PairScores(0, 1, forward=Reading((4,), (3,)), backward=Reading((4,), (3,)))
+STEADY = PairScores(0, 1, forward=Reading((5,), (2,)), backward=Reading((2,), (5,)))
 
 
 def test_both_orders_are_averaged():
@@ -45,7 +45,7 @@ def test_both_orders_are_averaged():
 
 
 def test_an_answer_of_several_pairs_has_the_mean_of_all_it_was_shown_in():
-    other = Comparison(1, 2, forward=Reading((1,), (4,)), backward=Reading((5,), (1,)))
+    other = PairScores(1, 2, forward=Reading((1,), (4,)), backward=Reading((5,), (1,)))
     # answer 1: 2 and 2 against answer 0, then 1 and 1; answer 2: 4 and 5
     assert answer_scores(3, [STEADY, other]) == [[5.0], [1.5], [4.5]]
 
@@ -66,7 +66,7 @@ def test_position_bias_is_what_the_place_alone_gives():
 
 def test_a_judge_that_likes_the_second_has_a_negative_bias():
     statistics = JudgeStatistics(("친근함", "무해함"))
-    statistics.add(Comparison(0, 1, Reading((1, 3), (3, 3)), Reading((2, 3), (2, 3))))  # -2, then a tie
+    statistics.add(PairScores(0, 1, Reading((1, 3), (3, 3)), Reading((2, 3), (2, 3))))  # -2, then a tie
     found = statistics.as_dict()
     assert found["first_minus_second"] == -1.0
     assert found["first_minus_second_by_criterion"] == {"친근함": -1.0, "무해함": 0.0}

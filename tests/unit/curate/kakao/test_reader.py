@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from rlhf.curate.kakao.lines import kind_of
-from rlhf.curate.kakao.reader import Event, is_kakao, read_kakao
+from rlhf.curate.kakao.reader import ChatEvent, is_kakao, read_kakao
 from rlhf.errors import DataError
 
 Spoken = tuple[datetime, str, str]
@@ -100,13 +100,13 @@ FORMATS: dict[str, Callable[[Sequence[Spoken]], bytes]] = {
 }
 
 
-def parsed(folder: Path, name: str, content: bytes) -> list[Event]:
+def parsed(folder: Path, name: str, content: bytes) -> list[ChatEvent]:
     path = folder / name
     path.write_bytes(content)
     assert is_kakao(path)
     events = list(read_kakao(path))
-    assert all(isinstance(event, Event) for event in events)
-    return [event for event in events if isinstance(event, Event)]
+    assert all(isinstance(event, ChatEvent) for event in events)
+    return [event for event in events if isinstance(event, ChatEvent)]
 
 
 # Any message survives any format

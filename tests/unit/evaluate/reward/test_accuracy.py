@@ -6,7 +6,15 @@ import math
 
 import pytest
 
-from rlhf.evaluate.reward.accuracy import Judged, Pair, accuracy, breakdown, report_card, share_interval, untied_pairs
+from rlhf.evaluate.reward.accuracy import (
+    Pair,
+    ScoredRanking,
+    accuracy,
+    breakdown,
+    report_card,
+    share_interval,
+    untied_pairs,
+)
 
 
 def test_untied_pairs_with_their_rank_gap():
@@ -21,7 +29,7 @@ def test_untied_pairs_with_their_rank_gap():
 
 
 def test_accuracy_counts_equal_scores_as_half():
-    rows = [Judged((1, 2, 3), (2.0, 2.0, 1.0)), Judged((2, 1), (1.0, 0.0))]
+    rows = [ScoredRanking((1, 2, 3), (2.0, 2.0, 1.0)), ScoredRanking((2, 1), (1.0, 0.0))]
     found = accuracy(rows)  # .5 + 1 + 1 of three pairs, 0 of one
     assert found["accuracy"] == pytest.approx(2.5 / 4)
     assert found["num_pairs"] == 4
@@ -41,7 +49,11 @@ def test_no_pairs_have_no_accuracy():
 
 
 def test_accuracy_by_source_and_of_length():
-    rows = [Judged((1, 2), (1.0, 0.0), "가"), Judged((1, 2), (0.0, 1.0), "나"), Judged((1, 2), (1.0, 0.0), "나")]
+    rows = [
+        ScoredRanking((1, 2), (1.0, 0.0), "가"),
+        ScoredRanking((1, 2), (0.0, 1.0), "나"),
+        ScoredRanking((1, 2), (1.0, 0.0), "나"),
+    ]
     card = report_card(rows, [[5, 3], [5, 3], [2, 9]])
     assert {name: each["accuracy"] for name, each in card["by_source"].items()} == {"가": 1.0, "나": 0.5}
     assert card["longer_answer"]["accuracy"] == pytest.approx(2 / 3)
@@ -50,9 +62,9 @@ def test_accuracy_by_source_and_of_length():
 
 def test_accuracy_by_k_by_gap_and_by_length():
     rows = [
-        Judged((1, 2), (1.0, 0.0)),  # 2 tokens, right
-        Judged((1, 2), (0.0, 1.0)),  # 4 tokens, wrong
-        Judged((1, 2, 3), (1.0, 2.0, 0.0)),  # gap 1 wrong (20 tokens), gap 2 right (20), gap 1 right (20)
+        ScoredRanking((1, 2), (1.0, 0.0)),  # 2 tokens, right
+        ScoredRanking((1, 2), (0.0, 1.0)),  # 4 tokens, wrong
+        ScoredRanking((1, 2, 3), (1.0, 2.0, 0.0)),  # gap 1 wrong (20 tokens), gap 2 right (20), gap 1 right (20)
     ]
     found = breakdown(rows, [[1, 1], [2, 2], [10, 10, 10]])
     assert {name: each["accuracy"] for name, each in found["by_k"].items()} == {"2": 0.5, "3": pytest.approx(2 / 3)}
@@ -64,9 +76,9 @@ def test_accuracy_by_k_by_gap_and_by_length():
 
 def test_rankings_of_one_prompt_are_drawn_together():
     # Twenty prompts, half of them right. Said twice each, they are still twenty: the interval stays as it was.
-    once = [Judged((1, 2), (float(number % 2), 0.5), prompt=f"p{number}") for number in range(20)]
+    once = [ScoredRanking((1, 2), (float(number % 2), 0.5), prompt=f"p{number}") for number in range(20)]
     single, double = accuracy(once), accuracy([*once, *once])
     assert (single["accuracy"], single["num_pairs"], double["num_pairs"]) == (0.5, 20, 40)
     assert (double["low"], double["high"]) == (single["low"], single["high"])
-    strangers = accuracy([Judged(row.ranks, row.scores) for row in [*once, *once]])
+    strangers = accuracy([ScoredRanking(row.ranks, row.scores) for row in [*once, *once]])
     assert strangers["high"] - strangers["low"] < single["high"] - single["low"]

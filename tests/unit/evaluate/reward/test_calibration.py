@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from rlhf.evaluate.reward.accuracy import Judged
+from rlhf.evaluate.reward.accuracy import ScoredRanking
 from rlhf.evaluate.reward.calibration import calibration, fitted_temperature, length_correlation, mean_kendall
 
 LOG3 = math.log(3)  # sigmoid(log 3) = .75
@@ -59,7 +59,7 @@ def test_no_finite_temperature(differences, nll):
 
 def test_correlation_of_score_with_length():
     # scores 1 2 4 against lengths 1 2 3: Pearson 3 / sqrt(14 / 3 * 2), Spearman 1
-    rows = [Judged((1, 2), (1.0, 2.0)), Judged((1, 2), (4.0, 1.0))]
+    rows = [ScoredRanking((1, 2), (1.0, 2.0)), ScoredRanking((1, 2), (4.0, 1.0))]
     found = length_correlation(rows, [[1, 2], [3, 1]])
     # lengths 1 2 3 1 (mean 1.75), scores 1 2 4 1 (mean 2): cov 4, variances 2.75 and 6
     assert found["pearson"] == pytest.approx(4 / math.sqrt(2.75 * 6))
@@ -69,10 +69,10 @@ def test_correlation_of_score_with_length():
 
 def test_kendall_is_of_rankings_of_three_or_more():
     rows = [
-        Judged((1, 2, 3), (3.0, 1.0, 2.0)),  # two pairs right, one wrong: 1 / 3
-        Judged((1, 1, 2), (2.0, 1.0, 0.0)),  # tau-b: 2 / sqrt(3 * 2)
-        Judged((1, 2, 3), (1.0, 1.0, 1.0)),  # says nothing: 0
-        Judged((1, 2), (0.0, 1.0)),
+        ScoredRanking((1, 2, 3), (3.0, 1.0, 2.0)),  # two pairs right, one wrong: 1 / 3
+        ScoredRanking((1, 1, 2), (2.0, 1.0, 0.0)),  # tau-b: 2 / sqrt(3 * 2)
+        ScoredRanking((1, 2, 3), (1.0, 1.0, 1.0)),  # says nothing: 0
+        ScoredRanking((1, 2), (0.0, 1.0)),
     ]
     found = mean_kendall(rows)
     assert found["num_rankings"] == 3

@@ -15,7 +15,7 @@ from rlhf.data.encode import EncodedRanking
 from rlhf.data.records import Message, Ranking
 from rlhf.errors import ModelError
 from rlhf.evaluate.answers.scoring import tree_scores
-from rlhf.evaluate.reward.accuracy import Judged
+from rlhf.evaluate.reward.accuracy import ScoredRanking
 from rlhf.evaluate.reward.card import build_reward_card, probe_section
 from rlhf.evaluate.reward.card_page import render_page
 from rlhf.evaluate.reward.probes import Sheet
@@ -82,7 +82,7 @@ def test_a_score_that_is_not_finite_is_an_error(chat_tokenizer):
 
 def test_a_probe_of_the_better_answer_by_hand():
     # scores 3 1 2 for ranks 1 2 3: pairs (0,1) right, (0,2) right, (1,2) wrong
-    rows = [Judged((1, 2, 3), (3.0, 1.0, 2.0)), Judged((1, 2), (1.0, 0.0))]
+    rows = [ScoredRanking((1, 2, 3), (3.0, 1.0, 2.0)), ScoredRanking((1, 2), (1.0, 0.0))]
     sheet = Sheet("half", "answers", [0], [[0, 1]], [])
     found = probe_section(sheet, rows, [[1.5, 2.5]])  # 3 -> 1.5, 1 -> 2.5
     # after: 1.5 > 1 right, 1.5 < 2 wrong (flipped), 2.5 > 2 right (flipped)
@@ -99,7 +99,7 @@ def test_a_probe_of_the_better_answer_by_hand():
 
 
 def test_a_probe_of_the_prompt_by_hand():
-    rows = [Judged((1, 2), (0.0, 0.0)), Judged((1, 2), (3.0, 1.0)), Judged((2, 1), (3.0, 1.0))]
+    rows = [ScoredRanking((1, 2), (0.0, 0.0)), ScoredRanking((1, 2), (3.0, 1.0)), ScoredRanking((2, 1), (3.0, 1.0))]
     sheet = Sheet("space", "prompt", [1, 2], [[0, 1], [0, 1]], [])
     found = probe_section(sheet, rows, [[2.0, 4.0], [4.0, 0.0]])  # right -> wrong, wrong -> wrong
     assert (found["accuracy_before"], found["accuracy"], found["share_flipped"]) == (0.5, 0.0, 0.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlhf.data.records import Message, Ranking
-from rlhf.evaluate.reward.accuracy import Judged
+from rlhf.evaluate.reward.accuracy import ScoredRanking
 from rlhf.evaluate.reward.shortcuts import ngram_scores, paired_difference, sampled, shortcut_section, verdict_of
 
 THINGS = ("비", "눈", "밥", "차", "책", "옷", "꽃", "약")
@@ -23,8 +23,8 @@ def polite_or_rude() -> list[Ranking]:
 STYLES = [ranking(f"{thing} 좋아요!", f"{thing} 싫어.") for thing in THINGS]
 
 
-def judged(*differences: float) -> list[Judged]:
-    return [Judged((1, 2), (difference, 0.0)) for difference in differences]
+def judged(*differences: float) -> list[ScoredRanking]:
+    return [ScoredRanking((1, 2), (difference, 0.0)) for difference in differences]
 
 
 def test_ngrams_learn_a_style_and_know_no_order():

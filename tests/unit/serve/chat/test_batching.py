@@ -10,7 +10,7 @@ import torch
 
 from rlhf.models.loading import load_causal_lm
 from rlhf.rollout.base import uniform_draws
-from rlhf.rollout.decoding import Answer, Decoder, Decoding
+from rlhf.rollout.decoding import ActiveSequence, Decoder, Decoding
 from rlhf.serve.chat.batching import Ask, Batcher, QueueFullError
 
 NEVER = -1
@@ -24,15 +24,17 @@ def model(request):
     return load_causal_lm(str(request.getfixturevalue(request.param))).model.eval()
 
 
-def answers_of(count: int = 12) -> list[Answer]:
+def answers_of(count: int = 12) -> list[ActiveSequence]:
     """Prompts, lengths and settings of every kind."""
     return [
-        Answer(PROMPTS[number], uniform_draws((7, number), 5 + 3 * number), DECODINGS[number % 4], num_likeliest=2)
+        ActiveSequence(
+            PROMPTS[number], uniform_draws((7, number), 5 + 3 * number), DECODINGS[number % 4], num_likeliest=2
+        )
         for number in range(count)
     ]
 
 
-def alone(model, answers: list[Answer]) -> list[list[int]]:
+def alone(model, answers: list[ActiveSequence]) -> list[list[int]]:
     found = []
     for answer in answers:
         decoder = Decoder(model, NEVER, num_slots=1)
@@ -84,7 +86,7 @@ def test_a_cache_that_is_full_goes_on_in_a_new_one(model, monkeypatch):
 
 def test_what_was_considered_is_the_models_own_distribution(model):
     """At temperature 1 and uncut, whatever the answer was drawn with."""
-    answer = Answer(PROMPTS[2], uniform_draws((1,), 6), Decoding(0.5, 3, 0.9), num_likeliest=4)
+    answer = ActiveSequence(PROMPTS[2], uniform_draws((1,), 6), Decoding(0.5, 3, 0.9), num_likeliest=4)
     alone(model, [answer])
     ids = torch.from_numpy(np.concatenate([PROMPTS[2], answer.tokens])).long()[None]
     logprobs = model(ids).logits[0, len(PROMPTS[2]) - 1 : -1].detach().double().log_softmax(-1)

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from rlhf.data.records import Demonstration, Message, Ranking
 from rlhf.data.sources import DataSource, read_records
 from rlhf.errors import ConfigError
-from rlhf.serve.access import Access, ApiError, add_error_handler
+from rlhf.serve.access import ApiAccess, ApiError, add_error_handler
 from rlhf.serve.chat import votes
 from rlhf.serve.chat.page import chat_page_router
 from rlhf.serve.chat.votes import Lines, VoteFiles
@@ -33,11 +33,11 @@ VOTE = {
 RATING = {"messages": [ASKED, {"role": "assistant", "content": "괜찮아요."}], "rating": "down", "model": "ppo"}
 
 
-def client_for(folder: Path, access: Access | None = None, *, keep_votes: bool = True) -> TestClient:
+def client_for(folder: Path, access: ApiAccess | None = None, *, keep_votes: bool = True) -> TestClient:
     app = FastAPI()
     add_error_handler(app)
     files = VoteFiles(folder / "votes.jsonl") if keep_votes else None
-    app.include_router(chat_page_router(access or Access(), files, {"ppo", "sft"}.__contains__))
+    app.include_router(chat_page_router(access or ApiAccess(), files, {"ppo", "sft"}.__contains__))
     return TestClient(app)
 
 
@@ -100,7 +100,7 @@ def test_unknown_models_and_unfinished_ratings_are_refused(tmp_path):
 def test_votes_need_a_key_where_the_service_does_and_the_page_does_not(tmp_path):
     store = KeyStore(tmp_path / "keys.sqlite")
     key = store.add("민수")
-    client = client_for(tmp_path, Access(store))
+    client = client_for(tmp_path, ApiAccess(store))
     assert client.get("/").status_code == 200
     assert client.post("/v1/votes", json=VOTE).status_code == 401
     assert client.post("/v1/votes", json=VOTE, headers={"authorization": f"Bearer {key}"}).status_code == 201

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from rlhf.serve.access import Access, add_error_handler
+from rlhf.serve.access import ApiAccess, add_error_handler
 from rlhf.serve.jobs.file_routes import files_router
 from rlhf.serve.jobs.file_store import FileStore, problems
 from rlhf.serve.jobs.store import Job, JobStore
@@ -28,10 +28,10 @@ def files(tmp_path: Path) -> Iterator[FileStore]:
 
 @pytest.fixture
 def client(files: FileStore) -> TestClient:
-    return client_of(files, Access())
+    return client_of(files, ApiAccess())
 
 
-def client_of(files: FileStore, access: Access, **options: Any) -> TestClient:
+def client_of(files: FileStore, access: ApiAccess, **options: Any) -> TestClient:
     app = FastAPI()
     add_error_handler(app)
     app.include_router(files_router(files, access, **options))
@@ -98,7 +98,7 @@ def test_an_id_that_is_not_known_is_404(client: TestClient, identifier: str) -> 
 
 
 def test_too_large_is_413_announced_or_not(files: FileStore) -> None:
-    client = client_of(files, Access(), max_bytes=100)
+    client = client_of(files, ApiAccess(), max_bytes=100)
     assert upload(client, b"x" * 101).status_code == 413
 
     def endless() -> Iterator[bytes]:
@@ -116,7 +116,7 @@ def test_too_large_is_413_announced_or_not(files: FileStore) -> None:
 
 
 def test_the_limit_counts_what_arrives(files: FileStore) -> None:
-    client = client_of(files, Access(), max_bytes=100)
+    client = client_of(files, ApiAccess(), max_bytes=100)
     head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
     chunks = iter([head, *[b"x" * (1 << 18)] * 8, b"\r\n--b--\r\n"])
     answer = client.post("/v1/files", content=chunks, headers={"content-type": "multipart/form-data; boundary=b"})
@@ -176,7 +176,7 @@ def test_a_file_a_job_reads_stays(client: TestClient, files: FileStore) -> None:
 def test_files_of_one_key_are_not_anothers(tmp_path: Path, files: FileStore) -> None:
     keys = KeyStore(tmp_path / "keys.sqlite")
     mine, other = ({"authorization": f"Bearer {keys.add(name)}"} for name in ("민수", "지현"))
-    client = client_of(files, Access(keys))
+    client = client_of(files, ApiAccess(keys))
     identifier = upload(client, GOOD, headers=mine).json()["id"]
     assert upload(client, GOOD).status_code == 401
     for answer in (

@@ -16,7 +16,7 @@ from rlhf.cli.job_flags import add_job_flags, fine_tuning_of
 from rlhf.config.load import load_config
 from rlhf.config.schema import PpoConfig, SftConfig
 from rlhf.errors import ArtifactError, ConfigError
-from rlhf.serve.access import Access, add_error_handler
+from rlhf.serve.access import ApiAccess, add_error_handler
 from rlhf.serve.jobs.config import read_bases, read_job_configs
 from rlhf.serve.jobs.launch import hold, is_held
 from rlhf.serve.jobs.progress import MetricsTail, reason_of
@@ -119,7 +119,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Service]]:
         (tmp_path / f"{stage}.yaml").write_text(text)
     made: list[FineTuning] = []
 
-    def start(access: Access | None = None, **more: Any) -> Service:
+    def start(access: ApiAccess | None = None, **more: Any) -> Service:
         launcher, served = Scripted(), dict[str, Path]()
         bases, configs = {"tiny": tmp_path / "base"}, {stage: tmp_path / f"{stage}.yaml" for stage in CONFIGS}
         settings = JobSettings(tmp_path / "jobs", configs, bases, launcher, **more)
@@ -128,7 +128,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Service]]:
         made.append(tuning)
         app = FastAPI()
         add_error_handler(app)
-        for router in tuning.routers(access or Access()):
+        for router in tuning.routers(access or ApiAccess()):
             app.include_router(router)
         return Service(tuning, launcher, TestClient(app), served)
 
@@ -471,7 +471,7 @@ def test_checkpoints(service: Service) -> None:
 def test_jobs_of_one_key_are_not_anothers(make: Callable[..., Service], tmp_path: Path) -> None:
     keys = KeyStore(tmp_path / "keys.sqlite")
     mine, other = ({"authorization": f"Bearer {keys.add(name)}"} for name in ("민수", "지현"))
-    service = make(Access(keys))
+    service = make(ApiAccess(keys))
     file = service.upload(ROWS["sft"], headers=mine)
     body = {"model": "tiny", "training_file": file}
     stolen = service.client.post("/v1/fine_tuning/jobs", json=body, headers=other)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rlhf.config.tripwires import TripwiresSection
-from rlhf.train.policy.tripwires import CHECKS, Tripwires, WatchState, strongest
+from rlhf.train.policy.tripwires import CHECKS, Tripwires, TripwireState, strongest
 
 HEALTHY = {
     "reward": 0.0,
@@ -38,7 +38,7 @@ def section(**wires: Any) -> TripwiresSection:
 
 def tripped(history: list[dict[str, float]], **wires: Any) -> list[tuple[int, str]]:
     """(step, wire) of every trip; each entry of `history` lays over healthy figures, steps count from 1."""
-    watch = Tripwires(section(**wires), WatchState())
+    watch = Tripwires(section(**wires), TripwireState())
     found = [watch.observe(step, {**HEALTHY, **row}) for step, row in enumerate(history, start=1)]
     return [(trip.step, trip.wire) for trips in found for trip in trips]
 
@@ -93,7 +93,7 @@ def test_trends_trip_before_the_gap_does() -> None:
 
 
 def test_wireheading_sleeps_without_a_held_out_reward() -> None:
-    watch = Tripwires(section(), WatchState())
+    watch = Tripwires(section(), TripwireState())
     figures = {name: value for name, value in HEALTHY.items() if not name.startswith("held_out")}
     assert [watch.observe(step, {**figures, "reward": 100.0 * step}) for step in range(1, 5)] == [[]] * 4
 
@@ -111,7 +111,7 @@ def test_a_frozen_critic_trips_after_its_warm_up() -> None:
     rows = [{"explained_variance": -0.1}] * 20
     assert tripped(rows) == [(15, "critic")]  # 10 that do not count, then 5 in a row
     assert tripped([{"explained_variance": 0.0}] * 20) == []
-    no_critic = Tripwires(section(), WatchState())
+    no_critic = Tripwires(section(), TripwireState())
     figures = {name: value for name, value in HEALTHY.items() if name != "explained_variance"}
     assert all(not no_critic.observe(step, figures) for step in range(1, 20))
 
@@ -122,7 +122,7 @@ def test_figures_that_are_no_numbers_neither_trip_nor_count() -> None:
 
 def test_off_is_off_and_the_strongest_action_wins() -> None:
     assert tripped([{"kl": 30.0}], kl={"action": "off"}) == []
-    watch = Tripwires(section(kl={"action": "lower_lr"}, ratio={"action": "stop"}), WatchState())
+    watch = Tripwires(section(kl={"action": "lower_lr"}, ratio={"action": "stop"}), TripwireState())
     trips = watch.observe(1, {**HEALTHY, "kl": 30.0, "ratio_max": 99.0})
     assert [trip.action for trip in trips] == ["lower_lr", "stop"]
     strong = strongest(trips)
@@ -133,12 +133,12 @@ def test_off_is_off_and_the_strongest_action_wins() -> None:
 
 def test_a_third_rollback_is_a_stop() -> None:
     for rollbacks, action in ((0, "rollback"), (1, "rollback"), (2, "stop")):
-        watch = Tripwires(section(kl={"action": "rollback"}), WatchState(rollbacks=rollbacks))
+        watch = Tripwires(section(kl={"action": "rollback"}), TripwireState(rollbacks=rollbacks))
         assert [trip.action for trip in watch.observe(1, {**HEALTHY, "kl": 30.0})] == [action]
 
 
 def test_a_trip_remembers_where_its_excursion_began() -> None:
-    watch = Tripwires(section(), WatchState())
+    watch = Tripwires(section(), TripwireState())
     for step, share in enumerate((0.8, 0.8, 0.3, 0.3), start=1):
         watch.observe(step, {**HEALTHY, "distinct_2": share})
     assert watch.state.began == {"diversity": 3}
@@ -155,10 +155,10 @@ def test_a_resumed_run_trips_alike(cut: int) -> None:
     rows[8] |= {"distinct_2": 0.1}
     whole = tripped(rows)
     assert {wire for _, wire in whole} == {"wireheading", "grad_norm", "diversity"}
-    state, found = WatchState(), []
+    state, found = TripwireState(), []
     for step, row in enumerate(rows, start=1):
         found += [(trip.step, trip.wire) for trip in Tripwires(section(), state).observe(step, {**HEALTHY, **row})]
         if step == cut:
-            fields = {name: getattr(state, name) for name in WatchState.__slots__}
-            state = WatchState(**json.loads(json.dumps(fields)))
+            fields = {name: getattr(state, name) for name in TripwireState.__slots__}
+            state = TripwireState(**json.loads(json.dumps(fields)))
     assert found == whole

@@ -16,14 +16,14 @@ import pytest
 import torch
 
 from rlhf.artifacts.checkpoint import Checkpoint
-from rlhf.artifacts.failure import Failure, FailureRecord
+from rlhf.artifacts.failure import FailureRecord, RankFailure
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.artifacts.stopping import stop_run
 from rlhf.engine.ranks import Ranks
 from rlhf.engine.stop_requests import StopRequest, heeding_signals
 from rlhf.errors import ArtifactError, CheckpointError
 from rlhf.train.run.resume import require_room, require_same_inputs
-from rlhf.train.run.watchdog import Guard
+from rlhf.train.run.watchdog import Watchdog
 
 CPU = torch.device("cpu")
 
@@ -71,19 +71,19 @@ def test_a_step_that_does_not_end_is_named_with_its_place_and_ended(tmp_path):
     assert "rank 0 hangs in" in (tmp_path / "hang" / "rank-0000.txt").read_text()
 
 
-def guard_of(folder: Path, rank: int = 0) -> Guard:
-    return Guard(folder, Ranks(rank, rank, 1, CPU), step=lambda: 3, timeout_s=None, failed=pytest.fail)
+def guard_of(folder: Path, rank: int = 0) -> Watchdog:
+    return Watchdog(folder, Ranks(rank, rank, 1, CPU), step=lambda: 3, timeout_s=None, failed=pytest.fail)
 
 
 def test_the_cause_is_the_first_failure_and_not_its_echo(tmp_path):
-    FailureRecord(tmp_path).write(Failure(1, 3, "the loss is nan"))
+    FailureRecord(tmp_path).write(RankFailure(1, 3, "the loss is nan"))
     first, own = guard_of(tmp_path).cause(RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer"))
-    assert (first, own) == (Failure(1, 3, "the loss is nan"), False)
+    assert (first, own) == (RankFailure(1, 3, "the loss is nan"), False)
 
 
 def test_an_error_of_its_own_is_recorded(tmp_path):
     first, own = guard_of(tmp_path).cause(ValueError("a wrong shape"))
-    assert (first, own) == (Failure(0, 3, "a wrong shape"), True)
+    assert (first, own) == (RankFailure(0, 3, "a wrong shape"), True)
     assert FailureRecord(tmp_path).read() == first
     assert guard_of(tmp_path).cause(KeyboardInterrupt())[0] == first
 
