@@ -7,13 +7,33 @@
 
 Weights are larger than transformers' start values, so that a wrong mask or position shows in the outputs.
 Session-wide: a test that changes a folder copies it first.
+
+Every test runs in an empty folder and with an empty home, so that neither the folder pytest was started in nor what
+earlier runs left there decides a result. DeepSpeed's built op and matplotlib's font list are kept from the real home.
 """
+# ruff: noqa: E402 - packages read the environment when they are imported
 
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
+
+def _empty_home() -> tempfile.TemporaryDirectory[str]:
+    """A home without settings, hub caches or runs; only the two caches are linked into it."""
+    home, real = tempfile.TemporaryDirectory(prefix="rlhf-home-"), Path.home()
+    for cache in (".cache/rlhf/extensions", ".cache/matplotlib"):
+        (real / cache).mkdir(parents=True, exist_ok=True)
+        (Path(home.name) / cache).parent.mkdir(parents=True, exist_ok=True)
+        (Path(home.name) / cache).symlink_to(real / cache)
+    os.environ["HOME"] = home.name
+    return home
+
+
+HOME = _empty_home()  # removed when pytest ends
+for name in ("HF_HOME", "HF_DATASETS_CACHE", "HF_HUB_CACHE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+    os.environ.pop(name, None)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -43,6 +63,11 @@ TEXTS = (
 )
 VOCABULARY = 400
 SHAPE = TinySize(hidden=32, layers=2, heads=4, vocabulary=VOCABULARY, positions=256)
+
+
+@pytest.fixture(autouse=True)
+def _empty_working_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
 
 
 @pytest.fixture(scope="session")

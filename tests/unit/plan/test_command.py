@@ -1,30 +1,33 @@
 """`rlhf plan` as a user types it."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+import rlhf
 from rlhf.cli import main
 from rlhf.config.schema import RewardConfig, SftConfig
 from rlhf.plan.launch import hostfile, launch_line
 from rlhf.plan.shapes import BUILT_IN
 from rlhf.plan.time import count_rows, effort_of, warmup_steps
 
+KULLM = str(Path(rlhf.__file__).parents[1] / "configs" / "kullm-12.8b" / "ppo.yaml")
 SHARED = ("ppo.roles=shared", "model.quantize=4bit", "deepspeed.zero_stage=2", "sampling.batch_size=16")
 
 
 def test_the_shared_four_bit_backbone_fits_one_card(capsys):
-    words = ["plan", "configs/kullm-12.8b/ppo.yaml", *SHARED, "--gpus", "1", "--gpu-memory", "40"]
+    words = ["plan", KULLM, *SHARED, "--gpus", "1", "--gpu-memory", "40"]
 
     assert main(words) == 0
     shown = capsys.readouterr().out
     assert "fits" in shown
-    assert "deepspeed --num_gpus 1 scripts/step3_ppo.py --config configs/kullm-12.8b/ppo.yaml ppo.roles=shared" in shown
+    assert f"deepspeed --num_gpus 1 scripts/step3_ppo.py --config {KULLM} ppo.roles=shared" in shown
     assert "planned, not measured" in shown
 
 
 def test_what_does_not_fit_comes_with_a_change_that_does(capsys):
-    words = ["plan", "configs/kullm-12.8b/ppo.yaml", "--gpus", "1", "--gpu-memory", "40", "--json"]
+    words = ["plan", KULLM, "--gpus", "1", "--gpu-memory", "40", "--json"]
 
     assert main(words) == 1
     found = json.loads(capsys.readouterr().out)
