@@ -22,7 +22,7 @@ from rlhf.train.policy.reward_sources import EXAMPLE, RewardSources, TextSource,
 from rlhf.train.policy.samples import Sample
 
 ONE_RANK = Ranks(0, 0, 1, torch.device("cpu"))
-HERE = "tests.unit.train.test_reward_sources"
+HERE = "tests.unit.train.policy.test_reward_sources"
 
 
 def answer_length(prompts: list[str], answers: list[str], finished: list[bool], *, scale: float = 1.0) -> list[float]:
