@@ -44,7 +44,7 @@ def failed(reason):
 def step_that_never_ends():
     time.sleep(300)
 
-watched = guard.Guard(
+watched = guard.Watchdog(
     folder.path, Ranks(0, 0, 1, torch.device("cpu")), step=lambda: 6, timeout_s=float(sys.argv[2]), failed=failed
 )
 with watched.watching():
