@@ -7,6 +7,7 @@ Texts lose outer whitespace and become NFC here; nothing else is changed. Errors
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,6 +19,7 @@ from rlhf.data.records import (
     Message,
     Prompt,
     Ranking,
+    Record,
     Role,
     check_ranks,
     check_responses,
@@ -28,7 +30,6 @@ from rlhf.data.records import (
 from rlhf.errors import DataError
 
 Row = Mapping[str, Any]
-Record = Demonstration | Ranking | Prompt
 
 # Sniffed in this order: the more telling keys come first, `prompt` alone last.
 FORMAT_KEYS: dict[str, str] = {
@@ -87,6 +88,18 @@ def parse(row: Row, format: str, source: str) -> Record:
     if row.get("source") is not None:
         source = text_at(row, "source", allow_empty=True) or source
     return _PARSERS[format](row, source)
+
+
+def key_of(error: DataError) -> str:
+    """The key an error names, as in "key `responses[2]`"; "" where it names something else or nothing."""
+    return error.where if error.where.startswith("key ") else ""
+
+
+def reason_of(error: DataError) -> str:
+    """An error's key and problem without what differs from row to row, so that rows are counted by it."""
+    key = re.sub(r"\[\d+\]", "[]", key_of(error))
+    problem = error.problem.partition(";")[0].partition(": ")[0]
+    return f"{key} {re.sub(r'0x[0-9a-f]{2} |(?<= of )[0-9]+$|^[0-9]+ ', '', problem)}".strip()
 
 
 @contextmanager

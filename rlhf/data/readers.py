@@ -50,6 +50,13 @@ def locate(path: str) -> Location:
     )
 
 
+def usable(row: Row | DataError) -> Row:
+    """The row; raises the error that stands for a row that could not be read."""
+    if isinstance(row, DataError):
+        raise row
+    return row
+
+
 def sha256_of(location: Location) -> str:
     """SHA-256 of a file, or of the names and contents of a folder's files, so that an edit shows."""
     digest = hashlib.sha256()

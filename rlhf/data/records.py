@@ -104,6 +104,16 @@ class Demonstration:
     source: str = ""
     weight: float = 1.0
 
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """The turns before the final answer."""
+        return self.messages[:-1]
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The final answer alone."""
+        return (self.messages[-1].content,)
+
     def __post_init__(self) -> None:
         check_turns(self.messages, "assistant")
         if not (math.isfinite(self.weight) and self.weight > 0):
@@ -131,6 +141,11 @@ class Ranking:
             check_scores(self.scores, len(self.responses))
 
     @property
+    def answers(self) -> tuple[str, ...]:
+        """The ranked answers, under the name that all records share."""
+        return self.responses
+
+    @property
     def num_answers(self) -> int:
         """K, the number of ranked answers."""
         return len(self.responses)
@@ -154,10 +169,23 @@ class Prompt:
     source: str = ""
     reference: str = ""
 
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """All turns, under the name that all records share."""
+        return self.messages
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
     def __post_init__(self) -> None:
         check_turns(self.messages, "user")
         if not isinstance(self.reference, str):
             raise DataError(f"reference is {type(self.reference).__name__}, not text", expected="a string")
+
+
+Record = Demonstration | Ranking | Prompt
 
 
 def demonstration_of(ranking: Ranking) -> Demonstration:
@@ -168,6 +196,5 @@ def demonstration_of(ranking: Ranking) -> Demonstration:
 
 def prompt_of(record: Demonstration | Ranking) -> Prompt:
     """What was asked; the reference is the final (of a ranking: the best) answer."""
-    if isinstance(record, Ranking):
-        return Prompt(record.prompt, record.source, record.responses[record.best])
-    return Prompt(record.messages[:-1], record.source, record.messages[-1].content)
+    best = record.best if isinstance(record, Ranking) else 0
+    return Prompt(record.prompt, record.source, record.answers[best])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast
 
-from rlhf.data.formats import FORMAT_KEYS, Record, described, parse, quoted_keys, rename_hint, sniff
-from rlhf.data.readers import locate, read_rows, sha256_of
-from rlhf.data.records import Demonstration, Prompt, Ranking, demonstration_of, prompt_of
+from rlhf.data.formats import FORMAT_KEYS, described, key_of, parse, quoted_keys, rename_hint, sniff
+from rlhf.data.readers import Row, locate, read_rows, sha256_of, usable
+from rlhf.data.records import Demonstration, Prompt, Ranking, Record, demonstration_of, prompt_of
 from rlhf.errors import DataError
 
 RecordT = TypeVar("RecordT", Demonstration, Ranking, Prompt)
@@ -75,8 +75,7 @@ class SourceReport:
         """Counts a bad row, and keeps its reason if it is among the first."""
         self.num_skipped += 1
         if len(self.skipped) < NUM_REASONS_KEPT:
-            key = f"  {error.where}" if error.where.startswith("key ") else ""
-            self.skipped.append(f"line {line}{key}: {error.problem}")
+            self.skipped.append(f"{f'line {line}  {key_of(error)}'.rstrip()}: {error.problem}")
 
     def take_back(self, error: DataError, line: int) -> None:
         """Counts a row as bad that had been kept."""
@@ -161,9 +160,7 @@ def _record(
     row: Mapping[str, Any] | DataError, source: DataSource, kind: type[RecordT], report: SourceReport
 ) -> RecordT | None:
     """The record of one row; None for a ranking that ties throughout, which is counted."""
-    if isinstance(row, DataError):
-        raise row
-    parsed = parse(row, report.format, source.name or Path(source.path).stem)
+    parsed = parse(usable(row), report.format, source.name or Path(source.path).stem)
     if isinstance(parsed, Ranking) and parsed.all_tied and kind is not Prompt:
         report.num_tied += 1
         return None
@@ -183,11 +180,38 @@ def _converted(record: Record, kind: type[Record]) -> Record:
     raise DataError("ends in a turn by user", where="key `messages`", expected="a last turn by assistant")
 
 
-def placed(error: DataError, place: str) -> DataError:
-    """The error with file and line before its key."""
-    where = f"{place}  {error.where}" if error.where.startswith("key ") else place
-    fix = error.fix or 'mend the row, or leave bad rows out with on_bad_row="skip"'
-    return DataError(error.problem, where=where, expected=error.expected, fix=fix)
+def placed(
+    error: DataError, place: str, fix: str = 'correct the row, or skip bad rows with on_bad_row="skip"'
+) -> DataError:
+    """The error with file and line before its key, and `fix` where it has none of its own."""
+    where = f"{place}  {key_of(error)}".rstrip()
+    return DataError(error.problem, where=where, expected=error.expected, fix=error.fix or fix)
+
+
+class ParsedRow(NamedTuple):
+    """A row by its line, its record or why there is none, and the format of the file ("" before it is known)."""
+
+    line: int
+    row: Row
+    record: Record | DataError
+    format: str
+
+
+def parsed_rows(path: str) -> Iterator[ParsedRow]:
+    """Every row of a file with its record. The first row of a known format decides the format of the whole file.
+
+    Raises: DataError for a file that cannot be read.
+    """
+    name = ""
+    for line, row in read_rows(locate(path)):
+        given: Row = {}
+        try:
+            given = usable(row)
+            name = name or sniff(given)
+            record: Record | DataError = parse(given, name, "")
+        except DataError as error:
+            record = error
+        yield ParsedRow(line, given, record, name)
 
 
 def nothing_usable(report: SourceReport) -> DataError:

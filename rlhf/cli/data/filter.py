@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from rlhf.cli.flag_types import similarity
 from rlhf.cli.parser import Commands
 
 METHODS = {"cosine": 0.5, "minhash": 0.7}  # with their default thresholds
 LANGUAGES = {"ko": 0.3}  # a Korean question about two English names has 0.4
-EXAMPLES = 3  # of each reason on the terminal; the manifest has more
 
 
 def add(commands: Commands) -> None:
@@ -115,10 +113,15 @@ def run_data_filter(arguments: argparse.Namespace) -> int:
     """`rlhf data filter`."""
     from pathlib import Path
 
-    from rlhf.curate.filter.command import FilterOptions, filter_rows
+    from rlhf.curate.filter.command import FilterOptions, run
+    from rlhf.errors import DataError
 
     method, threshold = arguments.dedup
+    if arguments.vectorizer == "vaiv" and method != "cosine":
+        raise DataError("--vectorizer vaiv belongs to a cosine", fix="--dedup cosine:0.5 --vectorizer vaiv")
     options = FilterOptions(
+        source=arguments.source,
+        out=Path(arguments.out),
         clean=arguments.clean,
         min_chars=arguments.min_chars,
         max_tokens=arguments.max_tokens,
@@ -133,28 +136,7 @@ def run_data_filter(arguments: argparse.Namespace) -> int:
         semantic_threshold=arguments.semantic_threshold,
         on_bad_row=arguments.on_bad_row,
     )
-    _check(arguments)
-    output = filter_rows(arguments.source, Path(arguments.out), options)
-    num_rows = output.kept + sum(output.dropped.values())
-    sys.stdout.write(f"{output.summary()} (of {num_rows})\n")
-    for reason, number in output.dropped.items():
-        examples = output.examples.get(reason, [])[:EXAMPLES]
-        sys.stdout.write(f"\n{reason}: {number}\n" if examples else "")
-        sys.stdout.writelines(f"  {' '.join(example.split())}\n" for example in examples)
-    return 0
-
-
-def _check(arguments: argparse.Namespace) -> None:
-    """Raises DataError for flags that need one another, and when no filter is named."""
-    from rlhf.errors import DataError
-
-    if bool(arguments.max_tokens) != bool(arguments.tokenizer):
-        raise DataError("--max-tokens and --tokenizer go together", fix="--max-tokens 512 --tokenizer DIR")
-    if arguments.vectorizer == "vaiv" and arguments.dedup[0] != "cosine":
-        raise DataError("--vectorizer vaiv belongs to a cosine", fix="--dedup cosine:0.5 --vectorizer vaiv")
-    names = ("clean", "min_chars", "max_tokens", "boilerplate", "rude", "pii", "semantic")
-    if not any(getattr(arguments, name) for name in names) and not arguments.dedup[0] and not arguments.language[0]:
-        raise DataError("no filter is named", fix="--min-chars 16 --dedup cosine:0.5; all of them: --help")
+    return run(options)
 
 
 def _at_least_one(text: str) -> int:
