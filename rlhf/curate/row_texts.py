@@ -14,9 +14,8 @@ from rlhf.data.sources import placed
 from rlhf.errors import DataError
 
 # Keys whose values are text, or hold text at any depth (apart from the roles of messages).
-TEXT_KEYS = frozenset(
-    ("prompt", "messages", "instruction", "input", "chosen", "rejected", "responses", "response", "completion", "output")
-)
+TEXT_KEYS = frozenset(("prompt", "messages", "instruction", "input", "output", "response", "completion"))
+TEXT_KEYS |= {"responses", "chosen", "rejected"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,9 @@ def text_faults(text: str, special_texts: Iterable[str] = ()) -> list[TextFault]
 
     `special_texts` are the special tokens of the tokenizer in use, searched for besides the well-known ones.
     """
-    found = [] if text.isascii() or unicodedata.is_normalized("NFC", text) else [TextFault("not-nfc", _decomposed(text))]
+    found = (
+        [] if text.isascii() or unicodedata.is_normalized("NFC", text) else [TextFault("not-nfc", _decomposed(text))]
+    )
     special = next((special for special in special_texts if special in text), "")
     if _SUSPICIOUS.search(text) is None:
         return [*found, TextFault("special-token", repr(special))] if special else found

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from rlhf.cli import main
-from rlhf.curate.refusals import is_boilerplate
 from rlhf.curate.filter.command import FilterOptions, filter_rows
 from rlhf.curate.output import Output, manifest_path
+from rlhf.curate.refusals import is_boilerplate
 from rlhf.curate.row_texts import row_texts, with_texts_changed
 from rlhf.errors import DataError, TokenizerError
 
@@ -47,7 +47,7 @@ def test_a_row_counts_under_the_first_filter_that_dropped_it(tmp_path: Path) -> 
         {"prompt": LONG, "response": "남해의 작은 마을은 어떠세요?"},  # repeats a row that is gone: kept
         {"prompt": f"{LONG}.", "response": "강릉도 좋아요."},
     ]
-    options = {"min_chars": 16, "min_hangul": 0.5, "boilerplate": True, "dedup": "cosine", "dedup_threshold": 0.5}
+    options = {"min_chars": 16, "min_hangul": 0.5, "boilerplate": True, "dedup": ("cosine", 0.5)}
     kept, output = filtered(tmp_path, rows, **options)
     assert kept == [rows[2]]
     expected = {"fewer than 16 characters": 1, "less than 0.5 Hangul": 0, "boilerplate": 1, "near-duplicate": 1}
@@ -61,8 +61,8 @@ def test_a_row_counts_under_the_first_filter_that_dropped_it(tmp_path: Path) -> 
 
 def test_the_filter_of_2023_looks_at_dropped_rows_too(tmp_path: Path) -> None:
     rows = [{"prompt": "바다 여행"}, {"prompt": "바다 여행 그리고 산 여행 바다 여행"}]
-    assert filtered(tmp_path, rows, min_chars=8, dedup="vaiv")[0] == []
-    assert filtered(tmp_path, rows, min_chars=8, dedup="cosine")[0] == [rows[1]]
+    assert filtered(tmp_path, rows, min_chars=8, dedup=("cosine", 0.5), vectorizer="vaiv")[0] == []
+    assert filtered(tmp_path, rows, min_chars=8, dedup=("cosine", 0.5))[0] == [rows[1]]
 
 
 def test_tokens_of_the_prompt_and_the_longest_answer_count(tmp_path: Path, tiny_tokenizer_dir: Path) -> None:
