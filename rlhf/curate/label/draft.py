@@ -54,7 +54,10 @@ class Draft:
     @classmethod
     def from_json(cls, text: str) -> Draft:
         """Back from the store."""
-        return TypeAdapter(cls).validate_json(text)
+        return _DRAFT.validate_json(text)
+
+
+_DRAFT = TypeAdapter(Draft)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,11 +40,14 @@ class LabelItem:
     @classmethod
     def from_json(cls, text: str) -> LabelItem:
         """Back from the store."""
-        return TypeAdapter(cls).validate_json(text)
+        return _ITEM.validate_json(text)
 
     def prompt_row(self) -> str | list[dict[str, str]]:
         """The prompt as data files hold it; see `prompt_value`."""
         return prompt_value(self.prompt)
+
+
+_ITEM = TypeAdapter(LabelItem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,5 @@ def _models(row: Row, num_answers: int) -> tuple[str, ...]:
         return ()
     if not isinstance(models, list) or len(models) != num_answers:
         raise DataError(f"is not a list of {num_answers} names, one for each answer", where="key `models`")
-    return tuple(
-        text_at({name: value}, name) for name, value in ((f"models[{i}]", each) for i, each in enumerate(models))
-    )
+    texts = {f"models[{index}]": value for index, value in enumerate(models)}
+    return tuple(text_at(texts, name) for name in texts)

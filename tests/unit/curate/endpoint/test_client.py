@@ -16,7 +16,7 @@ import pytest
 from rlhf.curate.endpoint.budget import Budget
 from rlhf.curate.endpoint.client import Endpoint
 from rlhf.curate.endpoint.messages import EndpointRequest, json_schema_format
-from rlhf.curate.endpoint.worker import Gate
+from rlhf.curate.endpoint.worker import RateLimiter
 from rlhf.errors import BudgetError, EndpointError
 from tests.support.openai_server import Behaviour, Fault, Server, serve
 
@@ -79,7 +79,7 @@ def test_a_service_that_asks_to_wait_is_waited_for() -> None:
 
 def test_a_wait_holds_every_request_back() -> None:
     async def waited_s() -> float:
-        gate, clock = Gate(Budget(), None), asyncio.get_running_loop().time
+        gate, clock = RateLimiter(Budget(), None), asyncio.get_running_loop().time
         before = clock()
         gate.pause(0.1)
         await gate.admit(0.0)
@@ -297,7 +297,7 @@ def test_the_request_says_all_that_was_asked() -> None:
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://a/v1", ""])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(EndpointError, match="is no address"):
+    with pytest.raises(EndpointError, match="is not an address"):
         Endpoint(url, "m")
 
 
