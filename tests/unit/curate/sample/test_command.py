@@ -90,7 +90,7 @@ def test_two_generators_answer_each_prompt_k_times(tmp_path: Path, model: Path, 
         not answer["finished"] for row in rows for answer in row["answers"]
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s.jsonl", "s.jsonl.manifest.json"]
-    judgeable = [row for _, row in read_answer_rows(str(out)) if isinstance(row, AnswerRow)]
+    judgeable = [row for row in read_answer_rows(str(out)) if isinstance(row, AnswerRow)]
     assert [row.prompt[-1].content for row in judgeable] == ["오늘 날씨 어때?", "점심에 뭘 먹을까?", "비 와."]
 
 
