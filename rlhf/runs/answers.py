@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rlhf.runs.project import ComparisonFolder, Project, starting_point
-from rlhf.runs.bilingual import Words, both, heading, paragraph
-from rlhf.runs.record import Row, RunRecord
 from rlhf.evaluate.figures import pair, said
+from rlhf.runs.bilingual import Words, both, heading, paragraph
+from rlhf.runs.project import ComparisonFolder, Project, starting_point
+from rlhf.runs.record import Row, RunRecord
 
 SHOWN = 6  # prompts of a comparison or a run
 

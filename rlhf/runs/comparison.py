@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from rlhf.errors import ArtifactError
 from rlhf.html.page import document, section, table
 from rlhf.html.plots import LINE, figure, svg
-from rlhf.errors import ArtifactError
 from rlhf.runs.listing import RunSummary, columns, is_run, summarise
-from rlhf.runs.run_page import TITLES
 from rlhf.runs.plots import COLOURS, PANELS, Panel, Series, curves_of
 from rlhf.runs.record import RunRecord, flat, read_run, shown
+from rlhf.runs.run_page import TITLES
 
 DASHES = ("-", "--", ":", "-.")  # a colour comes again with the next of them
 CSS_DASHES = ("solid", "dashed", "dotted", "double")

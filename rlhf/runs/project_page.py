@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from rlhf.evaluate.figures import STYLE, Cell
 from rlhf.html.page import document
 from rlhf.runs import bilingual as say
 from rlhf.runs.answers import answers_section
-from rlhf.runs.project import Project, parents_of, run_folder_of, sources_of, trained_and_held_out
-from rlhf.runs.sections import card_body, comparison_body, curves_body, policy_body
-from rlhf.runs.verdict import SHOWN_HASH, headline, missing, stage_finding, status, weak_points
 from rlhf.runs.bilingual import Words, both, folded, heading, paragraph, table
 from rlhf.runs.listing import best_of
+from rlhf.runs.project import Project, parents_of, run_folder_of, sources_of, trained_and_held_out
 from rlhf.runs.record import RunRecord, differences
-from rlhf.evaluate.figures import STYLE, Cell
+from rlhf.runs.sections import card_body, comparison_body, curves_body, policy_body
+from rlhf.runs.verdict import SHOWN_HASH, headline, missing, stage_finding, status, weak_points
 
 PAGE_STYLE = """
 .verdict { white-space: pre-line; } .findings { list-style: none; padding: 0; max-width: none; }

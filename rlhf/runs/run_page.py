@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from rlhf.html.page import document, section, table
 from rlhf.config.tripwires import TripwiresSection
+from rlhf.html.page import document, section, table
 from rlhf.runs.plots import control_plot, panel_plots
 from rlhf.runs.record import RunRecord, differences
 
@@ -120,7 +120,7 @@ def _control(record: RunRecord) -> str:
         "those of the reward PPO trained on: they say what it bought, not whether people would agree.</p>"
     )
     head = ("", "score", "95 % interval", "KL, nats")
-    return control_plot(control, record.metrics) + text + table(head, rows)
+    return str(control_plot(control, record.metrics)) + text + table(head, rows)
 
 
 def _card(record: RunRecord) -> str:

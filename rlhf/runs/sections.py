@@ -7,15 +7,15 @@ from html import escape
 from typing import Any
 
 from rlhf.config.tripwires import TripwiresSection
-from rlhf.runs import bilingual as say
-from rlhf.runs.project import ComparisonFolder, Project
-from rlhf.runs.verdict import OWN_REWARD, comparison_finding
-from rlhf.runs.bilingual import Words, both, folded, heading, paragraph, table
+from rlhf.evaluate.figures import Cell, figure_cell, interval_cell
 from rlhf.evaluate.reward.card_page import PROBES
 from rlhf.evaluate.reward.card_plots import accuracy_plot, probe_plot, reliability_plot
+from rlhf.runs import bilingual as say
+from rlhf.runs.bilingual import Words, both, folded, heading, paragraph, table
 from rlhf.runs.plots import Panel, control_plot, panel_plots
+from rlhf.runs.project import ComparisonFolder, Project
 from rlhf.runs.record import RunRecord
-from rlhf.evaluate.figures import Cell, figure_cell, interval_cell
+from rlhf.runs.verdict import OWN_REWARD, comparison_finding
 
 Row = Mapping[str, Any]
 FIRST_PANELS = {
@@ -82,7 +82,7 @@ def card_body(run: RunRecord) -> str:
     head = ("", Words("정확도", "accuracy"), INTERVAL, Words("쌍", "pairs"))
     plot = accuracy_plot([(name, each) for _, name, each in groups])
     title = heading(3, Words("성적표: 정확도와 지름길", "Report card: accuracy and shortcuts"))
-    return title + plot + table(head, rows) + _calibration(card) + _probes(card) + _leakage(card)
+    return title + str(plot) + table(head, rows) + _calibration(card) + _probes(card) + _leakage(card)
 
 
 def _groups(card: Row) -> list[tuple[Words, str, Row]]:
@@ -116,7 +116,7 @@ def _calibration(card: Row) -> str:
         f"Expected calibration error {found['ece']:.3f}. The nearer the dots to the dashed line, the more its "
         "confidence can be believed.",
     )
-    return title + reliability_plot(found["reliability"]) + paragraph(text)
+    return title + str(reliability_plot(found["reliability"])) + paragraph(text)
 
 
 def _probes(card: Row) -> str:
@@ -127,7 +127,7 @@ def _probes(card: Row) -> str:
         "프롬프트를 조금 바꿔도 정확도는 거의 그대로여야 하고, 좋은 답변을 망가뜨리면 점수가 떨어져야 합니다.",
         "A change of the prompt should move little; the better answer, once damaged, should lose.",
     )
-    return folded(Words("흔들어 보기", "Probes"), probe_plot(named) + paragraph(text))
+    return folded(Words("흔들어 보기", "Probes"), str(probe_plot(named)) + paragraph(text))
 
 
 def _leakage(card: Row) -> str:
@@ -170,7 +170,7 @@ def _control(run: RunRecord) -> str:
         f"{control['num_prompts']:,} held-out prompts, the same decoding, scored by the reward PPO trained on.",
     )
     head = ("", Words("점수", "score"), INTERVAL, "KL, nats")
-    return title + control_plot(control, run.metrics) + paragraph(text) + table(head, rows)
+    return title + str(control_plot(control, run.metrics)) + paragraph(text) + table(head, rows)
 
 
 def _tripwires(run: RunRecord) -> str:

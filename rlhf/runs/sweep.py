@@ -20,10 +20,10 @@ from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import load_config
 from rlhf.config.schema import STAGES, StageConfig
 from rlhf.errors import ArtifactError, ConfigError, RlhfError
-from rlhf.train.run.readiness import require_parents
+from rlhf.plan.launch import SCRIPTS
 from rlhf.runs.listing import JOB, RunSummary, status_of, summarise
 from rlhf.runs.record import flat, shown
-from rlhf.plan.launch import SCRIPTS
+from rlhf.train.run.readiness import require_parents
 from rlhf.train.run.start import ROOT, require_checkout, start_stage
 
 LONGEST_NAME = 120  # characters; file systems take 255 bytes

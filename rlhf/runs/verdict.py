@@ -7,6 +7,8 @@ from typing import Any, Literal, NamedTuple
 
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.evaluate.control_group import MIN_PROMPTS
+from rlhf.runs.bilingual import STAGES, STATUSES, Words
+from rlhf.runs.listing import status_of
 from rlhf.runs.project import (
     ComparisonFolder,
     Project,
@@ -14,8 +16,6 @@ from rlhf.runs.project import (
     sources_of,
     trained_and_held_out,
 )
-from rlhf.runs.bilingual import STAGES, STATUSES, Words
-from rlhf.runs.listing import status_of
 from rlhf.runs.record import RunRecord
 
 Row = Mapping[str, Any]
@@ -178,7 +178,9 @@ def _named(run: RunRecord, project: Project, finding: Statement) -> Statement:
     """With the run's name before it where there are several of its stage."""
     if len(project.of_stage(run.stage)) == 1:
         return finding
-    return Statement(finding.tone, Words(f"{run.path.name}: {finding.words.ko}", f"{run.path.name}: {finding.words.en}"))
+    return Statement(
+        finding.tone, Words(f"{run.path.name}: {finding.words.ko}", f"{run.path.name}: {finding.words.en}")
+    )
 
 
 def comparison_finding(comparison: ComparisonFolder) -> Statement:

@@ -13,6 +13,8 @@ from rlhf.cli import main
 from rlhf.config.load import dump_config
 from rlhf.config.schema import STAGES
 from rlhf.errors import ArtifactError
+from rlhf.runs.bilingual import PANELS
+from rlhf.runs.plots import PANELS as DRAWN
 from rlhf.runs.project import (
     parents_of,
     read_project,
@@ -22,8 +24,6 @@ from rlhf.runs.project import (
     trained_and_held_out,
 )
 from rlhf.runs.verdict import headline, missing, weak_points
-from rlhf.runs.bilingual import PANELS
-from rlhf.runs.plots import PANELS as DRAWN
 
 CONFIGS: dict[str, dict[str, Any]] = {"sft": {"data": {"train": ["a.jsonl"]}}, "reward": {}, "ppo": {}}
 PAIRS = {"low": 0.8, "high": 0.96, "num_pairs": 40}
