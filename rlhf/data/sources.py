@@ -156,9 +156,7 @@ def _check_kind(name: str, kind: type[Record], where: str, row: Mapping[str, Any
     )
 
 
-def _record(
-    row: Mapping[str, Any] | DataError, source: DataSource, kind: type[RecordT], report: SourceReport
-) -> RecordT | None:
+def _record(row: Row | DataError, source: DataSource, kind: type[RecordT], report: SourceReport) -> RecordT | None:
     """The record of one row; None for a ranking that ties throughout, which is counted."""
     parsed = parse(usable(row), report.format, source.name or Path(source.path).stem)
     if isinstance(parsed, Ranking) and parsed.all_tied and kind is not Prompt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from rlhf.cli.endpoint_flags import add_endpoint_flags
 from rlhf.cli.parser import Commands
 from rlhf.config.flags import add_flags, fill
 
@@ -11,7 +12,6 @@ from rlhf.config.flags import add_flags, fill
 def add(commands: Commands) -> None:
     """The command and its flags."""
     from rlhf.curate.augment.options import AugmentOptions
-    from rlhf.curate.endpoint.client import EndpointOptions
 
     command = commands.add_parser(
         "augment",
@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
         "then: rlhf data check --stage sft new.jsonl",
     )
     add_flags(command, AugmentOptions)
-    add_flags(command.add_argument_group("endpoint", "any service with the OpenAI chat API"), EndpointOptions)
+    add_endpoint_flags(command)
     command.set_defaults(handler=run_augment)
 
 
@@ -32,6 +32,6 @@ def run_augment(arguments: argparse.Namespace) -> int:
     """`rlhf data augment`."""
     from rlhf.curate.augment.command import run
     from rlhf.curate.augment.options import AugmentOptions
-    from rlhf.curate.endpoint.client import EndpointOptions
+    from rlhf.curate.endpoint.options import EndpointOptions
 
     return run(fill(AugmentOptions, arguments), fill(EndpointOptions, arguments))

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from rlhf.cli.endpoint_flags import add_endpoint_flags
 from rlhf.cli.parser import Commands
 from rlhf.config.flags import add_flags, fill
 
@@ -37,7 +38,6 @@ class _PrintCriteria(argparse.Action):
 
 def add(commands: Commands) -> None:
     """The command and its flags."""
-    from rlhf.curate.endpoint.client import EndpointOptions
     from rlhf.curate.judge.command import JudgeOptions
     from rlhf.curate.judge.pairwise import JudgeSettings
 
@@ -53,13 +53,13 @@ def add(commands: Commands) -> None:
     )
     add_flags(command, JudgeOptions)
     add_flags(command, JudgeSettings)
-    add_flags(command.add_argument_group("endpoint", "any service with the OpenAI chat API"), EndpointOptions)
+    add_endpoint_flags(command)
     command.set_defaults(handler=run_judge)
 
 
 def run_judge(arguments: argparse.Namespace) -> int:
     """`rlhf data judge`."""
-    from rlhf.curate.endpoint.client import EndpointOptions
+    from rlhf.curate.endpoint.options import EndpointOptions
     from rlhf.curate.judge.command import JudgeOptions, run
     from rlhf.curate.judge.pairwise import JudgeSettings
 

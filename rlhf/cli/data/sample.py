@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from rlhf.cli.decoding_flags import add_decoding_flags, sampling_of
+from rlhf.cli.endpoint_flags import add_endpoint_flags
 from rlhf.cli.parser import Commands
 from rlhf.config.flags import add_flags, fill
 
@@ -25,7 +26,6 @@ _EXAMPLES = (
 
 def add(commands: Commands) -> None:
     """The command and its flags."""
-    from rlhf.curate.endpoint.client import EndpointOptions
     from rlhf.curate.sample.command import SampleOptions
 
     command = commands.add_parser(
@@ -37,13 +37,13 @@ def add(commands: Commands) -> None:
     )
     add_flags(command, SampleOptions, skip=("dtype", "seed"))
     add_decoding_flags(command)
-    add_flags(command.add_argument_group("endpoint", "any service with the OpenAI chat API"), EndpointOptions)
+    add_endpoint_flags(command)
     command.set_defaults(handler=run_sample)
 
 
 def run_sample(arguments: argparse.Namespace) -> int:
     """`rlhf data sample`."""
-    from rlhf.curate.endpoint.client import EndpointOptions
+    from rlhf.curate.endpoint.options import EndpointOptions
     from rlhf.curate.sample.command import SampleOptions, run
 
     options = fill(SampleOptions, arguments, sampling=sampling_of(arguments))

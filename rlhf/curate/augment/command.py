@@ -17,7 +17,8 @@ from rlhf.curate.augment.evol import evolve
 from rlhf.curate.augment.options import AugmentOptions
 from rlhf.curate.augment.self_instruct import self_instruct
 from rlhf.curate.augment.writer import Rejected, Writer
-from rlhf.curate.endpoint.client import Endpoint, EndpointOptions, answers_cache
+from rlhf.curate.endpoint.client import Endpoint
+from rlhf.curate.endpoint.options import EndpointOptions, answers_cache
 from rlhf.curate.output import Output
 from rlhf.data.records import Prompt
 from rlhf.data.sources import DataSource, read_records
@@ -33,10 +34,10 @@ IDLE_ROUNDS = 8  # in a row without a new row, after which a run ends
 
 def run(options: AugmentOptions, service: EndpointOptions) -> int:
     """Writes the rows; a run that ends early says why."""
-    budget, seeds = service.budget(), read_seeds(options.seeds)
+    seeds = read_seeds(options.seeds)
     output = Output(options.out, command="data augment", inputs=[options.seeds], options=options.recorded())
     bar = tqdm(desc="augment", total=options.num, unit=" rows", disable=None, leave=False)
-    opened = service.open(options.endpoint, options.model, budget, answers_cache(options.out))
+    opened = Endpoint(options.endpoint, options.model, service, cache=answers_cache(options.out))
     with output, opened as endpoint, bar:
         stopped = augment(seeds, endpoint, options, output, bar.update)
         output.extra = {"usage": asdict(endpoint.usage), "stopped": stopped}

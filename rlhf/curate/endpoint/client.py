@@ -19,63 +19,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rlhf.config.flags import flag
 from rlhf.curate.endpoint.budget import Budget
 from rlhf.curate.endpoint.cache import AnswerCache, cache_key
 from rlhf.curate.endpoint.messages import ChatAnswer, ChatMessage, EndpointRequest
+from rlhf.curate.endpoint.options import EndpointOptions
 from rlhf.curate.endpoint.worker import Service, Worker
 from rlhf.errors import EndpointError
 
 __all__ = ["ChatAnswer", "ChatMessage", "Endpoint", "EndpointRequest", "Usage"]
 
 READ_AHEAD = 4  # times the concurrency: requests taken from the caller in advance
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointOptions:
-    """How a command uses an endpoint, and what it may cost."""
-
-    api_key_env: str = flag(
-        "OPENAI_API_KEY",
-        "environment variable that holds the key; not needed for a service on this machine",
-        metavar="VARIABLE",
-    )
-    concurrency: int = flag(8, "concurrent requests")
-    requests_per_minute: float | None = flag(None, "most requests per minute", metavar="N")
-    timeout: float = flag(120.0, "seconds that an answer may take", metavar="S")
-    retries: int = flag(5, "retries of a request after a transient failure")
-    max_requests: int | None = flag(None, "stop before sending more requests")
-    max_cost: float | None = flag(None, "stop before spending more; needs the prices", metavar="COST")
-    price_in: float = flag(0.0, "price of 1,000 prompt tokens", metavar="PRICE")
-    price_out: float = flag(0.0, "price of 1,000 answer tokens", metavar="PRICE")
-    cache: Path | None = flag(
-        None,
-        "stored answers; the same command continues from them and pays for nothing twice (default: OUT.answers.sqlite)",
-        metavar="FILE",
-    )
-
-    def budget(self) -> Budget:
-        """The limits and prices, with nothing spent yet."""
-        return Budget(self.max_requests, self.max_cost, self.price_in, self.price_out)
-
-    def open(self, url: str, model: str, budget: Budget, cache: Path) -> Endpoint:
-        """An endpoint with these options, whose answers are stored in `cache` unless the options name another file."""
-        return Endpoint(
-            url,
-            model,
-            api_key=self.api_key_env,
-            concurrency=self.concurrency,
-            requests_per_minute=self.requests_per_minute,
-            timeout_s=self.timeout,
-            retries=self.retries,
-            budget=budget,
-            cache=self.cache or cache,
-        )
-
-
-def answers_cache(out: Path) -> Path:
-    """Where a command that writes `out` stores answers by default."""
-    return out.with_name(f"{out.name}.answers.sqlite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +56,9 @@ class Endpoint:
     Args:
         url: base address, which ends in /v1 for most services.
         model: name of the model at the service.
-        api_key: environment variable that holds the key; not needed for a service on this machine.
-        concurrency: concurrent requests.
-        requests_per_minute: most requests per minute, evenly spaced; None for no limit.
-        timeout_s: for a whole answer.
-        retries: retries of a request after a transient failure (429, 5xx, slow answers, lost connections, replies
-            that are not JSON); the pause doubles from `backoff_s`, or is what the service asks for.
-        budget: limits on requests and cost; also counts what was spent.
-        cache: SQLite file of answers; None stores none.
+        options: rate, retries and time limit of the requests.
+        budget: limits on requests and cost, which also counts what was spent; by default that of the options.
+        cache: SQLite file of answers, unless the options name one; None stores none.
 
     Raises: EndpointError for arguments that cannot be used, and when the `openai` package is missing.
     """
@@ -119,23 +67,18 @@ class Endpoint:
         self,
         url: str,
         model: str,
+        options: EndpointOptions | None = None,
         *,
-        api_key: str = "OPENAI_API_KEY",
-        concurrency: int = 8,
-        requests_per_minute: float | None = None,
-        timeout_s: float = 120.0,
-        retries: int = 5,
-        backoff_s: float = 1.0,
         budget: Budget | None = None,
         cache: Path | None = None,
     ) -> None:
+        options = options or EndpointOptions()
+        cache = options.cache or cache
         kept = f"the answers so far are in {cache}" if cache is not None else ""
-        self.service = Service(
-            url, model, api_key, concurrency, requests_per_minute, timeout_s, retries, backoff_s, kept
-        )
+        self.service = Service(url, model, options, kept)
         _check_client()
         self.service.key()
-        self.budget = budget if budget is not None else Budget()
+        self.budget = budget if budget is not None else options.budget()
         self._cache = AnswerCache(cache) if cache is not None else None
         self._in_flight: dict[str, Future[ChatAnswer]] = {}
         self._num_cached = 0
@@ -156,7 +99,7 @@ class Endpoint:
         window: deque[Future[ChatAnswer]] = deque()
         try:
             while True:
-                while len(window) < READ_AHEAD * self.service.concurrency:
+                while len(window) < READ_AHEAD * self.service.options.concurrency:
                     request = next(source, None)
                     if request is None:
                         break

@@ -13,6 +13,7 @@ from rlhf.config.load import secret
 from rlhf.curate.endpoint.budget import Budget
 from rlhf.curate.endpoint.failures import FailedAttempt, failure_of
 from rlhf.curate.endpoint.messages import ChatAnswer, EndpointRequest, answer_of, refused_answer
+from rlhf.curate.endpoint.options import EndpointOptions
 from rlhf.errors import BudgetError, EndpointError
 
 OLDER_LIMIT, NEWER_LIMIT = "max_tokens", "max_completion_tokens"  # services of reasoning models want the newer name
@@ -21,19 +22,11 @@ LONGEST_PAUSE_S = 60.0  # between two attempts, unless the service asks for more
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Where and how to send requests. `api_key` names an environment variable.
-
-    `kept` is what an error says about the earlier answers, "" where they are lost.
-    """
+    """Where and how to send requests; `kept` is what an error says about the earlier answers, "" if they are lost."""
 
     url: str
     model: str
-    api_key: str = "OPENAI_API_KEY"
-    concurrency: int = 8
-    requests_per_minute: float | None = None
-    timeout_s: float = 120.0
-    retries: int = 5
-    backoff_s: float = 1.0
+    options: EndpointOptions
     kept: str = ""
 
     def __post_init__(self) -> None:
@@ -42,10 +35,6 @@ class Service:
             raise EndpointError(
                 f"{self.url!r} is not an address", where="endpoint", expected="a URL such as http://127.0.0.1:8000/v1"
             )
-        if self.concurrency < 1 or self.retries < 0 or self.timeout_s <= 0:
-            raise EndpointError("concurrency, retries or timeout out of range", expected="at least 1, 0, above 0")
-        if self.requests_per_minute is not None and self.requests_per_minute <= 0:
-            raise EndpointError(f"is {self.requests_per_minute}", where="requests_per_minute", expected="above 0")
 
     @property
     def on_loopback(self) -> bool:
@@ -57,10 +46,11 @@ class Service:
 
     def key(self) -> str:
         """The key to send. Raises EndpointError for a service on another machine without a key."""
-        key = secret(self.api_key)
+        variable = self.options.api_key_env
+        key = secret(variable)
         if not key and not self.on_loopback:
-            fix = f"export {self.api_key}=..., or name another variable with --api-key-env"
-            raise EndpointError(f"{self.api_key} is not set", where=self.url, expected="a key", fix=fix)
+            fix = f"export {variable}=..., or name another variable with --api-key-env"
+            raise EndpointError(f"{variable} is not set", where=self.url, expected="a key", fix=fix)
         return key or "none"
 
 
@@ -107,9 +97,9 @@ class Worker:
     def __init__(self, service: Service, budget: Budget) -> None:
         import openai
 
-        self._service, self._budget = service, budget
-        self._slots = asyncio.Semaphore(service.concurrency)
-        self._limiter = RateLimiter(budget, service.requests_per_minute)
+        self._service, self._options, self._budget = service, service.options, budget
+        self._slots = asyncio.Semaphore(self._options.concurrency)
+        self._limiter = RateLimiter(budget, self._options.requests_per_minute)
         self._failed: EndpointError | None = None
         self._reached = self._answered = False
         self._limit_name = OLDER_LIMIT
@@ -117,7 +107,11 @@ class Worker:
         # Requests to this machine must not go through a proxy of the environment.
         http = openai.DefaultAsyncHttpxClient(trust_env=not service.on_loopback)
         self._client = openai.AsyncOpenAI(
-            api_key=service.key(), base_url=service.url, timeout=service.timeout_s, max_retries=0, http_client=http
+            api_key=service.key(),
+            base_url=service.url,
+            timeout=self._options.timeout,
+            max_retries=0,
+            http_client=http,
         )
 
     async def answer(self, request: EndpointRequest) -> ChatAnswer:
@@ -148,7 +142,7 @@ class Worker:
                 continue
             if not outcome.transient or (outcome.unreachable and not self._reached):
                 raise self._error(outcome.problem, outcome.fix)
-            if attempt == self._service.retries:
+            if attempt == self._options.retries:
                 raise self._error(f"no answer in {attempt + 1} attempts; the last: {outcome.problem}", outcome.fix)
             await self._back_off(outcome, attempt)
             attempt += 1
@@ -158,7 +152,7 @@ class Worker:
         worst = self._budget.worst_cost(request)
         await self._limiter.admit(worst)
         try:
-            async with asyncio.timeout(self._service.timeout_s):
+            async with asyncio.timeout(self._options.timeout):
                 reply = await self._post(request)
             answer = answer_of(reply)
         except asyncio.CancelledError:
@@ -188,7 +182,7 @@ class Worker:
         return EndpointError(problem, where=self._service.url, fix=f"{fix}{kept}")
 
     async def _back_off(self, failure: FailedAttempt, attempt: int) -> None:
-        pause_s = min(LONGEST_PAUSE_S, self._service.backoff_s * 2**attempt) * random.uniform(0.75, 1.25)
+        pause_s = min(LONGEST_PAUSE_S, self._options.backoff_s * 2**attempt) * random.uniform(0.75, 1.25)
         if failure.retry_after_s:
             self._limiter.pause(failure.retry_after_s)
             pause_s = failure.retry_after_s

@@ -14,7 +14,6 @@ import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -256,7 +255,8 @@ def _comparisons(options: FilterOptions) -> Iterator[tuple[str, Callable[[Sequen
     from rlhf.curate.filter.embeddings import embedded
 
     if options.search:
-        yield NEAR, partial(repeats.SEARCHES[options.search], threshold=options.dedup[1])
+        search, similarity = repeats.SEARCHES[options.search], options.dedup[1]
+        yield NEAR, lambda prompts: search(prompts, similarity)
     if options.semantic:
         folder, threshold = options.semantic, options.semantic_threshold
         yield SAME_MEANING, lambda prompts: repeats.semantic_repeats(embedded(prompts, folder), threshold)

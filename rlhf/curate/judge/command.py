@@ -11,7 +11,8 @@ from typing import Literal
 from rlhf.config.flags import flag
 from rlhf.curate.answer_rows import AnswerRow, prompt_value, read_answer_rows
 from rlhf.curate.endpoint.budget import Budget
-from rlhf.curate.endpoint.client import Endpoint, EndpointOptions, answers_cache
+from rlhf.curate.endpoint.client import Endpoint
+from rlhf.curate.endpoint.options import EndpointOptions, answers_cache
 from rlhf.curate.judge.criteria import CriteriaSet, load_criteria
 from rlhf.curate.judge.pairwise import JudgedRow, JudgeReport, JudgeSettings, comparison_request, judge_rows
 from rlhf.curate.judge.rankings import MIN_SHARE, ranked
@@ -80,7 +81,7 @@ def run(options: JudgeOptions, settings: JudgeSettings, service: EndpointOptions
     criteria, budget = load_criteria(options.criteria), service.budget()
 
     def opened() -> Endpoint:
-        return service.open(options.endpoint, options.model, budget, answers_cache(options.out))
+        return Endpoint(options.endpoint, options.model, service, budget=budget, cache=answers_cache(options.out))
 
     work = estimate(options, criteria, settings, budget)
     if settings.weighting == "auto":

@@ -10,7 +10,7 @@ from typing import Literal
 
 from rlhf.config.flags import flag
 from rlhf.config.sections import SamplingSection
-from rlhf.curate.endpoint.client import EndpointOptions, answers_cache
+from rlhf.curate.endpoint.options import EndpointOptions, answers_cache
 from rlhf.data.sources import OnBadRow
 from rlhf.errors import ConfigError
 
@@ -46,6 +46,7 @@ class SampleOptions:
 
 def run(options: SampleOptions, service: EndpointOptions) -> int:
     """Draws the answers on all ranks and writes the file on rank 0."""
+    from rlhf.curate.endpoint.client import Endpoint
     from rlhf.curate.sample.sampler import SamplePlan, sample_answers
     from rlhf.curate.sample.sources import DecodingOptions
     from rlhf.engine.ranks import workers
@@ -63,9 +64,8 @@ def run(options: SampleOptions, service: EndpointOptions) -> int:
         ranks = stack.enter_context(workers(options.seed))
         endpoint = None
         if options.endpoint and ranks.is_main:
-            opened = service.open(
-                options.endpoint, options.endpoint_model, service.budget(), answers_cache(options.out)
-            )
+            cache = answers_cache(options.out)
+            opened = Endpoint(options.endpoint, options.endpoint_model, service, cache=cache)
             endpoint = stack.enter_context(opened)
         summary = sample_answers(plan, ranks, endpoint)
     if summary:

@@ -68,7 +68,7 @@ def render_text(stats: Stats) -> str:
             text = ", ".join(f"{key} {value:,.0f}" for key, value in found.items())
             lines.append(f"  {NAMES[name]}: {text}")
     lines.append(f"  tokens: {sum(stats.row_tokens):,} ({stats.token_method})")
-    counters = {"sources": stats.sources, "user turns": stats.turns}
+    counters: dict[str, Counter] = {"sources": stats.sources, "user turns": stats.turns}
     counters |= {f"politeness of {name}": counts for name, counts in stats.registers.items()}
     counters |= {"answers per row": stats.answers_per_row, "labels": stats.labels}
     lines += [f"  {name}: {_listed(counts)}" for name, counts in counters.items() if counts]
@@ -95,7 +95,7 @@ def _rounded(counts: Counter[float]) -> Counter[str]:
 def _score_rows(stats: Stats) -> list[tuple[str, ...]]:
     """Criterion, mean, deviation, share of the best score, and number of scores."""
     best = max((score for counts in stats.scores.values() for score in counts), default=0)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, counts in stats.scores.items():
         scores = numpy.array(list(counts.elements()))
         share = f"{(scores == best).mean():.0%}"

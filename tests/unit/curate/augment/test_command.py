@@ -20,6 +20,7 @@ from rlhf.curate.augment.options import AugmentOptions
 from rlhf.curate.augment.prompts import ReplySchema, prompt_texts
 from rlhf.curate.augment.rouge import SeenInstructions, korean_tokens
 from rlhf.curate.endpoint.client import Endpoint
+from rlhf.curate.endpoint.options import EndpointOptions
 from rlhf.curate.output import Output
 from rlhf.data.records import Demonstration
 from rlhf.data.sources import DataSource, read_records
@@ -51,7 +52,7 @@ def run(
     """Rows, what was dropped, and why it stopped."""
     concurrency = options.pop("concurrency", 4)
     output = Output(out, command="data augment", inputs=[], options={})
-    with Endpoint(server.url, "m", concurrency=concurrency, backoff_s=0.01) as endpoint, output:
+    with Endpoint(server.url, "m", EndpointOptions(concurrency=concurrency, backoff_s=0.01)) as endpoint, output:
         chosen = AugmentOptions(method, "seeds.jsonl", server.url, "m", num, out, **options)
         stopped = augment(seeds, endpoint, chosen, output)
     return rows_of(out), output, stopped

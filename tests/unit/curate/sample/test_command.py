@@ -163,11 +163,12 @@ def test_an_endpoint_answers_beside_a_model(tmp_path: Path, model: Path, prompts
 
 def test_what_an_endpoint_gave_before_it_failed_is_kept(tmp_path: Path, prompts: Path):
     from rlhf.curate.endpoint.client import Endpoint
+    from rlhf.curate.endpoint.options import EndpointOptions
 
     asked = plan(prompts, tmp_path / "s.jsonl")
     with (
         serve(Behaviour(faults=lambda number, _: Fault("400") if number == 5 else None)) as server,
-        Endpoint(server.url, "m", concurrency=1) as endpoint,
+        Endpoint(server.url, "m", EndpointOptions(concurrency=1)) as endpoint,
         pytest.raises(EndpointError),
     ):
         sample_answers(asked, ALONE, endpoint)
