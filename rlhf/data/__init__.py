@@ -1,1 +1,1 @@
-"""Data: records, the files they are read from, and what can be measured on Korean text."""
+"""Data: records, the files they are read from, their tokens, and measures of Korean text."""

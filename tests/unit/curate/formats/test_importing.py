@@ -185,7 +185,7 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
         ("t.txt", "그냥 글\n", {}, "plain text that is not a KakaoTalk chat"),
         ("t.jsonl", '{"prompt": "안', {}, "invalid JSON"),
         ("t.jsonl", "", {}, "no rows"),
-        ("t.json", '[{"prompt": "안녕"}', {}, "cut or lacks a comma"),
+        ("t.json", '[{"prompt": "안녕"}', {}, "truncated or lacks a comma"),
         ("t.jsonl", lines({"prompt": "", "response": "네"}), {}, "no row is left: 1 key `prompt` the text is empty"),
         ("t.jsonl", lines({"prompt": "a\0b"}), {}, "no row is left: 1 a text with a NUL byte"),
         ("t.jsonl", lines({"prompt": "안녕"}), {"style": "completion"}, "no single answer"),
