@@ -293,7 +293,8 @@ _ENDPOINTS = "tests/unit/train/policy/test_reward_endpoints.py"
 _TRIPWIRES = "tests/unit/train/policy/test_tripwire_keys.py"
 _OFFLOAD = "tests/unit/engine/test_zero_config.py::test_offload_keys"
 ELSEWHERE: dict[str, str] = {
-    "rollout.gpu_memory": "tests/unit/rollout/test_vllm.py::test_the_engine_gets_the_share_of_memory_that_is_configured",
+    "rollout.gpu_memory": "tests/unit/rollout/test_vllm.py::"
+    "test_the_engine_gets_the_share_of_memory_that_is_configured",
     "rollout.importance_cap": "tests/unit/train/policy/test_experience.py::"
     "test_answers_of_another_engine_are_read_again_and_weighed",
     "run.watchdog_minutes": f"{_WATCHDOG}::test_a_step_that_does_not_end_is_named_with_its_place_and_ended",
