@@ -82,3 +82,11 @@ def test_a_silent_service_is_given_up(service: Service) -> None:
         service.url = f"http://127.0.0.1:{deaf.getsockname()[1]}/score"
         with pytest.raises(TrainingError, match="timed out"):
             ask(service, ["가"], retries=0, timeout_s=0.05)
+
+
+def test_each_wait_is_twice_the_last(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    service.replies = [(503, b"")] * 3
+    assert ask(service, ["가나"], retries=3, backoff_s=0.5) == [2.0]
+    assert waits == [0.5, 1.0, 2.0]
