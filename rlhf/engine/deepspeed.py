@@ -21,15 +21,17 @@ from rlhf.engine.ranks import Ranks
 from rlhf.engine.saving import EngineStore
 from rlhf.engine.wrapping import (
     adamw,
-    call_row,
     drop_gradients,
     evaluating,
-    loss_targets,
+    loss_request,
     not_finite,
+    request_row,
+    run_row,
     wrapped_engine,
 )
 from rlhf.engine.zero_config import zero_config
 from rlhf.errors import ModelError
+from rlhf.models.head import LogprobRequest
 from rlhf.models.loading import PackedModel
 from rlhf.ops.linear_logprobs import TokenLogprobs
 from rlhf.ops.losses import CrossEntropy
@@ -71,17 +73,15 @@ class InferenceModel:
     @torch.no_grad()
     def forward(self, row: PackedRow) -> Tensor:
         """The model's output at the row's positions."""
-        output: Tensor = self._ask(row)
-        return output
+        self._fetch()
+        return run_row(self._engine, row.to(self.ranks.device))
 
     @torch.no_grad()
     def logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
         """Log-probabilities of the row's labels under softmax(logits / temperature)."""
-        return TokenLogprobs(*self._ask(row, labels=row.labels.to(self.ranks.device), temperature=temperature))
-
-    def _ask(self, row: PackedRow, **wanted: Any) -> Any:
         self._fetch()
-        return call_row(self._engine, row, self.ranks.device, **wanted)
+        row = row.to(self.ranks.device)
+        return request_row(self._engine, row, LogprobRequest(row.labels, temperature))
 
     def _fetch(self) -> None:
         if self._offload:
@@ -149,8 +149,7 @@ class TrainedModel:
 
     def forward(self, row: PackedRow) -> Tensor:
         """The model's output at the row's positions, with a graph."""
-        output: Tensor = call_row(self._engine, row, self.ranks.device)
-        return output
+        return run_row(self._engine, row.to(self.ranks.device))
 
     @torch.no_grad()
     def infer(self, row: PackedRow) -> Tensor:
@@ -160,18 +159,17 @@ class TrainedModel:
 
     def logprobs(self, row: PackedRow, temperature: float, *, with_entropy: bool = False) -> TokenLogprobs:
         """Log-probabilities of the row's labels (and the entropy) under softmax(logits / temperature), with a graph."""
-        wanted = {"temperature": temperature, "with_entropy": with_entropy}
-        device = self.ranks.device
-        return TokenLogprobs(*call_row(self._engine, row, device, labels=row.labels.to(device), **wanted))
+        row = row.to(self.ranks.device)
+        return request_row(self._engine, row, LogprobRequest(row.labels, temperature, with_entropy))
 
     def loss(self, row: PackedRow, total: float, *, noise: Tensor | None = None) -> CrossEntropy:
         """The row's share of the mean cross-entropy, its labels weighted and divided by the global `total`.
 
         `noise` [1, T, width], if any, is added to the embeddings of the row's T tokens.
         """
-        device = self.ranks.device
-        noise = None if noise is None else noise.to(device)
-        return CrossEntropy(*call_row(self._engine, row, device, noise=noise, **loss_targets(row, total, device)))
+        row = row.to(self.ranks.device)
+        noise = None if noise is None else noise.to(self.ranks.device)
+        return request_row(self._engine, row, loss_request(row, total), noise=noise)
 
     @torch.no_grad()
     def infer_loss(self, row: PackedRow) -> CrossEntropy:

@@ -20,13 +20,15 @@ from rlhf.engine.ranks import Ranks
 from rlhf.engine.saving import EngineStore
 from rlhf.engine.wrapping import (
     adamw,
-    call_row,
     drop_gradients,
     evaluating,
-    loss_targets,
+    loss_request,
     not_finite,
+    request_row,
+    run_row,
     wrapped_engine,
 )
+from rlhf.models.head import LogprobRequest
 from rlhf.models.loading import PackedCausalLM
 from rlhf.models.shared import SharedBackbone
 from rlhf.ops.linear_logprobs import TokenLogprobs
@@ -90,27 +92,31 @@ class SharedEngine:
         """What a checkpoint holds, by the name of its folder."""
         return {"shared": self}
 
-    def forward(self, role: str, row: PackedRow, **labels: Any) -> Any:
-        """What `role` computes at the row's positions, with a graph."""
-        return call_row(self._engine, row, self.ranks.device, role=role, **labels)
+    def forward(self, role: str, row: PackedRow) -> Tensor:
+        """The output of `role` at the row's positions, with a graph."""
+        return run_row(self._engine, row.to(self.ranks.device), role=role)
 
     @torch.no_grad()
     def infer(self, role: str, row: PackedRow) -> Tensor:
         """The same in eval mode, without a graph."""
         with evaluating(self._engine):
-            output: Tensor = self.forward(role, row)
-            return output
+            return self.forward(role, row)
 
     def logprobs(self, role: str, row: PackedRow, temperature: float, *, with_entropy: bool = False) -> TokenLogprobs:
         """Log-probabilities of the row's labels (and the entropy) under softmax(logits / temperature), with a graph."""
-        wanted: dict[str, Any] = {"labels": row.labels.to(self.ranks.device), "with_entropy": with_entropy}
-        return TokenLogprobs(*self.forward(role, row, temperature=temperature, **wanted))
+        row = row.to(self.ranks.device)
+        return request_row(self._engine, row, LogprobRequest(row.labels, temperature, with_entropy), role=role)
 
     @torch.no_grad()
     def infer_logprobs(self, role: str, row: PackedRow, temperature: float) -> TokenLogprobs:
         """The same in eval mode, without a graph."""
         with evaluating(self._engine):
             return self.logprobs(role, row, temperature)
+
+    def loss(self, role: str, row: PackedRow, total: float) -> CrossEntropy:
+        """The row's share of the mean cross-entropy, its labels weighted and divided by the global `total`."""
+        row = row.to(self.ranks.device)
+        return request_row(self._engine, row, loss_request(row, total), role=role)
 
     def backward(self, role: str, loss: Tensor) -> None:
         """Accumulates the gradient of `loss`, this rank's share of a global mean, as `TrainedModel.backward` does."""
@@ -244,8 +250,7 @@ class SharedTrainedRole(SharedRole):
         self._engine.train()
 
     def forward(self, row: PackedRow) -> Tensor:
-        output: Tensor = self._engine.forward(self._role, row)
-        return output
+        return self._engine.forward(self._role, row)
 
     def logprobs(self, row: PackedRow, temperature: float, *, with_entropy: bool = False) -> TokenLogprobs:
         return self._engine.logprobs(self._role, row, temperature, with_entropy=with_entropy)
@@ -254,7 +259,7 @@ class SharedTrainedRole(SharedRole):
         return self._engine.infer_logprobs(self._role, row, temperature)
 
     def loss(self, row: PackedRow, total: float) -> CrossEntropy:
-        return CrossEntropy(*self._engine.forward(self._role, row, **loss_targets(row, total, self.ranks.device)))
+        return self._engine.loss(self._role, row, total)
 
     def backward(self, loss: Tensor) -> None:
         self._engine.backward(self._role, loss)

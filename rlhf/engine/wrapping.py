@@ -14,6 +14,7 @@ from rlhf.data.packing import PackedRow
 from rlhf.engine.ranks import Ranks
 from rlhf.engine.zero_config import needs_allreduce, zero_config
 from rlhf.errors import NonFiniteError
+from rlhf.models.head import LossRequest, Request, Result
 
 
 def wrapped_engine(
@@ -36,22 +37,26 @@ def wrapped_engine(
     return engine
 
 
-def call_row(module: Any, row: PackedRow, device: torch.device, **wanted: Any) -> Any:
-    """What a packed model gives for a row; `wanted` are further arguments of its `forward`."""
-    row = row.to(device)
+def run_row(module: Any, row: PackedRow, **options: Any) -> Tensor:
+    """A packed model's own output for a row: logits of a language model, scores of a scalar model."""
     return module(
         input_ids=row.input_ids,
         position_ids=row.position_ids,
         segments=row.segments,
         positions=row.positions,
-        **wanted,
+        **options,
     )
 
 
-def loss_targets(row: PackedRow, total: float, device: torch.device) -> dict[str, Tensor]:
-    """Arguments of `call_row` that ask for the cross-entropy, divided by the global `total`."""
-    denominator = torch.tensor(total, device=device)
-    return {"labels": row.labels.to(device), "weights": row.weights.to(device), "denominator": denominator}
+def request_row(module: Any, row: PackedRow, request: Request[Result], **options: Any) -> Result:
+    """What a packed language model answers to a request about a row."""
+    answer: Any = run_row(module, row, request=request, **options)
+    return answer
+
+
+def loss_request(row: PackedRow, total: float) -> LossRequest:
+    """Asks for the cross-entropy of the row's labels, divided by the global `total`."""
+    return LossRequest(row.labels, row.weights, torch.tensor(total, device=row.weights.device))
 
 
 @contextmanager

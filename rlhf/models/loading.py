@@ -19,11 +19,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from rlhf.errors import ModelError
 from rlhf.models.attention import PACKED_SDPA, PACKED_VARLEN, no_mask
-from rlhf.models.head import LanguageModelHead
+from rlhf.models.head import LOGITS, LanguageModelHead, LogitsRequest, Request, Result
 from rlhf.models.quantization import Quantize, keep_differentiable, quantized_loading
-from rlhf.ops.linear_logprobs import TokenLogprobs
-from rlhf.ops.logprobs import entropy, token_logprobs
-from rlhf.ops.losses import cross_entropy
 from rlhf.ops.segments import Segments
 
 LoadContext = Callable[[], AbstractContextManager[Any]]
@@ -61,18 +58,13 @@ class PackedCausalLM(nn.Module):
         position_ids: Tensor,
         segments: Segments,
         positions: Tensor,
-        labels: Tensor | None = None,
-        weights: Tensor | None = None,
-        denominator: Tensor | None = None,
+        request: Request[Result] = LOGITS,  # type: ignore[assignment]
         noise: Tensor | None = None,
-        temperature: float | None = None,
-        with_entropy: bool = False,
-    ) -> Any:
-        """What follows the tokens at `positions` [P] of one row (input_ids [1, T]).
+    ) -> Result:
+        """What `request` asks of the tokens at `positions` [P] of one row (input_ids [1, T]); logits [P, V] by default.
 
-        Returns: logits [P, V]; with labels [P], weights [P] and their global total [], the CrossEntropy of the
-        labels; with labels and a temperature, their TokenLogprobs. Neither holds the logits where the head is a
-        `LanguageModelHead`. `noise` [1, T, width] is added to the embeddings of the row's tokens.
+        Losses and log-probabilities never hold all logits where the head is a `LanguageModelHead`. `noise`
+        [1, T, width] is added to the embeddings of the row's tokens.
         """
         inputs = packed_inputs(input_ids, position_ids, segments)
         if noise is not None:
@@ -80,18 +72,9 @@ class PackedCausalLM(nn.Module):
             inputs["inputs_embeds"] = embedded + noise.to(embedded.dtype)
         causal = unwrap_peft(self.model)
         head = causal.get_output_embeddings()
-        if labels is not None and isinstance(head, LanguageModelHead):
-            hidden = hidden_states(causal, inputs, positions)
-            return head(hidden, labels, weights, denominator, temperature=temperature, with_entropy=with_entropy)
-        logits = self.model(**inputs, logits_to_keep=positions).logits[0]
-        if labels is None:
-            return logits
-        if temperature is not None:
-            spread = entropy(logits, temperature=temperature) if with_entropy else logits.new_zeros(len(logits))
-            return TokenLogprobs(token_logprobs(logits, labels, temperature=temperature), spread)
-        assert weights is not None
-        assert denominator is not None
-        return cross_entropy(logits, labels, weights, denominator)
+        if isinstance(head, LanguageModelHead) and not isinstance(request, LogitsRequest):
+            return head(hidden_states(causal, inputs, positions), request=request)
+        return request.from_logits(self.model(**inputs, logits_to_keep=positions).logits[0])
 
 
 class PackedScalarModel(nn.Module):

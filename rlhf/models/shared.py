@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rlhf.config.sections import LoraSection
 from rlhf.errors import ModelError
 from rlhf.models.adapters import check_targets, lora_settings
+from rlhf.models.head import LOGITS, Request, Result
 from rlhf.models.loading import PackedCausalLM, hidden_states, packed_inputs
 from rlhf.ops.segments import Segments
 
@@ -117,18 +118,12 @@ class SharedBackbone(nn.Module):
         position_ids: Tensor,
         segments: Segments,
         positions: Tensor,
-        labels: Tensor | None = None,
-        weights: Tensor | None = None,
-        denominator: Tensor | None = None,
-        temperature: float | None = None,
-        with_entropy: bool = False,
-    ) -> Any:
+        request: Request[Result] = LOGITS,  # type: ignore[assignment]
+    ) -> Result | Tensor:
         """As `PackedCausalLM` for a role without a head; scores [P] float32, in reward units, for one with a head."""
         self.select(role)
         if role not in self.heads:
-            wanted: dict[str, Any] = {"labels": labels, "weights": weights, "denominator": denominator}
-            wanted |= {"temperature": temperature, "with_entropy": with_entropy}
-            return self.language(input_ids, position_ids, segments, positions, **wanted)
+            return self.language(input_ids, position_ids, segments, positions, request=request)
         causal = self.language.model.get_base_model()
         hidden = hidden_states(causal, packed_inputs(input_ids, position_ids, segments), positions)
         return self.heads[role](hidden).squeeze(-1).float() + self._shifts[role]
