@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 from rlhf.artifacts.adapter import find_adapter
+from rlhf.config.role_paths import role_paths
 from rlhf.config.schema import PpoConfig, StageConfig
 from rlhf.config.sections import DeepSpeedSection, LoraSection
 from rlhf.errors import ModelError
@@ -43,21 +44,8 @@ def stage_shapes(config: StageConfig, named: Mapping[str, str] | None = None) ->
 
     Raises: ModelError for a path that is neither on disk nor known by name.
     """
-    paths = role_paths(config)
-    return {role: _shape(role, path, named or {}) for role, path in paths.items()}
-
-
-def role_paths(config: StageConfig) -> dict[str, str]:
-    """Where the roles that a run has start from."""
-    if not isinstance(config, PpoConfig):
-        return {"model": config.model.path}
-    actor = config.actor.path or config.model.path
-    paths = {"actor": actor, "reference": config.reference.path or actor}
-    if config.reward.path:
-        paths["reward"] = config.reward.path
-    if config.ppo.estimator == "gae":
-        paths["critic"] = config.critic.path or config.reward.path or actor
-    return paths
+    paths = asdict(role_paths(config)) if isinstance(config, PpoConfig) else {"model": config.model.path}
+    return {role: _shape(role, path, named or {}) for role, path in paths.items() if path is not None}
 
 
 def _shape(role: str, path: str, named: Mapping[str, str]) -> ModelShape:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rlhf.artifacts.adapter import StoredAdapter, base_identity, find_adapter, read_adapter
+from rlhf.config.role_paths import RolePaths
 from rlhf.config.schema import PpoConfig
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.deepspeed import InferenceModel
@@ -19,7 +20,8 @@ from rlhf.models.head import install_head
 from rlhf.models.loading import PackedCausalLM, count_parameters, unwrap_peft
 from rlhf.models.shared import SharedBackbone, fresh_settings, stored_settings
 from rlhf.train.models import build_causal_lm
-from rlhf.train.policy.roles import FrozenRole, RolePaths, Roles, frozen_role
+from rlhf.train.policy.roles import FrozenRole, Roles
+from rlhf.train.policy.separate_roles import frozen_role
 from rlhf.train.run.run import Run
 
 
