@@ -12,7 +12,6 @@ from rlhf.config.role_paths import role_paths
 from rlhf.config.schema import PpoConfig, StageConfig
 from rlhf.config.sections import DeepSpeedSection, LoraSection
 from rlhf.errors import ModelError
-from rlhf.models.packed_linears import LARGEST_BYTES
 from rlhf.plan import activations as acts
 from rlhf.plan.batches import Batches, batches_of
 from rlhf.plan.memory import MemoryPlan, Need, Role, gathered, inference_phases, resident, training_phases
@@ -128,9 +127,6 @@ def _rollout(stage: PlannedStage, role: Role, slots: int, *, prompts: int) -> li
     if role.stage == 3:
         whole_weights = float(role.shape.parameters * element)
         needs.append(Need(role.name, "weights gathered to sample", whole_weights, True, True))
-    packed = 4.0 * (role.shape.parameters - role.shape.embedding)
-    if stage.job.device == "cpu" and element == 4 and packed <= LARGEST_BYTES:
-        needs.append(Need(role.name, "packed weights", packed, True))
     return needs + _dequantized(stage, role.name, role.shape)
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from rlhf.config.sections import SamplingSection
 from rlhf.data.encode import Ids
 from rlhf.errors import ConfigError
-from rlhf.models.packed_linears import packed_linears
 from rlhf.rollout.base import Rollouts, uniform_draws
 from rlhf.rollout.cache import check_cacheable, check_memory
 from rlhf.rollout.decoding import ActiveSequence, Decoder, Decoding
@@ -52,9 +51,8 @@ class TransformersRollout:
             for prompt, stream in zip(prompts, streams, strict=True)
         ]
         decoder.admit(sorted(answers, key=lambda answer: len(answer.prompt)))
-        with packed_linears(self.model):
-            while decoder.busy:
-                decoder.step()
+        while decoder.busy:
+            decoder.step()
         return Rollouts(
             [np.asarray(answer.tokens, np.int32) for answer in answers],
             [np.asarray(answer.logprobs, np.float32) for answer in answers],
