@@ -47,19 +47,19 @@ class Fit:
         return " ".join(change.text for change in self.changes)
 
 
-def possible_changes(config: StageConfig, job: Placement) -> Iterator[PlanChange]:
+def possible_changes(config: StageConfig, placement: Placement) -> Iterator[PlanChange]:
     """What may be changed, in the keys that this configuration can take."""
     model, zero = config.model, config.deepspeed
     if not model.gradient_checkpointing:
         yield PlanChange(("model.gradient_checkpointing=true",), 2.0, "a third more computing in training")
     yield from _smaller_batches(config)
-    gpu = job.device == "gpu"
+    gpu = placement.device == "gpu"
     if gpu and zero.zero_stage > 0 and not zero.overrides:
         yield PlanChange(
             ("deepspeed.overrides.zero_optimization.reduce_bucket_size=50000000",), 0.5, "smaller messages"
         )
     for stage in (2, 3):
-        if stage > zero.zero_stage and (job.world_size > 1 or (stage == 3 and zero.offload_parameters)):
+        if stage > zero.zero_stage and (placement.world_size > 1 or (stage == 3 and zero.offload_parameters)):
             yield PlanChange((f"deepspeed.zero_stage={stage}",), float(stage) + 0.5, "more communication")
     if gpu:
         yield from _offloads(config)
@@ -123,9 +123,9 @@ def _put(content: dict[str, Any], keys: list[str], value: str) -> None:
     content[keys[-1]] = int(value) if value.isdigit() else {"true": True, "false": False}.get(value, value)
 
 
-def cheapest_fit(config: StageConfig, shapes: Shapes, job: Placement, memory: float) -> Fit | None:
+def cheapest_fit(config: StageConfig, shapes: Shapes, placement: Placement, memory: float) -> Fit | None:
     """The cheapest set of at most four changes that brings the peak under `memory` bytes; None without one."""
-    options = list(possible_changes(config, job))
+    options = list(possible_changes(config, placement))
     sets = [
         each
         for count in range(1, MOST_CHANGES + 1)
@@ -137,17 +137,17 @@ def cheapest_fit(config: StageConfig, shapes: Shapes, job: Placement, memory: fl
         candidate = changed(config, changes)
         if candidate is None:
             continue
-        plan = plan_memory(candidate, shapes, job)
+        plan = plan_memory(candidate, shapes, placement)
         if plan.peak <= memory:
             return Fit(changes, candidate, plan)
     return None
 
 
-def ranks_that_fit(config: StageConfig, shapes: Shapes, job: Placement, memory: float) -> int | None:
-    """The smallest number of ranks above the job's that fits as configured; None up to 64."""
+def ranks_that_fit(config: StageConfig, shapes: Shapes, placement: Placement, memory: float) -> int | None:
+    """The smallest number of ranks above those placed that fits as configured; None up to 64."""
     for world in MORE_RANKS:
-        if world > job.world_size:
-            plan = plan_memory(config, shapes, Placement(world, job.device, job.dtype, job.ranks_a_node))
+        if world > placement.world_size:
+            plan = plan_memory(config, shapes, Placement(world, placement.device, placement.dtype))
             if plan.peak <= memory:
                 return world
     return None
@@ -172,23 +172,23 @@ def check_fits(
         shapes = stage_shapes(config, named)
     except ModelError:
         return None
-    job = Placement(world_size, device, config.model.dtype, world_size)
-    least = plan_memory(config, shapes, job, SHORTEST)
+    placement = Placement(world_size, device, config.model.dtype)
+    least = plan_memory(config, shapes, placement, SHORTEST)
     if least.peak * (1 - MARGIN) <= memory_per_rank:
-        return plan_memory(config, shapes, job)
+        return plan_memory(config, shapes, placement)
     raise ConfigError(
         f"a rank needs at least {least.peak / GIB:.1f} GiB ({least.largest}), and {memory_per_rank / GIB:.1f} GiB are "
         "free",
         where="memory",
         expected="a run that fits; `rlhf plan CONFIG` shows every part of it",
-        fix=advice(config, shapes, job, memory_per_rank) + "; run.memory_check=warn goes on all the same",
+        fix=advice(config, shapes, placement, memory_per_rank) + "; run.memory_check=warn goes on all the same",
     )
 
 
-def advice(config: StageConfig, shapes: Shapes, job: Placement, memory: float) -> str:
+def advice(config: StageConfig, shapes: Shapes, placement: Placement, memory: float) -> str:
     """What would fit: settings, ranks, or a smaller model."""
-    found = cheapest_fit(config, shapes, job, memory)
+    found = cheapest_fit(config, shapes, placement, memory)
     if found is not None:
         return f"{found.words} ({found.plan.peak / GIB:.1f} GiB)"
-    more = ranks_that_fit(config, shapes, job, memory)
+    more = ranks_that_fit(config, shapes, placement, memory)
     return f"{more} ranks" if more else "no change of settings is enough: take a smaller model"

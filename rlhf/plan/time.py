@@ -22,7 +22,7 @@ MAX_WARMUP_SHARE = 0.3
 
 
 @dataclass(frozen=True)
-class Effort:
+class RunEstimate:
     """What a run takes. rows: of data.train; assumed: whether they are a stand-in for files that are not there.
 
     tokens are an upper bound (every row as long as it may be); flops over all ranks; hours on all ranks together.
@@ -43,9 +43,9 @@ class Effort:
         return self.warmup / max(1, self.steps)
 
 
-def effort_of(
+def estimate_run(
     config: StageConfig, shapes: Shapes, world_size: int, *, utilisation: float = UTILISATION, flops_a_second: float
-) -> Effort:
+) -> RunEstimate:
     """Steps, tokens and hours; `flops_a_second` is one rank's peak."""
     sizes, assumed = count_rows(config)
     weights = tuple(source.weight for source in config.data.train) if not assumed else (1.0,)
@@ -66,7 +66,7 @@ def effort_of(
         length = config.data.max_length
         flops = tokens * (_training(config) * shape.parameters + 6.0 * shape.layers * shape.width * length)
     hours = (flops / (flops_a_second * utilisation * world_size) + decode_s) / 3600
-    return Effort(
+    return RunEstimate(
         sum(sizes), assumed, steps, updates, warmup_steps(config.train, steps), tokens, flops, hours, utilisation
     )
 
