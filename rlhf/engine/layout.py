@@ -25,7 +25,7 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Flat:
+class FlatTensor:
     """A flat tensor: `size` elements on each rank, and the parameters in it."""
 
     size: int
@@ -48,10 +48,10 @@ class Layout:
     zero_stage: int
     world_size: int
     dtype: str
-    flats: tuple[Flat, ...]
+    flats: tuple[FlatTensor, ...]
     averaged: tuple[str, ...] = ()
 
-    def piece(self, flat: Flat, slot: Slot, rank: int) -> ShardSlice:
+    def piece(self, flat: FlatTensor, slot: Slot, rank: int) -> ShardSlice:
         """What `rank` holds of a parameter; its count may be 0."""
         if self.zero_stage == 0:
             return ShardSlice(slot.start, 0, slot.size)
@@ -81,7 +81,9 @@ class Layout:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Layout:
         flats = tuple(
-            Flat(flat["size"], tuple(Slot(each["name"], tuple(each["shape"]), each["start"]) for each in flat["slots"]))
+            FlatTensor(
+                flat["size"], tuple(Slot(each["name"], tuple(each["shape"]), each["start"]) for each in flat["slots"])
+            )
             for flat in value["flats"]
         )
         stage, world = value["zero_stage"], value["world_size"]

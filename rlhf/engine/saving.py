@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.engine.ema import WeightAverage, average_file
-from rlhf.engine.layout import Flat, Layout, Slot
+from rlhf.engine.layout import FlatTensor, Layout, Slot
 from rlhf.engine.ranks import Ranks
 from rlhf.engine.whole_state import ENGINE_TAG, LAYOUT_FILE, Kind, WholeState, read_layout, require_same_parameters
 from rlhf.errors import CheckpointError
@@ -67,7 +67,7 @@ class EngineStore:
         """Where the live engine keeps its parameters."""
         names = {parameter: name for name, parameter in self._engine.module.named_parameters()}
         flats = [
-            Flat(
+            FlatTensor(
                 master.numel(),
                 tuple(
                     Slot(names[each], tuple(getattr(each, "ds_shape", each.shape)), start)
@@ -134,7 +134,7 @@ class EngineStore:
             )
 
     def _fill(
-        self, state: WholeState, here: Layout, flat: Flat, master: Tensor, parameters: Sequence[nn.Parameter]
+        self, state: WholeState, here: Layout, flat: FlatTensor, master: Tensor, parameters: Sequence[nn.Parameter]
     ) -> None:
         """This rank's part of one flat tensor: weights in both precisions, moments and step."""
         kinds: tuple[Kind, ...] = ("exp_avg", "exp_avg_sq")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.engine.ema import average_file
-from rlhf.engine.layout import Flat, Layout, Slot
+from rlhf.engine.layout import FlatTensor, Layout, Slot
 from rlhf.errors import CheckpointError
 
 ENGINE_TAG = "engine"
@@ -60,7 +60,7 @@ class WholeState:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.layout = read_layout(folder)
-        self._places: dict[str, tuple[int, Flat, Slot]] = {
+        self._places: dict[str, tuple[int, FlatTensor, Slot]] = {
             slot.name: (number, flat, slot) for number, flat in enumerate(self.layout.flats) for slot in flat.slots
         }
 
