@@ -42,11 +42,12 @@ class Decoding(NamedTuple):
 UNCUT = Decoding()
 
 
-class Considered(NamedTuple):
-    """What the model itself, at temperature 1 and uncut, thought of a drawn token, and its likeliest ones; nats."""
+class TopLogprobs(NamedTuple):
+    """Log-probability of the sampled token and the `top` alternatives as (id, log-probability), in nats: of the model's
+    own distribution, at temperature 1 and before top-k and top-p."""
 
     logprob: float
-    likeliest: tuple[tuple[int, float], ...]
+    top: tuple[tuple[int, float], ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -67,7 +68,7 @@ class ActiveSequence:
     num_likeliest: int | None = None
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    considered: list[Considered] = field(default_factory=list)
+    top_logprobs: list[TopLogprobs] = field(default_factory=list)
     ended: bool = False
     finished: bool = False
 
@@ -251,7 +252,7 @@ class Decoder:
         uniform = torch.from_numpy(np.array([answer.next_draw for answer in answers])).to(self._device)
         chosen = _choose(logits, uniform, [answer.decoding for answer in answers])
         tokens, logprobs = chosen.tokens.tolist(), chosen.logprobs.tolist()
-        _consider(answers, logits, chosen.tokens)
+        _note_top_logprobs(answers, logits, chosen.tokens)
         grown = []
         for answer, token, logprob in zip(answers, tokens, logprobs, strict=True):
             if not answer.ended:
@@ -279,8 +280,8 @@ def _choose_alike(logits: Tensor, uniform: Tensor, decoding: Decoding) -> Sample
     return sample_inverse_cdf(kept, uniform)
 
 
-def _consider(answers: Sequence[ActiveSequence], logits: Tensor, tokens: Tensor) -> None:
-    """Notes what was considered, for the answers that want it."""
+def _note_top_logprobs(answers: Sequence[ActiveSequence], logits: Tensor, tokens: Tensor) -> None:
+    """Records the top log-probabilities, for the answers that ask for them."""
     wanting = [row for row, answer in enumerate(answers) if answer.num_likeliest is not None and not answer.ended]
     if not wanting:
         return
@@ -290,4 +291,4 @@ def _consider(answers: Sequence[ActiveSequence], logits: Tensor, tokens: Tensor)
     values, ids = logprobs.topk(most, dim=-1)
     for row, logprob, top_ids, top_values in zip(wanting, own, ids.tolist(), values.tolist(), strict=True):
         count = answers[row].num_likeliest
-        answers[row].considered.append(Considered(logprob, tuple(zip(top_ids, top_values, strict=True))[:count]))
+        answers[row].top_logprobs.append(TopLogprobs(logprob, tuple(zip(top_ids, top_values, strict=True))[:count]))

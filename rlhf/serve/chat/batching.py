@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 from rlhf.data.encode import Ids
 from rlhf.errors import RolloutError
 from rlhf.rollout.base import uniform_draws
-from rlhf.rollout.decoding import ActiveSequence, Considered, Decoder, Decoding
+from rlhf.rollout.decoding import ActiveSequence, Decoder, Decoding, TopLogprobs
 from rlhf.serve.chat.text_stream import TextStream
 
 Finish = Literal["stop", "length"]
@@ -54,7 +54,7 @@ class DrawnToken:
 
     id: int
     offset: int
-    considered: Considered
+    top_logprobs: TopLogprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class _Line:
         ended_itself = token == self.eos_id
         released = "" if ended_itself else stream.push(token)
         if answer.num_likeliest is not None and not ended_itself:
-            self.tokens.append(DrawnToken(token, offset, answer.considered[-1]))
+            self.tokens.append(DrawnToken(token, offset, answer.top_logprobs[-1]))
         finish: Finish | None = None
         if stream.stopped or ended_itself:
             finish = "stop"
