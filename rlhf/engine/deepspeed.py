@@ -18,23 +18,18 @@ from rlhf.engine.ema import WeightAverage
 from rlhf.engine.groups import parameter_groups
 from rlhf.engine.partitioned import unwrapped_zero3
 from rlhf.engine.ranks import Ranks
+from rlhf.engine.rows import RowModel
 from rlhf.engine.saving import EngineStore
 from rlhf.engine.wrapping import (
     adamw,
     drop_gradients,
-    evaluating,
-    loss_request,
     not_finite,
-    request_row,
-    run_row,
     wrapped_engine,
 )
 from rlhf.engine.zero_config import zero_config
 from rlhf.errors import ModelError
-from rlhf.models.head import LogprobRequest
 from rlhf.models.loading import PackedModel
 from rlhf.ops.linear_logprobs import TokenLogprobs
-from rlhf.ops.losses import CrossEntropy
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +64,17 @@ class InferenceModel:
         else:
             self._engine = model if self._offload else model.to(ranks.device)
         self._engine.eval()
+        self._rows = RowModel(self._engine, ranks)
 
-    @torch.no_grad()
     def forward(self, row: PackedRow) -> Tensor:
         """The model's output at the row's positions."""
         self._fetch()
-        return run_row(self._engine, row.to(self.ranks.device))
+        return self._rows.infer(row)
 
-    @torch.no_grad()
     def logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
         """Log-probabilities of the row's labels under softmax(logits / temperature)."""
         self._fetch()
-        row = row.to(self.ranks.device)
-        return request_row(self._engine, row, LogprobRequest(row.labels, temperature))
+        return self._rows.infer_logprobs(row, temperature)
 
     def _fetch(self) -> None:
         if self._offload:
@@ -100,7 +93,7 @@ class InferenceModel:
             self._engine.to("cpu")
 
 
-class TrainedModel:
+class TrainedModel(RowModel):
     """A model that learns. Losses given to `backward` are already divided by their global count.
 
     `ema_decay` keeps a running average of the weights, which `averaged` puts in their place. `parked` are models that
@@ -119,7 +112,7 @@ class TrainedModel:
         parked: Sequence[InferenceModel] = (),
     ) -> None:
         self._parked = parked
-        self.ranks, self._section, self._max_grad_norm = ranks, section, optimizer.max_grad_norm
+        self._section, self._max_grad_norm = section, optimizer.max_grad_norm
         on_gpu = ranks.device.type != "cpu"
         groups = parameter_groups(model, optimizer.weight_decay, optimizer.lr_groups)
         if not groups:
@@ -131,7 +124,8 @@ class TrainedModel:
         self.dtype = dtype
         self._engine: Any = None
         inner.register_step_pre_hook(self._before_update)
-        self._engine = wrapped_engine(model, inner, section, ranks, dtype=dtype, max_grad_norm=optimizer.max_grad_norm)
+        limit = optimizer.max_grad_norm
+        super().__init__(wrapped_engine(model, inner, section, ranks, dtype=dtype, max_grad_norm=limit), ranks)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._average = None if ema_decay is None else WeightAverage(trained, ema_decay, self._drop_whole_weights)
         self._store = EngineStore(self._engine, ranks, dtype=dtype, average=self._average)
@@ -146,42 +140,6 @@ class TrainedModel:
         for model in self._parked:
             model.park()
         self._engine.train()
-
-    def forward(self, row: PackedRow) -> Tensor:
-        """The model's output at the row's positions, with a graph."""
-        return run_row(self._engine, row.to(self.ranks.device))
-
-    @torch.no_grad()
-    def infer(self, row: PackedRow) -> Tensor:
-        """The model's output at the row's positions, in eval mode and without a graph."""
-        with evaluating(self._engine):
-            return self.forward(row)
-
-    def logprobs(self, row: PackedRow, temperature: float, *, with_entropy: bool = False) -> TokenLogprobs:
-        """Log-probabilities of the row's labels (and the entropy) under softmax(logits / temperature), with a graph."""
-        row = row.to(self.ranks.device)
-        return request_row(self._engine, row, LogprobRequest(row.labels, temperature, with_entropy))
-
-    def loss(self, row: PackedRow, total: float, *, noise: Tensor | None = None) -> CrossEntropy:
-        """The row's share of the mean cross-entropy, its labels weighted and divided by the global `total`.
-
-        `noise` [1, T, width], if any, is added to the embeddings of the row's T tokens.
-        """
-        row = row.to(self.ranks.device)
-        noise = None if noise is None else noise.to(self.ranks.device)
-        return request_row(self._engine, row, loss_request(row, total), noise=noise)
-
-    @torch.no_grad()
-    def infer_loss(self, row: PackedRow) -> CrossEntropy:
-        """Negative log-likelihoods of the row's labels, in eval mode and without a graph."""
-        with evaluating(self._engine):
-            return self.loss(row, 1.0)
-
-    @torch.no_grad()
-    def infer_logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
-        """As `logprobs`, in eval mode and without a graph."""
-        with evaluating(self._engine):
-            return self.logprobs(row, temperature)
 
     def backward(self, loss: Tensor) -> None:
         """Accumulates the gradient of `loss`, this rank's share of a global mean.
@@ -255,7 +213,7 @@ class TrainedModel:
     @contextmanager
     def full_weights(self) -> Iterator[nn.Module]:
         """The Hugging Face model with whole weights, in eval mode, for generation: gathered once, not per token."""
-        with evaluating(self._engine), self._whole():
+        with self.evaluating(), self._whole():
             yield self._engine.module.model
 
     def _whole(self) -> AbstractContextManager[Any]:

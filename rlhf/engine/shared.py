@@ -17,22 +17,17 @@ from rlhf.engine.deepspeed import InferenceModel, StepOutcome
 from rlhf.engine.ema import WeightAverage
 from rlhf.engine.groups import grouped
 from rlhf.engine.ranks import Ranks
+from rlhf.engine.rows import RowModel
 from rlhf.engine.saving import EngineStore
 from rlhf.engine.wrapping import (
     adamw,
     drop_gradients,
-    evaluating,
-    loss_request,
     not_finite,
-    request_row,
-    run_row,
     wrapped_engine,
 )
-from rlhf.models.head import LogprobRequest
 from rlhf.models.loading import PackedCausalLM
 from rlhf.models.shared import SharedBackbone
 from rlhf.ops.linear_logprobs import TokenLogprobs
-from rlhf.ops.losses import CrossEntropy
 
 
 class SharedEngine:
@@ -92,31 +87,9 @@ class SharedEngine:
         """What a checkpoint holds, by the name of its folder."""
         return {"shared": self}
 
-    def forward(self, role: str, row: PackedRow) -> Tensor:
-        """The output of `role` at the row's positions, with a graph."""
-        return run_row(self._engine, row.to(self.ranks.device), role=role)
-
-    @torch.no_grad()
-    def infer(self, role: str, row: PackedRow) -> Tensor:
-        """The same in eval mode, without a graph."""
-        with evaluating(self._engine):
-            return self.forward(role, row)
-
-    def logprobs(self, role: str, row: PackedRow, temperature: float, *, with_entropy: bool = False) -> TokenLogprobs:
-        """Log-probabilities of the row's labels (and the entropy) under softmax(logits / temperature), with a graph."""
-        row = row.to(self.ranks.device)
-        return request_row(self._engine, row, LogprobRequest(row.labels, temperature, with_entropy), role=role)
-
-    @torch.no_grad()
-    def infer_logprobs(self, role: str, row: PackedRow, temperature: float) -> TokenLogprobs:
-        """The same in eval mode, without a graph."""
-        with evaluating(self._engine):
-            return self.logprobs(role, row, temperature)
-
-    def loss(self, role: str, row: PackedRow, total: float) -> CrossEntropy:
-        """The row's share of the mean cross-entropy, its labels weighted and divided by the global `total`."""
-        row = row.to(self.ranks.device)
-        return request_row(self._engine, row, loss_request(row, total), role=role)
+    def rows(self, role: str) -> RowModel:
+        """Forward passes of `role`."""
+        return RowModel(self._engine, self.ranks, role=role)
 
     def backward(self, role: str, loss: Tensor) -> None:
         """Accumulates the gradient of `loss`, this rank's share of a global mean, as `TrainedModel.backward` does."""
@@ -202,7 +175,7 @@ class SharedEngine:
     @contextmanager
     def full_weights(self, role: str) -> Iterator[nn.Module]:
         """The Hugging Face model with the adapter of `role`, in eval mode, for generation."""
-        with evaluating(self._engine):
+        with self.rows(role).evaluating():
             self.backbone.select(role)
             yield self.backbone.language.model
 
@@ -219,50 +192,35 @@ class SharedEngine:
         return self._store.load(folder)
 
 
-class SharedRole:
-    """One role of a shared backbone, seen as a model of its own."""
+class SharedFrozenRole:
+    """A frozen role of a shared backbone."""
 
-    def __init__(self, engine: SharedEngine, role: str) -> None:
-        self.ranks, self.dtype = engine.ranks, engine.dtype
-        self._engine, self._role = engine, role
-
-    def infer(self, row: PackedRow) -> Tensor:
-        return self._engine.infer(self._role, row)
-
-
-class SharedFrozenRole(SharedRole):
-    """A frozen role: it only answers."""
+    def __init__(self, shared: SharedEngine, role: str) -> None:
+        self.ranks, self._shared, self._role = shared.ranks, shared, role
+        self._rows = shared.rows(role)
 
     def forward(self, row: PackedRow) -> Tensor:
-        return self._engine.infer(self._role, row)
+        return self._rows.infer(row)
 
     def logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
-        return self._engine.infer_logprobs(self._role, row, temperature)
+        return self._rows.infer_logprobs(row, temperature)
 
     def full_weights(self) -> AbstractContextManager[nn.Module]:
-        return self._engine.full_weights(self._role)
+        return self._shared.full_weights(self._role)
 
 
-class SharedTrainedRole(SharedRole):
-    """A role that learns; what its methods do is said at `TrainedModel`."""
+class SharedTrainedRole(RowModel):
+    """A trained role of a shared backbone, with the interface of `TrainedModel`."""
+
+    def __init__(self, shared: SharedEngine, role: str) -> None:
+        super().__init__(shared._engine, shared.ranks, role=role)
+        self.dtype, self._shared, self._role = shared.dtype, shared, role
 
     def train(self) -> None:
-        self._engine.train()
-
-    def forward(self, row: PackedRow) -> Tensor:
-        return self._engine.forward(self._role, row)
-
-    def logprobs(self, row: PackedRow, temperature: float, *, with_entropy: bool = False) -> TokenLogprobs:
-        return self._engine.logprobs(self._role, row, temperature, with_entropy=with_entropy)
-
-    def infer_logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
-        return self._engine.infer_logprobs(self._role, row, temperature)
-
-    def loss(self, row: PackedRow, total: float) -> CrossEntropy:
-        return self._engine.loss(self._role, row, total)
+        self._shared.train()
 
     def backward(self, loss: Tensor) -> None:
-        self._engine.backward(self._role, loss)
+        self._shared.backward(self._role, loss)
 
 
 class SharedActor(SharedTrainedRole):
@@ -270,16 +228,16 @@ class SharedActor(SharedTrainedRole):
 
     @property
     def model(self) -> PackedCausalLM:
-        return self._engine.backbone.language
+        return self._shared.backbone.language
 
     def full_weights(self) -> AbstractContextManager[nn.Module]:
-        return self._engine.full_weights(self._role)
+        return self._shared.full_weights(self._role)
 
     def averaged(self) -> AbstractContextManager[None]:
-        return self._engine.averaged()
+        return self._shared.averaged()
 
     def state_dict(self) -> dict[str, Tensor]:
-        return self._engine.state_dict(self._role)
+        return self._shared.state_dict(self._role)
 
 
 def _role_groups(backbone: SharedBackbone, role: str, fields: OptimizerFields) -> list[dict[str, Any]]:

@@ -1,20 +1,17 @@
-"""Around one DeepSpeed engine: how it starts, is called, and is read back."""
+"""DeepSpeed engines and their optimizers: how they are made, and what is checked before they step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rlhf.config.sections import DeepSpeedSection, OptimizerFields
-from rlhf.data.packing import PackedRow
 from rlhf.engine.ranks import Ranks
 from rlhf.engine.zero_config import needs_allreduce, zero_config
 from rlhf.errors import NonFiniteError
-from rlhf.models.head import LossRequest, Request, Result
 
 
 def wrapped_engine(
@@ -35,39 +32,6 @@ def wrapped_engine(
     if not needs_allreduce(section, dtype=dtype, world_size=ranks.world_size):
         engine.enable_backward_allreduce = False
     return engine
-
-
-def run_row(module: Any, row: PackedRow, **options: Any) -> Tensor:
-    """A packed model's own output for a row: logits of a language model, scores of a scalar model."""
-    return module(
-        input_ids=row.input_ids,
-        position_ids=row.position_ids,
-        segments=row.segments,
-        positions=row.positions,
-        **options,
-    )
-
-
-def request_row(module: Any, row: PackedRow, request: Request[Result], **options: Any) -> Result:
-    """What a packed language model answers to a request about a row."""
-    answer: Any = run_row(module, row, request=request, **options)
-    return answer
-
-
-def loss_request(row: PackedRow, total: float) -> LossRequest:
-    """Asks for the cross-entropy of the row's labels, divided by the global `total`."""
-    return LossRequest(row.labels, row.weights, torch.tensor(total, device=row.weights.device))
-
-
-@contextmanager
-def evaluating(engine: Any) -> Iterator[None]:
-    """Eval mode while active."""
-    training = engine.training
-    engine.eval()
-    try:
-        yield
-    finally:
-        engine.train(training)
 
 
 def drop_gradients(groups: Sequence[dict[str, Any]]) -> None:
