@@ -1,4 +1,4 @@
-"""Models under DeepSpeed: wrapped, stepped, gathered and saved. Trainers see these classes only."""
+"""Trained and frozen models under DeepSpeed: wrapped, stepped, gathered and saved."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ from rlhf.ops.linear_logprobs import TokenLogprobs
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
     """grad_norm: 2-norm of the whole gradient before clipping; applied: False after a float16 overflow, without a
-    gradient, or where it was dropped."""
+    gradient, or if the gradient was dropped."""
 
     grad_norm: float
     applied: bool
 
 
 class InferenceModel:
-    """A frozen model: plain below ZeRO 3, partitioned under it.
+    """A frozen model: a plain module below ZeRO 3, partitioned at ZeRO 3.
 
-    offload: its weights stay in CPU memory until they are used, and go back when `park` is called; at ZeRO 3 it is
-    DeepSpeed that keeps the partitions there.
+    offload: its weights stay in CPU memory until they are used, and return there when `park` is called; at ZeRO 3
+    DeepSpeed keeps the partitions there.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class InferenceModel:
 
 
 class TrainedModel(RowModel):
-    """A model that learns. Losses given to `backward` are already divided by their global count.
+    """A model that is trained. Losses given to `backward` are already divided by their global count.
 
-    `ema_decay` keeps a running average of the weights, which `averaged` puts in their place. `parked` are models that
-    leave the device while this one trains, if they are offloaded.
+    `ema_decay` keeps a running average of the weights, which `averaged` puts in their place. `parked` are offloaded
+    models that leave the device while this one trains.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class TrainedModel(RowModel):
         return self._engine.module
 
     def train(self) -> None:
-        """Training mode; offloaded models make room."""
+        """Training mode; offloaded models leave the device."""
         for model in self._parked:
             model.park()
         self._engine.train()
@@ -144,13 +144,13 @@ class TrainedModel(RowModel):
     def backward(self, loss: Tensor) -> None:
         """Accumulates the gradient of `loss`, this rank's share of a global mean.
 
-        DeepSpeed averages gradients over ranks; a sum is wanted, hence the factor.
+        DeepSpeed averages gradients over ranks; the factor makes it a sum.
         """
         self._engine.backward(loss * self.ranks.world_size, scale_wrt_gas=False)
         self._has_gradient = True
 
     def discard(self) -> StepOutcome:
-        """Drops what `backward` gathered, and tells its norm; neither weights nor optimizer move."""
+        """Drops the gradients of `backward` and returns their norm; weights and optimizer state stay as they are."""
         if not self._has_gradient:
             return StepOutcome(0.0, False)
         self._discards = True
@@ -164,7 +164,7 @@ class TrainedModel(RowModel):
     def step(self, lr: float) -> StepOutcome:
         """Clips, updates at learning rate `lr` (times a group's own scale), and clears gradients.
 
-        Without a `backward` since the last step nothing moves, and the outcome says so.
+        Without a `backward` since the last step nothing changes, and `applied` is False.
 
         Raises: NonFiniteError before the update when the gradient's norm is not finite (float16 skips instead).
         """
@@ -177,7 +177,7 @@ class TrainedModel(RowModel):
         self._engine.step()
         norm = self._engine.get_global_grad_norm()
         applied = not bool(getattr(self._engine.optimizer, "overflow", False))
-        if not applied and self.dtype != "float16":  # ZeRO 1 to 3 skip such an update in silence, in every type
+        if not applied and self.dtype != "float16":  # ZeRO 1 to 3 silently skip such an update, in every type
             raise not_finite(math.nan, number)
         if applied and self._average is not None:
             self._average.update()
@@ -185,8 +185,8 @@ class TrainedModel(RowModel):
         return StepOutcome(known if applied else math.inf, applied)
 
     def _before_update(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        """Last look before weights change: the norm is taken, checked, and used to clip where DeepSpeed does not."""
-        if self._engine is None:  # half precision at ZeRO 0 tries the optimizer out, which would decay the weights
+        """Runs just before weights change: computes and checks the norm, and clips by it where DeepSpeed does not."""
+        if self._engine is None:  # at ZeRO 0 half precision makes a trial step, which would decay the weights
             drop_gradients(optimizer.param_groups)
             return
         norm, ours = getattr(self._engine.optimizer, "_global_grad_norm", None), []
@@ -203,7 +203,7 @@ class TrainedModel(RowModel):
             torch._foreach_mul_(ours, self._max_grad_norm / (self._grad_norm + 1e-6))
 
     def averaged(self) -> AbstractContextManager[None]:
-        """The average of the weights in their place, where one is kept; the live ones come back bit for bit."""
+        """Puts the average of the weights in their place, if one is kept; the trained ones return bit for bit."""
         return nullcontext() if self._average is None else self._average.swapped()
 
     def _drop_whole_weights(self) -> None:
@@ -240,7 +240,7 @@ class TrainedModel(RowModel):
         self._store.save(folder)
 
     def load(self, folder: Path) -> str:
-        """What `save` wrote, also on another number of ranks or ZeRO stage; says what was converted (see
+        """Loads what `save` wrote, also at another number of ranks or ZeRO stage; returns what was converted (see
         `EngineStore.load`).
 
         Raises: CheckpointError when it cannot be read, or is of other parameters.

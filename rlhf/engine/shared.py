@@ -1,4 +1,4 @@
-"""Several trained roles in one DeepSpeed engine: a learning rate, a clip and a gradient norm a role."""
+"""Several trained roles in one DeepSpeed engine: with a learning rate, a clip and a gradient norm per role."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from rlhf.ops.linear_logprobs import TokenLogprobs
 
 
 class SharedEngine:
-    """A backbone under DeepSpeed (ZeRO 0 to 2) whose roles learn apart.
+    """A backbone under DeepSpeed (ZeRO 0 to 2) whose roles are trained separately.
 
-    One AdamW holds groups by role. DeepSpeed's own clipping is off: it would scale all roles by their common norm.
-    Just before the optimizer moves, each role's gradient is clipped by the norm of that role, and the gradient of a
-    role that is not to move is taken away, which leaves its weights, moments and decay alone.
+    One AdamW has parameter groups per role. DeepSpeed's own clipping is off: it would scale all roles by their common
+    norm. Just before the optimizer steps, each role's gradient is clipped by its own norm, and the gradient of a role
+    that is not stepped is dropped, so that its weights and moments stay as they are.
 
     Args:
-        trained: how each trained role learns; all other parameters must be frozen.
+        trained: optimizer settings of each trained role; all other parameters must be frozen.
         ema_decay: keeps a running average of the actor's weights.
-        parked: models of their own that leave the device while roles train, if they are offloaded.
+        parked: separate offloaded models that leave the device during training.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class SharedEngine:
         return module
 
     def train(self) -> None:
-        """Training mode; offloaded models make room."""
+        """Training mode; offloaded models leave the device."""
         for model in self._parked:
             model.park()
         self._engine.train()
@@ -93,13 +93,13 @@ class SharedEngine:
 
     def backward(self, role: str, loss: Tensor) -> None:
         """Accumulates the gradient of `loss`, this rank's share of a global mean, as `TrainedModel.backward` does."""
-        self.backbone.select(role)  # what is recomputed must be what was computed
+        self.backbone.select(role)  # recomputed activations must be those of this role
         self._engine.backward(loss * self.ranks.world_size, scale_wrt_gas=False)
         self._gathered.add(role)
 
     def step(self, rates: Mapping[str, float]) -> dict[str, StepOutcome]:
-        """One update of the roles in `rates` that have a gradient; all gradients are gone after it. The outcome of a
-        role that did not move has the norm of the gradient it lost.
+        """One update of the roles in `rates` that have a gradient; all gradients are dropped after it. The outcome of
+        a role that was not stepped has the norm of its dropped gradient.
 
         Raises: NonFiniteError before the update when the norm of such a role is not finite (float16 skips instead).
         """
@@ -120,8 +120,8 @@ class SharedEngine:
         return {role: StepOutcome(self._norms.get(role, 0.0), role in self._stepping) for role in self.trained}
 
     def _measure_partitions(self) -> Tensor:
-        """Stands in for ZeRO 1 and 2's global norm, which is taken when all gradients are whole and none is used up:
-        notes the norm of each role, and gives that of all of them."""
+        """Replaces the global norm of ZeRO 1 and 2, which is computed when all gradients are complete and none is used:
+        records the norm of each role, and returns that of the stepped ones."""
         from deepspeed.runtime.utils import combine_grad_norm_groups
 
         zero = self._engine.optimizer
@@ -138,8 +138,8 @@ class SharedEngine:
         return combine_grad_norm_groups(moving or [torch.zeros((), device=self.ranks.device)])
 
     def _before_update(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        """Last look before weights change. ZeRO 1 and 2 come here once a group, all others once."""
-        if self._engine is None:  # half precision at ZeRO 0 tries the optimizer out, which would decay the weights
+        """Runs just before weights change: once per group at ZeRO 1 and 2, else once."""
+        if self._engine is None:  # at ZeRO 0 half precision makes a trial step, which would decay the weights
             drop_gradients(optimizer.param_groups)
             return
         if not self._norms:
@@ -157,7 +157,7 @@ class SharedEngine:
                 torch._foreach_mul_(gradients, most / (norm + 1e-6))
 
     def _measure_whole(self, optimizer: torch.optim.Optimizer) -> None:
-        """Norms by role where one call of the optimizer moves every group."""
+        """Norms by role where one optimizer call steps every group."""
         squares = dict.fromkeys(self.trained, 0.0)
         for group in optimizer.param_groups:
             gradients = [parameter.grad for parameter in group["params"] if parameter.grad is not None]
@@ -169,7 +169,7 @@ class SharedEngine:
         self._norms = {role: math.sqrt(total) for role, total in zip(squares, totals, strict=True)}
 
     def averaged(self) -> AbstractContextManager[None]:
-        """The average of the actor's weights in their place, where one is kept."""
+        """Puts the average of the actor's weights in their place, if one is kept."""
         return nullcontext() if self._average is None else self._average.swapped()
 
     @contextmanager
@@ -184,11 +184,11 @@ class SharedEngine:
         return self.backbone.role_state(role) if self.ranks.is_main else {}
 
     def save(self, folder: Path) -> None:
-        """Trained weights, their average and optimizer state of all ranks; the frozen backbone is left out."""
+        """Trained weights, their average and optimizer state of all ranks; the frozen backbone is not saved."""
         self._store.save(folder)
 
     def load(self, folder: Path) -> str:
-        """What `save` wrote, as `TrainedModel.load` reads it."""
+        """Loads what `save` wrote, as `TrainedModel.load` does."""
         return self._store.load(folder)
 
 

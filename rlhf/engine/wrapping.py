@@ -23,7 +23,7 @@ def wrapped_engine(
     dtype: str,
     max_grad_norm: float,
 ) -> Any:
-    """A DeepSpeed engine around a model that learns; 0 turns its own clipping off."""
+    """A DeepSpeed engine around a trained model; max_grad_norm 0 turns its own clipping off."""
     import deepspeed
 
     on_gpu = ranks.device.type != "cpu"
@@ -35,7 +35,7 @@ def wrapped_engine(
 
 
 def drop_gradients(groups: Sequence[dict[str, Any]]) -> None:
-    """Takes gradients away, so that an optimizer leaves weights, moments and decay of these groups alone."""
+    """Drops gradients, so that an optimizer leaves the weights and moments of these groups as they are."""
     for group in groups:
         for parameter in group["params"]:
             parameter.grad = None

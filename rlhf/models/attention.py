@@ -1,9 +1,9 @@
-"""Attention over packed rows, in one place for every backend and architecture.
+"""Attention over packed rows, for every backend and architecture.
 
 The functions are registered with transformers' attention interfaces, so any architecture with attention
 backends works and no model code is copied. `Segments` travel as a keyword argument of `forward`, never as
-state: recomputed activations see them too. Without segments the same names behave as transformers' own SDPA
-(generation with a cache).
+state, so that recomputed activations see them too. Without segments (generation with a cache) the same names are
+transformers' own SDPA.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ PACKED_VARLEN = "rlhf_packed_varlen"
 def no_mask(device: torch.device | str) -> Tensor:
     """The attention mask to pass with segments: four-dimensional and empty.
 
-    transformers hands a 4-D mask through untouched, so no [T, T] mask is built.
+    transformers passes a 4-D mask through unchanged, so no [T, T] mask is built.
     """
     return torch.empty(1, 1, 0, 0, dtype=torch.bool, device=device)
 
 
 def _refuse_unsupported(segments: Segments, options: dict[str, Any]) -> None:
-    """Attention variants that packed attention would get wrong in silence."""
+    """Raises ModelError for attention variants that packed attention would silently compute wrongly."""
     if options.get("softcap") is not None:
         raise ModelError("this architecture caps its attention scores, which packed attention cannot do")
     window = options.get("sliding_window")
@@ -66,7 +66,7 @@ def packed_sdpa(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """One SDPA call a segment; runs on every device.
+    """One SDPA call per segment; runs on every device.
 
     Shapes: query [1, H, T, D]; key, value [1, H_kv, T, D]; returns [1, T, H, D] and None.
     Raises: ModelError for a sliding window shorter than a sequence, or soft-capped scores.
@@ -78,7 +78,7 @@ def packed_sdpa(
     _refuse_unsupported(segments, kwargs)
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    # Split, not sliced: the backward of one split is one concatenation, that of a slice is a row of zeros.
+    # Split, not sliced: the backward of one split is one concatenation, that of a slice fills a row of zeros.
     lengths = [span.end - span.start for span in segments.spans]
     queries, keys, values = (each.split(lengths, dim=2) for each in (query, key, value))
     first = {span.start: number for number, span in enumerate(segments.spans)}
@@ -112,7 +112,7 @@ def packed_varlen(
     """One variable-length flash kernel for the whole row (GPU, half precision; not measured here).
 
     A segment's keys are gathered as prefix + itself. The kernel's causal window is aligned to the
-    last key, so every query sees the whole prefix and its own past: trees need no kernel of their own.
+    last key, so every query sees the whole prefix and its own past, and trees need no kernel of their own.
     Shapes as in `packed_sdpa`.
     """
     if segments is None:

@@ -96,7 +96,7 @@ class LanguageModelHead(nn.Linear):
 
 
 def install_head(model: Any, kind: HeadKind) -> None:
-    """Lets the head of a causal LM compute its own loss; the whole-logits way needs nothing.
+    """Makes the head of a causal LM compute its own loss; nothing to do for `whole`, which computes all logits.
 
     Raises: ModelError when the head is not one linear layer, or Liger is asked for and missing.
     """
@@ -132,7 +132,7 @@ def _liger_loss(
 ) -> CrossEntropy:
     """Liger's fused kernel, once for each distinct token weight: its sums cannot be weighted token by token.
 
-    Not measured here. Its per-token output has no correct backward, so losses a token come from sums of one weight:
+    Not measured here. Its per-token output has no correct backward, so per-token losses come from sums over one weight:
     `nll` holds the mean of the tokens that share a weight.
     """
     from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy

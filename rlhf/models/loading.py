@@ -1,7 +1,7 @@
 """Loads Hugging Face models and wraps them for packed rows.
 
 The engine passes its own context in (ZeRO-3 partitions weights while they are created); nothing
-here knows about it.
+here depends on it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def hidden_states(model: Any, inputs: dict[str, Any], positions: Tensor) -> Tens
 
 
 class PackedCausalLM(nn.Module):
-    """A causal LM over packed rows; its head runs only where it is asked to."""
+    """A causal LM over packed rows; its head runs at the read positions alone."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ def _load(
     options: dict[str, Any],
     new_weights: tuple[str, ...],
 ) -> PreTrainedModel:
-    # Bars and reports of a load are noise beside a run's own; what matters in them is checked below.
+    # Progress bars and load reports would drown the output of a run; what matters in them is checked below.
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     try:
@@ -203,7 +203,7 @@ def _load(
 
 
 def without_dropout(config: Any) -> None:
-    """Sets every dropout of the configuration to 0: log-probabilities must not depend on chance."""
+    """Sets every dropout of the configuration to 0: log-probabilities must not be random."""
     for name, value in config.to_dict().items():
         if "dropout" in name and isinstance(value, float):
             setattr(config, name, 0.0)

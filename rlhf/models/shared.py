@@ -49,7 +49,7 @@ class SharedBackbone(nn.Module):
         self._layers = [module for module in self.modules() if isinstance(module, BaseTunerLayer)]
 
     def add_adapter(self, role: str, settings: Any) -> None:
-        """A further adapter, which starts as no change."""
+        """Adds an adapter whose initial effect is zero."""
         self.language.model.add_adapter(role, settings)
         self._collect_layers()
 
@@ -86,7 +86,7 @@ class SharedBackbone(nn.Module):
             parameter.requires_grad_(self.role_of(name) in roles)
 
     def role_of(self, name: str) -> str:
-        """Whose a parameter is, by its name here; empty for the backbone's own."""
+        """The role that owns a parameter, by its name here; empty for the backbone's own."""
         parts = name.split(".")
         if parts[0] == "heads":
             return parts[1]
@@ -107,7 +107,7 @@ class SharedBackbone(nn.Module):
         return state
 
     def select(self, role: str) -> None:
-        """Makes `role` the one that computes, until the next call; recomputed activations see it too."""
+        """Activates the adapter of `role` until the next call, also for recomputed activations."""
         for layer in self._layers:
             layer._active_adapter = [role]
 
@@ -139,9 +139,9 @@ def fresh_settings(language: PackedCausalLM, lora: LoraSection) -> Any:
 
 
 def stored_settings(settings: Mapping[str, Any]) -> Any:
-    """peft's settings of an adapter from its adapter_config.json, without a head: heads are held apart here.
+    """peft's settings of an adapter from its adapter_config.json, without a head: heads are kept separately here.
 
-    The dropout it was trained with is off: a ratio of log-probabilities must not depend on chance.
+    Its dropout is set to 0: a ratio of log-probabilities must not be random.
     """
     from peft import LoraConfig
 

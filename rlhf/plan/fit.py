@@ -1,4 +1,4 @@
-"""Whether a run fits, the cheapest change that makes it fit, and the refusal of one that cannot."""
+"""Whether a run fits and, if not, the cheapest change that makes it fit."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rlhf.plan.memory import GIB, MemoryPlan
 from rlhf.plan.roles import Shapes, plan_memory, stage_shapes
 from rlhf.plan.states import Device, Placement
 
-MARGIN = 0.15  # the largest error of the plan where it was measured: what is refused would not fit with 15 % less
+MARGIN = 0.15  # largest measured error of the plan: a refused run would not fit with 15 % less
 MOST_CHANGES = 4
 MORE_RANKS = (2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
 class PlanChange:
-    """A `key=value` of the command line; cost orders changes by what they take from speed or from the result."""
+    """A `key=value` of the command line; `cost` orders changes by their effect on speed or on the result."""
 
     words: tuple[str, ...]
     cost: float
@@ -48,15 +48,15 @@ class Fit:
 
 
 def possible_changes(config: StageConfig, placement: Placement) -> Iterator[PlanChange]:
-    """What may be changed, in the keys that this configuration can take."""
+    """Changes that this configuration allows."""
     model, zero = config.model, config.deepspeed
     if not model.gradient_checkpointing:
-        yield PlanChange(("model.gradient_checkpointing=true",), 2.0, "a third more computing in training")
+        yield PlanChange(("model.gradient_checkpointing=true",), 2.0, "a third more computation in training")
     yield from _smaller_batches(config)
     gpu = placement.device == "gpu"
     if gpu and zero.zero_stage > 0 and not zero.overrides:
         yield PlanChange(
-            ("deepspeed.overrides.zero_optimization.reduce_bucket_size=50000000",), 0.5, "smaller messages"
+            ("deepspeed.overrides.zero_optimization.reduce_bucket_size=50000000",), 0.5, "smaller communication buckets"
         )
     for stage in (2, 3):
         if stage > zero.zero_stage and (placement.world_size > 1 or (stage == 3 and zero.offload_parameters)):
@@ -74,7 +74,7 @@ def possible_changes(config: StageConfig, placement: Placement) -> Iterator[Plan
 
 
 def _smaller_batches(config: StageConfig) -> Iterator[PlanChange]:
-    """Fewer tokens a pass, fewer answers at a time: the same result, a little slower."""
+    """Fewer tokens per pass, fewer answers at a time: the same result, a little slower."""
     least = longest_item(config)
     if isinstance(config, RewardConfig):
         least = config.data.max_length * 2
@@ -95,17 +95,17 @@ def _offloads(config: StageConfig) -> Iterator[PlanChange]:
     zero = config.deepspeed
     if isinstance(config, PpoConfig) and config.ppo.roles == "separate":
         if not config.reference.offload:
-            yield PlanChange(("reference.offload=true",), 2.5, "its weights cross the bus each iteration")
+            yield PlanChange(("reference.offload=true",), 2.5, "its weights are copied to the GPU in each iteration")
         if not config.reward.offload and config.reward.path:
-            yield PlanChange(("reward.offload=true",), 2.5, "its weights cross the bus each iteration")
+            yield PlanChange(("reward.offload=true",), 2.5, "its weights are copied to the GPU in each iteration")
     if not zero.offload_optimizer and zero.zero_stage > 0:
         yield PlanChange(("deepspeed.offload_optimizer=true",), 4.0, "the update runs on the CPU")
     if zero.zero_stage == 3 and not zero.offload_parameters:
-        yield PlanChange(("deepspeed.offload_parameters=true",), 9.0, "each layer crosses the bus at each pass")
+        yield PlanChange(("deepspeed.offload_parameters=true",), 9.0, "each layer is copied to the GPU in each pass")
 
 
 def changed(config: StageConfig, changes: tuple[PlanChange, ...]) -> StageConfig | None:
-    """The configuration with changes; None where its own rules refuse them."""
+    """The configuration with changes; None if its validation refuses them."""
     content = config.model_dump()
     for word in (word for change in changes for word in change.words):
         key, _, value = word.partition("=")
@@ -144,7 +144,7 @@ def cheapest_fit(config: StageConfig, shapes: Shapes, placement: Placement, memo
 
 
 def ranks_that_fit(config: StageConfig, shapes: Shapes, placement: Placement, memory: float) -> int | None:
-    """The smallest number of ranks above those placed that fits as configured; None up to 64."""
+    """The smallest larger number of ranks that fits as configured; None if 64 do not."""
     for world in MORE_RANKS:
         if world > placement.world_size:
             plan = plan_memory(config, shapes, Placement(world, placement.device, placement.dtype))
@@ -161,12 +161,10 @@ def check_fits(
     device: Device = "cpu",
     named: Mapping[str, str] | None = None,
 ) -> MemoryPlan | None:
-    """The plan of a run with full rows, refused when it could not fit whatever its data.
+    """The plan of a run with full rows; None if the shape of a model is not known.
 
-    Refused is what exceeds `memory_per_rank` bytes even with rows of one token and 15 % less than planned. None where
-    the shape of a model is not known: what cannot be planned is not refused.
-
-    Raises: ConfigError that says what would fit.
+    Raises: ConfigError, with what would fit, for a run that exceeds `memory_per_rank` bytes even with rows of one token
+        and 15 % less than planned: one that cannot fit whatever its data.
     """
     try:
         shapes = stage_shapes(config, named)
@@ -181,7 +179,7 @@ def check_fits(
         "free",
         where="memory",
         expected="a run that fits; `rlhf plan CONFIG` shows every part of it",
-        fix=advice(config, shapes, placement, memory_per_rank) + "; run.memory_check=warn goes on all the same",
+        fix=advice(config, shapes, placement, memory_per_rank) + "; run.memory_check=warn starts it all the same",
     )
 
 
@@ -191,4 +189,4 @@ def advice(config: StageConfig, shapes: Shapes, placement: Placement, memory: fl
     if found is not None:
         return f"{found.words} ({found.plan.peak / GIB:.1f} GiB)"
     more = ranks_that_fit(config, shapes, placement, memory)
-    return f"{more} ranks" if more else "no change of settings is enough: take a smaller model"
+    return f"{more} ranks" if more else "no change of settings is enough: use a smaller model"

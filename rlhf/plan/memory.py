@@ -17,7 +17,7 @@ from rlhf.plan.states import Placement, States
 
 MIB, GIB = 2**20, 2**30
 CONTEXT = {"gpu": 1.0 * GIB, "cpu": 100 * MIB}  # CUDA, cuBLAS and NCCL; threads and the matrix library's buffers
-LOST = {"gpu": 0.04, "cpu": 0.2}  # of what is allocated; on the CPU of small blocks alone
+LOST = {"gpu": 0.04, "cpu": 0.2}  # of allocated memory; on the CPU of small blocks alone
 LOST_WITH_ADAPTERS = 0.4  # each adapted layer makes and frees several tensors between those that are kept
 SHARED_BUFFER = 64 * MIB  # of DeepSpeed's CPU collectives, per rank
 LARGE_BLOCK = 32 * MIB  # the C library maps such a block, and returns it when it is freed
@@ -73,7 +73,7 @@ class MemoryPlan:
         return total(self.host)
 
     def by_role(self, phase: str) -> dict[str, dict[str, float]]:
-        """Bytes by role and part, the surroundings and losses under their own name."""
+        """Bytes by role and part; the process itself and what is lost between blocks under `around`."""
         table: dict[str, dict[str, float]] = defaultdict(dict)
         for each in self.phases[phase]:
             table[each.role][each.part] = table[each.role].get(each.part, 0.0) + each.bytes
@@ -111,13 +111,13 @@ class Role:
         return [Allocation(self.name, name, size, small, transient)] if size else []
 
     def resident(self) -> list[Allocation]:
-        """What the role holds all the time."""
+        """Allocations that stay throughout the run."""
         states = self.states
         held = self.part("weights", states.weights) + self.part("adapters", states.adapters, small=True)
         return held + self._split("optimizer", states.master + states.moments) + self.part("average", states.average)
 
     def gradients(self) -> list[Allocation]:
-        """What it holds from a backward pass to its step."""
+        """Allocations from a backward pass to the step."""
         return self._split("gradients", self.states.gradients)
 
     def reduction(self) -> list[Allocation]:
@@ -150,7 +150,7 @@ class Role:
 
 
 def training_phases(roles: list[Role], placement: Placement, *, accumulates: bool) -> dict[str, list[Allocation]]:
-    """A backward pass of each role that learns, at its beginning and at its end, and the step."""
+    """The beginning and the end of the backward pass of each trained role, and its step."""
     phases: dict[str, list[Allocation]] = {}
     learning = [role for role in roles if role.learns]
     base = [each for role in roles if not role.parked for each in role.resident()]
@@ -173,6 +173,6 @@ def training_phases(roles: list[Role], placement: Placement, *, accumulates: boo
 
 
 def inference_phases(roles: list[Role]) -> dict[str, list[Allocation]]:
-    """A forward pass of each frozen role; offloaded ones are on the device together until training goes on."""
+    """A forward pass of each frozen role; offloaded ones are on the device together until training continues."""
     base = [each for role in roles for each in role.resident()]
-    return {f"{role.name}: asked": base + role.work() + role.gathered() for role in roles if not role.learns}
+    return {f"{role.name}: forward pass": base + role.work() + role.gathered() for role in roles if not role.learns}

@@ -1,4 +1,4 @@
-"""Everything `rlhf plan` says of a configuration, as data; `render` shows it."""
+"""The report of `rlhf plan` on a configuration, as data; `render` prints it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class PlanReport:
-    """A plan with what follows from it. `fit` is None where the run fits, or nothing would make it fit."""
+    """A plan and its consequences. `fit` is None if the run fits, or if nothing would make it fit."""
 
     stage: str
     config: StageConfig
@@ -99,7 +99,7 @@ def report_on(
     *,
     utilisation: float = UTILISATION,
 ) -> PlanReport:
-    """The report of a configuration that is loaded."""
+    """The report on a loaded configuration."""
     shapes = stage_shapes(config, named)
     placement = Placement(machine.ranks, machine.device, config.model.dtype)
     plan = plan_memory(config, shapes, placement)
@@ -108,7 +108,7 @@ def report_on(
         fit = cheapest_fit(config, shapes, placement, machine.memory)
         more = ranks_that_fit(config, shapes, placement, machine.memory)
     speed = A100_FLOPS if machine.device == "gpu" else CPU_FLOPS
-    effort = estimate_run(config, shapes, machine.ranks, utilisation=utilisation, flops_a_second=speed)
+    effort = estimate_run(config, shapes, machine.ranks, utilisation=utilisation, flops_per_second=speed)
     all_words = [*words, *(word for change in fit.changes for word in change.words)] if fit else list(words)
     line = launch_line(stage, path, all_words, nodes=machine.nodes, gpus=machine.gpus, device=machine.device)
     hosts = hostfile(machine.nodes, machine.gpus)

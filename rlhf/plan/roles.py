@@ -1,4 +1,4 @@
-"""The roles of a stage as its configuration describes them, and the memory they take together."""
+"""The roles of a stage, from its configuration, and the memory they need together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a rank holds of a model's weights, gradients and optimizer, as this project's engines and DeepSpeed 0.19 do."""
+"""Bytes of weights, gradients and optimizer state of a rank, as this project's engines and DeepSpeed 0.19 keep them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Placement:
 
     @property
     def element(self) -> int:
-        """Bytes of a number."""
+        """Bytes per number."""
         return ELEMENT[self.dtype]
 
 
@@ -35,8 +35,8 @@ class States:
     """Bytes of one rank. Resident through the run: weights, adapters, master (float32 copy), moments, average.
 
     gradients: from a backward pass to the step; reduction: DeepSpeed's buffers while gradients are exchanged, bucket
-    the part of them that is allocated at once; step: what the update takes besides; gathered: whole weights that ZeRO 3
-    brings together; host: what is offloaded.
+    the part of them that is allocated at once; step: further buffers of the update; gathered: whole weights that ZeRO 3
+    brings together; host: offloaded to CPU memory.
     """
 
     weights: float = 0.0
@@ -61,7 +61,7 @@ def frozen_bytes(shape: ModelShape, model: ModelSection, element: int) -> float:
 
 
 def trained_parameters(shape: ModelShape, model: ModelSection) -> int:
-    """Parameters with a gradient: all, or adapters and the one-number head."""
+    """Trained parameters: all, or adapters and the one-number head."""
     if model.lora is None:
         return shape.parameters
     adapters = shape.adapter_parameters(model.lora.rank, model.lora.targets)
@@ -90,7 +90,7 @@ def inference_states(
 
 @dataclass(frozen=True)
 class EngineSizes:
-    """Bytes of weights and of the adapters beside them, how many parameters learn, and whether they are averaged."""
+    """Bytes of weights and of adapters beside them, number of trained parameters, and whether they are averaged."""
 
     whole: float
     adapters: float
@@ -106,7 +106,7 @@ class EngineSizes:
 def trained_states(
     shape: ModelShape, model: ModelSection, section: DeepSpeedSection, placement: Placement, *, average: bool = False
 ) -> States:
-    """A model that learns under one DeepSpeed engine."""
+    """A trained model under one DeepSpeed engine."""
     trained, element = trained_parameters(shape, model), placement.element
     adapters = trained * element if model.lora is not None else 0.0
     sizes = EngineSizes(frozen_bytes(shape, model, element), adapters, trained, average)

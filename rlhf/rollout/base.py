@@ -16,8 +16,8 @@ Floats = npt.NDArray[np.float32]
 class Rollouts:
     """Answers in the order of their prompts.
 
-    tokens: ids of each answer, its EOS included when it has one; logprobs: nats, one a token, of the distribution
-    that sampled it; finished: whether EOS was drawn before the limit.
+    tokens: ids of each answer, with EOS if it has one; logprobs: one per token, in nats, of the distribution it was
+    sampled from; finished: whether EOS was sampled before the limit.
     """
 
     tokens: list[Ids]

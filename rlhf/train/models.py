@@ -1,4 +1,4 @@
-"""Models for a stage: loaded, given the tokenizer's special tokens, adapters and memory options."""
+"""Models for a stage: loaded, fitted to the tokenizer, with adapters and memory options."""
 
 from __future__ import annotations
 
@@ -92,20 +92,20 @@ def build_critic(
 
 
 def is_scalar_folder(path: str) -> bool:
-    """Whether the folder holds a classifier already, whose head is to be kept."""
+    """Whether the folder holds a classifier, whose head is kept."""
     config = Path(path) / "config.json"
     names = read_json(config).get("architectures") or [] if config.is_file() else []
     return any("SequenceClassification" in name for name in names)
 
 
 def make_trainable(wrapped: PackedModel, model: ModelSection, say: Say) -> None:
-    """Adds LoRA and gradient checkpointing as configured, and says how much is trained."""
+    """Adds LoRA and gradient checkpointing as configured, and reports how much is trained."""
     if model.lora is not None:
         add_lora(wrapped, model.lora)
     if model.adapter:
         say(f"starts from the adapter {start_from_adapter(wrapped, model.adapter, artifact_model_path(model.path))}")
     if isinstance(wrapped, PackedCausalLM):
-        install_head(unwrap_peft(wrapped.model), model.head)  # refuses an adapter that has come over it
+        install_head(unwrap_peft(wrapped.model), model.head)  # refuses a head that the adapter has replaced
     if model.gradient_checkpointing:
         wrapped.model.gradient_checkpointing_enable({"use_reentrant": False})
     total, trained = count_parameters(wrapped)
@@ -113,7 +113,7 @@ def make_trainable(wrapped: PackedModel, model: ModelSection, say: Say) -> None:
 
 
 def starting_points(model: ModelSection, base_path: str) -> dict[str, str]:
-    """What a run of stage 1 or 2 grows from, by the name it has in the manifest."""
+    """The parents of a run of stage 1 or 2, by their names in the manifest."""
     return {"base": base_path} | ({"adapter": model.adapter} if model.adapter else {})
 
 
@@ -152,7 +152,7 @@ def start_from_adapter(wrapped: PackedModel, path: str, base_path: str) -> Path:
 
 
 def _saved_name(name: str) -> str:
-    """What a parameter is called in adapter_model.safetensors; a one-number head is `score`."""
+    """The name of a parameter in adapter_model.safetensors; a one-number head is `score`."""
     if HEAD_WEIGHT.search(name):
         return "score" if ".modules_to_save." in name else name
     plain = name.replace(".default", "")
@@ -162,7 +162,7 @@ def _saved_name(name: str) -> str:
 def _fit_tokenizer(wrapped: PackedModel, tokenizer: ChatTokenizer, path: str, *, override_eos: bool) -> None:
     """Embeddings for every token, and the tokenizer's EOS and PAD in the configurations.
 
-    Raises: ModelError when the model was made with another EOS: it would be asked to end with a token it never wrote.
+    Raises: ModelError when the model was made with another EOS: it would have to end answers with a token it never saw.
     """
     config, settings = wrapped.model.config, getattr(wrapped.model, "generation_config", None)
     for name, holder in (("config.json", config), ("generation_config.json", settings)):

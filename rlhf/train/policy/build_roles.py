@@ -59,7 +59,7 @@ def role_tokenizers(config: PpoConfig, paths: RolePaths) -> tuple[ChatTokenizer,
 
 
 def build_roles(run: Run[PpoConfig], paths: RolePaths, tokenizer: ChatTokenizer, scorer: ChatTokenizer) -> Roles:
-    """The roles as `ppo.roles` says they are held."""
+    """The roles, separate or shared as `ppo.roles` says."""
     if run.config.ppo.roles == "shared":
         return build_shared(run, paths, tokenizer, scorer)
     return build_separate(run, paths, tokenizer, scorer)

@@ -14,7 +14,7 @@ from rlhf.train.run.run import Run
 
 
 def build_separate(run: Run[PpoConfig], paths: RolePaths, tokenizer: ChatTokenizer, scorer: ChatTokenizer) -> Roles:
-    """A model a role: actor and critic wrapped for training, reference and reward frozen."""
+    """One model per role: actor and critic wrapped for training, reference and reward frozen."""
     config, ranks = run.config, run.ranks
     model, dtype, common = config.model, config.model.dtype, config.deepspeed
     reference = frozen_role(run, "reference", paths.reference, tokenizer)
@@ -42,7 +42,7 @@ def frozen_role(
     settings = config.reference if role == "reference" else config.reward
     section = settings.deepspeed or config.deepspeed
     if settings.offload and ranks.device.type == "cpu":
-        run.say(f"{role}.offload: nothing to move, the run is on the CPU")
+        run.say(f"{role}.offload has no effect: the run is on the CPU")
     build = build_causal_lm if role == "reference" else build_scalar_model
     wrapped = build(path, config.model, section, ranks, tokenizer, key=f"{role}.path")
     return InferenceModel(wrapped, section, ranks, dtype=config.model.dtype, offload=settings.offload)

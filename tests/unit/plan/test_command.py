@@ -66,7 +66,7 @@ def test_steps_and_warm_up_of_rows_that_are_there(tmp_path):
     config = SftConfig.model_validate(
         {"data": {"train": str(tmp_path / "rows.jsonl"), "max_length": 100}, "train": {"batch_size": 32, "epochs": 2}}
     )
-    effort = estimate_run(config, {"model": BUILT_IN["1.3b"]}, 1, utilisation=0.5, flops_a_second=1e12)
+    effort = estimate_run(config, {"model": BUILT_IN["1.3b"]}, 1, utilisation=0.5, flops_per_second=1e12)
 
     assert (effort.rows, effort.assumed, effort.steps) == (70, False, 5)  # 140 rows in batches of 32
     assert effort.tokens == 5 * 32 * 100

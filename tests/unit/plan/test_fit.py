@@ -94,7 +94,7 @@ def test_an_offloaded_reference_leaves_the_card():
     there, away = ppo(), ppo(reference={"offload": True})
     placement = Placement(1, "gpu", "bfloat16")
     plans = [plan_memory(each, stage_shapes(each), placement) for each in (there, away)]
-    phases = ["actor: optimizer step", "reference: asked"]
+    phases = ["actor: optimizer step", "reference: forward pass"]
     step, asked = ([plan.phase_bytes(phase) for plan in plans] for phase in phases)
 
     assert step[0] - step[1] == pytest.approx(1.04 * 2 * stage_shapes(there)["reference"].parameters)
