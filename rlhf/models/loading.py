@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 import transformers
@@ -131,65 +131,51 @@ def artifact_model_path(path: str) -> str:
     return str(Path(path) / "model") if path and inner.is_file() else path
 
 
-def load_causal_lm(
-    path: str,
-    *,
-    dtype: str = "float32",
-    attention: str = "sdpa",
-    context: LoadContext = nullcontext,
-    quantize: Quantize = "none",
-) -> PackedCausalLM:
-    """A causal LM by folder or hub id, with every weight accounted for; `quantize` holds linear layers in four bits.
+class LoadOptions(TypedDict, total=False):
+    """How a model is loaded; `quantize` stores its linear layers in four bits, `context` is active while it loads."""
+
+    dtype: str
+    attention: str
+    context: LoadContext
+    quantize: Quantize
+
+
+def load_causal_lm(path: str, **options: Unpack[LoadOptions]) -> PackedCausalLM:
+    """A causal LM by folder or hub id.
 
     Raises: ModelError when the folder cannot be read or weights are missing.
     """
-    return PackedCausalLM(_load(AutoModelForCausalLM, path, dtype, attention, context, quantize, {}, new_weights=()))
+    return PackedCausalLM(_load(AutoModelForCausalLM, path, options))
 
 
-def load_scalar_model(
-    path: str,
-    *,
-    dtype: str = "float32",
-    attention: str = "sdpa",
-    context: LoadContext = nullcontext,
-    quantize: Quantize = "none",
-    new_head: bool = False,
-) -> PackedScalarModel:
+def load_scalar_model(path: str, *, new_head: bool = False, **options: Unpack[LoadOptions]) -> PackedScalarModel:
     """A one-label classifier; `new_head` allows a causal LM's folder and leaves the head to be initialised."""
-    allowed = ("score",) if new_head else ()
-    options = {"num_labels": 1}
-    model = _load(AutoModelForSequenceClassification, path, dtype, attention, context, quantize, options, allowed)
+    model = _load(AutoModelForSequenceClassification, path, options, new_head=new_head, num_labels=1)
     return PackedScalarModel(model)
 
 
 def _load(
-    auto: Any,
-    path: str,
-    dtype: str,
-    attention: str,
-    context: LoadContext,
-    quantize: Quantize,
-    options: dict[str, Any],
-    new_weights: tuple[str, ...],
+    auto: Any, path: str, options: LoadOptions, *, new_head: bool = False, **config_options: Any
 ) -> PreTrainedModel:
     # Progress bars and load reports would drown the output of a run; what matters in them is checked below.
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+    dtype = DTYPES[options.get("dtype", "float32")]
     try:
-        config = AutoConfig.from_pretrained(path, **options)
+        config = AutoConfig.from_pretrained(path, **config_options)
         without_dropout(config)
-        with context():
+        with options.get("context", nullcontext)():
             model, report = auto.from_pretrained(
                 path,
                 config=config,
-                dtype=DTYPES[dtype],
-                attn_implementation=ATTENTION[attention],
+                dtype=dtype,
+                attn_implementation=ATTENTION[options.get("attention", "sdpa")],
                 output_loading_info=True,
-                **quantized_loading(quantize, DTYPES[dtype]),
+                **quantized_loading(options.get("quantize", "none"), dtype),
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"cannot load {path}: {error}", fix="check the folder, or the hub id") from error
-    missing = [key for key in report["missing_keys"] if not key.startswith(new_weights or ("\0",))]
+    missing = [key for key in report["missing_keys"] if not (new_head and key.startswith("score"))]
     mismatched = list(report.get("mismatched_keys", []))
     if missing or mismatched:
         names = ", ".join(str(key) for key in [*missing, *mismatched][:4])

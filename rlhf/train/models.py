@@ -19,6 +19,7 @@ from rlhf.errors import ArtifactError, ModelError
 from rlhf.models.adapters import add_lora
 from rlhf.models.head import install_head
 from rlhf.models.loading import (
+    LoadOptions,
     PackedCausalLM,
     PackedModel,
     PackedScalarModel,
@@ -34,15 +35,17 @@ from rlhf.models.scalar_head import HEAD_WEIGHT, initialise_head
 Say = Callable[[str], None]
 
 
+def _load_options(model: ModelSection, section: DeepSpeedSection, ranks: Ranks) -> LoadOptions:
+    context = partial(loading_context, section, dtype=model.dtype, on_gpu=ranks.device.type != "cpu")
+    return LoadOptions(dtype=model.dtype, attention=model.attention, context=context, quantize=model.quantize)
+
+
 def build_causal_lm(
     path: str, model: ModelSection, section: DeepSpeedSection, ranks: Ranks, tokenizer: ChatTokenizer, *, key: str
 ) -> PackedCausalLM:
     """The language model at `path`, ready to be wrapped."""
     check_model_path(path, key=key)
-    context = partial(loading_context, section, dtype=model.dtype, on_gpu=ranks.device.type != "cpu")
-    wrapped = load_causal_lm(
-        path, dtype=model.dtype, attention=model.attention, context=context, quantize=model.quantize
-    )
+    wrapped = load_causal_lm(path, **_load_options(model, section, ranks))
     _fit_tokenizer(wrapped, tokenizer, path, override_eos=model.override_eos)
     install_head(wrapped.model, model.head)
     return wrapped
@@ -60,16 +63,7 @@ def build_scalar_model(
 ) -> PackedScalarModel:
     """The one-number model at `path`; `new_head_seed` starts a head on a language model's weights."""
     check_model_path(path, key=key)
-    context = partial(loading_context, section, dtype=model.dtype, on_gpu=ranks.device.type != "cpu")
-    new_head = new_head_seed is not None
-    wrapped = load_scalar_model(
-        path,
-        dtype=model.dtype,
-        attention=model.attention,
-        context=context,
-        quantize=model.quantize,
-        new_head=new_head,
-    )
+    wrapped = load_scalar_model(path, new_head=new_head_seed is not None, **_load_options(model, section, ranks))
     if new_head_seed is not None:
         head: Any = wrapped.model.score
         with writable(list(head.parameters())):
