@@ -19,7 +19,7 @@ def require_quantizer(quantize: Quantize) -> None:
         raise ConfigError(
             "bitsandbytes is not installed",
             where=f"model.quantize = {quantize}",
-            expected="the package that holds weights in four bits",
+            expected="the package that quantises weights to four bits",
             fix="pip install 'rlhf[gpu]', or set model.quantize=none",
         )
 
@@ -41,8 +41,8 @@ def quantized_loading(quantize: Quantize, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def keep_differentiable(model: Any) -> None:
-    """Stops the CPU library from packing weights anew for evaluation: the packed product rounds to bfloat16, has no
-    gradient, and stays when training goes on."""
+    """Stops the CPU library from repacking weights for evaluation: the packed product rounds to bfloat16, has no
+    gradient, and stays in place when training continues."""
     for _, module in _quantized_layers(model):
         module.support_avx512bf16_for_cpu = False
 

@@ -2,4 +2,6 @@
 
 Masks are boolean and True means "counts"; whatever lies outside a mask, NaN included, reaches neither a
 result nor a gradient. Losses are sums divided by a count that the caller totals over all ranks.
+
+May import: nothing of rlhf.
 """

@@ -31,7 +31,7 @@ from rlhf.errors import ArtifactError, CheckpointError
 from rlhf.models.loading import PackedModel, artifact_model_path
 from rlhf.models.shared import SharedBackbone
 from rlhf.train.models import build_causal_lm, build_scalar_model, is_scalar_folder, make_trainable
-from rlhf.train.policy.roles import role_paths
+from rlhf.train.policy.build_roles import checked_paths
 from rlhf.train.policy.shared_roles import build_backbone, find_sources
 from rlhf.train.run.lifecycle import export
 from rlhf.train.run.run import Run
@@ -170,7 +170,7 @@ class CheckpointModel:
 
     @classmethod
     def _shared(cls, run: Run[Any], checkpoint: Checkpoint, settings: ModelSection) -> CheckpointModel:
-        paths = role_paths(run.config)
+        paths = checked_paths(run.config)
         tokenizer = load_tokenizer(paths.actor, run.config.data.template)
         sources = find_sources(run.config, paths)
         config = run.config.model_copy(update={"model": settings, "deepspeed": WHOLE})

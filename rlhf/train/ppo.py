@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rlhf.config.role_paths import RolePaths
 from rlhf.config.schema import PpoConfig
 from rlhf.data.encode import EncodedPrompt, EncodedSequence, Encoder
 from rlhf.data.loader import RowStream
@@ -23,10 +24,11 @@ from rlhf.ops.moments import Moments
 from rlhf.rollout.vllm import VllmRollout, require_vllm, start_engine
 from rlhf.train.head_check import check_head
 from rlhf.train.inputs import LoadedRows, encode_summary, fresh_report, load
+from rlhf.train.policy.build_roles import build_roles, checked_paths, role_tokenizers
 from rlhf.train.policy.control_group import run_control
 from rlhf.train.policy.experience import corrected, draw_answers, gather_experience
 from rlhf.train.policy.reward_sources import RewardSources, check_sources, text_sources
-from rlhf.train.policy.roles import RolePaths, Roles, build_roles, role_paths, role_tokenizers
+from rlhf.train.policy.roles import Roles
 from rlhf.train.policy.samples import Sample
 from rlhf.train.policy.tripwire_monitor import TripwireMonitor
 from rlhf.train.policy.update import Demonstrations, update
@@ -114,7 +116,7 @@ def train_ppo(run: Run[PpoConfig]) -> None:
 def prepare(run: Run[PpoConfig]) -> PpoState:
     """Sources asked, data read, roles built and brought to where the run stood."""
     config = run.config
-    paths = role_paths(config)
+    paths = checked_paths(config)
     require_vllm(config.rollout.backend)
     tokenizers = role_tokenizers(config, paths)
     texts = text_sources(config.reward)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -171,7 +171,7 @@ def evaluate_sft(trained: TrainedModel, items: Sequence[EncodedSequence], config
     losses = SourceLoss(source_names(items), ranks)
     for numbers in plan[ranks.rank]:
         packed = [items[number] for number in numbers]
-        row = pack_sequences([replace(item, weight=1.0) for item in packed])
+        row = pack_sequences(packed)
         losses.add(trained.infer_loss(row).nll, row, packed)
     return losses.means("eval_loss")
 

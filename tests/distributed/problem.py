@@ -131,14 +131,14 @@ def _ids(random: np.random.Generator, count: int) -> Ids:
 
 
 def _demonstrations(random: np.random.Generator, count: int) -> list[EncodedSequence]:
-    """Of 16 to 44 tokens; every third has two answers, every fourth counts half."""
+    """Of 16 to 44 tokens; every third has two answers."""
     sequences = []
     for row in range(count):
         length = int(random.integers(16, 45))
         mask = np.arange(length) >= length // 2
         if row % 3 == 1:
             mask[2:5] = True
-        sequences.append(EncodedSequence(_ids(random, length), mask, weight=0.5 if row % 4 == 3 else 1.0))
+        sequences.append(EncodedSequence(_ids(random, length), mask))
     return sequences
 
 

@@ -18,9 +18,8 @@ from typing import Any, Literal, Protocol
 
 from rlhf.data.encode import Ids
 from rlhf.errors import RolloutError
-from rlhf.models.packed_linears import packed_linears
 from rlhf.rollout.base import uniform_draws
-from rlhf.rollout.decoding import ActiveSequence, Considered, Decoder, Decoding
+from rlhf.rollout.decoding import ActiveSequence, Decoder, Decoding, TopLogprobs
 from rlhf.serve.chat.text_stream import TextStream
 
 Finish = Literal["stop", "length"]
@@ -55,7 +54,7 @@ class DrawnToken:
 
     id: int
     offset: int
-    considered: Considered
+    top_logprobs: TopLogprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ class _Line:
         ended_itself = token == self.eos_id
         released = "" if ended_itself else stream.push(token)
         if answer.num_likeliest is not None and not ended_itself:
-            self.tokens.append(DrawnToken(token, offset, answer.considered[-1]))
+            self.tokens.append(DrawnToken(token, offset, answer.top_logprobs[-1]))
         finish: Finish | None = None
         if stream.stopped or ended_itself:
             finish = "stop"
@@ -164,7 +163,7 @@ class Batcher:
         queue: int,
         watch: BatchObserver,
     ) -> None:
-        self._model, self._decoder = model, Decoder(model, eos_id, num_slots=num_slots, enter_above=1.0)
+        self._decoder = Decoder(model, eos_id, num_slots=num_slots, enter_above=1.0)
         self._eos_id, self._decode, self._watch = eos_id, decode, watch
         self.num_slots, self.capacity = num_slots, num_slots + queue
         self._changed = threading.Condition()
@@ -231,16 +230,15 @@ class Batcher:
         return min(MAX_RETRY_S, max(1.0, self._mean_s * rounds))
 
     def _run(self) -> None:
-        with packed_linears(self._model):
-            while self._take():
-                try:
-                    grown = self._decoder.step()
-                except Exception as error:  # noqa: BLE001  # one bad batch must not end the service
-                    self._decoder.clear()
-                    self._fail(error)
-                    continue
-                self._send(grown)
-                self._watch.step(len(grown))
+        while self._take():
+            try:
+                grown = self._decoder.step()
+            except Exception as error:  # noqa: BLE001  # one bad batch must not end the service
+                self._decoder.clear()
+                self._fail(error)
+                continue
+            self._send(grown)
+            self._watch.step(len(grown))
         self._fail(RolloutError("the service is stopping"))
 
     def _take(self) -> bool:

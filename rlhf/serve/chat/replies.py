@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from rlhf.rollout.decoding import Considered
+from rlhf.rollout.decoding import TopLogprobs
 from rlhf.serve.chat.batching import DrawnToken, TextDelta
 from rlhf.serve.chat.models import ServedModel
 from rlhf.serve.chat.token_text import TokenTexts
@@ -63,8 +63,8 @@ class ChatStyle:
             }
 
         content = [
-            entry(token.id, token.considered.logprob)
-            | {"top_logprobs": [entry(*likely) for likely in token.considered.likeliest]}
+            entry(token.id, token.top_logprobs.logprob)
+            | {"top_logprobs": [entry(*likely) for likely in token.top_logprobs.top]}
             for token in tokens
         ]
         return {"content": content, "refusal": None}
@@ -95,15 +95,15 @@ class CompletionStyle:
         start = self._offsets(index)
         return {
             "tokens": [_name(texts, token.id) for token in tokens],
-            "token_logprobs": [max(token.considered.logprob, LEAST_LOGPROB) for token in tokens],
-            "top_logprobs": [_likeliest(texts, token.id, token.considered) for token in tokens],
+            "token_logprobs": [max(token.top_logprobs.logprob, LEAST_LOGPROB) for token in tokens],
+            "top_logprobs": [_likeliest(texts, token.id, token.top_logprobs) for token in tokens],
             "text_offset": [start + token.offset for token in tokens],
         }
 
 
-def _likeliest(texts: TokenTexts, token: int, considered: Considered) -> dict[str, float]:
+def _likeliest(texts: TokenTexts, token: int, top_logprobs: TopLogprobs) -> dict[str, float]:
     """The likeliest tokens and the drawn one."""
-    pairs = [*considered.likeliest, (token, considered.logprob)]
+    pairs = [*top_logprobs.top, (token, top_logprobs.logprob)]
     return {_name(texts, each): max(logprob, LEAST_LOGPROB) for each, logprob in pairs}
 
 

@@ -1,7 +1,7 @@
 """Tripwires: rules over the history of a run's figures that say when PPO goes wrong in a known way.
 
-Pure: figures in, trips out. Everything that decides is in `TripwireState`, which checkpoints hold, so that a resumed run
-trips alike. What a trip does to the run is in `watch.py`.
+Pure: figures in, trips out. All that decides is in `TripwireState`, which checkpoints hold, so that a resumed run has
+the same trips. What a trip does to the run is in `tripwire_monitor.py`.
 """
 
 from __future__ import annotations

@@ -40,5 +40,5 @@ def require_memory(config: StageConfig, ranks: Ranks, say: Callable[[str], None]
         return
     say(f"memory: about {plan.peak / GIB:.1f} GiB a rank planned, {smallest / GIB:.1f} GiB free")
     if plan.peak > smallest:
-        found = advice(config, stage_shapes(config), plan.job, smallest)
+        found = advice(config, stage_shapes(config), plan.placement, smallest)
         say(f"warning: with full rows it may run out of memory ({plan.largest}); what would fit: {found}")

@@ -10,6 +10,7 @@ import torch
 
 from rlhf.data.encode import EncodedSequence
 from rlhf.data.packing import pack_sequences
+from rlhf.models.head import LossRequest
 from rlhf.models.loading import load_causal_lm
 from rlhf.train.neftune import embedding_noise
 
@@ -61,9 +62,7 @@ def cost(model, items, places, alpha=5.0) -> torch.Tensor:
         row.position_ids,
         row.segments,
         row.positions,
-        labels=row.labels,
-        weights=row.weights,
-        denominator=torch.tensor(1.0),
+        LossRequest(row.labels, row.weights, torch.tensor(1.0)),
         noise=added,
     ).loss
 

@@ -84,17 +84,17 @@ def test_a_cache_that_is_full_goes_on_in_a_new_one(model, monkeypatch):
     assert [answer.tokens for answer in answers] == expected
 
 
-def test_what_was_considered_is_the_models_own_distribution(model):
+def test_top_logprobs_are_the_models_own_distribution(model):
     """At temperature 1 and uncut, whatever the answer was drawn with."""
     answer = ActiveSequence(PROMPTS[2], uniform_draws((1,), 6), Decoding(0.5, 3, 0.9), num_likeliest=4)
     alone(model, [answer])
     ids = torch.from_numpy(np.concatenate([PROMPTS[2], answer.tokens])).long()[None]
     logprobs = model(ids).logits[0, len(PROMPTS[2]) - 1 : -1].detach().double().log_softmax(-1)
-    for place, considered in enumerate(answer.considered):
-        assert considered.logprob == pytest.approx(logprobs[place, answer.tokens[place]].item(), abs=1e-5)
+    for place, found in enumerate(answer.top_logprobs):
+        assert found.logprob == pytest.approx(logprobs[place, answer.tokens[place]].item(), abs=1e-5)
         values, tokens = logprobs[place].topk(4)
-        assert [token for token, _ in considered.likeliest] == tokens.tolist()
-        assert [value for _, value in considered.likeliest] == pytest.approx(values.tolist(), abs=1e-5)
+        assert [token for token, _ in found.top] == tokens.tolist()
+        assert [value for _, value in found.top] == pytest.approx(values.tolist(), abs=1e-5)
 
 
 # The thread

@@ -20,7 +20,7 @@ from rlhf.artifacts.failure import FailureRecord, RankFailure
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.artifacts.stopping import stop_run
 from rlhf.engine.ranks import Ranks
-from rlhf.engine.stop_requests import StopRequest, heeding_signals
+from rlhf.engine.stop_requests import StopRequest, signals_request_stop
 from rlhf.errors import ArtifactError, CheckpointError
 from rlhf.train.run.resume import require_room, require_same_inputs
 from rlhf.train.run.watchdog import Watchdog
@@ -91,30 +91,30 @@ def test_an_error_of_its_own_is_recorded(tmp_path):
 def test_signals_ask_and_do_not_end_the_process():
     request = StopRequest()
     before = signal.getsignal(signal.SIGTERM)
-    with heeding_signals(request):
-        assert not request.wished()
+    with signals_request_stop(request):
+        assert not request.requested()
         os.kill(os.getpid(), signal.SIGTERM)
-        assert request.wished()
+        assert request.requested()
         os.kill(os.getpid(), signal.SIGUSR1)
-        assert request.heard()
+        assert request.signalled()
     assert request.reason == "SIGTERM"  # the first one
     assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_signal_is_heard_by_a_thread_while_the_main_one_is_busy():
     request = StopRequest()
-    with heeding_signals(request):
-        assert not request.heard()
+    with signals_request_stop(request):
+        assert not request.signalled()
         signal.signal(signal.SIGTERM, lambda *_: None)  # as if Python's handler had not come to run
         os.kill(os.getpid(), signal.SIGTERM)
-        assert request.heard()
+        assert request.signalled()
     assert request.reason == "SIGTERM"
-    assert not StopRequest().heard()
+    assert not StopRequest().signalled()
 
 
 def test_outside_of_the_main_thread_signals_are_left_alone():
     def work() -> None:
-        with heeding_signals(StopRequest()):
+        with signals_request_stop(StopRequest()):
             pass
 
     before = signal.getsignal(signal.SIGUSR1)

@@ -8,7 +8,7 @@ import pytest
 
 from rlhf.config.schema import ActorSection, PpoConfig, RewardRole
 from rlhf.errors import ArtifactError
-from rlhf.train.policy.roles import role_paths
+from rlhf.train.policy.build_roles import checked_paths
 
 
 @pytest.fixture
@@ -31,15 +31,15 @@ def config(folders, **reward):
 
 def test_a_weak_reward_model_is_refused(folders):
     with pytest.raises(ArtifactError, match=r"0\.500 \[0\.400, 0\.580\]"):
-        role_paths(config(folders))
+        checked_paths(config(folders))
 
 
 @pytest.mark.parametrize("minimum", [None, 0.58, 0.3])
 def test_a_lower_bar_or_none_lets_it_through(folders, minimum):
-    assert role_paths(config(folders, min_accuracy=minimum)).reward == str(folders / "reward")
+    assert checked_paths(config(folders, min_accuracy=minimum)).reward == str(folders / "reward")
 
 
 def test_a_card_that_is_gone_is_refused(folders):
     (folders / "reward" / "report_card.json").unlink()
     with pytest.raises(ArtifactError, match="report_card"):
-        role_paths(config(folders))
+        checked_paths(config(folders))
