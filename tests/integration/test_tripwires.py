@@ -90,7 +90,7 @@ def test_a_reward_for_length_and_a_critic_that_does_not_learn(
     found = {trip["wire"]: trip["step"] for trip in trips(tmp_path)}
     assert 3 <= found["length_slope"] <= 6  # three in a row
     assert found["critic"] == 5  # three after the first two
-    assert "control group: left out (control.enabled is false)" in text
+    assert "control group: skipped (control.enabled is false)" in text
     assert not (tmp_path / "control.json").exists()
     metrics = read_lines(tmp_path / "metrics.jsonl")
     assert metrics[-1]["reward_length_correlation"] > 0.7

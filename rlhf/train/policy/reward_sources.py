@@ -16,14 +16,15 @@ import numpy as np
 from rlhf.config.reward_sources import MODEL_SOURCE, RewardFunction, RewardRole
 from rlhf.config.schema import PpoConfig
 from rlhf.data.encode import Encoder, Ids
-from rlhf.data.packing import pack_trees, plan_micro_batches
+from rlhf.data.packing import pack_trees
 from rlhf.data.records import Prompt
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import ConfigError, TrainingError
 from rlhf.train.policy.reward_endpoints import ask_endpoint
 from rlhf.train.policy.roles import FrozenRole
-from rlhf.train.policy.samples import Sample, everywhere
+from rlhf.train.policy.samples import Sample
+from rlhf.train.run.sharing import read_shared
 
 Ask = Callable[[list[str], list[str], list[bool]], object]
 EXAMPLE = (["안녕하세요?"], ["네, 안녕하세요! 무엇을 도와드릴까요?"], [True])
@@ -152,18 +153,17 @@ def score_samples(
 
     Ids are taken as they are when both tokenizers render alike, and rendered anew from text when they do not.
     """
-    ranks = reward.ranks
     if scorer is tokenizer or scorer.fingerprint() == tokenizer.fingerprint():  # hashing a vocabulary is not free
         trees = [(sample.prompt.ids, [sample.response]) for sample in samples]
     else:
         trees = [_rendered(sample, tokenizer, scorer, config.sampling.max_prompt_tokens) for sample in samples]
     lengths = [len(prompt) + len(answers[0]) for prompt, answers in trees]
-    plan = plan_micro_batches(lengths, max(config.train.micro_tokens, *lengths), ranks.world_size)
-    found: dict[int, float] = {}
-    for items in plan[ranks.rank]:
-        numbers = reward.forward(pack_trees([trees[item] for item in items])).tolist()
-        found |= dict(zip(items, numbers, strict=bool(items)))
-    return everywhere(ranks, found, len(samples))
+
+    def read(items: list[int]) -> list[float]:
+        scores: list[float] = reward.forward(pack_trees([trees[item] for item in items])).tolist()
+        return scores
+
+    return read_shared(lengths, max(config.train.micro_tokens, *lengths), reward.ranks, read)
 
 
 def _rendered(

@@ -1,7 +1,7 @@
 """Tripwires: rules over the history of a run's figures that say when PPO goes wrong in a known way.
 
-Pure: figures in, trips out. Everything that decides is in `TripwireState`, which checkpoints hold, so that a resumed run
-trips alike. What a trip does to the run is in `watch.py`.
+Pure: figures in, trips out. All that decides is in `TripwireState`, which checkpoints hold, so that a resumed run has
+the same trips. What a trip does to the run is in `tripwire_monitor.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from rlhf.config import tripwires as sections
 from rlhf.config.tripwires import TripwiresSection, WireAction
-from rlhf.train.policy.answer_metrics import line_fit
+from rlhf.ops.line_fit import line_fit
 
 MAX_ROLLBACKS = 2
 RATE_FACTOR = 0.5

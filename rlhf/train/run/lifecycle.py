@@ -50,11 +50,6 @@ def is_due(step: int, every: int | None, last: int) -> bool:
     return every is not None and (step % every == 0 or step == last)
 
 
-def has_patience(evaluations_since_best: int, patience: int | None) -> bool:
-    """Whether a run goes on after so many evaluations without a better one; `patience` None is without end."""
-    return patience is None or evaluations_since_best < patience
-
-
 def restore(run: Run[Any], roles: Mapping[str, Savable], fresh: ProgressT) -> ProgressT:
     """Goes on from the checkpoint the run was opened with; `fresh` progress when there is none."""
     checkpoint = run.resumed

@@ -15,7 +15,7 @@ from rlhf.config.schema import PpoConfig
 from rlhf.data.packing import PackedRow
 from rlhf.ops.linear_logprobs import TokenLogprobs
 from rlhf.ops.moments import Moments
-from rlhf.train.policy.experience import Experience, corrected, gather_experience
+from rlhf.train.policy.experience import Experience, correct_for_engine, gather_experience
 from rlhf.train.policy.reward_sources import RewardSources
 from rlhf.train.policy.roles import Roles
 from rlhf.train.policy.samples import Sample
@@ -37,7 +37,13 @@ class Uniform:
 
 
 def experience(
-    samples: list[Sample], scores: list[float], moments: Moments = NOTHING, *, data: Any = None, **ppo: Any
+    samples: list[Sample],
+    scores: list[float],
+    moments: Moments = NOTHING,
+    *,
+    data: Any = None,
+    importance: Tensor | None = None,
+    **ppo: Any,
 ) -> Experience:
     config = PpoConfig.model_validate(
         {"train": {"batch_size": 1}, "data": data or {}, "ppo": {"score_clip": None, "gamma": 1.0, **ppo}}
@@ -55,7 +61,7 @@ def experience(
     roles: Any = Roles(Uniform(), critic, Uniform(), Scorer())  # type: ignore[arg-type]
     tokenizer = SameTokenizer()
     sources = RewardSources(config, ONE_RANK, (tokenizer, tokenizer), roles.reward)
-    return gather_experience(samples, roles, sources, config, 0.1, moments)
+    return gather_experience(samples, roles, sources, config, 0.1, moments, importance)
 
 
 def of_length(*lengths: int, **given: Any) -> list[Sample]:
@@ -92,7 +98,7 @@ def test_the_kl_of_a_whole_answer_counts_in_its_group() -> None:
     strayed = sample([2], [5, EOS], old_logprobs=np.asarray([UNIFORM + 1, UNIFORM], np.float32))
     made = experience([strayed, second], [3.0, 1.0], estimator="rloo", samples_per_prompt=2)
     assert advantages_of(made)[0] == pytest.approx([1.9, 1.9], rel=1e-5)
-    # In the loss it leaves the reward alone, and is still told.
+    # In the loss it leaves the reward alone, and is still reported.
     inside = experience(
         [strayed, second], [3.0, 1.0], estimator="rloo", kl_in="loss", kl_estimator="k3", samples_per_prompt=2
     )
@@ -137,14 +143,14 @@ def test_without_normalising_the_moments_stay() -> None:
     assert made.metrics["reward/model"] == 2.0
 
 
-def test_reward_and_kl_are_told_by_source_of_prompts() -> None:
+def test_reward_and_kl_are_reported_by_source_of_prompts() -> None:
     strayed = np.asarray([UNIFORM + 1, UNIFORM], np.float32)
     samples = [*of_length(3, source="chat"), sample([2], [5, EOS], source="qa", old_logprobs=strayed)]
     samples += of_length(1, source="chat")
     data = {"train": [{"path": "a", "name": "chat"}, {"path": "b", "name": "qa"}]}
     metrics = experience(samples, [1.0, 4.0, 2.0], data=data).metrics
-    told = {name: value for name, value in metrics.items() if name.startswith("by_source/")}
-    assert told == pytest.approx(
+    reported = {name: value for name, value in metrics.items() if name.startswith("by_source/")}
+    assert reported == pytest.approx(
         {"by_source/chat/reward": 1.5, "by_source/chat/kl": 0, "by_source/qa/reward": 4, "by_source/qa/kl": 1}, abs=1e-6
     )
     alone = experience(samples, [1.0, 4.0, 2.0], data={"train": ["a"]}).metrics
@@ -153,7 +159,7 @@ def test_reward_and_kl_are_told_by_source_of_prompts() -> None:
 
 def test_answers_of_another_engine_are_read_again_and_weighed() -> None:
     """The actor gives every token ln 1/7. An engine said twice, half and a tenth of that: ratios 1/2, 2 and 10,
-    the last cut at 3; an advantage is multiplied by them."""
+    the last cut at 3."""
     drawn = replace(
         sample(prompt=(1, 2), response=(3, 4, EOS)),
         old_logprobs=np.float32([UNIFORM + math.log(2), UNIFORM - math.log(2), UNIFORM - math.log(10)]),
@@ -163,8 +169,26 @@ def test_answers_of_another_engine_are_read_again_and_weighed() -> None:
     )
 
     roles: Any = Roles(Uniform(), None, Uniform(), None)  # type: ignore[arg-type]
-    done, gaps = corrected([drawn], roles, config)
+    done, weights, gaps = correct_for_engine([drawn], roles, config)
     np.testing.assert_allclose(done[0].old_logprobs, [UNIFORM] * 3, rtol=1e-6)
-    np.testing.assert_allclose(done[0].importance, [0.5, 2.0, 3.0], rtol=1e-6)
+    assert weights.tolist() == [pytest.approx([0.5, 2.0, 3.0], rel=1e-6)]
     assert gaps["rollout_gap"] == pytest.approx((2 * math.log(2) + math.log(10)) / 3, rel=1e-5)
     assert gaps["rollout_gap_max"] == pytest.approx(math.log(10), rel=1e-5)
+
+
+def test_advantages_are_multiplied_by_the_importance_of_their_token_after_whitening() -> None:
+    """Answers of 2 and 1 tokens with scores 4 and 1 at their ends, values 0, lambda 1: returns 4, 4 and 1."""
+    weights = torch.tensor([[0.5, 2.0], [3.0, 1.0]])
+    plain = experience(of_length(2, 1), [4.0, 1.0], lam=1.0)
+    weighed = experience(of_length(2, 1), [4.0, 1.0], lam=1.0, importance=weights)
+    assert advantages_of(plain) == [pytest.approx([0.5**0.5] * 2, rel=1e-5), pytest.approx([-(2**0.5)], rel=1e-5)]
+    expected = [[0.5 * 0.5**0.5, 2 * 0.5**0.5], [-3 * 2**0.5]]
+    assert advantages_of(weighed) == [pytest.approx(each, rel=1e-5) for each in expected]
+    assert [each.returns.tolist() for each in weighed.samples] == [[4, 4], [1]]  # the critic's targets are not weighed
+
+
+def test_explained_variance_is_that_of_the_critic_over_the_tokens_of_all_answers() -> None:
+    """A critic that says 0 leaves all of the variance of returns unexplained."""
+    metrics = experience(of_length(2, 1), [4.0, 1.0], lam=1.0).metrics
+    assert metrics["explained_variance"] == pytest.approx(0.0, abs=1e-6)
+    assert metrics["entropy"] == pytest.approx(-UNIFORM, rel=1e-6)

@@ -14,7 +14,14 @@ from rlhf.data.encode import EncodedSequence
 from rlhf.data.loader import RowStream
 from rlhf.train.policy import update as module
 from rlhf.train.policy.roles import Roles
-from rlhf.train.policy.update import Demonstrations, demonstration_norm, learning_rates, minibatch, update
+from rlhf.train.policy.update import (
+    Demonstrations,
+    demonstration_norm,
+    epoch_order,
+    learning_rates,
+    minibatch,
+    update,
+)
 from tests.support.tables import EOS, RATES, VOCABULARY, Table, ppo_config, sample
 
 UNIFORM = -math.log(VOCABULARY)
@@ -80,7 +87,7 @@ def test_kl_in_the_loss_pulls_towards_the_reference() -> None:
     assert metrics["policy_loss"] == pytest.approx(metrics["kl_loss"], rel=1e-5)
 
 
-def test_the_largest_ratio_is_told() -> None:
+def test_the_largest_ratio_is_reported() -> None:
     _, _, roles = tables(4)
     old = np.asarray([UNIFORM - math.log(3), UNIFORM + 1], np.float32)  # ratios 3 and 1/e
     metrics = minibatch(roles, [sample([2, 3], [5, EOS], old_logprobs=old)], ppo_config(), RATES, 1)
@@ -107,7 +114,7 @@ def demonstrations(*rows: EncodedSequence, batch_size: int) -> Demonstrations:
     return Demonstrations(rows, RowStream((len(rows),), (1.0,), 7, batch_size, 1.0))
 
 
-def test_the_norm_of_the_demonstrations_gradient_is_told_and_nothing_moves() -> None:
+def test_the_norm_of_the_demonstrations_gradient_is_reported_and_nothing_moves() -> None:
     """Each of two places: p - onehot = 6/7 once and 1/7 six times, over 2 tokens, times 0.5."""
     actor, _, roles = tables(3)
     shown = demonstrations(demonstration(2, 4, 6), batch_size=1)
@@ -152,3 +159,29 @@ def test_all_epochs_are_run_without_a_limit_and_the_largest_ratio_is_kept(monkey
     _, _, roles = tables(4)
     metrics = update(roles, [sample([2, 3], [5, EOS])] * 2, ppo_config(epochs=2), 1.0, 1)
     assert metrics == {"approx_kl": 50.0, "ratio_max": 4.0, "loss": 1.0, "epochs_done": 2}
+
+
+def test_every_epoch_has_an_order_of_its_own() -> None:
+    """Seed, step and epoch each change it; every order holds each sample once."""
+    plain = epoch_order(20, 1, 2, 0)
+    assert sorted(plain) == list(range(20))
+    assert plain == epoch_order(20, 1, 2, 0)
+    others = [epoch_order(20, 9, 2, 0), epoch_order(20, 1, 9, 0), epoch_order(20, 1, 2, 1)]
+    assert all(other != plain for other in others)
+
+
+def test_minibatches_of_an_iteration_follow_the_order_of_their_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[int]] = []
+
+    def keep(_: Any, batch: list[Any], *__: Any, **___: Any) -> dict[str, float]:
+        seen.append([int(each.response[0]) for each in batch])
+        return {"loss": 1.0}
+
+    monkeypatch.setattr(module, "minibatch", keep)
+    _, _, roles = tables(4)
+    samples = [sample([2], [number, EOS]) for number in range(1, 7)]
+    config = PpoConfig.model_validate({"run": {"seed": 5}, "train": {"batch_size": 4}, "ppo": {"epochs": 2}})
+    update(roles, samples, config, 1.0, 3)
+    assert [len(batch) for batch in seen] == [4, 2, 4, 2]
+    for epoch, batches in enumerate((seen[:2], seen[2:])):
+        assert [number - 1 for batch in batches for number in batch] == epoch_order(6, 5, 3, epoch)
