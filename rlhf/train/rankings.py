@@ -1,4 +1,4 @@
-"""What stage 2 learns from and is judged by: rankings with a pair to learn, encoded, and their text for the card."""
+"""Training and held-out data of stage 2: encoded rankings with an untied pair, and their text for the report card."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Ranked = tuple[Ranking, EncodedRanking]
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Rankings as text: those held out, and of the training rows as many as the shortcut baselines use."""
+    """Rankings as text: the held-out rows, and as many training rows as the shortcut baselines use."""
 
     train: list[Ranking]
     held_out: list[Ranking]
@@ -30,7 +30,7 @@ class Records:
 def load_rankings(
     run: Run[RewardConfig], tokenizer: ChatTokenizer
 ) -> tuple[LoadedRows[EncodedRanking], LoadedRows[EncodedRanking], Records]:
-    """Training rows, held-out rows (none without data.eval), and the records behind them."""
+    """Training rows, held-out rows (none without data.eval), and their records."""
     data, seed = run.config.data, run.config.run.seed
     encoder = Encoder(tokenizer, data.max_length)
     train, notes = usable(load(data, data.train, Ranking, _both(encoder), key="data.train"), data.max_answers, seed)
@@ -58,9 +58,8 @@ def _encoded(loaded: LoadedRows[Ranked]) -> LoadedRows[EncodedRanking]:
 
 
 def usable(loaded: LoadedRows[Ranked], max_answers: int, seed: int) -> tuple[LoadedRows[Ranked], str]:
-    """Rows with at least one pair to learn: answers alike after tokenisation once, at most `max_answers` of them.
-
-    Two alike would cost log 2 for ever.
+    """Rows with at least one untied pair, with duplicate answers (after tokenisation) removed and at most `max_answers`
+    kept. A pair of equal answers would add a constant log 2 to the loss.
     """
     items: list[Ranked] = []
     sizes, alike, cut, dropped, first = [], 0, 0, 0, 0
@@ -84,7 +83,7 @@ def usable(loaded: LoadedRows[Ranked], max_answers: int, seed: int) -> tuple[Loa
 
 
 def drawn_answers(item: EncodedRanking, among: Sequence[int], count: int, stream: tuple[int, ...]) -> list[int]:
-    """Numbers of `count` answers drawn from a named stream, at least two of them of different rank."""
+    """Numbers of `count` answers sampled from a seeded stream, at least two of them of different rank."""
     generator = np.random.default_rng(stream)
     order = [among[place] for place in generator.permutation(len(among))]
     other = next((answer for answer in order if item.ranks[answer] != item.ranks[order[0]]), order[0])

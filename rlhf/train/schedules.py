@@ -45,7 +45,7 @@ def schedule_of(train: TrainSection, total_steps: int) -> Schedule:
 
 
 def next_kl_coefficient(ppo: PpoSection, coefficient: float, kl_nats: float, num_samples: int) -> float:
-    """The KL coefficient after an iteration with a mean KL of `kl_nats` per sequence; constant without ppo.kl_target."""
+    """The KL coefficient after an iteration of mean KL `kl_nats` per sequence; constant without ppo.kl_target."""
     if ppo.kl_target is None:
         return coefficient
     target, horizon = ppo.kl_target, ppo.kl_horizon
