@@ -18,19 +18,19 @@ class Importance(NamedTuple):
     max_gap: Tensor
 
 
-def truncated_importance(logprobs: Tensor, drawn_logprobs: Tensor, mask: Tensor, *, cap: float) -> Importance:
+def truncated_importance(logprobs: Tensor, engine_logprobs: Tensor, mask: Tensor, *, cap: float) -> Importance:
     """min(p_trainer / p_engine, cap) of each token: the weight of its advantage where the two engines differ.
 
-    Shapes:  logprobs [...] nats by the trainer; drawn_logprobs [...] nats by the engine that sampled the tokens;
+    Shapes:  logprobs [...] nats by the trainer; engine_logprobs [...] nats by the engine that sampled the tokens;
              mask [...] bool, True = response token.
-    Returns: Importance, detached; the gaps are |logprobs - drawn_logprobs| over the mask.
+    Returns: Importance, detached; the gaps are |logprobs - engine_logprobs| over the mask.
     Raises:  ValueError if the shapes differ, the mask is not boolean, or cap is below 1.
     Source:  truncated importance sampling, Ionides (2008), J. Comput. Graph. Stat. 17(2).
     """
-    check_mask(mask, logprobs=logprobs, drawn_logprobs=drawn_logprobs)
+    check_mask(mask, logprobs=logprobs, engine_logprobs=engine_logprobs)
     if not cap >= 1:
         raise ValueError(f"cap = {cap}, expected >= 1: a lower one would shrink every token")
-    gap = torch.where(mask, logprobs - drawn_logprobs, 0).detach()
+    gap = torch.where(mask, logprobs - engine_logprobs, 0).detach()
     size = gap.abs()
     return Importance(gap.exp().clamp(max=cap), size.sum() / mask.sum().clamp(min=1), size.max())
 

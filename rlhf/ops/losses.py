@@ -13,7 +13,7 @@ from rlhf.ops.masking import check_mask, check_scalar, masked_sum, widen
 
 
 class CrossEntropy(NamedTuple):
-    """Shapes: loss [] in nats a unit of weight; nll [N] float32 nats, unweighted and detached, 0 where weight is 0."""
+    """Shapes: loss [] nats per unit of weight; nll [N] float32 nats, unweighted and detached, 0 where weight is 0."""
 
     loss: Tensor
     nll: Tensor
@@ -194,7 +194,7 @@ def value_loss(
     *,
     clip: float | None,
 ) -> ValueLoss:
-    """Half the squared error of the critic: the larger of plain and of held within `clip` of the old value.
+    """Half the squared error of the critic: the larger of the plain one and of the value clipped around the old one.
 
     Shapes:  values, old_values, returns [...] reward units; mask [...] bool, True = response token;
              num_tokens [] = mask total over every rank and micro-batch of this optimizer step.

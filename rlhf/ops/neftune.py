@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-STREAM = 2310_05914  # sets these draws apart from others of the same seed
+STREAM = 2310_05914  # keeps these random streams apart from others of the same seed
 
 
 def noise_bound(num_tokens: int, width: int, *, alpha: float) -> float:
@@ -37,6 +37,6 @@ def embedding_noise(
         return torch.zeros(1, 1, width)
     pieces = []
     for length, place in zip(lengths, places, strict=True):
-        draws = np.random.default_rng((seed, step, place, STREAM)).random((length, width), dtype=np.float32)
-        pieces.append((2 * draws - 1) * np.float32(noise_bound(length, width, alpha=alpha)))
+        uniform = np.random.default_rng((seed, step, place, STREAM)).random((length, width), dtype=np.float32)
+        pieces.append((2 * uniform - 1) * np.float32(noise_bound(length, width, alpha=alpha)))
     return torch.from_numpy(np.concatenate(pieces))[None]

@@ -48,7 +48,7 @@ def load(
 
     A row that `encode` refuses is a bad row like one that cannot be read: `data.on_bad_row` decides.
 
-    Raises: ConfigError when no source is given; DataError, with file and line, for a row that cannot be read or encoded.
+    Raises: ConfigError when no source is given; DataError, with file and line, for a row that cannot be used.
     """
     if not sources:
         raise ConfigError("no data is named", where=key, fix=f"set {key}=FILE")

@@ -17,10 +17,10 @@ def length_penalty(
     finished: Sequence[bool],
     *,
     free_characters: int = 300,
-    characters_a_unit: float = 100.0,
+    characters_per_unit: float = 100.0,
 ) -> list[float]:
-    """0 up to `free_characters`, then -1 per `characters_a_unit` more."""
-    return [-max(0, len(answer.strip()) - free_characters) / characters_a_unit for answer in answers]
+    """0 up to `free_characters`, then -1 per `characters_per_unit` more."""
+    return [-max(0, len(answer.strip()) - free_characters) / characters_per_unit for answer in answers]
 
 
 def repetition_penalty(prompts: Sequence[str], answers: Sequence[str], finished: Sequence[bool]) -> list[float]:

@@ -86,7 +86,7 @@ def metrics_log(run: Run[Any], last: int, shown: Sequence[str]) -> Iterator[Metr
 
 
 def load_best(run: Run[Any], trained: TrainedModel) -> None:
-    """Loads the best checkpoint's weights, where one was marked and it is not the current step (a dry run always loads)."""
+    """Loads the weights of the best checkpoint, if there is one of another step (a dry run always loads)."""
     best = run.store.best()
     if best is not None and (best.step != run.step or run.dry_run):
         run.store.require_undamaged(best)
