@@ -127,9 +127,9 @@ def sft_step(
     # 3. forward and backward
     losses = SourceLoss(sources or source_names(batch), ranks)
     for row, items, places in zip(rows, packed, plan[ranks.rank], strict=True):
-        entropy = trained.loss(row, total, noise=_noise(trained, items, places, config, step))
-        trained.backward(entropy.loss)
-        losses.add(entropy.nll, row, items)
+        loss = trained.loss(row, total, noise=_noise(trained, items, places, config, step))
+        trained.backward(loss.loss)
+        losses.add(loss.nll, row, items)
     # 4. stop before the weights change if the loss is not finite
     means = losses.means("loss")
     require_finite(means["loss"], step)
