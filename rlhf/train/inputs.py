@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+from rlhf.config.schema import StageConfig
 from rlhf.config.sections import DataSection, SourceSection
 from rlhf.data.embedded import data_path
 from rlhf.data.encode import Encoder
@@ -61,6 +62,22 @@ def load(
         sizes.append(len(encoded))
         reports.append({**asdict(read.report), "name": read.name, "weight": source.weight})
     return LoadedRows(items, tuple(sizes), tuple(source.weight for source in sources), reports)
+
+
+def load_train_and_eval(
+    config: StageConfig,
+    kind: type[Record],
+    encoder: Encoder,
+    encode: Callable[[Encoder], Callable[[Sequence[Record]], list[Item]]],
+) -> tuple[tuple[LoadedRows[Item], str], tuple[LoadedRows[Item], str]]:
+    """Training rows and held-out rows (none without data.eval), each with a line that sums up what was read."""
+    data = config.data
+    train = load(data, data.train, kind, encode(encoder), key="data.train"), encode_summary(encoder)
+    if not data.eval:
+        return train, (LoadedRows([], (), (), []), "")
+    encoder = replace(encoder, report=type(encoder.report)())
+    held_out = load(data, data.eval, kind, encode(encoder), key="data.eval", limit=config.eval.max_rows)
+    return train, (held_out, encode_summary(encoder))
 
 
 def load_first(
@@ -139,8 +156,3 @@ def encode_summary(encoder: Encoder) -> str:
     if report.special_texts_removed:
         notes.append(f"{report.special_texts_removed} special-token texts removed from data")
     return f"{report.num_rows:,} rows, {report.num_tokens:,} tokens" + "".join(f"; {note}" for note in notes)
-
-
-def fresh_report(encoder: Encoder) -> Encoder:
-    """The same encoder with its counts at zero."""
-    return replace(encoder, report=type(encoder.report)())

@@ -22,7 +22,7 @@ from rlhf.errors import TrainingError
 from rlhf.ops.moments import Moments
 from rlhf.rollout.vllm import VllmRollout, require_vllm, start_engine
 from rlhf.train.head_check import check_head
-from rlhf.train.inputs import LoadedRows, encode_summary, fresh_report, load
+from rlhf.train.inputs import LoadedRows, load, load_train_and_eval
 from rlhf.train.policy.control_group import run_control
 from rlhf.train.policy.experience import correct_for_engine, draw_answers, gather_experience
 from rlhf.train.policy.reward_sources import RewardSources, check_sources, text_sources
@@ -245,7 +245,9 @@ def _probe(prompt: EncodedPrompt, tokenizer: ChatTokenizer) -> EncodedSequence:
 def _load_data(run: Run[PpoConfig], tokenizer: ChatTokenizer) -> TrainingData:
     """Reads all data, before any model is loaded."""
     config, data = run.config, run.config.data
-    prompts, held_out = _load_prompts(run, tokenizer)
+    encoder = Encoder(tokenizer, config.sampling.max_prompt_tokens)
+    (prompts, summary), (held_out, _) = load_train_and_eval(config, Prompt, encoder, lambda each: each.prompts)
+    run.say(f"prompts: {summary}")
     lengths = tuple(map(len, prompts.items)) if data.curriculum == "length" else None
     stream = prompts.stream(
         seed=config.run.seed, batch_size=config.ppo.num_prompts, epochs=config.train.epochs, first_by=lengths
@@ -259,16 +261,3 @@ def _load_data(run: Run[PpoConfig], tokenizer: ChatTokenizer) -> TrainingData:
         demonstrations, reports["ptx"] = Demonstrations(loaded.items, order), loaded.reports
     schedule, last = schedule_of(config.train, stream.num_steps), run.last_step(stream.num_steps)
     return TrainingData(prompts, held_out, demonstrations, reports, stream, schedule, last)
-
-
-def _load_prompts(
-    run: Run[PpoConfig], tokenizer: ChatTokenizer
-) -> tuple[LoadedRows[EncodedPrompt], LoadedRows[EncodedPrompt]]:
-    data, limit = run.config.data, run.config.sampling.max_prompt_tokens
-    encoder = Encoder(tokenizer, limit)
-    train = load(data, data.train, Prompt, encoder.prompts, key="data.train")
-    run.say(f"prompts: {encode_summary(encoder)}")
-    if not data.eval:
-        return train, LoadedRows([], (), (), [])
-    encoder = fresh_report(encoder)
-    return train, load(data, data.eval, Prompt, encoder.prompts, key="data.eval", limit=run.config.eval.max_rows)

@@ -13,7 +13,7 @@ from rlhf.data.records import Ranking
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.evaluate.reward.shortcuts import MAX_TRAINING_RANKINGS, sampled
 from rlhf.evaluate.reward.test_set import distinct_answers, record_subset
-from rlhf.train.inputs import LoadedRows, encode_summary, fresh_report, load
+from rlhf.train.inputs import LoadedRows, load_train_and_eval
 from rlhf.train.run.run import Run
 
 Ranked = tuple[Ranking, EncodedRanking]
@@ -33,20 +33,14 @@ def load_rankings(
     """Training rows, held-out rows (none without data.eval), and their records."""
     data, seed = run.config.data, run.config.run.seed
     encoder = Encoder(tokenizer, data.max_length)
-    train, notes = usable(load(data, data.train, Ranking, _both(encoder), key="data.train"), data.max_answers, seed)
-    run.say(f"train: {encode_summary(encoder)}{notes}")
-    learnt = sampled([record for record, _ in train.items], MAX_TRAINING_RANKINGS)
-    if not data.eval:
-        run.say("no data.eval: no held-out accuracy, and the report card is empty")
-        return _encoded(train), LoadedRows([], (), (), []), Records(learnt, [])
-    encoder = fresh_report(encoder)
-    held_out, notes = usable(
-        load(data, data.eval, Ranking, _both(encoder), key="data.eval", limit=run.config.eval.max_rows),
-        data.max_answers,
-        seed,
-    )
-    run.say(f"eval:  {encode_summary(encoder)}{notes}")
-    return _encoded(train), _encoded(held_out), Records(learnt, [record for record, _ in held_out.items])
+    (train, summary), (held_out, held_out_summary) = load_train_and_eval(run.config, Ranking, encoder, _both)
+    train, notes = usable(train, data.max_answers, seed)
+    run.say(f"train: {summary}{notes}")
+    held_out, notes = usable(held_out, data.max_answers, seed)
+    without = "no data.eval: no held-out accuracy, and the report card is empty"
+    run.say(f"eval:  {held_out_summary}{notes}" if data.eval else without)
+    records = [[record for record, _ in rows.items] for rows in (train, held_out)]
+    return _encoded(train), _encoded(held_out), Records(sampled(records[0], MAX_TRAINING_RANKINGS), records[1])
 
 
 def _both(encoder: Encoder) -> Callable[[Sequence[Ranking]], list[Ranked]]:

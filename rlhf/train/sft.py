@@ -22,7 +22,7 @@ from rlhf.models.quantization import require_quantizer
 from rlhf.ops.neftune import embedding_noise
 from rlhf.rollout.transformers import TransformersRollout
 from rlhf.train.head_check import check_head
-from rlhf.train.inputs import LoadedRows, encode_summary, fresh_report, load, load_first
+from rlhf.train.inputs import LoadedRows, load_first, load_train_and_eval
 from rlhf.train.models import build_causal_lm, make_trainable, starting_points
 from rlhf.train.run.lifecycle import (
     end_if_asked,
@@ -185,16 +185,13 @@ def _load_data(
 ) -> tuple[LoadedRows[EncodedSequence], LoadedRows[EncodedSequence], list[EncodedPrompt]]:
     data = run.config.data
     encoder = Encoder(tokenizer, data.max_length, data.train_on)
-    train = load(data, data.train, Demonstration, encoder.demonstrations, key="data.train")
-    run.say(f"train: {encode_summary(encoder)}")
-    if not data.eval:
-        run.say("no data.eval: no held-out loss, and the last checkpoint is exported")
-        return train, LoadedRows([], (), (), []), _sample_prompts(run, tokenizer, data.train[0])
-    encoder = fresh_report(encoder)
-    limit = run.config.eval.max_rows
-    held_out = load(data, data.eval, Demonstration, encoder.demonstrations, key="data.eval", limit=limit)
-    run.say(f"eval:  {encode_summary(encoder)}")
-    return train, held_out, _sample_prompts(run, tokenizer, data.eval[0])
+    (train, summary), (held_out, held_out_summary) = load_train_and_eval(
+        run.config, Demonstration, encoder, lambda each: each.demonstrations
+    )
+    run.say(f"train: {summary}")
+    without = "no data.eval: no held-out loss, and the last checkpoint is exported"
+    run.say(f"eval:  {held_out_summary}" if data.eval else without)
+    return train, held_out, _sample_prompts(run, tokenizer, (data.eval or data.train)[0])
 
 
 def _sample_prompts(run: Run[SftConfig], tokenizer: ChatTokenizer, source: SourceSection) -> list[EncodedPrompt]:
