@@ -22,6 +22,7 @@ def test_margins_are_scaled_gaps_and_zero_without_scores() -> None:
     margins = margins_of([ranking((27, 11)), ranking(None), ranking((1, 2, 0), (1, 2, 3))], 3, 0.1)
     assert margins.shape == (3, 3, 3)
     assert margins[0, 0, 1].item() == pytest.approx(1.6)
+    assert not margins[0, :2, 2].any()  # the row has two answers alone
     assert not margins[1].any()
     assert margins[2, 0, 1].item() == 0
     assert margins[2, 0, 2].item() == pytest.approx(0.1)
