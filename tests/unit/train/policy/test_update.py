@@ -137,8 +137,8 @@ def test_demonstrations_go_on_past_an_epoch() -> None:
 
 
 def test_epochs_end_after_one_that_moved_too_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two minibatches an epoch; mean approx_kl 0.1, 0.3, ...: the second epoch is above 0.2 and the last."""
-    moves = iter([0.05, 0.15, 0.5, 0.1, 9.0, 9.0])
+    """Two minibatches per epoch, limit 0.2. The first epoch has one above it but a mean of 0.15; the second, 0.3."""
+    moves = iter([0.05, 0.25, 0.5, 0.1, 9.0, 9.0])
     monkeypatch.setattr(
         module,
         "minibatch",
@@ -148,7 +148,7 @@ def test_epochs_end_after_one_that_moved_too_far(monkeypatch: pytest.MonkeyPatch
     samples = [sample([2, 3], [5, EOS]), sample([2, 3], [6, EOS])]
     metrics = update(roles, samples, ppo_config(epochs=3, max_kl_per_iteration=0.2), 1.0, 1)
     assert metrics["epochs_done"] == 2
-    assert metrics["approx_kl"] == pytest.approx(0.2)
+    assert metrics["approx_kl"] == pytest.approx(0.9 / 4)
     assert list(moves) == [9.0, 9.0]
 
 
