@@ -192,3 +192,18 @@ def test_explained_variance_is_that_of_the_critic_over_the_tokens_of_all_answers
     metrics = experience(of_length(2, 1), [4.0, 1.0], lam=1.0).metrics
     assert metrics["explained_variance"] == pytest.approx(0.0, abs=1e-6)
     assert metrics["entropy"] == pytest.approx(-UNIFORM, rel=1e-6)
+
+
+def test_the_summary_of_an_iteration_by_hand() -> None:
+    """Scores 1, 2 and 6; answers of 3, 2 and 2 tokens, the last without EOS and 1 nat from the reference."""
+    strayed = np.asarray([UNIFORM + 1, UNIFORM], np.float32)
+    samples = [*of_length(3, 2), sample([2], [5, 6], old_logprobs=strayed)]
+    metrics = experience(samples, [1.0, 2.0, 6.0]).metrics
+    expected = {"reward": 3, "reward_std": (14 / 3) ** 0.5, "kl": 1 / 3, "eos_rate": 2 / 3, "response_tokens": 7 / 3}
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+
+
+def test_gamma_discounts_returns_without_a_critic_too() -> None:
+    """A score of 4 at the end of three tokens, gamma 0.5."""
+    made = experience(of_length(3), [4.0], estimator="reinforce_pp", gamma=0.5, whiten_advantages=False)
+    assert advantages_of(made) == [pytest.approx([1, 2, 4], rel=1e-6)]

@@ -185,3 +185,15 @@ def test_minibatches_of_an_iteration_follow_the_order_of_their_epoch(monkeypatch
     assert [len(batch) for batch in seen] == [4, 2, 4, 2]
     for epoch, batches in enumerate((seen[:2], seen[2:])):
         assert [number - 1 for batch in batches for number in batch] == epoch_order(6, 5, 3, epoch)
+
+
+def test_demonstrations_wait_until_the_actor_learns() -> None:
+    actor, _, roles = tables(3)
+    config = PpoConfig.model_validate(
+        {"train": {"batch_size": 1}, "data": {"ptx": "rows.jsonl"}, "ppo": {"ptx_weight": 0.5, "value_warmup_steps": 1}}
+    )
+    shown = demonstrations(demonstration(2, 4, 6), batch_size=1)
+    metrics = update(roles, [sample([2], [5, EOS])], config, 1.0, 1, demonstrations=shown)
+    assert actor.values.grad is None
+    assert shown.consumed == 0
+    assert not {"ptx_loss", "ptx_grad_norm"} & metrics.keys()
