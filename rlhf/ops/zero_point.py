@@ -15,6 +15,10 @@ class ZeroPoint(NamedTuple):
     mean: float
     deviation: float
 
+    def shifted(self, score: float) -> float:
+        """A score of the trained model as the exported model gives it."""
+        return self.scale * score + self.offset
+
 
 def zero_point(scores: Tensor, normalise: Literal["mean", "mean_and_deviation", "none"]) -> ZeroPoint:
     """The shift that gives `scores` mean 0 and, with mean_and_deviation, standard deviation 1 (as of a population).

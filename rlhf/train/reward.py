@@ -219,7 +219,7 @@ def _card(
 
     def exported_scores(trees: Sequence[Tree]) -> list[list[float]]:
         found = score_trees(trained, trees, config.train.micro_tokens)
-        return [[zero.scale * score + zero.offset for score in each] for each in found]
+        return [[zero.shifted(score) for score in each] for each in found]
 
     marks = sit(exam, exported_scores, max_tokens=config.train.micro_tokens)
 

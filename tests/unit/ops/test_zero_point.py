@@ -17,6 +17,7 @@ from rlhf.ops.zero_point import zero_point
 def test_the_zero_point_by_hand(normalise, scale, offset):
     zero = zero_point(torch.tensor([2.0, 6.0]), normalise)
     assert (zero.scale, zero.offset, zero.mean, zero.deviation) == (scale, offset, 4.0, 2.0)
+    assert (zero.shifted(2.0), zero.shifted(6.0)) == (2 * scale + offset, 6 * scale + offset)
 
 
 def test_the_deviation_is_that_of_a_population():
