@@ -205,8 +205,8 @@ def _sample_prompts(run: Run[SftConfig], tokenizer: ChatTokenizer, source: Sourc
 
 
 def _closing_line(run: Run[SftConfig], progress: EvaluatedProgress) -> str:
-    if progress.best is None:
+    if progress.best_figure is None:
         return f"trained {run.step} steps"
     stopped = "" if progress.has_patience(run.config.eval.patience) else " and stopped early"
-    best = f"best held-out loss {progress.best:.4f} after step {progress.best_step}"
+    best = f"best held-out loss {progress.best_figure:.4f} after step {progress.best_step}"
     return f"trained {run.step} steps{stopped}; {best}"

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 class EvaluatedProgress:
     """Everything a resumed run needs besides weights and optimizer.
 
-    consumed: training rows used; best: the best held-out figure, after step `best_step`; None before an evaluation.
+    consumed: training rows used; best_figure: the best held-out figure, None before an evaluation; best_step: its step.
     """
 
     consumed: int = 0
-    best: float | None = None
+    best_figure: float | None = None
     best_step: int = 0
     evaluations_since_best: int = 0
 
     def record(self, figure: float, step: int, is_better: Callable[[float, float], bool]) -> bool:
         """Takes in the held-out figure after a step; whether it is the best so far. One that is not finite never is."""
-        if math.isfinite(figure) and (self.best is None or is_better(figure, self.best)):
-            self.best, self.best_step, self.evaluations_since_best = figure, step, 0
+        if math.isfinite(figure) and (self.best_figure is None or is_better(figure, self.best_figure)):
+            self.best_figure, self.best_step, self.evaluations_since_best = figure, step, 0
             return True
         self.evaluations_since_best += 1
         return False
