@@ -15,7 +15,9 @@ def test_a_line_by_hand() -> None:
     assert line_fit([1, 2, 3], [5, 2, 2]).slope == pytest.approx(-1.5)
 
 
-@pytest.mark.parametrize(("x", "y"), [([3, 3, 3], [1, 2, 3]), ([1, 2, 3], [0.1, 0.1, 0.1]), ([2], [1.0])])
+@pytest.mark.parametrize(
+    ("x", "y"), [([3, 3, 3], [1, 2, 3]), ([1, 2, 3], [0.1, 0.1, 0.1]), ([1, 2, 4], [2.0, 2.0, 2.0]), ([2], [1.0])]
+)
 def test_what_does_not_vary_has_no_slope(x: list[float], y: list[float]) -> None:
     assert line_fit(x, y) == (0.0, 0.0)
 
