@@ -14,7 +14,7 @@ from rlhf.config.schema import RewardConfig
 from rlhf.data.encode import EncodedRanking
 from rlhf.data.packing import PackedRow, trees_of
 from rlhf.engine.deepspeed import StepOutcome
-from rlhf.train.reward import _demonstrations, evaluate_reward, reward_step, score_trees
+from rlhf.train.reward import MAX_DEMONSTRATIONS, _demonstrations, evaluate_reward, reward_step, score_trees
 from rlhf.train.schedules import Schedule
 from tests.support.tables import ONE_RANK
 
@@ -91,3 +91,4 @@ def test_without_demonstrations_the_best_answers_set_the_zero_point() -> None:
     second_best = EncodedRanking(ids(4), (ids(10), ids(30), ids(40)), (3, 1, 2))
     trees = _demonstrations(run, None, [RIGHT, second_best])  # type: ignore[arg-type]
     assert [[answer.tolist() for answer in answers] for _, answers in trees] == [[[6, 20]], [[30]]]
+    assert len(_demonstrations(run, None, [RIGHT] * 600)) == MAX_DEMONSTRATIONS == 512  # type: ignore[arg-type]

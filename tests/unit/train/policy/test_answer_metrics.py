@@ -24,3 +24,8 @@ def test_spam_repeats_and_silence_is_not_polite() -> None:
     found = answer_metrics(["감사합니다 감사합니다 감사합니다 감사합니다", ""], [8, 1], [1.0, 0.0])
     assert found["repeated_token_share"] == pytest.approx((3 / 4 + 0) / 2)
     assert found["polite_share"] == pytest.approx(1 / 2)
+
+
+def test_politeness_is_counted_by_sentence() -> None:
+    """Of two sentences in one answer the first is polite."""
+    assert answer_metrics(["네, 좋아요. 나는 간다."], [6], [1.0])["polite_share"] == pytest.approx(1 / 2)

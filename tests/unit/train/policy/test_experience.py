@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,13 +14,22 @@ import torch
 from torch import Tensor
 
 from rlhf.config.schema import PpoConfig
+from rlhf.data.encode import EncodedPrompt
 from rlhf.data.packing import PackedRow
+from rlhf.data.records import Message
 from rlhf.ops.linear_logprobs import TokenLogprobs
 from rlhf.ops.moments import Moments
-from rlhf.train.policy.experience import Experience, correct_for_engine, gather_experience
+from rlhf.train.policy import experience as module
+from rlhf.train.policy.experience import (
+    Experience,
+    correct_for_engine,
+    draw_answers,
+    gather_experience,
+    read_logprobs,
+)
 from rlhf.train.policy.reward_sources import RewardSources
 from rlhf.train.policy.roles import Roles
-from rlhf.train.policy.samples import Sample
+from rlhf.train.policy.samples import Sample, response_mask
 from tests.support.tables import EOS, ONE_RANK, VOCABULARY, SameTokenizer, sample
 
 NOTHING = Moments()
@@ -207,3 +218,43 @@ def test_gamma_discounts_returns_without_a_critic_too() -> None:
     """A score of 4 at the end of three tokens, gamma 0.5."""
     made = experience(of_length(3), [4.0], estimator="reinforce_pp", gamma=0.5, whiten_advantages=False)
     assert advantages_of(made) == [pytest.approx([1, 2, 4], rel=1e-6)]
+
+
+def test_roles_are_read_at_the_sampling_temperature() -> None:
+    seen: list[float] = []
+
+    def logprobs(row: PackedRow, temperature: float) -> TokenLogprobs:
+        seen.append(temperature)
+        return Uniform().logprobs(row, temperature)
+
+    config = PpoConfig.model_validate({"train": {"batch_size": 1}, "sampling": {"temperature": 0.7}})
+    samples = of_length(2, 1)
+    table = read_logprobs(samples, response_mask(samples), ONE_RANK, config, logprobs)
+    assert seen == [0.7]
+    assert table.tolist() == [pytest.approx([UNIFORM, UNIFORM]), pytest.approx([UNIFORM, 0])]
+
+
+def test_answers_to_one_prompt_have_random_streams_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four answers this rank, the second of two, samples those at places 1 and 3."""
+    seen: list[Any] = []
+
+    class Rollout:
+        def __init__(self, *_: Any) -> None: ...
+
+        def generate(self, prompts: Any, streams: Any, sampling: Any) -> Any:
+            seen.extend(streams)
+            tokens = [np.asarray([place], np.int32) for *_, place in streams]
+            return SimpleNamespace(tokens=tokens, logprobs=[np.zeros(1, np.float32)] * 2, finished=[True, False])
+
+    monkeypatch.setattr(module, "TransformersRollout", Rollout)
+    other = ([0, 2], Rollout().generate([], [(0, 0, 0, 0), (0, 0, 0, 2)], None))
+    seen.clear()
+    ranks = SimpleNamespace(rank=1, world_size=2, gather=lambda own: [other, own])
+    policy: Any = SimpleNamespace(ranks=ranks, full_weights=nullcontext)
+    prompts = [EncodedPrompt(np.asarray([2], np.int32), row, (Message("user", "질문"),)) for row in (7, 7, 8, 8)]
+    tokenizer: Any = SimpleNamespace(eos_id=EOS, text=str)
+    drawn = draw_answers(policy, tokenizer, prompts, PpoConfig.model_validate({"run": {"seed": 3}}), 5)
+    assert seen == [(3, 5, 7, 1), (3, 5, 8, 3)]
+    assert [int(each.response[0]) for each in drawn] == [0, 1, 2, 3]
+    assert [each.prompt.row for each in drawn] == [7, 7, 8, 8]
+    assert [each.finished for each in drawn] == [True, True, False, False]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from rlhf.train.policy.update import (
     minibatch,
     update,
 )
-from tests.support.tables import EOS, RATES, VOCABULARY, Table, ppo_config, sample
+from tests.support.tables import EOS, ONE_RANK, RATES, VOCABULARY, Table, ppo_config, sample
 
 UNIFORM = -math.log(VOCABULARY)
 
@@ -197,3 +198,49 @@ def test_demonstrations_wait_until_the_actor_learns() -> None:
     assert actor.values.grad is None
     assert shown.consumed == 0
     assert not {"ptx_loss", "ptx_grad_norm"} & metrics.keys()
+
+
+def test_clips_are_those_of_the_configuration() -> None:
+    """Ratio 3 with an advantage of 1, cut at 1.5; a value of 0 that was -1, clipped to -0.8, is 1.8 off its return."""
+    _, _, roles = tables(3)
+    old = np.full(2, UNIFORM - math.log(3), np.float32)
+    one = sample([2], [5, EOS], old_logprobs=old, values=-np.ones(2, np.float32))
+    metrics = minibatch(roles, [one], ppo_config(clip=0.5, value_clip=0.2), RATES, 1)
+    assert metrics["policy_loss"] == pytest.approx(-1.5, rel=1e-5)
+    assert metrics["value_loss"] == pytest.approx(0.5 * 1.8**2, rel=1e-5)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_largest_ratio_is_that_of_any_row_and_any_rank(order: tuple[int, int]) -> None:
+    """Two rows with ratios 3 and 1; another rank found 2, or 9."""
+    samples = [
+        sample([2], [5, EOS], old_logprobs=np.full(2, UNIFORM - math.log(ratio), np.float32)) for ratio in (3, 1)
+    ]
+    config = ppo_config()
+    config = config.model_copy(update={"train": config.train.model_copy(update={"micro_tokens": 3})})
+    for elsewhere, largest in ((2.0, 3.0), (9.0, 9.0)):
+        actor, values, roles = tables(3)
+        ranks = SimpleNamespace(
+            rank=0,
+            world_size=1,
+            device=torch.device("cpu"),
+            global_sum=ONE_RANK.global_sum,
+            gather=lambda own, elsewhere=elsewhere: [own, elsewhere],
+        )
+        actor.ranks = values.ranks = ranks  # type: ignore[misc, assignment]
+        metrics = minibatch(roles, [samples[number] for number in order], config, RATES, 1)
+        assert len(actor.rows) == 2
+        assert metrics["ratio_max"] == pytest.approx(largest, rel=1e-5)
+
+
+def test_the_norm_of_demonstrations_is_that_of_the_next_ones() -> None:
+    """One answer token: a gradient of norm 0.5 * sqrt((6/7)^2 + 6/49); two have half of that at each of two places."""
+    alone = EncodedSequence(np.asarray([2, 4, 6], np.int32), np.asarray([False, False, True]))
+    shown = demonstrations(demonstration(2, 4, 6), alone, batch_size=1)
+    one = 0.5 * math.sqrt((6 / 7) ** 2 + 6 / 49)
+    expected = {1: one, 2: one / math.sqrt(2)}
+    for consumed in (0, 1):
+        _, _, roles = tables(3)
+        shown.consumed = consumed
+        norm = demonstration_norm(roles, shown, taught())
+        assert norm == pytest.approx(expected[int(shown.take()[0].answer_mask.sum())], rel=1e-5)
