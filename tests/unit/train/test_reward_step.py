@@ -8,13 +8,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
 from rlhf.config.schema import RewardConfig
 from rlhf.data.encode import EncodedRanking
 from rlhf.data.packing import PackedRow, trees_of
 from rlhf.engine.deepspeed import StepOutcome
-from rlhf.train.reward import MAX_DEMONSTRATIONS, _demonstrations, evaluate_reward, reward_step, score_trees
+from rlhf.ops.losses import ranking_loss
+from rlhf.train.reward import (
+    MAX_DEMONSTRATIONS,
+    _demonstrations,
+    evaluate_reward,
+    ranking_table,
+    reward_step,
+    score_trees,
+)
 from rlhf.train.schedules import Schedule
 from tests.support.tables import ONE_RANK
 
@@ -92,3 +101,13 @@ def test_without_demonstrations_the_best_answers_set_the_zero_point() -> None:
     trees = _demonstrations(run, None, [RIGHT, second_best])  # type: ignore[arg-type]
     assert [[answer.tolist() for answer in answers] for _, answers in trees] == [[[6, 20]], [[30]]]
     assert len(_demonstrations(run, None, [RIGHT] * 600)) == MAX_DEMONSTRATIONS == 512  # type: ignore[arg-type]
+
+
+def test_an_idle_row_has_a_graph_and_no_loss_whatever_its_score() -> None:
+    flat = torch.tensor([float("nan")], requires_grad=True)
+    scores, ranks, mask = ranking_table(flat, [])
+    out = ranking_loss(scores, ranks, mask, torch.tensor(2.0), centering=0.1)
+    out.loss.backward()
+    assert (out.loss.item(), int(out.num_pairs)) == (0.0, 0)
+    assert flat.grad is not None
+    assert flat.grad.tolist() == [0.0]
