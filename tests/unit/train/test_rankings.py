@@ -40,6 +40,7 @@ def test_a_row_of_many_answers_is_cut_with_a_pair_left() -> None:
     assert notes == "; 1 rows cut to 3 answers"
     assert len(found.items[0][1].answers) == 3
     assert set(found.items[0][1].ranks) == {1, 2}
+    assert len(usable(loaded([many]), 4, seed=0)[0].items[0][1].answers) == 4
     assert usable(loaded([many]), 5, seed=0)[1] == ""
 
 
