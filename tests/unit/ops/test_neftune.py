@@ -12,7 +12,7 @@ from rlhf.data.encode import EncodedSequence
 from rlhf.data.packing import pack_sequences
 from rlhf.models.head import LossRequest
 from rlhf.models.loading import load_causal_lm
-from rlhf.train.neftune import embedding_noise
+from rlhf.ops.neftune import embedding_noise, noise_bound
 
 LENGTHS = (7, 3)
 
@@ -30,6 +30,13 @@ def test_each_sequence_has_its_own_bound_and_fills_it() -> None:
     bound = 5 / math.sqrt(50 * 2000)
     assert wide.mean().item() == pytest.approx(0, abs=0.01 * bound)
     assert wide.square().mean().item() == pytest.approx(bound**2 / 3, rel=0.02)  # 100,000 draws: 0.3 % of deviation
+
+
+def test_the_bound_by_hand() -> None:
+    """5 / sqrt(4 * 25) = 0.5; four times as many tokens halve it, and so does half of alpha."""
+    assert noise_bound(4, 25, alpha=5.0) == pytest.approx(0.5)
+    assert noise_bound(16, 25, alpha=5.0) == pytest.approx(0.25)
+    assert noise_bound(4, 25, alpha=2.5) == pytest.approx(0.25)
 
 
 def test_a_sequence_gets_the_same_noise_in_any_row() -> None:
