@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from scipy.stats import norm
 
-from rlhf.evaluate.reward.accuracy import share_interval
+from rlhf.evaluate.intervals import Figure, Floats, mean_figure
 
-Scores = npt.NDArray[np.float64]
 MIN_PROMPTS = 10  # a bootstrap over fewer is far too sure of itself
-Z_CONFIDENCE, Z_POWER = 1.959964, 0.841621  # two-sided 95 %, 80 % power
+Z_CONFIDENCE, Z_POWER = norm.ppf(0.975), norm.ppf(0.8)  # two-sided 95 %, 80 % power
 
 
-def best_of_n(scores: Scores, n: int) -> Scores:
+def best_of_n(scores: Floats, n: int) -> Floats:
     """Expected highest score of `n` answers drawn without replacement from each prompt's pool, [prompts].
 
     Exact, by order statistics: the i-th smallest of m is the highest of C(i - 1, n - 1) of the C(m, n) subsets.
@@ -41,13 +40,7 @@ def best_of_n_kl(n: int) -> float:
     return math.log(n) - (n - 1) / n
 
 
-def mean_with_interval(values: Scores) -> dict[str, float]:
-    """Mean over prompts with its 95 % bootstrap interval."""
-    low, high = share_interval(values.tolist(), [1] * len(values))
-    return {"mean": float(values.mean()), "low": low, "high": high}
-
-
-def prompts_needed(differences: Scores) -> int | None:
+def prompts_needed(differences: Floats) -> int | None:
     """Prompts at which the observed mean difference would be told from 0 in 80 % of repetitions.
 
     None where the mean is 0, which no number tells apart. Normal approximation: ((z + z') sd / mean)^2.
@@ -59,7 +52,7 @@ def prompts_needed(differences: Scores) -> int | None:
 
 
 def control_card(
-    reference: Scores, policy: Scores, policy_kl: Sequence[float], *, best_of: Sequence[int], decoding: dict[str, Any]
+    reference: Floats, policy: Floats, policy_kl: Sequence[float], *, best_of: Sequence[int], decoding: dict[str, Any]
 ) -> dict[str, Any]:
     """The comparison, as control.json holds it.
 
@@ -72,26 +65,26 @@ def control_card(
     """
     num_prompts, num_samples = policy.shape
     before, after = reference[:, :num_samples].mean(1), policy.mean(1)
-    difference = mean_with_interval(after - before)
+    difference = mean_figure(after - before)
     needed = prompts_needed(after - before)
     card: dict[str, Any] = {
         "num_prompts": num_prompts,
         "samples": num_samples,
         "pool": reference.shape[1],
-        "reference": {**mean_with_interval(before), "kl": 0.0},
-        "policy": {**mean_with_interval(after), "kl": float(np.mean(policy_kl))},
+        "reference": {**mean_figure(before), "kl": 0.0},
+        "policy": {**mean_figure(after), "kl": float(np.mean(policy_kl))},
         "policy_minus_reference": {**difference, "prompts_for_80_percent_power": needed},
-        "best_of_n": [{"n": n, **mean_with_interval(best_of_n(reference, n)), "kl": best_of_n_kl(n)} for n in best_of],
+        "best_of_n": [{"n": n, **mean_figure(best_of_n(reference, n)), "kl": best_of_n_kl(n)} for n in best_of],
         "decoding": decoding,
     }
     return {**card, "outcome": outcome(difference, num_prompts), "verdict": verdict(card)}
 
 
-def outcome(difference: dict[str, float], num_prompts: int) -> str:
-    """better, worse or unknown, by where 0 lies to the interval; unknown below MIN_PROMPTS."""
+def outcome(figure: Figure, num_prompts: int, *, even: float = 0.0) -> str:
+    """better, worse or unknown, by the side of `even` on which the interval lies; unknown below MIN_PROMPTS."""
     if num_prompts < MIN_PROMPTS:
         return "unknown"
-    return "better" if difference["low"] > 0 else "worse" if difference["high"] < 0 else "unknown"
+    return "better" if figure["low"] > even else "worse" if figure["high"] < even else "unknown"
 
 
 def verdict(card: dict[str, Any]) -> str:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from rlhf.evaluate.control_group import MIN_PROMPTS, outcome, prompts_needed
-from rlhf.evaluate.intervals import Figure, Floats, mean_figure, resamples
+from rlhf.evaluate.intervals import SHARE, Draws, Figure, Floats, bootstrap_interval, mean_figure
 
 RIDGE = 0.01  # on both coefficients: finite where one model wins everything, and too weak to matter elsewhere
 NEWTON_STEPS = 30
@@ -57,15 +58,14 @@ def comparison_section(verdicts: Verdicts, names: tuple[str, str]) -> dict[str, 
     }
     if not decided:
         return section
-    rate = mean_figure(means)
+    rate = mean_figure(means, SHARE)
     section["win_rate"] = rate
     section["length_controlled"] = length_controlled(verdicts.outcomes, verdicts.length_gaps)
     if verdicts.gaps:
         gaps = [float(np.mean(verdicts.gaps[row])) for row in decided]
         section["difference"] = {**mean_figure(gaps), "unit": verdicts.unit}
     section["prompts_for_80_percent_power"] = prompts_needed(means - 0.5)
-    around_even = {name: value - 0.5 for name, value in rate.items()}  # type: ignore[operator]
-    section["outcome"] = outcome(around_even, len(decided))
+    section["outcome"] = outcome(rate, len(decided), even=0.5)
     section["sentence"] = sentences(section, names)
     return section
 
@@ -84,17 +84,20 @@ def length_controlled(outcomes: Sequence[Sequence[float]], length_gaps: Sequence
     unit = np.asarray([row for row, found in enumerate(outcomes) for _ in found])
     if not (gaps > 0).any() or not (gaps < 0).any():
         return {"why_not": "the answers of one model are never the longer ones"}
+    if np.ptp(y) == 0:  # nothing for length to explain
+        return {"win_rate": mean_figure([found[0] for found in outcomes if found], SHARE), "length_coefficient": 0.0}
     x = np.tanh(gaps / math.sqrt(float((gaps**2).mean())))
-    weights = [np.ones((1, len(y)))]
-    for drawn in resamples(len(outcomes), BOOTSTRAP_FITS):
-        counts = np.zeros((len(drawn), len(outcomes)))
-        np.add.at(counts, (np.arange(len(drawn))[:, None], drawn), 1.0)
-        weights.append(counts[:, unit])
-    fits = fit_logistic(x, y, np.concatenate(weights))
-    rates = 1 / (1 + np.exp(-fits[:, 0]))
-    low, high = np.percentile(rates[1:], [2.5, 97.5])
-    figure: Figure = {"mean": float(rates[0]), "low": float(low), "high": float(high)}
-    return {"win_rate": figure, "length_coefficient": float(fits[0, 1])}
+
+    def rate(drawn: Draws) -> Floats:
+        rows = np.atleast_2d(drawn)
+        counts = np.zeros((len(rows), len(outcomes)))
+        np.add.at(counts, (np.arange(len(rows))[:, None], rows), 1.0)
+        return expit(fit_logistic(x, y, counts[:, unit])[:, 0])
+
+    intercept, slope = fit_logistic(x, y, np.ones((1, len(y))))[0]
+    low, high = bootstrap_interval(rate, len(outcomes), BOOTSTRAP_FITS)
+    figure: Figure = {"mean": float(expit(intercept)), "low": low, "high": high}
+    return {"win_rate": figure, "length_coefficient": float(slope)}
 
 
 def fit_logistic(x: Floats, y: Floats, weights: Floats) -> Floats:
@@ -104,7 +107,7 @@ def fit_logistic(x: Floats, y: Floats, weights: Floats) -> Floats:
     """
     coefficients = np.zeros((len(weights), 2))
     for _ in range(NEWTON_STEPS):
-        chance = 1 / (1 + np.exp(-(coefficients[:, :1] + coefficients[:, 1:] * x)))
+        chance = expit(coefficients[:, :1] + coefficients[:, 1:] * x)
         error, spread = weights * (chance - y), weights * chance * (1 - chance)
         gradient = np.stack([error.sum(1), error @ x], 1) + RIDGE * coefficients
         aa, ab, bb = spread.sum(1) + RIDGE, spread @ x, spread @ x**2 + RIDGE

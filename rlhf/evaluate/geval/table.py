@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from rlhf.curate.judge.criteria import HIGHEST, LOWEST
 from rlhf.curate.label.agreement import ordinal_alpha
 from rlhf.data.readers import Row, locate, read_rows
 from rlhf.data.sources import OnBadRow, placed
 from rlhf.errors import DataError
-from rlhf.evaluate.intervals import Figure, mean_figure, ratio_figure
+from rlhf.evaluate.intervals import Bounds, Figure, mean_figure, ratio_figure
 
 WHOLE = "평균"  # the mean over criteria, as the table calls it
 
@@ -121,22 +122,29 @@ def agreement(rows: Sequence[ScoreRow]) -> dict[str, Any]:
 def _part(rows: Sequence[ScoreRow], against: str | None) -> dict[str, Any]:
     """One set by one judge: a line a model, best first, and differences on the prompts two models share."""
     by_model = _grouped(rows, lambda row: row.model)
+    points = [score for row in rows for score in row.scores]
+    scale = (float(min(LOWEST, *points)), float(max(HIGHEST, *points)))
     lines = [
         {
             "model": model,
             "num_answers": len(mine),
             "num_prompts": len({row.prompt for row in mine}),
             "criteria": {
-                name: _over_prompts(mine, lambda row, place=place: row.scores[place])  # type: ignore[misc]
+                name: _over_prompts(mine, lambda row, place=place: row.scores[place], scale)  # type: ignore[misc]
                 for place, name in enumerate(rows[0].criteria)
             },
-            "mean": _over_prompts(mine, lambda row: row.mean),
+            "mean": _over_prompts(mine, lambda row: row.mean, scale),
         }
         for model, mine in by_model.items()
     ]
     lines.sort(key=lambda line: -line["mean"]["mean"])  # type: ignore[index]
     standard = against if against in by_model else str(lines[0]["model"])
-    gaps = [_gap(by_model[str(line["model"])], by_model[standard]) for line in lines if line["model"] != standard]
+    widest = scale[1] - scale[0]
+    gaps = [
+        _gap(by_model[str(line["model"])], by_model[standard], (-widest, widest))
+        for line in lines
+        if line["model"] != standard
+    ]
     return {
         "set": rows[0].set,
         "judge": rows[0].judge,
@@ -147,14 +155,14 @@ def _part(rows: Sequence[ScoreRow], against: str | None) -> dict[str, Any]:
     }
 
 
-def _over_prompts(rows: Iterable[ScoreRow], value: Callable[[ScoreRow], float]) -> Figure:
+def _over_prompts(rows: Iterable[ScoreRow], value: Callable[[ScoreRow], float], scale: Bounds) -> Figure:
     """Mean over answers; whole prompts are drawn."""
     groups = _grouped(rows, lambda row: row.prompt).values()
     sums = np.asarray([sum(map(value, group)) for group in groups], dtype=float)
-    return ratio_figure(sums, np.asarray([len(group) for group in groups], dtype=float))
+    return ratio_figure(sums, np.asarray([len(group) for group in groups], dtype=float), scale)
 
 
-def _gap(rows: Sequence[ScoreRow], standard: Sequence[ScoreRow]) -> dict[str, Any]:
+def _gap(rows: Sequence[ScoreRow], standard: Sequence[ScoreRow], scale: Bounds) -> dict[str, Any]:
     """Mean over criteria, of the prompts both answered: this model minus the standard."""
     mine, theirs = (_grouped(each, lambda row: row.prompt) for each in (rows, standard))
     shared = [prompt for prompt in mine if prompt in theirs]
@@ -163,7 +171,7 @@ def _gap(rows: Sequence[ScoreRow], standard: Sequence[ScoreRow]) -> dict[str, An
         for prompt in shared
     ]
     found: dict[str, Any] = {"model": rows[0].model, "minus": standard[0].model, "num_prompts": len(shared)}
-    return {**found, **mean_figure(gaps)} if gaps else found
+    return {**found, **mean_figure(gaps, scale)} if gaps else found
 
 
 def _model_of(row: Row) -> tuple[str, str]:

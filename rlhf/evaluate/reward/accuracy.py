@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-BOOTSTRAP_DRAWS = 2000
-DRAWN_AT_ONCE = 2_000_000  # row numbers held in memory at a time
+from rlhf.evaluate.intervals import SHARE, ratio_figure
 
 
 class Pair(NamedTuple):
@@ -61,30 +60,11 @@ class ScoredRanking:
         return [outcome(self.difference(pair)) for pair in wanted]
 
 
-def share_interval(sums: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
-    """95 % interval of sum(sums) / sum(counts) by bootstrap over prompts.
-
-    Pairs of one prompt are not independent, so whole prompts are drawn. Entry i of both is prompt i.
-    """
-    totals, numbers = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
-    generator, shares = np.random.default_rng(0), []
-    step = max(1, DRAWN_AT_ONCE // len(totals))
-    for start in range(0, BOOTSTRAP_DRAWS, step):
-        size = (min(step, BOOTSTRAP_DRAWS - start), len(totals))
-        drawn = generator.integers(0, len(totals), size)
-        found = numbers[drawn].sum(1)
-        shares.append(totals[drawn].sum(1)[found > 0] / found[found > 0])
-    low, high = np.percentile(np.concatenate(shares), [2.5, 97.5])
-    return float(low), float(high)
-
-
 def accuracy_of(outcomes: Sequence[Sequence[float]]) -> dict[str, float]:
     """Mean outcome with its 95 % interval; entry i holds the outcomes of prompt i, maybe none."""
-    counts, wins = [len(each) for each in outcomes], [sum(each) for each in outcomes]
-    if not sum(counts):
-        return {"accuracy": float("nan"), "low": float("nan"), "high": float("nan"), "num_pairs": 0}
-    low, high = share_interval(wins, counts)
-    return {"accuracy": sum(wins) / sum(counts), "low": low, "high": high, "num_pairs": sum(counts)}
+    counts, correct = ([float(count(each)) for each in outcomes] for count in (len, sum))
+    figure = ratio_figure(np.asarray(correct), np.asarray(counts), SHARE)
+    return {"accuracy": figure["mean"], "low": figure["low"], "high": figure["high"], "num_pairs": int(sum(counts))}
 
 
 def accuracy(rows: Sequence[ScoredRanking], *, neighbours: bool = False) -> dict[str, float]:

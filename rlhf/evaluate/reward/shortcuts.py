@@ -12,14 +12,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from rlhf.data.records import Ranking
-from rlhf.evaluate.reward.accuracy import (
-    ScoredRanking,
-    accuracy,
-    by_length,
-    prompt_groups,
-    share_interval,
-    untied_pairs,
-)
+from rlhf.evaluate.intervals import SHARE_DIFFERENCE, ratio_figure
+from rlhf.evaluate.reward.accuracy import ScoredRanking, accuracy, by_length, prompt_groups, untied_pairs
 
 MAX_TRAINING_RANKINGS = 20_000
 MAX_TRAINING_PAIRS = 20_000
@@ -95,10 +89,10 @@ def paired_difference(rows: Sequence[ScoredRanking], others: Sequence[ScoredRank
     """Accuracy of `rows` minus that of `others` on the same pairs, with a 95 % bootstrap interval over prompts."""
     outcomes = [(row.pairs(), other.pairs()) for row, other in zip(rows, others, strict=True)]
     groups = prompt_groups(rows)
-    counts = [sum(len(outcomes[row][0]) for row in group) for group in groups]
+    counts = [float(sum(len(outcomes[row][0]) for row in group)) for group in groups]
     gains = [sum(sum(outcomes[row][0]) - sum(outcomes[row][1]) for row in group) for group in groups]
-    low, high = share_interval(gains, counts)
-    return {"difference": sum(gains) / sum(counts), "low": low, "high": high}
+    figure = ratio_figure(np.asarray(gains), np.asarray(counts), SHARE_DIFFERENCE)
+    return {"difference": figure["mean"], "low": figure["low"], "high": figure["high"]}
 
 
 NAMES = {"longer_answer": "the longer answer", "character_ngrams": "character n-grams"}

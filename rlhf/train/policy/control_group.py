@@ -12,7 +12,8 @@ from rlhf.config.schema import PpoConfig
 from rlhf.data.encode import EncodedPrompt
 from rlhf.data.packing import PackedRow
 from rlhf.data.tokenizer import ChatTokenizer
-from rlhf.evaluate.control_group import Scores, control_card
+from rlhf.evaluate.control_group import control_card
+from rlhf.evaluate.intervals import Floats
 from rlhf.train.policy.experience import draw_answers
 from rlhf.train.policy.reward_sources import RewardSources
 from rlhf.train.policy.roles import Roles
@@ -66,6 +67,6 @@ def policy_kl(samples: Sequence[Sample], roles: Roles, config: PpoConfig) -> lis
     return [float(np.sum(each.old_logprobs - other)) for each, other in zip(samples, known, strict=True)]
 
 
-def _by_prompt(scores: Sequence[float], num_prompts: int) -> Scores:
-    """Scores in the order drawn, as [prompts, answers]."""
+def _by_prompt(scores: Sequence[float], num_prompts: int) -> Floats:
+    """Floats in the order drawn, as [prompts, answers]."""
     return np.asarray(scores, dtype=float).reshape(-1, num_prompts).T

@@ -54,6 +54,13 @@ def test_a_model_that_is_always_longer_cannot_be_controlled() -> None:
     assert "why_not" in length_controlled(ones([1.0, 0.0]), ones([0.0, 0.0]))
 
 
+def test_eight_wins_of_eight_are_not_certain() -> None:
+    """Wilson for 8 of 8 starts at 1 - 3.8415 / 11.8415; the same at equal length."""
+    found = section([1.0] * 8)
+    assert found["win_rate"] == {"mean": 1.0, "low": pytest.approx(8 / 11.8415, abs=1e-4), "high": 1.0}
+    assert found["length_controlled"] == {"win_rate": found["win_rate"], "length_coefficient": 0.0}
+
+
 def test_the_regression_is_that_of_another_implementation() -> None:
     generator = np.random.default_rng(3)
     x = generator.normal(size=60)
