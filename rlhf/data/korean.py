@@ -37,11 +37,6 @@ _B_ENDING = re.compile(r"(.)(?:니[다당닷까깡]|니다만|시다|쇼)아*$")
 _B_FINAL = 17  # ㅂ, as the index of a final consonant in a Hangul syllable
 
 
-def is_nfc(text: str) -> bool:
-    """Whether text is composed (NFC): 한, one character, not ㅎ+ㅏ+ㄴ as macOS writes file names."""
-    return unicodedata.is_normalized("NFC", text)
-
-
 def split_sentences(text: str) -> list[str]:
     """Sentences of `text`, cut after . ! ? … (with closing quotes) and at newlines.
 
@@ -207,26 +202,20 @@ def contains_rude(text: str) -> bool:
     return rude_word_count(text) > 0
 
 
-def hangul_share(text: str) -> float:
-    """Share of the letters of `text` that are Hangul (syllables or jamo), 0 to 1; 0 without a letter."""
+def hangul_letters(text: str) -> tuple[int, int]:
+    """How many letters of `text` are Hangul (syllables or jamo), and how many letters there are."""
     letters = [character for character in text if character.isalpha()]
-    return sum(map(_is_hangul, letters)) / len(letters) if letters else 0.0
+    return sum(map(_is_hangul, letters)), len(letters)
+
+
+def hangul_share(text: str) -> float:
+    """Share of the letters of `text` that are Hangul, 0 to 1; 0 without a letter."""
+    hangul, letters = hangul_letters(text)
+    return hangul / letters if letters else 0.0
 
 
 def _is_hangul(letter: str) -> bool:
     return "가" <= letter <= "힣" or "ㄱ" <= letter <= "ㆎ" or "\u1100" <= letter <= "\u11ff"
-
-
-def distinct_n(texts: Iterable[str], n: int) -> float:
-    """Unique n-grams divided by all n-grams of `texts`, 0 to 1; 0 where there is none (arXiv:1510.03055).
-
-    Tokens are words and single punctuation marks; no n-gram crosses from one text into the next.
-    """
-    grams: list[tuple[str, ...]] = []
-    for text in texts:
-        tokens = re.findall(r"\w+|[^\w\s]", text)
-        grams += [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
-    return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def repeated_token_share(text: str) -> float:

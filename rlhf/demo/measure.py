@@ -14,7 +14,7 @@ from rlhf.config.schema import PpoConfig
 from rlhf.data.encode import EncodedPrompt, Encoder
 from rlhf.data.records import Prompt
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
-from rlhf.evaluate.answers.generation import measure_generations
+from rlhf.evaluate.answers.measures import MEASURES, measure
 from rlhf.evaluate.answers.scoring import GeneratedAnswer, answer_logprobs, answer_prompts, answer_scores
 from rlhf.models.loading import PackedCausalLM, PackedScalarModel, load_causal_lm, load_scalar_model
 from rlhf.train.inputs import load
@@ -24,6 +24,7 @@ NUM_SAMPLES = 4
 MAX_PROMPTS = 100
 EVAL_SEED = 4242
 NUM_SHIFTS = 8
+PRINTED = ("polite", "rude", "distinct2", "distinct_answers", "repeated", "eos", "length_chars", "reward")
 
 
 def reward_summary(model: Path) -> Summary:
@@ -80,7 +81,8 @@ def measure_policy(out: Path, config: PpoConfig) -> Summary:
 
 def _figures(answers: list[GeneratedAnswer], reward: PackedScalarModel) -> Summary:
     """Rule-based measures, and the mean score, of one policy's answers."""
-    figures = measure_generations([each.text for each in answers], [each.finished for each in answers]).as_dict()
+    means = measure([[each.text] for each in answers], [[each.finished] for each in answers]).means()
+    figures: Summary = {name: round(value, 4) for name, value in means.items()} | {"num_answers": len(answers)}
     figures["reward"] = float(np.mean(answer_scores(reward, [(each.prompt.ids, each.ids) for each in answers])))
     return figures
 
@@ -113,18 +115,9 @@ def print_summary(summary: Summary, out: Path) -> None:
     table = Table(title=f"{ppo['num_prompts']} held-out prompts, {NUM_SAMPLES} answers each")
     for column in ("", "SFT", "PPO"):
         table.add_column(column, justify="left" if not column else "right")
-    names = {
-        "polite": "polite sentences",
-        "rude": "answers with a rude word",
-        "distinct2": "distinct-2",
-        "distinct_answers": "distinct whole answers",
-        "repeated": "repeated tokens",
-        "eos": "answers that end",
-        "length_chars": "characters an answer",
-        "reward": "reward model's score",
-    }
-    for key, name in names.items():
-        table.add_row(name, f"{ppo['before'][key]:.3f}", f"{ppo['after'][key]:.3f}")
+    titles = {name: known.title for name, known in MEASURES.items()} | {"reward": "reward model's score"}
+    for name in PRINTED:
+        table.add_row(titles[name], f"{ppo['before'][name]:.3f}", f"{ppo['after'][name]:.3f}")
     console.print(table)
     sft = summary["sft"]
     console.print(f"SFT: held-out loss {sft['eval_loss_before']:.3f} before, {sft['eval_loss']:.3f} after")

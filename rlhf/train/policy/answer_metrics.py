@@ -1,6 +1,6 @@
-"""What the answers of one iteration look like: variety, repetition, script, register, and whether score follows length.
+"""Metrics of the answers of one iteration: variety, repetition, script, register, and whether reward follows length.
 
-Cheap enough for every iteration: about 10 ms for 128 answers.
+Cheap enough for every iteration: about 20 ms for 128 answers.
 """
 
 from __future__ import annotations
@@ -10,42 +10,45 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlhf.data.korean import distinct_n, hangul_share, is_polite, repeated_token_share, split_sentences
+from rlhf.evaluate.answers.measures import measure
+
+NAMES = {
+    "distinct_1": "distinct1",
+    "distinct_2": "distinct2",
+    "repeated_token_share": "repeated",
+    "hangul_share": "hangul",
+    "polite_share": "polite",
+    "length_chars": "length_chars",
+}  # as logged, and as rlhf.evaluate.answers.measures has them
 
 
 class LineFit(NamedTuple):
-    """slope: reward units a token; correlation: the same line with both sides in their standard deviations."""
+    """slope: reward units per token; correlation: the slope with both sides in standard deviations."""
 
     slope: float
     correlation: float
 
 
 def answer_metrics(texts: Sequence[str], num_tokens: Sequence[int], scores: Sequence[float]) -> dict[str, float]:
-    """Figures of one iteration's answers, by the name they are logged under.
+    """Metrics of one iteration's answers, by the name they are logged under.
 
     distinct_1, distinct_2    unique words and word pairs divided by all of them, over all answers
-    repeated_token_share      mean over answers of the share of words that equal one of the 8 before
+    repeated_token_share      mean over answers of the share of words that equal one of the 8 before them
     hangul_share              share of the letters of all answers that are Hangul
     polite_share              share of all sentences that end politely; an empty answer is one that does not
-    length_chars              mean characters of an answer
-    reward_length_slope       reward units a response token, by least squares
+    length_chars              mean characters per answer
+    reward_length_slope       reward units per response token, by least squares
     reward_length_correlation the same in standard units, -1 to 1; 0 where score or length does not vary
 
     Args:
-        texts: answers as read by a person, at least one.
+        texts: decoded answers, at least one.
         num_tokens: response tokens of each, EOS included.
         scores: of each, in reward units.
     """
-    answers = [text.strip() for text in texts]
-    sentences = [sentence for text in answers for sentence in split_sentences(text) or [""]]
+    means = measure([[text] for text in texts], [[True]] * len(texts), set(NAMES.values())).means()
     fit = line_fit(num_tokens, scores)
     return {
-        "distinct_1": distinct_n(answers, 1),
-        "distinct_2": distinct_n(answers, 2),
-        "repeated_token_share": float(np.mean([repeated_token_share(text) for text in answers])),
-        "hangul_share": hangul_share("".join(answers)),
-        "polite_share": sum(map(is_polite, sentences)) / len(sentences),
-        "length_chars": float(np.mean([len(text) for text in answers])),
+        **{logged: means[name] for logged, name in NAMES.items()},
         "reward_length_slope": fit.slope,
         "reward_length_correlation": fit.correlation,
     }

@@ -80,7 +80,7 @@ def test_generation(runs: Path, prompts: Path, tmp_path: Path, capsys: pytest.Ca
     assert (found["num_prompts"], found["decoding"]["max_new_tokens"], found["decoding"]["seed"]) == (4, 6, 17)
     answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
     lengths = [len(row["responses"][1].strip()) for row in answers]
-    assert found["measures"]["ppo"]["length"]["mean"] == pytest.approx(sum(lengths) / 4)
+    assert found["measures"]["ppo"]["length_chars"]["mean"] == pytest.approx(sum(lengths) / 4)
     assert found["references"]["sft"]["num_references"] == 4
     assert found["references"]["sft"]["perplexity"]["mean"] != found["references"]["ppo"]["perplexity"]["mean"]
     page = (tmp_path / "generation.html").read_text(encoding="utf-8")
