@@ -15,7 +15,8 @@ from rlhf.data.encode import EncodedPrompt, Encoder
 from rlhf.data.records import Prompt
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.evaluate.answers.measures import MEASURES, measure
-from rlhf.evaluate.answers.scoring import GeneratedAnswer, answer_logprobs, answer_prompts, answer_scores
+from rlhf.evaluate.answers.policy import GeneratedAnswer, answer_logprobs, answer_prompts
+from rlhf.evaluate.reward.scoring import answer_scores
 from rlhf.models.loading import PackedCausalLM, PackedScalarModel, load_causal_lm, load_scalar_model
 from rlhf.train.inputs import load
 

@@ -12,7 +12,7 @@ from rlhf.curate.sample.sources import LONGEST_PROMPT
 from rlhf.data.encode import EncodedSequence, Encoder
 from rlhf.data.records import Demonstration, Message, Prompt
 from rlhf.data.tokenizer import load_tokenizer
-from rlhf.evaluate.answers.scoring import answer_logprobs
+from rlhf.evaluate.answers.policy import answer_logprobs
 from rlhf.evaluate.intervals import Figure, Floats, ratio_difference, ratio_figure
 from rlhf.models.loading import PackedCausalLM, load_causal_lm
 

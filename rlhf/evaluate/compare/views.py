@@ -19,11 +19,10 @@ from rlhf.data.sources import placed
 from rlhf.data.tokenizer import load_tokenizer
 from rlhf.errors import DataError
 from rlhf.evaluate.answers.asking import EMPTY, Answered, AnswerSet, short_names
-from rlhf.evaluate.answers.scoring import tree_scores
 from rlhf.evaluate.compare.statistics import Verdicts
 from rlhf.evaluate.judging import JudgeResults
 from rlhf.evaluate.reward.accuracy import outcome
-from rlhf.evaluate.reward.command import trained_length
+from rlhf.evaluate.reward.scoring import trained_length, tree_scores
 from rlhf.models.loading import artifact_model_path, check_model_path, load_scalar_model
 
 TRAINED_ON = (

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from rich.console import Console
 from rich.progress import Progress
 
@@ -20,16 +19,15 @@ from rlhf.data.embedded import data_path
 from rlhf.data.records import Ranking
 from rlhf.data.sources import DataSource, read_records
 from rlhf.data.tokenizer import load_tokenizer
-from rlhf.errors import DataError, ModelError
-from rlhf.evaluate.answers.scoring import MICRO_TOKENS, tree_scores
+from rlhf.errors import DataError
+from rlhf.evaluate.packed_forward import MICRO_TOKENS
 from rlhf.evaluate.reward.card import build_reward_card, summary_line
 from rlhf.evaluate.reward.card_page import render_page
 from rlhf.evaluate.reward.leakage import training_rankings
+from rlhf.evaluate.reward.scoring import trained_length, tree_scores
 from rlhf.evaluate.reward.test_set import set_exam, sit
 from rlhf.html.page import require_matplotlib
 from rlhf.models.loading import artifact_model_path, check_model_path, load_scalar_model
-
-DEFAULT_MAX_LENGTH = 1024
 
 
 def evaluate_reward(
@@ -76,19 +74,6 @@ def evaluate_reward(
     write_text(folder / "report_card.html", render_page(card))
     sys.stdout.write(f"{summary_line(card)}\n{folder / 'report_card.html'}\n")
     return card
-
-
-def trained_length(model: str) -> int:
-    """Tokens of a sequence in training, from the run's config.yaml; 1024 for a model away from its run folder."""
-    file = Path(model).parent / "config.yaml"
-    if not file.is_file():
-        return DEFAULT_MAX_LENGTH
-    try:
-        return int(yaml.safe_load(file.read_text(encoding="utf-8"))["data"]["max_length"])
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"no data.max_length can be read from {file}: {error!r}", fix="use a run folder made by stage 2"
-        ) from error
 
 
 @contextmanager

@@ -14,11 +14,11 @@ from rlhf.cli import main
 from rlhf.data.encode import EncodedRanking
 from rlhf.data.records import Message, Ranking
 from rlhf.errors import ModelError
-from rlhf.evaluate.answers.scoring import tree_scores
 from rlhf.evaluate.reward.accuracy import ScoredRanking
 from rlhf.evaluate.reward.card import build_reward_card, probe_section
 from rlhf.evaluate.reward.card_page import render_page
 from rlhf.evaluate.reward.probes import Sheet
+from rlhf.evaluate.reward.scoring import tree_scores
 from rlhf.evaluate.reward.test_set import distinct_answers, divided, set_exam, sit
 from rlhf.models.loading import load_scalar_model
 
