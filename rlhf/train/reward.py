@@ -19,7 +19,7 @@ from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import TrainedModel
 from rlhf.evaluate.reward.accuracy import ScoredRanking, report_card
 from rlhf.evaluate.reward.card import build_reward_card, summary_line
-from rlhf.evaluate.reward.test_set import Tree, set_exam, sit
+from rlhf.evaluate.reward.test_set import Tree, build_test_set, score_test_set
 from rlhf.models.loading import artifact_model_path, check_model_path
 from rlhf.models.quantization import require_quantizer
 from rlhf.ops.losses import RankingLoss, ranking_loss
@@ -229,17 +229,17 @@ def _card(
     if not records.held_out:
         return {"num_rankings": 0}
     run.say("report card: held-out rankings, probes and shortcut baselines ...")
-    exam = set_exam(records.held_out, tokenizer, config.data.max_length)
+    test_set = build_test_set(records.held_out, tokenizer, config.data.max_length)
 
     def exported_scores(trees: Sequence[Tree]) -> list[list[float]]:
         found = score_trees(trained, trees, config.train.micro_tokens)
         return [[zero.scale * score + zero.offset for score in each] for each in found]
 
-    marks = sit(exam, exported_scores, max_tokens=config.train.micro_tokens)
+    scores = score_test_set(test_set, exported_scores, max_tokens=config.train.micro_tokens)
 
     def fill_in() -> dict[str, Any]:
         manifest = read_json(run.folder.path / "manifest.json")
-        return build_reward_card(exam, marks, training=records.train, manifest=manifest)
+        return build_reward_card(test_set, scores, training=records.train, manifest=manifest)
 
     card: dict[str, Any] = run.on_main(fill_in)
     return card

@@ -1,4 +1,4 @@
-"""How well scores agree with rankings: pairwise accuracy with its interval, over all pairs and over groups of them."""
+"""Pairwise accuracy of scores against rankings, with its interval, over all pairs and over groups of them."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def outcome(difference: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ScoredRanking:
-    """One ranking with a score an answer: ranks 1 best, equal = tie; scores in reward units.
+    """One ranking with a score per answer: ranks 1 best, equal = tie; scores in reward units.
 
-    `prompt` names what was asked: rankings of one prompt are drawn together ("" is a prompt of its own).
+    `prompt` identifies the prompt: rankings of one prompt are resampled together ("" is a prompt of its own).
     """
 
     ranks: tuple[int, ...]
@@ -61,7 +61,7 @@ class ScoredRanking:
 
 
 def accuracy_of(outcomes: Sequence[Sequence[float]]) -> dict[str, float]:
-    """Mean outcome with its 95 % interval; entry i holds the outcomes of prompt i, maybe none."""
+    """Mean outcome with its 95 % interval; entry i holds the outcomes of prompt i, which may be none."""
     counts, correct = ([float(count(each)) for each in outcomes] for count in (len, sum))
     figure = ratio_figure(np.asarray(correct), np.asarray(counts), SHARE)
     return {"accuracy": figure["mean"], "low": figure["low"], "high": figure["high"], "num_pairs": int(sum(counts))}
@@ -82,7 +82,7 @@ def prompt_groups(rows: Sequence[ScoredRanking]) -> list[list[int]]:
 
 
 def report_card(rows: Sequence[ScoredRanking], lengths: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """Accuracy, overall, among neighbouring ranks and by source, beside what answer length alone achieves.
+    """Accuracy overall, among neighbouring ranks and by source, and the accuracy of answer length alone.
 
     Args:
         rows: rankings with the model's scores.
@@ -101,7 +101,7 @@ def report_card(rows: Sequence[ScoredRanking], lengths: Sequence[Sequence[int]])
 
 
 def by_length(rows: Sequence[ScoredRanking], lengths: Sequence[Sequence[int]]) -> list[ScoredRanking]:
-    """The same rankings judged by answer length alone."""
+    """The same rankings, scored by answer length alone."""
     return [replace(row, scores=tuple(map(float, each))) for row, each in zip(rows, lengths, strict=True)]
 
 

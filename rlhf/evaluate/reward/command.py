@@ -25,7 +25,7 @@ from rlhf.evaluate.reward.card import build_reward_card, summary_line
 from rlhf.evaluate.reward.card_page import render_page
 from rlhf.evaluate.reward.leakage import training_rankings
 from rlhf.evaluate.reward.scoring import trained_length, tree_scores
-from rlhf.evaluate.reward.test_set import set_exam, sit
+from rlhf.evaluate.reward.test_set import build_test_set, score_test_set
 from rlhf.html.page import require_matplotlib
 from rlhf.models.loading import artifact_model_path, check_model_path, load_scalar_model
 
@@ -54,8 +54,8 @@ def evaluate_reward(
             DataSource(data_path(file), limit=limit, name=Path(file).stem), Ranking, on_bad_row=on_bad_row
         ).records
     ]
-    exam = set_exam(rankings, load_tokenizer(path), trained_length(path))
-    if not exam.rankings:
+    test_set = build_test_set(rankings, load_tokenizer(path), trained_length(path))
+    if not test_set.rankings:
         raise DataError(
             f"in none of {len(rankings)} rankings do answers differ after tokenisation",
             where=", ".join(data),
@@ -63,10 +63,10 @@ def evaluate_reward(
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     reward, manifest = load_scalar_model(path).to(device), manifest_of(path)
-    with _bar("scoring", len(exam.trees)) as advance:
-        marks = sit(exam, partial(tree_scores, reward, advance=advance), max_tokens=MICRO_TOKENS)
+    with _bar("scoring", len(test_set.trees)) as advance:
+        scores = score_test_set(test_set, partial(tree_scores, reward, advance=advance), max_tokens=MICRO_TOKENS)
     sys.stderr.write("shortcut baselines and leakage ...\n")
-    card = build_reward_card(exam, marks, training=training_rankings(manifest), manifest=manifest)
+    card = build_reward_card(test_set, scores, training=training_rankings(manifest), manifest=manifest)
     card |= {"model": path, "data": list(data)}
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)

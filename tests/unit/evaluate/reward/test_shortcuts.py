@@ -96,8 +96,8 @@ def test_without_training_data_nothing_is_claimed():
     ("difference", "low", "high", "beats", "words"),
     [
         (0.2, 0.1, 0.3, True, "beats its shortcuts: +0.200 [+0.100, +0.300] against character n-grams"),
-        (0.2, 0.0, 0.4, False, "cannot be told"),
-        (0.2, -0.1, 0.4, False, "cannot be told"),
+        (0.2, 0.0, 0.4, False, "Too few pairs to tell"),
+        (0.2, -0.1, 0.4, False, "Too few pairs to tell"),
         (0.0, -0.1, 0.1, False, "does not beat"),
         (-0.05, -0.2, 0.1, False, "does not beat"),
         (-0.2, -0.3, -0.1, False, "worse than a shortcut"),
