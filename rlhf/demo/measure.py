@@ -125,7 +125,7 @@ def print_summary(summary: Summary, out: Path) -> None:
     low, high = reward["accuracy_interval"]
     console.print(
         f"reward model: accuracy {reward['accuracy']:.3f} [{low:.3f}, {high:.3f}] on held-out pairs, neighbouring "
-        f"ranks {reward['accuracy_neighbours']:.3f}; the longer answer alone {reward['longer_answer_accuracy']:.3f}"
+        f"ranks {reward['accuracy_neighbours']:.3f}; baseline: pick the longer answer {reward['longer_answer_accuracy']:.3f}"
     )
     console.print(f"KL to the SFT model: {ppo['kl']:.2f} nats a sequence")
     for sample in ppo["samples"]:

@@ -94,7 +94,7 @@ def train_reward(run: Run[RewardConfig]) -> None:
             run.step = step
             improved = False
             if held_out.items and is_due(step, config.eval.every_steps or stream.steps_per_epoch, last):
-                card = judge(trained, held_out.items, config)
+                card = held_out_accuracy(trained, held_out.items, config)
                 metrics["eval_accuracy"] = card["accuracy"]
                 improved = card["accuracy"] > progress.best_accuracy
                 progress.evaluations_since_best = 0 if improved else progress.evaluations_since_best + 1
@@ -190,7 +190,9 @@ def score_trees(trained: TrainedModel, trees: Sequence[Tree], micro_tokens: int)
     return [everywhere[item] for item in range(len(trees))]
 
 
-def judge(trained: TrainedModel, rankings: Sequence[EncodedRanking], config: RewardConfig) -> dict[str, Any]:
+def held_out_accuracy(
+    trained: TrainedModel, rankings: Sequence[EncodedRanking], config: RewardConfig
+) -> dict[str, Any]:
     """Accuracy on held-out rankings: the cheap part of the report card."""
     scores = score_trees(trained, trees_of(rankings), config.train.micro_tokens)
     rows = [ScoredRanking(item.ranks, tuple(each), item.source) for item, each in zip(rankings, scores, strict=True)]

@@ -96,13 +96,13 @@ def report_card(rows: Sequence[ScoredRanking], lengths: Sequence[Sequence[int]])
         **accuracy(rows),
         "neighbours": accuracy(rows, neighbours=True),
         "by_source": {name: accuracy(each) for name, each in sorted(by_source.items())},
-        "longer_answer": accuracy(by_length(rows, lengths)),
+        "longer_answer": accuracy(rescored(rows, lengths)),
     }
 
 
-def by_length(rows: Sequence[ScoredRanking], lengths: Sequence[Sequence[int]]) -> list[ScoredRanking]:
-    """The same rankings, scored by answer length alone."""
-    return [replace(row, scores=tuple(map(float, each))) for row, each in zip(rows, lengths, strict=True)]
+def rescored(rows: Sequence[ScoredRanking], scores: Sequence[Sequence[float]]) -> list[ScoredRanking]:
+    """The same rankings with other scores; lengths in tokens are the baseline that picks the longer answer."""
+    return [replace(row, scores=tuple(map(float, each))) for row, each in zip(rows, scores, strict=True)]
 
 
 def breakdown(rows: Sequence[ScoredRanking], lengths: Sequence[Sequence[int]]) -> dict[str, Any]:

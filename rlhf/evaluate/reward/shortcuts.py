@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from rlhf.data.records import Ranking
 from rlhf.evaluate.intervals import SHARE_DIFFERENCE, ratio_figure
-from rlhf.evaluate.reward.accuracy import ScoredRanking, accuracy, by_length, prompt_groups, untied_pairs
+from rlhf.evaluate.reward.accuracy import ScoredRanking, accuracy, rescored, prompt_groups, untied_pairs
 
 MAX_TRAINING_RANKINGS = 20_000
 MAX_TRAINING_PAIRS = 20_000
@@ -65,13 +64,10 @@ def shortcut_section(
     training: Sequence[Ranking],
 ) -> dict[str, Any]:
     """Both baselines with their accuracy, the model minus the better of them, and a verdict in words."""
-    baselines = {"longer_answer": by_length(rows, lengths)}
+    baselines = {"longer_answer": rescored(rows, lengths)}
     notes = {}
     if any(not ranking.all_tied for ranking in training):
-        scores = ngram_scores(training, rankings)
-        baselines["character_ngrams"] = [
-            replace(row, scores=tuple(each)) for row, each in zip(rows, scores, strict=True)
-        ]
+        baselines["character_ngrams"] = rescored(rows, ngram_scores(training, rankings))
     else:
         notes["character_ngrams"] = "not trained: the model's training data could not be read"
     best = max(baselines, key=lambda name: accuracy(baselines[name])["accuracy"])

@@ -106,7 +106,7 @@ def score_test_set(test_set: TestSet, score: ScoreTrees, *, max_tokens: int) -> 
 
 
 def divided(tree: Tree, max_tokens: int) -> list[Tree]:
-    """The tree as trees of at most `max_tokens`, or of one answer. Answers do not attend to each other: no score changes."""
+    """Parts of at most `max_tokens`, or of one answer. Answers do not attend to each other: no score changes."""
     prompt, answers = tree
     parts: list[list[Ids]] = [[]]
     room = max_tokens - len(prompt)

@@ -103,7 +103,7 @@ def ids(*values: int) -> np.ndarray:
     return np.array(values, dtype=np.int32)
 
 
-def test_a_sheet_asks_about_what_changed_alone():
+def test_only_what_changed_is_scored():
     items = [
         EncodedRanking(ids(1), (ids(2), ids(3), ids(4)), (2, 1, 3)),
         EncodedRanking(ids(1), (ids(2), ids(3)), (1, 2)),
