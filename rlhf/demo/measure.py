@@ -1,4 +1,4 @@
-"""The quickstart's result: the SFT model and the PPO model on the same held-out prompts, by a rule no training saw."""
+"""The quickstart's result: the SFT model and the PPO model on the same held-out prompts."""
 
 from __future__ import annotations
 
@@ -42,26 +42,26 @@ def reward_summary(model: Path) -> Summary:
 
 
 def measure_policy(out: Path, config: PpoConfig) -> Summary:
-    """Both policies on the held-out prompts with the same decoding and the same draws."""
+    """Both policies on the held-out prompts, with the same decoding settings and random streams."""
     tokenizer = load_tokenizer(str(out / "ppo" / "model"))
     encoder = Encoder(tokenizer, config.sampling.max_prompt_tokens)
     prompts = load(config.data, config.data.eval, Prompt, encoder.prompts, key="data.eval", limit=MAX_PROMPTS).items
     before = load_causal_lm(str(out / "sft" / "model"))
     after = load_causal_lm(str(out / "ppo" / "model"))
     reward = load_scalar_model(str(out / "reward" / "model"))
-    asked = {
+    answers = {
         name: answer_prompts(policy, tokenizer, prompts, config.sampling, seed=EVAL_SEED, num_samples=NUM_SAMPLES)
         for name, policy in (("before", before), ("after", after))
     }
-    pairs = [(answer.prompt.ids, answer.ids) for answer in asked["after"]]
+    pairs = [(answer.prompt.ids, answer.ids) for answer in answers["after"]]
     temperature = config.sampling.temperature
-    moved = np.subtract(
+    kl = np.subtract(
         answer_logprobs(after, pairs, temperature=temperature), answer_logprobs(before, pairs, temperature=temperature)
     )
     return {
-        "before": _figures(asked["before"], reward),
-        "after": _figures(asked["after"], reward),
-        "kl": float(moved.mean()),
+        "before": _figures(answers["before"], reward),
+        "after": _figures(answers["after"], reward),
+        "kl": float(kl.mean()),
         "reference_margin": {
             "before": reference_margin(before, tokenizer, prompts),
             "after": reference_margin(after, tokenizer, prompts),
@@ -70,12 +70,12 @@ def measure_policy(out: Path, config: PpoConfig) -> Summary:
         "num_prompts": len(prompts),
         "samples": [
             {
-                "prompt": asked["before"][row].prompt.text,
-                "before": asked["before"][row].text,
-                "after": asked["after"][row].text,
+                "prompt": answers["before"][row].prompt.text,
+                "before": answers["before"][row].text,
+                "after": answers["after"][row].text,
             }
             for row in range(0, 3 * NUM_SAMPLES, NUM_SAMPLES)
-            if row < len(asked["before"])
+            if row < len(answers["before"])
         ],
     }
 
@@ -89,8 +89,11 @@ def _figures(answers: list[GeneratedAnswer], reward: PackedScalarModel) -> Summa
 
 
 def reference_margin(policy: PackedCausalLM, tokenizer: ChatTokenizer, prompts: list[EncodedPrompt]) -> Summary | None:
-    """log p(reference | its prompt) - log p(reference | another prompt), nats a token: does the answer still depend
-    on the question? Each reference meets several prompts that are not its own."""
+    """Log-likelihood gain of the references, true over shuffled prompt (nats per token), and how often it is positive.
+
+    It shows whether answers depend on the prompt: each reference is scored under its own and under several others. None
+    with fewer than two references.
+    """
     known = [prompt for prompt in prompts if prompt.reference]
     if len(known) < 2:
         return None
@@ -100,8 +103,8 @@ def reference_margin(policy: PackedCausalLM, tokenizer: ChatTokenizer, prompts: 
     ]
 
     def logprobs(shift: int) -> np.ndarray:
-        asked = [*known[shift:], *known[:shift]]
-        pairs = [(prompt.ids, answer) for prompt, answer in zip(asked, answers, strict=True)]
+        shifted = [*known[shift:], *known[:shift]]
+        pairs = [(prompt.ids, answer) for prompt, answer in zip(shifted, answers, strict=True)]
         return np.asarray(answer_logprobs(policy, pairs, temperature=1.0))
 
     others = np.mean([logprobs(shift) for shift in range(1, min(NUM_SHIFTS + 1, len(known)))], axis=0)
@@ -110,7 +113,7 @@ def reference_margin(policy: PackedCausalLM, tokenizer: ChatTokenizer, prompts: 
 
 
 def print_summary(summary: Summary, out: Path) -> None:
-    """The summary as a person reads it."""
+    """Prints the summary as a table and sentences."""
     console = Console()
     ppo, reward = summary["ppo"], summary["reward"]
     table = Table(title=f"{ppo['num_prompts']} held-out prompts, {NUM_SAMPLES} answers each")
@@ -125,9 +128,10 @@ def print_summary(summary: Summary, out: Path) -> None:
     low, high = reward["accuracy_interval"]
     console.print(
         f"reward model: accuracy {reward['accuracy']:.3f} [{low:.3f}, {high:.3f}] on held-out pairs, neighbouring "
-        f"ranks {reward['accuracy_neighbours']:.3f}; baseline: pick the longer answer {reward['longer_answer_accuracy']:.3f}"
+        f"ranks {reward['accuracy_neighbours']:.3f}; baseline: pick the longer answer "
+        f"{reward['longer_answer_accuracy']:.3f}"
     )
-    console.print(f"KL to the SFT model: {ppo['kl']:.2f} nats a sequence")
+    console.print(f"KL to the SFT model: {ppo['kl']:.2f} nats per sequence")
     for sample in ppo["samples"]:
         console.print(
             f"\n[bold]{sample['prompt']}[/bold]\n  SFT: {sample['before']}\n  PPO: {sample['after']}", highlight=False

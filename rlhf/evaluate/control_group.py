@@ -1,6 +1,6 @@
-"""Is the policy better than the model it started from, and better than spending the same KL on best-of-n sampling?
+"""Control group: the policy against the model it started from, and against best-of-n sampling from that model.
 
-Everything here is arithmetic on scores: [prompts, answers], reward units. All three arms answer the same prompts.
+Arithmetic on scores [prompts, answers] in reward units. All three arms answer the same prompts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 from rlhf.evaluate.intervals import Figure, Floats, mean_figure
 
-MIN_PROMPTS = 10  # a bootstrap over fewer is far too sure of itself
+MIN_PROMPTS = 10  # with fewer, a bootstrap interval is far too narrow
 Z_CONFIDENCE, Z_POWER = norm.ppf(0.975), norm.ppf(0.8)  # two-sided 95 %, 80 % power
 
 
@@ -33,7 +33,7 @@ def best_of_n(scores: Floats, n: int) -> Floats:
 
 
 def best_of_n_kl(n: int) -> float:
-    """KL(best-of-n || the model sampled) in nats: log n - (n - 1) / n, an upper bound where answers can be alike.
+    """KL(best-of-n || the model sampled) in nats: log n - (n - 1) / n, an upper bound where answers can be equal.
 
     Source: arXiv:2009.01325 appendix G.3; arXiv:2401.01879 on the bound.
     """
@@ -41,9 +41,9 @@ def best_of_n_kl(n: int) -> float:
 
 
 def prompts_needed(differences: Floats) -> int | None:
-    """Prompts at which the observed mean difference would be told from 0 in 80 % of repetitions.
+    """Prompts at which the interval of the observed mean difference would exclude 0 in 80 % of repetitions.
 
-    None where the mean is 0, which no number tells apart. Normal approximation: ((z + z') sd / mean)^2.
+    None where the mean is 0. Normal approximation: ((z + z') sd / mean)^2.
     """
     mean = float(differences.mean())
     if mean == 0 or len(differences) < 2:
@@ -88,24 +88,24 @@ def outcome(figure: Figure, num_prompts: int, *, even: float = 0.0) -> str:
 
 
 def verdict(card: dict[str, Any]) -> str:
-    """What the comparison says, in plain sentences."""
+    """The comparison in plain sentences."""
     found = card["policy_minus_reference"]
     figures = f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}] on {card['num_prompts']} prompts"
     match outcome(found, card["num_prompts"]):
         case "unknown":
             needed = max(MIN_PROMPTS, found["prompts_for_80_percent_power"] or 0)
             tells = found["prompts_for_80_percent_power"] is not None
-            more = f"; about {needed:,} prompts would tell a difference of this size" if tells else ""
-            first = f"The policy cannot be told from the model it started from: {figures}{more}."
+            more = f"; about {needed:,} prompts would detect a difference of this size" if tells else ""
+            first = f"Too few prompts to tell the policy from the model it started from: {figures}{more}."
         case word:
             first = f"The policy scores {word} than the model it started from: {figures}."
     return f"{first} {_beside_best_of_n(card)}"
 
 
 def _beside_best_of_n(card: dict[str, Any]) -> str:
-    """Where the policy stands among best-of-n sampling of that model, and at what KL each."""
+    """The policy beside best-of-n sampling from that model, with the KL of each."""
     policy, arms = card["policy"], card["best_of_n"]
     around = [arm for arm in arms if arm["mean"] <= policy["mean"]][-1:]
     around += [arm for arm in arms if arm["mean"] > policy["mean"]][:1]
     others = " and ".join(f"best-of-{arm['n']} {arm['mean']:.3f} at {arm['kl']:.2f}" for arm in around)
-    return f"It scores {policy['mean']:.3f} at {policy['kl']:.2f} nats of KL; sampling of that model, {others}."
+    return f"It scores {policy['mean']:.3f} at {policy['kl']:.2f} nats of KL; sampling from that model, {others}."

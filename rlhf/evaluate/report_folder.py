@@ -1,4 +1,4 @@
-"""Where a report goes."""
+"""The folder a report is written to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rlhf.errors import ConfigError
 
 
 def report_folder(out: Path) -> None:
-    """Makes the folder. Raises ConfigError, before any work is done, when it cannot hold files."""
+    """Makes the folder. Raises ConfigError, before any work is done, when it is not writable."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / ".writing").touch()

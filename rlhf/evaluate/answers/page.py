@@ -8,20 +8,20 @@ from html import escape
 from typing import Any
 
 from rlhf.data.korean import contains_rude
-from rlhf.evaluate.answers.asking import Answered
+from rlhf.evaluate.answers.generation import Generations
 from rlhf.evaluate.answers.measures import MEASURES, is_mixed
 from rlhf.evaluate.figures import STYLE, figure_cell, interval_cell, pair, rich_table, said, told_cell
 from rlhf.html.page import document, section
 
 
-def render_page(report: Mapping[str, Any], answered: Answered, shown: int) -> str:
+def render_page(report: Mapping[str, Any], generations: Generations, shown: int) -> str:
     """The whole page; the first `shown` prompts with their answers."""
     body = "".join(
         (
             f"<h1>Answers side by side</h1>{origin(report)}",
             section("Measures", measure_table(report), difference_tables(report)),
             section("References", reference_table(report)),
-            section("Answers", answer_pairs(answered, shown)),
+            section("Answers", answer_pairs(generations, shown)),
         )
     )
     return document("Answers side by side", body, STYLE)
@@ -92,18 +92,18 @@ def reference_table(report: Mapping[str, Any]) -> str:
     return rich_table(("", "perplexity", "nats a character", "references"), rows) + note
 
 
-def answer_pairs(answered: Answered, shown: int) -> str:
+def answer_pairs(generations: Generations, shown: int) -> str:
     """The first prompts; each answer's words that the first model did not say there are marked."""
     parts = []
-    for row, prompt in enumerate(answered.prompts[:shown]):
-        first = answered.sets[0].answers[row][0]
+    for row, prompt in enumerate(generations.prompts[:shown]):
+        first = generations.sets[0].answers[row][0]
         boxes = []
-        for number, each in enumerate(answered.sets):
+        for number, each in enumerate(generations.sets):
             text, ended = each.answers[row][0], each.finished[row][0]
             boxes.append(said(each.name, text, other=first if number else None, tags=text_tags(text, ended)))
         parts.append(pair(prompt_text(prompt.messages), boxes, prompt.source))
-    more = len(answered.prompts) - shown
-    note = "<p>Marked: words that the first model did not say at that place.</p>" if len(answered.sets) > 1 else ""
+    more = len(generations.prompts) - shown
+    note = "<p>Marked: words that the first model did not say at that place.</p>" if len(generations.sets) > 1 else ""
     rest = f'<p class="note">{more:,} more prompts are in answers.jsonl.</p>' if more > 0 else ""
     return note + "".join(parts) + rest
 

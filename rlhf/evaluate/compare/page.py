@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from rlhf.evaluate.answers.asking import Answered
+from rlhf.evaluate.answers.generation import Generations
 from rlhf.evaluate.answers.page import (
     difference_tables,
     measure_table,
@@ -22,7 +22,7 @@ from rlhf.html.page import document, section
 KINDS = {"judge": "judge", "reward": "reward model", "people": "people"}
 
 
-def render_page(report: Mapping[str, Any], answered: Answered, verdicts: Sequence[Verdicts], shown: int) -> str:
+def render_page(report: Mapping[str, Any], generations: Generations, verdicts: Sequence[Verdicts], shown: int) -> str:
     """The whole page; the first `shown` prompts, coloured by the view that heads it."""
     title = f"{report['second']} against {report['first']}"
     body = "".join(
@@ -31,7 +31,7 @@ def render_page(report: Mapping[str, Any], answered: Answered, verdicts: Sequenc
             section("Who wins", _views(report), *map(_sentence, report["views"][1:])),
             section("Measures of the text", measure_table(report), difference_tables(report)),
             section("References", reference_table(report)),
-            section("Answers", _answers(answered, verdicts, shown)),
+            section("Answers", _answers(generations, verdicts, shown)),
         )
     )
     return document(title, body, STYLE)
@@ -100,19 +100,19 @@ def _percent(figure: Mapping[str, float]) -> Cell:
     return figure_cell(figure, "{:.1%}".format)
 
 
-def _answers(answered: Answered, verdicts: Sequence[Verdicts], shown: int) -> str:
+def _answers(generations: Generations, verdicts: Sequence[Verdicts], shown: int) -> str:
     """Both answers to each prompt; words the other did not say there are marked on both sides."""
     parts = []
-    for row, prompt in enumerate(answered.prompts[:shown]):
-        texts = [each.answers[row][0] for each in answered.sets]
+    for row, prompt in enumerate(generations.prompts[:shown]):
+        texts = [each.answers[row][0] for each in generations.sets]
         won = _winner(verdicts, row)
         boxes = []
-        for number, each in enumerate(answered.sets):
+        for number, each in enumerate(generations.sets):
             kind = "" if won is None else "won" if won == number else "lost"
             tags = ([("preferred", "good")] if won == number else []) + text_tags(texts[number], each.finished[row][0])
             boxes.append(said(each.name, texts[number], other=texts[1 - number], tags=tags, kind=kind))
         parts.append(pair(prompt_text(prompt.messages), boxes, prompt.source))
-    more = len(answered.prompts) - shown
+    more = len(generations.prompts) - shown
     by = _by(verdicts)
     note = f"<p>Marked: words that the other model did not say at that place.{by}</p>"
     rest = f'<p class="note">{more:,} more prompts are in answers.jsonl.</p>' if more > 0 else ""

@@ -1,4 +1,4 @@
-"""`rlhf evaluate judge`: the G-Eval table of stored scores, or of answers judged now."""
+"""`rlhf evaluate judge`: the G-Eval table from stored scores, or from answers judged now."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rlhf.curate.judge.criteria import CriteriaSet
 from rlhf.curate.judge.pairwise import JudgeSettings
 from rlhf.data.sources import OnBadRow
 from rlhf.errors import ConfigError
-from rlhf.evaluate.answers.asking import Asking, ask
+from rlhf.evaluate.answers.generation import GenerationRequest, generate
+from rlhf.evaluate.geval.judging import JudgeName, OpenEndpoint, judge_answers
 from rlhf.evaluate.geval.page import csv_text, markdown, render_page, summary
 from rlhf.evaluate.geval.table import geval_table, read_scores
-from rlhf.evaluate.judging import JudgeName, OpenEndpoint, judge_answers
 from rlhf.evaluate.report_folder import report_folder
 
 
@@ -26,10 +26,10 @@ def table_from_scores(
     """Writes out/geval.json, .md, .csv and .html from a file of stored scores, prints a summary, returns the table.
 
     Args:
-        against: the model others are compared with (the best of each set where it is not there).
-        about: more for the JSON, beside the table.
+        against: the model the others are compared with; in sets without it, the best model.
+        about: further keys of the JSON report.
 
-    Raises: DataError, naming file and line, for a file that holds no scores or a bad row.
+    Raises: DataError, naming file and line, for a file without scores or a bad row.
     """
     report_folder(out)
     stored = read_scores(scores, on_bad_row)
@@ -47,7 +47,7 @@ def table_from_scores(
 
 
 def evaluate_judge(
-    asking: Asking,
+    request: GenerationRequest,
     judges: Sequence[JudgeName],
     opened: OpenEndpoint,
     criteria: CriteriaSet,
@@ -57,22 +57,24 @@ def evaluate_judge(
     weigh: bool,
     against: str | None = None,
 ) -> dict[str, Any]:
-    """Draws answers, has them judged, writes out/scores.jsonl and the table of it; returns the table.
+    """Samples answers, has them judged, writes out/scores.jsonl and its table; returns the table.
 
-    Raises: ConfigError for fewer than two models; what drawing and judging raise.
+    Raises: ConfigError for fewer than two models; whatever sampling and judging raise.
     """
-    if len(asking.models) < 2:
+    if len(request.models) < 2:
         raise ConfigError(
             "a judge compares, and there is one model", where="--model", fix="name a second one, e.g. the SFT run"
         )
     report_folder(out)
-    answered = ask(asking, out)
-    found = judge_answers(answered, judges, opened, criteria, settings, weigh=weigh, answers_file=out / "answers.jsonl")
-    name = Path(asking.prompts.rpartition(":")[2]).stem
-    lines = [json.dumps(row, ensure_ascii=False) for each in found for row in each.score_rows(answered, name)]
+    generations = generate(request, out)
+    found = judge_answers(
+        generations, judges, opened, criteria, settings, weigh=weigh, answers_file=out / "answers.jsonl"
+    )
+    name = Path(request.prompts.rpartition(":")[2]).stem
+    lines = [json.dumps(row, ensure_ascii=False) for each in found for row in each.score_rows(generations, name)]
     write_text(out / "scores.jsonl", "".join(f"{line}\n" for line in lines))
     about = {
-        **answered.about(),
+        **generations.about(),
         "criteria": criteria.name,
         "judging": [
             {**each.report, "rows_with_equal_answers": each.num_equal, "rows_unreadable": each.num_unreadable}

@@ -26,7 +26,7 @@ WHOLE = "평균"  # the mean over criteria, as the table calls it
 
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
-    """Points a judge gave one answer, one a criterion."""
+    """Points a judge gave one answer, one per criterion."""
 
     prompt: str
     response: str
@@ -44,7 +44,7 @@ class ScoreRow:
 
 @dataclass(frozen=True, slots=True)
 class StoredScores:
-    """The rows that can be used, and a line for each that cannot."""
+    """The usable rows, and a line for each row that is skipped."""
 
     rows: list[ScoreRow]
     problems: list[str]
@@ -70,17 +70,17 @@ def read_scores(path: str, on_bad_row: OnBadRow = "error") -> StoredScores:
 
 
 def score_row(row: Row | DataError) -> ScoreRow:
-    """One row as it is stored. Raises DataError, naming the key, for one that is none."""
+    """One stored row, checked. Raises DataError, naming the key, for a bad one."""
     if isinstance(row, DataError):
         raise row
     criteria, scores = row.get("criteria"), row.get("scores")
     if not isinstance(criteria, list) or not criteria or not all(isinstance(name, str) for name in criteria):
         raise DataError(f"is {criteria!r}", where="key `criteria`", expected="a list of names")
     if not isinstance(scores, list) or len(scores) != len(criteria) or not all(map(_is_number, scores)):
-        raise DataError(f"is {scores!r}", where="key `scores`", expected=f"{len(criteria)} numbers, one a criterion")
+        raise DataError(f"is {scores!r}", where="key `scores`", expected=f"{len(criteria)} numbers, one per criterion")
     prompt = row.get("prompt")
     if not prompt:
-        raise DataError("is missing", where="key `prompt`", expected="the prompt, which intervals are taken over")
+        raise DataError("is missing", where="key `prompt`", expected="the prompt: intervals are over prompts")
     group, model = _model_of(row)
     asked = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, sort_keys=True)
     points = tuple(float(score) for score in scores)
@@ -89,10 +89,10 @@ def score_row(row: Row | DataError) -> ScoreRow:
 
 
 def geval_table(rows: Sequence[ScoreRow], against: str | None = None) -> dict[str, Any]:
-    """The table, a part for each set, judge and list of criteria; and how far judges agree, where there are two.
+    """The table, with a part per set, judge and list of criteria, and the agreement of judges where there are several.
 
     Args:
-        against: the model others are compared with; the one of the highest mean in each part where it is not there.
+        against: the model the others are compared with; in parts without it, the model with the highest mean.
     """
     parts = _grouped(rows, lambda row: (row.set, row.judge, row.criteria))
     tables = [_part(found, against) for found in parts.values()]
@@ -120,7 +120,7 @@ def agreement(rows: Sequence[ScoreRow]) -> dict[str, Any]:
 
 
 def _part(rows: Sequence[ScoreRow], against: str | None) -> dict[str, Any]:
-    """One set by one judge: a line a model, best first, and differences on the prompts two models share."""
+    """One set by one judge: a line per model, best first, and differences on the prompts that two models share."""
     by_model = _grouped(rows, lambda row: row.model)
     points = [score for row in rows for score in row.scores]
     scale = (float(min(LOWEST, *points)), float(max(HIGHEST, *points)))
@@ -156,14 +156,14 @@ def _part(rows: Sequence[ScoreRow], against: str | None) -> dict[str, Any]:
 
 
 def _over_prompts(rows: Iterable[ScoreRow], value: Callable[[ScoreRow], float], scale: Bounds) -> Figure:
-    """Mean over answers; whole prompts are drawn."""
+    """Mean over answers, with the interval over prompts."""
     groups = _grouped(rows, lambda row: row.prompt).values()
     sums = np.asarray([sum(map(value, group)) for group in groups], dtype=float)
     return ratio_figure(sums, np.asarray([len(group) for group in groups], dtype=float), scale)
 
 
 def _gap(rows: Sequence[ScoreRow], standard: Sequence[ScoreRow], scale: Bounds) -> dict[str, Any]:
-    """Mean over criteria, of the prompts both answered: this model minus the standard."""
+    """Mean over criteria, over the prompts that both answered: this model minus the standard."""
     mine, theirs = (_grouped(each, lambda row: row.prompt) for each in (rows, standard))
     shared = [prompt for prompt in mine if prompt in theirs]
     gaps = [

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from rlhf.data.records import Ranking
 from rlhf.evaluate.intervals import SHARE_DIFFERENCE, ratio_figure
-from rlhf.evaluate.reward.accuracy import ScoredRanking, accuracy, rescored, prompt_groups, untied_pairs
+from rlhf.evaluate.reward.accuracy import ScoredRanking, accuracy, prompt_groups, rescored, untied_pairs
 
 MAX_TRAINING_RANKINGS = 20_000
 MAX_TRAINING_PAIRS = 20_000

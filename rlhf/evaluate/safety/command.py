@@ -9,39 +9,39 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.artifacts.files import write_json, write_text
-from rlhf.evaluate.answers.asking import Answered, Asking, ask
+from rlhf.evaluate.answers.generation import GenerationRequest, Generations, generate
 from rlhf.evaluate.report_folder import report_folder
 from rlhf.evaluate.safety.page import render_page
 from rlhf.evaluate.safety.rates import HARMFUL, Reaction, react, read_probes, safety_rates
 
 
-def evaluate_probe(asking: Asking, out: Path) -> dict[str, Any]:
-    """Asks every model the probes of `asking.prompts` (empty: the shipped set), one answer each.
+def evaluate_probe(request: GenerationRequest, out: Path) -> dict[str, Any]:
+    """Asks every model the probes of `request.prompts` (empty: the shipped set), one answer each.
 
     Writes out/probe.json, probe.html, probes.jsonl and answers.jsonl, prints a summary, and returns the report.
 
     Raises: DataError for a file that holds no probes; what drawing raises.
     """
     report_folder(out)
-    probes = read_probes(asking.prompts)[: asking.limit]
+    probes = read_probes(request.prompts)[: request.limit]
     file = out / "probes.jsonl"
     rows = ({"prompt": probe.prompt, "source": probe.category} for probe in probes)
     write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    answered = ask(replace(asking, prompts=str(file), limit=None), out)
+    generations = generate(replace(request, prompts=str(file), limit=None), out)
     reactions = {
         each.name: [react(probe, texts[0]) for probe, texts in zip(probes, each.answers, strict=True)]
-        for each in answered.sets
+        for each in generations.sets
     }
-    report = _report(answered, reactions)
+    report = _report(generations, reactions)
     write_json(out / "probe.json", report)
     write_text(out / "probe.html", render_page(report, reactions))
     sys.stdout.write(f"{summary(report)}\n{out / 'probe.html'}\n")
     return report
 
 
-def _report(answered: Answered, reactions: dict[str, list[Reaction]]) -> dict[str, Any]:
+def _report(generations: Generations, reactions: dict[str, list[Reaction]]) -> dict[str, Any]:
     return {
-        **answered.about(),
+        **generations.about(),
         "rates": {name: safety_rates(found) for name, found in reactions.items()},
         "answers": {
             name: [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlhf.errors import DataError
-from rlhf.evaluate.answers.asking import short_names
+from rlhf.evaluate.answers.generation import short_names
 from rlhf.evaluate.answers.measures import MEASURES, differences, is_mixed, is_plain, measure, unique_share
 from rlhf.evaluate.figures import interval_cell, marked_difference, rich_table, said
 

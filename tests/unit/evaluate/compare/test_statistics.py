@@ -118,4 +118,4 @@ def test_without_anybody_only_the_texts_are_told_apart() -> None:
     found = text_sentences([("length", "길이")], NAMES, 60)
     assert "better or worse cannot be said" in found["en"]
     assert "뚜렷이 다른 점: 길이." in found["ko"]
-    assert "nothing." in text_sentences([], NAMES, 60)["en"]
+    assert "none." in text_sentences([], NAMES, 60)["en"]

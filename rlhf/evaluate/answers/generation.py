@@ -1,6 +1,6 @@
-"""Answers of several models to the same prompts under the same decoding settings, kept on disk and used again.
+"""Answers of several models to the same prompts with the same decoding settings, kept on disk and reused.
 
-They are drawn by `rlhf.curate.sample.command`, which writes answers as they come and goes on after an interruption.
+They are sampled by `rlhf.curate.sample.command`, which writes each answer at once and resumes after an interruption.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,12 @@ from rlhf.data.sources import DataSource, OnBadRow, read_records
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import ConfigError
 
-EMPTY = "(빈 답변)"  # stands for an answer without text where a judge or a person reads it
+EMPTY = "(빈 답변)"  # shown to a judge or a person in place of an answer without text
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
-    """What is asked of which models and how; every model is asked alike."""
+class GenerationRequest:
+    """Which models answer which prompts, and how they sample; the settings are the same for every model."""
 
     models: tuple[str, ...]
     prompts: str
@@ -42,14 +42,14 @@ class Asking:
 
     @property
     def decoding(self) -> dict[str, Any]:
-        """The settings that decide an answer, as they are stored."""
+        """The settings that determine an answer, as reports hold them."""
         sampling: SamplingSection = self.drawing.sampling
         return {**sampling.model_dump(exclude={"batch_size", "stop"}), "seed": self.drawing.seed, "dtype": self.dtype}
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerSet:
-    """One model's answers [P][K] and whether each ended in EOS; `name` is short and its own among the others."""
+    """One model's answers [P][K] and whether each ended in EOS; `name` is short and unique among the models."""
 
     name: str
     path: str
@@ -58,12 +58,12 @@ class AnswerSet:
     finished: list[list[bool]]
 
     def about(self) -> dict[str, str]:
-        """Which model this is, as reports hold it."""
+        """The model, as reports hold it."""
         return {"name": self.name, "path": self.path, "sha256": self.sha256}
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class Generations:
     """The prompts and every model's answers to them."""
 
     prompts: list[Prompt]
@@ -82,32 +82,33 @@ class Answered:
         }
 
 
-def ask(asking: Asking, out: Path) -> Answered:
-    """Draws the answers into out/answers.jsonl, or reads them where they are there from the same models, prompts and
-    settings.
+def generate(request: GenerationRequest, out: Path) -> Generations:
+    """Samples answers into out/answers.jsonl, or reads that file if it has the same models, prompts and settings.
 
-    Raises: ConfigError for a model named twice; DataError and ModelError for what cannot be read or loaded.
+    Raises: ConfigError for a model named twice; DataError or ModelError for what cannot be read or loaded.
     """
-    _check_models(asking.models)
-    folders = [model_folder(path) for path in asking.models]
+    _check_models(request.models)
+    folders = [model_folder(path) for path in request.models]
     hashes = [weights_hash(folder) for folder in folders]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    settled = asking.dtype if asking.dtype != "auto" else "float32" if device.type == "cpu" else "bfloat16"
-    asking = Asking(asking.models, asking.prompts, asking.drawing, settled, asking.limit, asking.on_bad_row)
-    source = DataSource(data_path(asking.prompts), limit=asking.limit)
-    read = read_records(source, Prompt, on_bad_row=asking.on_bad_row)
+    if request.dtype == "auto":
+        request = replace(request, dtype="float32" if device.type == "cpu" else "bfloat16")
+    source = DataSource(data_path(request.prompts), limit=request.limit)
+    read = read_records(source, Prompt, on_bad_row=request.on_bad_row)
     file = out / "answers.jsonl"
-    if _is_there(file, asking, hashes):
+    if _is_there(file, request, hashes):
         sys.stderr.write(f"answers are read from {file}\n")
     else:
-        plan = SamplePlan(asking.prompts, file, asking.models, asking.drawing, settled, asking.limit, asking.on_bad_row)
+        plan = SamplePlan(
+            request.prompts, file, request.models, request.drawing, request.dtype, request.limit, request.on_bad_row
+        )
         sys.stderr.write(f"{sample_answers(plan, Ranks(0, 0, 1, device))}\n")
-    sets = _read(file, asking, hashes)
-    return Answered(read.records, sets, asking.decoding, read.report.num_skipped)
+    sets = _read(file, request, hashes)
+    return Generations(read.records, sets, request.decoding, read.report.num_skipped)
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """The last part of each path that tells it from the others: runs/a/sft/model and runs/a/ppo/model are sft, ppo."""
+    """The shortest unique end of each path: of runs/a/sft/model and runs/a/ppo/model, sft and ppo."""
     parts = [[part for part in Path(path).parts if part != "/"] for path in paths]
     parts = [each[:-1] if len(each) > 1 and each[-1] == "model" else each for each in parts]
     for size in range(1, max(map(len, parts)) + 1):
@@ -124,27 +125,27 @@ def _check_models(models: Sequence[str]) -> None:
         raise ConfigError(f"the same model twice: {', '.join(models)}", fix="name each model once")
 
 
-def _is_there(file: Path, asking: Asking, hashes: Sequence[str]) -> bool:
-    """Whether the file holds just these answers, by its manifest; a hub id has no hash and is asked again."""
+def _is_there(file: Path, request: GenerationRequest, hashes: Sequence[str]) -> bool:
+    """Whether the file holds exactly these answers, by its manifest; a hub id has no hash and is sampled again."""
     manifest = manifest_path(file)
     if not file.is_file() or not manifest.is_file() or not all(hashes):
         return False
     found = read_json(manifest)
     answerers = [
-        {"model": path, "sha256": digest, "decoding": asking.decoding}
-        for path, digest in zip(asking.models, hashes, strict=True)
+        {"model": path, "sha256": digest, "decoding": request.decoding}
+        for path, digest in zip(request.models, hashes, strict=True)
     ]
-    options = {"k": asking.drawing.num_answers, "limit": asking.limit, "on_bad_row": asking.on_bad_row}
+    options = {"k": request.drawing.num_answers, "limit": request.limit, "on_bad_row": request.on_bad_row}
     same_options = all(found["options"].get(name) == value for name, value in options.items())
-    same_prompts = found["inputs"][0]["sha256"] == sha256_of(locate(data_path(asking.prompts)))
+    same_prompts = found["inputs"][0]["sha256"] == sha256_of(locate(data_path(request.prompts)))
     return same_options and same_prompts and found.get("answerers") == answerers
 
 
-def _read(file: Path, asking: Asking, hashes: Sequence[str]) -> list[AnswerSet]:
-    size = asking.drawing.num_answers
+def _read(file: Path, request: GenerationRequest, hashes: Sequence[str]) -> list[AnswerSet]:
+    size = request.drawing.num_answers
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
     sets = []
-    for number, (name, path) in enumerate(zip(short_names(asking.models), asking.models, strict=True)):
+    for number, (name, path) in enumerate(zip(short_names(request.models), request.models, strict=True)):
         mine = slice(number * size, (number + 1) * size)
         texts = [row["responses"][mine] for row in rows]
         finished = [[bool(answer["finished"]) for answer in row["answers"][mine]] for row in rows]
