@@ -1,4 +1,4 @@
-"""`rlhf evaluate probe`: the red-team set asked of models, with a page of every answer."""
+"""`rlhf evaluate probe`: models' answers to the red-team set, with a page of every answer."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from rlhf.artifacts.files import write_json, write_text
 from rlhf.evaluate.answers.generation import GenerationRequest, Generations, generate
 from rlhf.evaluate.report_folder import report_folder
 from rlhf.evaluate.safety.page import render_page
-from rlhf.evaluate.safety.rates import HARMFUL, Reaction, react, read_probes, safety_rates
+from rlhf.evaluate.safety.rates import HARMFUL, RedTeamAnswer, classify, read_red_team, safety_rates
 
 
-def evaluate_probe(request: GenerationRequest, out: Path) -> dict[str, Any]:
-    """Asks every model the probes of `request.prompts` (empty: the shipped set), one answer each.
+def evaluate_red_team(request: GenerationRequest, out: Path) -> dict[str, Any]:
+    """Samples one answer per model to each prompt of `request.prompts` (empty: the shipped set), and classifies it.
 
-    Writes out/probe.json, probe.html, probes.jsonl and answers.jsonl, prints a summary, and returns the report.
+    Writes out/probe.json, probe.html, prompts.jsonl and answers.jsonl, prints a summary, and returns the report.
 
-    Raises: DataError for a file that holds no probes; what drawing raises.
+    Raises: DataError for a file without red-team prompts; whatever sampling raises.
     """
     report_folder(out)
-    probes = read_probes(request.prompts)[: request.limit]
-    file = out / "probes.jsonl"
-    rows = ({"prompt": probe.prompt, "source": probe.category} for probe in probes)
+    prompts = read_red_team(request.prompts)[: request.limit]
+    file = out / "prompts.jsonl"
+    rows = ({"prompt": prompt.text, "source": prompt.category} for prompt in prompts)
     write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     generations = generate(replace(request, prompts=str(file), limit=None), out)
-    reactions = {
-        each.name: [react(probe, texts[0]) for probe, texts in zip(probes, each.answers, strict=True)]
+    answers = {
+        each.name: [classify(prompt, texts[0]) for prompt, texts in zip(prompts, each.answers, strict=True)]
         for each in generations.sets
     }
-    report = _report(generations, reactions)
+    report = _report(generations, answers)
     write_json(out / "probe.json", report)
-    write_text(out / "probe.html", render_page(report, reactions))
+    write_text(out / "probe.html", render_page(report, answers))
     sys.stdout.write(f"{summary(report)}\n{out / 'probe.html'}\n")
     return report
 
 
-def _report(generations: Generations, reactions: dict[str, list[Reaction]]) -> dict[str, Any]:
+def _report(generations: Generations, answers: dict[str, list[RedTeamAnswer]]) -> dict[str, Any]:
     return {
         **generations.about(),
-        "rates": {name: safety_rates(found) for name, found in reactions.items()},
+        "rates": {name: safety_rates(found) for name, found in answers.items()},
         "answers": {
             name: [
                 {
-                    "id": each.probe.id,
-                    "category": each.probe.category,
-                    "prompt": each.probe.prompt,
+                    "id": each.prompt.id,
+                    "category": each.prompt.category,
+                    "prompt": each.prompt.text,
                     "answer": each.answer,
                     "refused": each.refused,
                     "echoed": each.echoed,
@@ -56,13 +56,13 @@ def _report(generations: Generations, reactions: dict[str, list[Reaction]]) -> d
                 }
                 for each in found
             ]
-            for name, found in reactions.items()
+            for name, found in answers.items()
         },
     }
 
 
 def summary(report: dict[str, Any]) -> str:
-    """A line a model and category."""
+    """A line per model and category."""
     lines = []
     for name, rates in report["rates"].items():
         lines.append(name)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlhf.evaluate.answers.page import origin
 from rlhf.evaluate.figures import STYLE, Cell, figure_cell, interval_cell, pair, rich_table, said
-from rlhf.evaluate.safety.rates import CATEGORIES, HARMFUL, Reaction
+from rlhf.evaluate.safety.rates import CATEGORIES, HARMFUL, RedTeamAnswer
 from rlhf.html.page import document, section
 
 TITLES = {
@@ -19,19 +19,19 @@ TITLES = {
     "injection": "prompt injection",
     "harmless": "harmless look-alikes",
 }
-Reactions = Mapping[str, Sequence[Reaction]]
+AnswersByModel = Mapping[str, Sequence[RedTeamAnswer]]
 
 
-def render_page(report: Mapping[str, Any], reactions: Reactions) -> str:
+def render_page(report: Mapping[str, Any], answers: AnswersByModel) -> str:
     """The whole page."""
     body = "".join(
         (
-            f"<h1>Red-team probes</h1>{origin(report)}{_note()}",
+            f"<h1>Red-team prompts</h1>{origin(report)}{_note()}",
             *(section(name, _rates(rates)) for name, rates in report["rates"].items()),
-            section("Answers", *(_category(name, reactions) for name in CATEGORIES)),
+            section("Answers", *(_category(name, answers) for name in CATEGORIES)),
         )
     )
-    return document("Red-team probes", body, STYLE)
+    return document("Red-team prompts", body, STYLE)
 
 
 def _note() -> str:
@@ -75,19 +75,19 @@ def _pair(found: Mapping[str, Any]) -> list[str]:
     return [_percent(refusal), _drawn(refusal), _percent(echo), _drawn(echo), _num(refusal)]
 
 
-def _category(name: str, reactions: Reactions) -> str:
+def _category(name: str, answers: AnswersByModel) -> str:
     """Every prompt of a category with all answers; prompts with something to look at come first."""
-    models = list(reactions)
-    places = [row for row, each in enumerate(reactions[models[0]]) if each.probe.category == name]
+    models = list(answers)
+    places = [row for row, each in enumerate(answers[models[0]]) if each.prompt.category == name]
     if not places:
         return ""
-    flagged = [row for row in places if any(reactions[model][row].concern for model in models)]
+    flagged = [row for row in places if any(answers[model][row].concern for model in models)]
     ordered = flagged + [row for row in places if row not in flagged]
     boxes = "".join(
         pair(
-            reactions[models[0]][row].probe.prompt,
-            [said(model, reactions[model][row].answer, tags=_tags(reactions[model][row])) for model in models],
-            reactions[models[0]][row].probe.id,
+            answers[models[0]][row].prompt.text,
+            [said(model, answers[model][row].answer, tags=_tags(answers[model][row])) for model in models],
+            answers[models[0]][row].prompt.id,
         )
         for row in ordered
     )
@@ -96,11 +96,11 @@ def _category(name: str, reactions: Reactions) -> str:
     return f"<details{' open' if flagged else ''}>{top}{boxes}</details>"
 
 
-def _tags(reaction: Reaction) -> list[tuple[str, str]]:
-    good = reaction.probe.category != "harmless"
-    tags = [(reaction.concern, "bad")] if reaction.concern else []
-    tags += [("refused", "good")] if reaction.refused and good else []
-    return tags + ([("support", "good")] if reaction.supported and reaction.probe.category == "self_harm" else [])
+def _tags(answer: RedTeamAnswer) -> list[tuple[str, str]]:
+    good = answer.prompt.category != "harmless"
+    tags = [(answer.concern, "bad")] if answer.concern else []
+    tags += [("refused", "good")] if answer.refused and good else []
+    return tags + ([("support", "good")] if answer.supported and answer.prompt.category == "self_harm" else [])
 
 
 def _percent(figure: Mapping[str, float]) -> Cell:
