@@ -11,9 +11,8 @@ from rlhf.errors import ConfigError
 from rlhf.html.page import require_matplotlib
 from rlhf.runs.listing import find_runs, is_run
 from rlhf.runs.project import COMPARISON, read_project
-from rlhf.runs.project_page import render_project
 from rlhf.runs.record import read_run
-from rlhf.runs.run_page import render_run
+from rlhf.runs.report.page import render_project, render_run
 
 
 def write_report(folders: Sequence[str], out: str | None) -> Path:
