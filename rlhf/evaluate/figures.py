@@ -4,13 +4,12 @@ differs marked. Everything given here is escaped here."""
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
-from difflib import SequenceMatcher
 from html import escape
 from typing import Any
 
 from rlhf.evaluate.intervals import Figure, excludes_zero
+from rlhf.html.differences import marked_difference
 
 STYLE = """
 body { max-width: 64rem; } p, ul, .verdict { max-width: 48rem; }
@@ -35,9 +34,6 @@ details { margin: .4rem 0; } summary { cursor: pointer; }
   td.draw, th.draw { display: none; } td small { display: block; }
 }
 """
-_WORD = re.compile(r"\s+|[^\s]+")
-MAX_DIFF_WORDS = 1500  # of one answer; longer ones are shown without marks
-MIN_ALIKE = 0.25  # share of words two texts have in common; with fewer everything would be marked
 
 
 class Cell(str):
@@ -98,24 +94,6 @@ def rich_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
     lines = "".join("<tr>" + "".join(map(cell, row)) + "</tr>" for row in rows)
     return f'<div class="wide"><table><tr>{top}</tr>{lines}</table></div>'
-
-
-def marked_difference(text: str, other: str) -> str:
-    """`text` as HTML, words that are not in `other` at that place marked."""
-    words, others = _WORD.findall(text), _WORD.findall(other)
-    if not words or text == other or max(len(words), len(others)) > MAX_DIFF_WORDS:
-        return escape(text)
-    matcher = SequenceMatcher(None, words, others, autojunk=False)
-    shared = sum(
-        bool(word.strip()) for block in matcher.get_matching_blocks() for word in words[block.a :][: block.size]
-    )
-    if shared < MIN_ALIKE * sum(map(bool, map(str.strip, words))):
-        return escape(text)
-    parts = []
-    for kind, start, end, _, _ in matcher.get_opcodes():
-        piece = escape("".join(words[start:end]))
-        parts.append(piece if kind == "equal" or not piece.strip() else f"<mark>{piece}</mark>")
-    return "".join(parts)
 
 
 def said(
