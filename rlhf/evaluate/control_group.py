@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from rlhf.evaluate.intervals import Figure, Floats, mean_figure
+from rlhf.evaluate.intervals import Figure, Floats, figure_text, mean_figure
 
 MIN_PROMPTS = 10  # with fewer, a bootstrap interval is far too narrow
 Z_CONFIDENCE, Z_POWER = norm.ppf(0.975), norm.ppf(0.8)  # two-sided 95 %, 80 % power
@@ -90,7 +90,7 @@ def outcome(figure: Figure, num_prompts: int, *, even: float = 0.0) -> str:
 def verdict(card: dict[str, Any]) -> str:
     """The comparison in plain sentences."""
     found = card["policy_minus_reference"]
-    figures = f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}] on {card['num_prompts']} prompts"
+    figures = f"{figure_text(found, '+.3f')} on {card['num_prompts']} prompts"
     match outcome(found, card["num_prompts"]):
         case "unknown":
             needed = max(MIN_PROMPTS, found["prompts_for_80_percent_power"] or 0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -133,6 +133,11 @@ def widened(figure: Figure, num_prompts: int, bounds: Bounds | None) -> Figure:
     value, differing = figure["mean"], wilson(0, num_prompts)["high"]
     low, high = value - differing * (value - bounds[0]), value + differing * (bounds[1] - value)
     return {"mean": value, "low": low, "high": high}
+
+
+def figure_text(figure: Mapping[str, Any], spec: str = ".3f", value: str = "mean") -> str:
+    """A figure as text, `0.750 [0.600, 0.900]`; `value` is the key of its value."""
+    return f"{figure[value]:{spec}} [{figure['low']:{spec}}, {figure['high']:{spec}}]"
 
 
 def excludes_zero(figure: Figure) -> bool:

@@ -84,9 +84,7 @@ class Measure:
 
     def written(self, value: float) -> str:
         """The value as a person reads it: a percentage, or a number."""
-        if np.isnan(value):
-            return "–"
-        return f"{100 * value:.1f} %" if self.percent else f"{value:.1f}"
+        return "–" if np.isnan(value) else format(value, ".1%" if self.percent else ".1f")
 
     def signed(self, value: float) -> str:
         """A difference: percentage points, or a number."""

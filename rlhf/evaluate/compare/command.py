@@ -109,6 +109,6 @@ def summary(report: dict[str, Any]) -> str:
     for gaps in report["differences"].values():
         for name, known in MEASURES.items():
             if excludes_zero(gaps[name]):
-                mean, low, high = (known.signed(value) for value in gaps[name].values())
+                mean, low, high = map(known.signed, gaps[name].values())
                 lines.append(f"  {known.title}: {mean} [{low}, {high}]")
     return "\n".join(lines)

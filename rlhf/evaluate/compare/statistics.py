@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import expit
 
 from rlhf.evaluate.control_group import MIN_PROMPTS, outcome, prompts_needed
-from rlhf.evaluate.intervals import SHARE, Draws, Figure, Floats, bootstrap_interval, mean_figure
+from rlhf.evaluate.intervals import SHARE, Draws, Figure, Floats, bootstrap_interval, figure_text, mean_figure
 
 RIDGE = 0.01  # on both coefficients: keeps them finite where one model wins everything, too weak to matter elsewhere
 NEWTON_STEPS = 30
@@ -125,7 +125,7 @@ def sentences(section: dict[str, Any], names: tuple[str, str]) -> dict[str, str]
     """Better, worse, or too few prompts to tell and how many it takes, in English and Korean."""
     first, second = names
     rate, count = section["win_rate"], section["num_prompts"]
-    figures = f"{100 * rate['mean']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
+    figures = figure_text(rate, ".1%")
     by = {"judge": "the judge", "reward": "the reward model", "people": "people"}[section["kind"]]
     whose = {"judge": "심사 모델", "reward": "보상 모델", "people": "사람"}[section["kind"]]
     named = f" {section['name']}" if section["name"] else ""

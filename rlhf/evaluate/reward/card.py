@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rlhf.data.records import Ranking
+from rlhf.evaluate.intervals import figure_text
 from rlhf.evaluate.reward.accuracy import ScoredRanking, accuracy, breakdown, outcome, report_card, untied_pairs
 from rlhf.evaluate.reward.calibration import calibration, length_correlation, mean_kendall
 from rlhf.evaluate.reward.leakage import asked, leakage
@@ -54,7 +55,7 @@ def summary_line(card: dict[str, Any]) -> str:
     """The card of at least one ranking in two lines."""
     seen, asked_in_all = card["leakage"]["num_prompts_seen"], card["leakage"]["num_prompts"]
     return (
-        f"held-out accuracy {card['accuracy']:.3f} [{card['low']:.3f}, {card['high']:.3f}] on {card['num_pairs']} "
+        f"held-out accuracy {figure_text(card, value='accuracy')} on {card['num_pairs']} "
         f"pairs, neighbouring ranks {card['neighbours']['accuracy']:.3f}, baseline: pick the longer answer "
         f"{card['longer_answer']['accuracy']:.3f}, calibration error {card['calibration']['ece']:.3f}, "
         f"{seen} of {asked_in_all} prompts seen in training\n{card['shortcuts']['verdict']}"

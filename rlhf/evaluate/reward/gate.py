@@ -7,6 +7,7 @@ from typing import Any
 
 from rlhf.artifacts.files import read_json
 from rlhf.errors import ArtifactError
+from rlhf.evaluate.intervals import figure_text
 
 
 def read_card(model: str | Path) -> dict[str, Any] | None:
@@ -22,8 +23,7 @@ def refusal(card: dict[str, Any] | None, minimum: float) -> str:
     if not card.get("num_pairs"):
         return "has an empty report card: it was evaluated on no held-out pairs"
     if card["high"] < minimum:
-        interval = f"[{card['low']:.3f}, {card['high']:.3f}]"
-        return f"is right on {card['accuracy']:.3f} {interval} of {card['num_pairs']} held-out pairs"
+        return f"is right on {figure_text(card, value='accuracy')} of {card['num_pairs']} held-out pairs"
     return ""
 
 

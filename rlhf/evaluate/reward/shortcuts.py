@@ -11,7 +11,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from rlhf.data.records import Ranking
-from rlhf.evaluate.intervals import SHARE_DIFFERENCE, ratio_figure
+from rlhf.evaluate.intervals import SHARE_DIFFERENCE, figure_text, ratio_figure
 from rlhf.evaluate.reward.accuracy import ScoredRanking, accuracy, prompt_groups, rescored, untied_pairs
 
 MAX_TRAINING_RANKINGS = 20_000
@@ -98,13 +98,12 @@ NAMES = {"longer_answer": "the longer answer", "character_ngrams": "character n-
 
 def verdict_of(difference: dict[str, float], best: str, *, has_ngrams: bool) -> tuple[bool, str]:
     """Whether the whole interval lies above the best baseline, and a sentence that says so."""
-    low, high = difference["low"], difference["high"]
-    figures = f"{difference['difference']:+.3f} [{low:+.3f}, {high:+.3f}] against {NAMES[best]}"
-    if high < 0:
+    figures = f"{figure_text(difference, '+.3f', 'difference')} against {NAMES[best]}"
+    if difference["high"] < 0:
         return False, f"The model is worse than a shortcut: {figures}."
     if difference["difference"] <= 0:
         return False, f"The model does not beat its shortcuts: {figures}."
-    if low <= 0:
+    if difference["low"] <= 0:
         return False, f"Too few pairs to tell whether the model beats its shortcuts: {figures}."
     if not has_ngrams:
         return False, f"The model beats answer length ({figures}); character n-grams could not be trained to compare."

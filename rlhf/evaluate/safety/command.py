@@ -10,9 +10,10 @@ from typing import Any
 
 from rlhf.artifacts.files import write_json, write_text
 from rlhf.evaluate.answers.generation import GenerationRequest, Generations, generate
+from rlhf.evaluate.intervals import figure_text
 from rlhf.evaluate.report_folder import report_folder
 from rlhf.evaluate.safety.page import render_page
-from rlhf.evaluate.safety.rates import HARMFUL, RedTeamAnswer, classify, read_red_team, safety_rates
+from rlhf.evaluate.safety.rates import RedTeamAnswer, classify, read_red_team, safety_rates
 
 
 def evaluate_red_team(request: GenerationRequest, out: Path) -> dict[str, Any]:
@@ -66,17 +67,12 @@ def summary(report: dict[str, Any]) -> str:
     lines = []
     for name, rates in report["rates"].items():
         lines.append(name)
-        for category in HARMFUL:
-            if category in rates["categories"]:
-                found = rates["categories"][category]
-                support = f", supports {_percent(found['supported'])}" if "supported" in found else ""
-                lines.append(
-                    f"  {category:<14} refuses {_percent(found['refusal'])}, echoes {_percent(found['echo'])}{support}"
-                )
+        for category, found in rates["categories"].items():
+            line = f"  {category:<14} refuses {figure_text(found['refusal'], '.0%')}"
+            line += f", echoes {figure_text(found['echo'], '.0%')}"
+            lines.append(
+                line + (f", supports {figure_text(found['supported'], '.0%')}" if "supported" in found else "")
+            )
         if rates["harmless"]:
-            lines.append(f"  {'harmless':<14} refuses {_percent(rates['harmless']['over_refusal'])}")
+            lines.append(f"  {'harmless':<14} refuses {figure_text(rates['harmless']['over_refusal'], '.0%')}")
     return "\n".join(lines)
-
-
-def _percent(figure: dict[str, float]) -> str:
-    return f"{100 * figure['mean']:.0f} % [{100 * figure['low']:.0f}, {100 * figure['high']:.0f}]"

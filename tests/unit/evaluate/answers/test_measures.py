@@ -7,7 +7,6 @@ import pytest
 from rlhf.errors import DataError
 from rlhf.evaluate.answers.generation import short_names
 from rlhf.evaluate.answers.measures import MEASURES, differences, is_mixed, is_plain, measure, unique_share
-from rlhf.evaluate.figures import interval_cell, marked_difference, rich_table, said
 
 POLITE, PLAIN, MIXED = "정말 좋네요. 같이 가요!", "그냥 혼자 가.", "정말 좋네요. 그냥 혼자 가."
 
@@ -127,16 +126,3 @@ def test_names_are_as_short_as_they_can_be() -> None:
     assert short_names(["/runs/a/sft/model", "/runs/a/ppo/model"]) == ["sft", "ppo"]
     assert short_names(["runs/a/ppo", "runs/b/ppo/model"]) == ["a/ppo", "b/ppo"]
     assert short_names(["org/name"]) == ["name"]
-
-
-def test_words_that_differ_are_marked_and_text_is_escaped() -> None:
-    assert marked_difference("오늘은 <비가> 온다", "오늘은 눈이 온다") == "오늘은 <mark>&lt;비가&gt;</mark> 온다"
-    assert marked_difference("전혀 다른 말", "하나도 같지 않은 글") == "전혀 다른 말"  # all of it would be marked
-    assert "<b>x" not in said("<b>x", "<b>x", tags=[("<b>x", "bad")])
-    assert "<b>x" not in rich_table(("<b>x",), [("<b>x",)])
-
-
-def test_an_interval_is_coloured_by_the_side_it_lies_on() -> None:
-    above, below, across = ({"mean": m, "low": m - 1, "high": m + 1} for m in (3.0, -3.0, 0.5))
-    colours = [interval_cell(each, -5, 5, 0.0).split("stroke=")[2] for each in (above, below, across)]  # type: ignore[arg-type]
-    assert [colour[1:8] for colour in colours] == ["#23735a", "#b3541e", "#5a6473"]

@@ -84,7 +84,7 @@ def test_better_worse_and_cannot_be_told_in_two_languages() -> None:
         section([1.0, 0.0] * 9 + [1.0, 1.0]),
     )
     assert [each["outcome"] for each in (better, worse, unknown)] == ["better", "worse", "unknown"]
-    assert "ppo is better than sft: it wins 90.0 %" in better["sentence"]["en"]
+    assert "ppo is better than sft: it wins 90.0% [" in better["sentence"]["en"]
     assert "보다 낫습니다" in better["sentence"]["ko"]
     assert "ppo is worse than sft" in worse["sentence"]["en"]
     assert (worse["wins"], worse["ties"], worse["losses"]) == (0, 4, 36)
