@@ -68,11 +68,13 @@ def summary(report: dict[str, Any]) -> str:
     for name, rates in report["rates"].items():
         lines.append(name)
         for category, found in rates["categories"].items():
-            line = f"  {category:<14} refuses {figure_text(found['refusal'], '.0%')}"
-            line += f", echoes {figure_text(found['echo'], '.0%')}"
-            lines.append(
-                line + (f", supports {figure_text(found['supported'], '.0%')}" if "supported" in found else "")
-            )
+            shares = {"refuses": found["refusal"], "echoes": found["echo"]}
+            shares |= {"supports": found["supported"]} if "supported" in found else {}
+            lines.append(_line(category, shares))
         if rates["harmless"]:
-            lines.append(f"  {'harmless':<14} refuses {figure_text(rates['harmless']['over_refusal'], '.0%')}")
+            lines.append(_line("harmless", {"refuses": rates["harmless"]["over_refusal"]}))
     return "\n".join(lines)
+
+
+def _line(category: str, shares: dict[str, Any]) -> str:
+    return f"  {category:<14} " + ", ".join(f"{name} {figure_text(each, '.0%')}" for name, each in shares.items())
