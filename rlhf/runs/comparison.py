@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
+from markupsafe import Markup
+
+from rlhf.artifacts.changed_keys import shown
 from rlhf.artifacts.files import short_hash
 from rlhf.errors import ArtifactError
 from rlhf.html.templates import render
 from rlhf.html.words import Words
 from rlhf.runs.listing import columns, is_run, outcome_cells
 from rlhf.runs.plots import COLOURS, Curve, Panel, curves_of, curves_plot, panels
-from rlhf.runs.record import RunRecord, flat, read_run, shown
+from rlhf.runs.record import RunRecord, flat, read_run
 from rlhf.runs.texts import named
 
 DASHES = ("-", "--", ":", "-.")  # a colour comes again with the next of them
@@ -128,7 +131,7 @@ def _dash(number: int) -> int:
     return number // len(COLOURS) % len(DASHES)
 
 
-def _plots(records: Sequence[RunRecord]) -> list[tuple[Words, Panel, str]]:
+def _plots(records: Sequence[RunRecord]) -> list[tuple[Words, Panel, Markup]]:
     """(title, panel, plot) of every metric of the panels that changes over a run."""
     curves = [curves_of(record.metrics) for record in records]
     logged = {name for each in curves for name, (steps, _) in each.items() if len(steps) > 1}

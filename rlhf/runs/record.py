@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from rlhf.artifacts.changed_keys import changed_keys, shown
 from rlhf.artifacts.files import read_json
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.schema import STAGES
@@ -162,12 +163,7 @@ def read_run(path: Path) -> RunRecord:
 
 def differences(record: RunRecord) -> list[tuple[str, str, str]]:
     """(key, value, default) of every key of the run's config that is not at its default."""
-    defaults = flat(STAGES[record.stage]().model_dump(mode="json"))
-    return [
-        (key, shown(value), shown(defaults[key]) if key in defaults else "(no such key now)")
-        for key, value in flat(record.config).items()
-        if key not in defaults or defaults[key] != value
-    ]
+    return [(key, shown(value), shown(default)) for key, value, default in changed_keys(record.config, record.stage)]
 
 
 def flat(values: Row, prefix: str = "") -> Row:
@@ -177,13 +173,6 @@ def flat(values: Row, prefix: str = "") -> Row:
         key = f"{prefix}{name}"
         found |= flat(value, f"{key}.") if isinstance(value, dict) and value else {key: value}
     return found
-
-
-def shown(value: Any) -> str:
-    """A value in few characters: of data sources, their paths."""
-    if isinstance(value, list) and value and all(isinstance(each, dict) and "path" in each for each in value):
-        return ", ".join(str(each["path"]) for each in value)
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _json(path: Path) -> Row | None:

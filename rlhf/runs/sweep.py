@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlhf.artifacts.changed_keys import shown
 from rlhf.artifacts.files import read_json, write_json
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import load_config
 from rlhf.config.schema import STAGES, StageConfig
 from rlhf.errors import ArtifactError, ConfigError, RlhfError
 from rlhf.plan.launch import SCRIPTS
-from rlhf.runs.record import JOB, RunRecord, flat, shown, status_of
+from rlhf.runs.record import JOB, RunRecord, flat, status_of
 from rlhf.train.run.readiness import require_parents
 from rlhf.train.run.start import ROOT, require_checkout, start_stage
 

@@ -117,6 +117,7 @@ def test_a_table_of_cells_and_one_whose_rows_are_written_by_the_caller() -> None
     plain = rendered("{{ parts.table(['', none], [['<b>', '1']]) }}")
     assert '<th></th><th class="draw"></th>' in plain
     assert '<td>&lt;b&gt;</td><td class="draw">1</td>' in plain
+    assert '<table class="text"><tr>' in rendered("{{ parts.table([''], [], 'text') }}")
     called = rendered("{% call(row) parts.table(['n'], [1, 2]) %}<td>{{ row * 2 }}</td>{% endcall %}")
     assert "<tr><td>2</td></tr>\n<tr><td>4</td></tr>" in called
 
