@@ -36,14 +36,15 @@ class Figure(TypedDict):
 def bootstrap_interval(
     statistic: Callable[[Draws], Any], number: int, draws: int = BOOTSTRAP_DRAWS
 ) -> tuple[float, float]:
-    """Percentile interval of a statistic over `number` prompts, drawn with replacement; NaN where no draw has a value.
+    """Percentile interval of a statistic over `number` prompts, drawn with replacement.
+
+    NaN for fewer than two prompts, and where no draw has a value.
 
     Args:
         statistic: from row numbers [..., number] to values [...]; several models read by the same rows are paired.
     """
     if number < 2:
-        only = float(statistic(np.arange(number)))
-        return only, only
+        return math.nan, math.nan
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateDataWarning)  # a draw without any count has no ratio
         found = bootstrap(
@@ -103,9 +104,9 @@ def jackknife_figure(value: float, without: Floats, bounds: Bounds | None = None
     Source: Efron & Stein (1981).
     """
     count = len(without)
-    if count < 2 and bounds is None:
-        return {"mean": value, "low": float("nan"), "high": float("nan")}
-    error = math.sqrt((count - 1) / count * float(((without - without.mean()) ** 2).sum())) if count else 0.0
+    if count < 2:
+        return widened({"mean": value, "low": math.nan, "high": math.nan}, count, bounds)
+    error = math.sqrt((count - 1) / count * float(((without - without.mean()) ** 2).sum()))
     half = float(norm.ppf(0.975)) * error
     lowest, highest = bounds or (-math.inf, math.inf)
     return widened({"mean": value, "low": max(lowest, value - half), "high": min(highest, value + half)}, count, bounds)
@@ -117,18 +118,18 @@ def wilson(successes: int, total: int) -> Figure:
     Source: Wilson (1927).
     """
     if not total:
-        return {"mean": float("nan"), "low": 0.0, "high": 1.0}
+        return {"mean": math.nan, "low": 0.0, "high": 1.0}
     interval = binomtest(successes, total).proportion_ci(method="wilson")
     return {"mean": successes / total, "low": float(interval.low), "high": float(interval.high)}
 
 
 def widened(figure: Figure, num_prompts: int, bounds: Bounds | None) -> Figure:
-    """The figure, unless all prompts agree: resampling then gives no width, however few they are.
+    """The figure, unless all prompts agree: resampling then gives no width, however few they are, or one none at all.
 
     Where 0 of n prompts differ from the value, Wilson's interval says that a share of up to u may, each by as much as
     `bounds` allow. At the ends of a share's scale this is Wilson's interval of 0 or n successes in n.
     """
-    if bounds is None or not num_prompts or not figure["high"] - figure["low"] < SAME:
+    if bounds is None or not num_prompts or figure["high"] - figure["low"] > SAME:
         return figure
     value, differing = figure["mean"], wilson(0, num_prompts)["high"]
     low, high = value - differing * (value - bounds[0]), value + differing * (bounds[1] - value)
@@ -136,8 +137,9 @@ def widened(figure: Figure, num_prompts: int, bounds: Bounds | None) -> Figure:
 
 
 def figure_text(figure: Mapping[str, Any], spec: str = ".3f", value: str = "mean") -> str:
-    """A figure as text, `0.750 [0.600, 0.900]`; `value` is the key of its value."""
-    return f"{figure[value]:{spec}} [{figure['low']:{spec}}, {figure['high']:{spec}}]"
+    """A figure as text, `0.750 [0.600, 0.900]`, or its value alone without an interval; `value` is the value's key."""
+    ends = "" if math.isnan(figure["low"]) else f" [{figure['low']:{spec}}, {figure['high']:{spec}}]"
+    return f"{figure[value]:{spec}}{ends}"
 
 
 def excludes_zero(figure: Figure) -> bool:

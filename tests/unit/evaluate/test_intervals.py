@@ -12,6 +12,7 @@ from rlhf.evaluate.intervals import (
     SHARE_DIFFERENCE,
     bootstrap_interval,
     excludes_zero,
+    figure_text,
     jackknife_figure,
     mean_figure,
     ratio_difference,
@@ -73,6 +74,22 @@ def test_prompts_that_all_agree_leave_doubt_where_the_scale_is_known() -> None:
     assert tuple(gap.values()) == pytest.approx((0, -0.2425, 0.2425), abs=1e-4)
     assert tuple(jackknife_figure(1.0, ones, SHARE).values()) == pytest.approx((1, 1 - 0.2425, 1), abs=1e-4)
     assert mean_figure(ones) == {"mean": 1.0, "low": 1.0, "high": 1.0}  # lengths, say: no scale to doubt by
+
+
+def test_one_prompt_has_no_interval_but_on_a_known_scale() -> None:
+    """Wilson's end for 0 of 1 is 3.8415 / 4.8415."""
+    alone = mean_figure([3.0])
+    assert (alone["mean"], math.isnan(alone["low"]), math.isnan(alone["high"])) == (3.0, True, True)
+    assert not excludes_zero(alone)
+    assert mean_figure([1.0], SHARE)["low"] == pytest.approx(1 / 4.84146, abs=1e-5)
+    assert jackknife_figure(1.0, np.asarray([0.0]), SHARE)["low"] == pytest.approx(1 / 4.84146, abs=1e-5)
+
+
+def test_a_figure_as_text() -> None:
+    figure = {"mean": 0.75, "accuracy": 0.5, "low": 0.6, "high": 0.9}
+    assert figure_text(figure) == "0.750 [0.600, 0.900]"
+    assert figure_text(figure, ".0%", "accuracy") == "50% [60%, 90%]"
+    assert figure_text(mean_figure([3.0]), "+.1f") == "+3.0"
 
 
 def test_only_prompts_that_count_are_counted() -> None:
