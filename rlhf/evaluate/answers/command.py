@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rlhf.artifacts.files import write_json, write_text
 from rlhf.curate.sample.sources import model_folder
 from rlhf.evaluate.answers.generation import GenerationRequest, Generations, generate
 from rlhf.evaluate.answers.measures import MEASURES, differences, measure
 from rlhf.evaluate.answers.page import render_page
 from rlhf.evaluate.answers.perplexity import ReferenceLikelihood, reference_likelihood
-from rlhf.evaluate.report_folder import report_folder
+from rlhf.evaluate.report_folder import report_folder, write_report
 
 
 def evaluate_generation(request: GenerationRequest, out: Path, *, shown: int = 60) -> dict[str, Any]:
@@ -27,9 +25,7 @@ def evaluate_generation(request: GenerationRequest, out: Path, *, shown: int = 6
     report_folder(out)
     generations = generate(request, out)
     report = generation_report(generations, reference_likelihoods(request, generations))
-    write_json(out / "generation.json", report)
-    write_text(out / "generation.html", render_page(report, generations, shown))
-    sys.stdout.write(f"{summary(report)}\n{out / 'generation.html'}\n")
+    write_report(out, "generation", report, page=render_page(report, generations, shown), summary=summary(report))
     return report
 
 

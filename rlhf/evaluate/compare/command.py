@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf.artifacts.files import write_json, write_text
 from rlhf.curate.judge.criteria import CriteriaSet
 from rlhf.curate.judge.pairwise import JudgeSettings
 from rlhf.data.readers import locate
@@ -17,11 +15,13 @@ from rlhf.evaluate.answers.generation import GenerationRequest, Generations, gen
 from rlhf.evaluate.answers.measures import MEASURES
 from rlhf.evaluate.compare.label_page import LabelPage, label
 from rlhf.evaluate.compare.page import render_page
-from rlhf.evaluate.compare.statistics import Verdicts, comparison_section, text_sentences
+from rlhf.evaluate.compare.sentences import text_words
+from rlhf.evaluate.compare.statistics import Verdicts, comparison_section
 from rlhf.evaluate.compare.views import judge_verdicts, label_verdicts, reward_folder, reward_verdicts
 from rlhf.evaluate.geval.judging import JudgeName, OpenEndpoint, judge_answers
 from rlhf.evaluate.intervals import excludes_zero
-from rlhf.evaluate.report_folder import report_folder
+from rlhf.evaluate.report_folder import report_folder, write_report
+from rlhf.html.words import Words
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +77,8 @@ def evaluate_compare(
     files = ([labels] if labels else []) + [str(file) for file in (label(generations, out, page) if page else ())]
     verdicts[:0] = [label_verdicts(file, generations) for file in files]
     report |= views(verdicts, generations, report)
-    write_json(out / "compare.json", report)
-    write_text(out / "compare.html", render_page(report, generations, verdicts, shown))
-    sys.stdout.write(f"{summary(report)}\n{out / 'compare.html'}\n")
+    page_text = render_page(report, generations, verdicts, shown)
+    write_report(out, "compare", report, page=page_text, summary=summary(report))
     return report
 
 
@@ -92,8 +91,8 @@ def views(verdicts: Sequence[Verdicts], generations: Generations, report: dict[s
         head = {name: decided[0][name] for name in ("outcome", "sentence", "notes")}
     else:
         gaps = next(iter(report["differences"].values()))
-        differing = [(known.title, known.korean) for name, known in MEASURES.items() if excludes_zero(gaps[name])]
-        sentence = text_sentences(differing, names, len(generations.prompts))
+        differing = [Words(known.korean, known.title) for name, known in MEASURES.items() if excludes_zero(gaps[name])]
+        sentence = text_words(differing, names, len(generations.prompts))._asdict()
         head = {"outcome": "unknown", "sentence": sentence, "notes": []}
     return {"first": names[0], "second": names[1], **head, "views": sections}
 

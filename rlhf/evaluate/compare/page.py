@@ -8,7 +8,8 @@ from typing import Any
 from rlhf.evaluate.answers.generation import Generations
 from rlhf.evaluate.answers.measures import MEASURES
 from rlhf.evaluate.answers.page import Box, Pair, differences_shown, prompt_text, text_tags
-from rlhf.evaluate.compare.statistics import TOO_MANY, Verdicts
+from rlhf.evaluate.compare.sentences import TOO_MANY
+from rlhf.evaluate.compare.statistics import Verdicts
 from rlhf.html.templates import render
 
 KINDS = {"judge": "judge", "reward": "reward model", "people": "people"}

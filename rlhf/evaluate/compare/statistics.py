@@ -1,4 +1,4 @@
-"""Win rates of the second model over the first, with intervals, power and a verdict in words.
+"""Win rates of the second model over the first, with intervals and power.
 
 An outcome is 1 where the second model's answer is better, 0 where it is worse and .5 for a tie. All answers to a prompt
 are one unit.
@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from rlhf.evaluate.control_group import MIN_PROMPTS, outcome, prompts_needed
-from rlhf.evaluate.intervals import SHARE, Draws, Figure, Floats, bootstrap_interval, figure_text, mean_figure
+from rlhf.evaluate.compare.sentences import verdict_words
+from rlhf.evaluate.control_group import outcome, prompts_needed
+from rlhf.evaluate.intervals import SHARE, Draws, Figure, Floats, bootstrap_interval, mean_figure
 
 RIDGE = 0.01  # on both coefficients: keeps them finite where one model wins everything, too weak to matter elsewhere
 NEWTON_STEPS = 30
 BOOTSTRAP_FITS = 500
-TOO_MANY = 20_000  # prompts; more than anybody will sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def comparison_section(verdicts: Verdicts, names: tuple[str, str]) -> dict[str, 
         section["difference"] = {**mean_figure(gaps), "unit": verdicts.unit}
     section["prompts_for_80_percent_power"] = prompts_needed(means - 0.5)
     section["outcome"] = outcome(rate, len(decided), even=0.5)
-    section["sentence"] = sentences(section, names)
+    section["sentence"] = verdict_words(section, names)._asdict()
     return section
 
 
@@ -119,67 +119,3 @@ def fit_logistic(x: Floats, y: Floats, weights: Floats) -> Floats:
         if largest.max() < 1e-10:
             break
     return coefficients
-
-
-def sentences(section: dict[str, Any], names: tuple[str, str]) -> dict[str, str]:
-    """Better, worse, or too few prompts to tell and how many it takes, in English and Korean."""
-    first, second = names
-    rate, count = section["win_rate"], section["num_prompts"]
-    figures = figure_text(rate, ".1%")
-    by = {"judge": "the judge", "reward": "the reward model", "people": "people"}[section["kind"]]
-    whose = {"judge": "심사 모델", "reward": "보상 모델", "people": "사람"}[section["kind"]]
-    named = f" {section['name']}" if section["name"] else ""
-    english_rate = f"it wins {figures} of {count:,} prompts, a tie counting half"
-    korean_rate = f"프롬프트 {count:,}개에서 승률 {figures}, 무승부는 0.5승"
-    needed = section["prompts_for_80_percent_power"]
-    if section["outcome"] == "unknown":
-        more = _more(needed, count)
-        english = f"By {by}{named}, too few prompts to tell {second} from {first}: {english_rate}. {more['en']}"
-        korean = (
-            f"{whose}{named} 기준으로는 {second}와(과) {first}의 우열을 가릴 수 없습니다({korean_rate}). {more['ko']}"
-        )
-        return {"en": english, "ko": korean}
-    better = section["outcome"] == "better"
-    english = f"By {by}{named}, {second} is {'better' if better else 'worse'} than {first}: {english_rate}."
-    korean = f"{whose}{named} 기준으로 {second} 쪽이 {first}보다 {'낫습니다' if better else '못합니다'}({korean_rate})."
-    return {"en": english, "ko": korean}
-
-
-def _more(needed: int | None, count: int) -> dict[str, str]:
-    """How many prompts it takes to detect a difference of this size."""
-    if needed is None:
-        return {
-            "en": "They are exactly even: more prompts at this rate would not separate them.",
-            "ko": "승률이 정확히 반반이라, 프롬프트를 늘려도 이 수치만으로는 가려지지 않습니다.",
-        }
-    wanted = max(needed, MIN_PROMPTS)
-    if wanted > TOO_MANY:
-        return {
-            "en": f"A difference this small takes more than {TOO_MANY:,} prompts to detect.",
-            "ko": f"이렇게 작은 차이를 확인하려면 프롬프트가 {TOO_MANY:,}개 넘게 필요합니다.",
-        }
-    if wanted <= count:
-        return {
-            "en": f"A difference of this size takes about {wanted:,} prompts to detect: a close call, sample more.",
-            "ko": f"이만한 차이라면 프롬프트 {wanted:,}개쯤이면 드러나는 정도라 아슬아슬합니다. 조금 더 물어보세요.",
-        }
-    return {
-        "en": f"About {wanted:,} prompts would detect a difference of this size (80 % power).",
-        "ko": f"이만한 차이를 확인하려면 프롬프트가 {wanted:,}개쯤 필요합니다(검정력 80 %).",
-    }
-
-
-def text_sentences(differing: Sequence[tuple[str, str]], names: tuple[str, str], count: int) -> dict[str, str]:
-    """The verdict without a judge, a reward model or people.
-
-    Args:
-        differing: the English and Korean names of the measures in which the two differ.
-    """
-    first, second = names
-    listed, korean = ", ".join(each for each, _ in differing), ", ".join(each for _, each in differing)
-    return {
-        "en": f"Without a judge, a reward model or people, better or worse cannot be said. Measures of the text that "
-        f"differ between {second} and {first} on {count:,} prompts: {listed or 'none'}.",
-        "ko": f"심사 모델, 보상 모델, 사람의 비교가 없어 우열은 말할 수 없습니다. "
-        f"프롬프트 {count:,}개의 답변에서 {second}와(과) {first}의 글이 뚜렷이 다른 점: {korean or '없음'}.",
-    }

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf.artifacts.files import write_json, write_text
+from rlhf.artifacts.files import write_text
 from rlhf.curate.judge.criteria import CriteriaSet
 from rlhf.curate.judge.pairwise import JudgeSettings
 from rlhf.data.sources import OnBadRow
@@ -17,7 +16,7 @@ from rlhf.evaluate.answers.generation import GenerationRequest, generate
 from rlhf.evaluate.geval.judging import JudgeName, OpenEndpoint, judge_answers
 from rlhf.evaluate.geval.page import csv_text, markdown, render_page, summary
 from rlhf.evaluate.geval.table import geval_table, read_scores
-from rlhf.evaluate.report_folder import report_folder
+from rlhf.evaluate.report_folder import report_folder, write_report
 
 
 def table_from_scores(
@@ -38,11 +37,9 @@ def table_from_scores(
         raise ConfigError(f"no model {against!r}", where="--against", expected=f"one of {', '.join(sorted(models))}")
     table = {"scores": scores, "bad_rows_skipped": len(stored.problems), **(about or {})}
     table |= geval_table(stored.rows, against)
-    write_json(out / "geval.json", table)
     write_text(out / "geval.md", markdown(table))
     write_text(out / "geval.csv", csv_text(table))
-    write_text(out / "geval.html", render_page(table))
-    sys.stdout.write(f"{summary(table)}\n{out / 'geval.html'}\n")
+    write_report(out, "geval", table, page=render_page(table), summary=summary(table))
     return table
 
 

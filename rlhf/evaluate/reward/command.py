@@ -1,4 +1,4 @@
-"""`rlhf evaluate reward`: a finished reward model on test rankings, its card as JSON and as a page."""
+"""`rlhf evaluate reward`: the report card of a finished reward model on test rankings, as JSON and as a page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from rlhf.artifacts.files import write_json, write_text
 from rlhf.artifacts.manifest import manifest_of
 from rlhf.data.embedded import data_path
 from rlhf.data.records import Ranking
@@ -21,6 +20,7 @@ from rlhf.data.sources import DataSource, read_records
 from rlhf.data.tokenizer import load_tokenizer
 from rlhf.errors import DataError
 from rlhf.evaluate.packed_forward import MICRO_TOKENS
+from rlhf.evaluate.report_folder import report_folder, write_report
 from rlhf.evaluate.reward.card import build_reward_card, summary_line
 from rlhf.evaluate.reward.card_page import render_page
 from rlhf.evaluate.reward.leakage import training_rankings
@@ -42,7 +42,7 @@ def evaluate_reward(
         limit: use only the first rows of each file.
 
     Raises: ConfigError without matplotlib, before anything is scored; ModelError or DataError for what cannot be
-        read, and for files in which every answer of every ranking is alike.
+        read, and for files in which all answers of every ranking are equal.
     """
     require_matplotlib()
     path = artifact_model_path(model)
@@ -61,6 +61,8 @@ def evaluate_reward(
             where=", ".join(data),
             fix="check the file, or the model's tokenizer",
         )
+    folder = Path(out)
+    report_folder(folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     reward, manifest = load_scalar_model(path).to(device), manifest_of(path)
     with _bar("scoring", len(test_set.trees)) as advance:
@@ -68,17 +70,13 @@ def evaluate_reward(
     sys.stderr.write("shortcut baselines and leakage ...\n")
     card = build_reward_card(test_set, scores, training=training_rankings(manifest), manifest=manifest)
     card |= {"model": path, "data": list(data)}
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "report_card.json", card)
-    write_text(folder / "report_card.html", render_page(card))
-    sys.stdout.write(f"{summary_line(card)}\n{folder / 'report_card.html'}\n")
+    write_report(folder, "report_card", card, page=render_page(card), summary=summary_line(card))
     return card
 
 
 @contextmanager
 def _bar(title: str, total: int) -> Iterator[Any]:
-    """A progress bar on stderr; yields what moves it on by a number."""
+    """A progress bar on stderr; yields the function that advances it."""
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(title, total=total)
         yield lambda count: progress.advance(task, count)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from rlhf.curate.row_texts import normalised
 from rlhf.data.readers import locate, sha256_of
 from rlhf.data.records import Demonstration, Message, Prompt, Ranking
 from rlhf.data.sources import DataSource, read_records
@@ -64,11 +64,6 @@ def problem_with(entry: dict[str, Any]) -> str:
     except DataError:
         return "no such file"
     return "" if sha256_of(location) == entry["sha256"] else "changed since training (another SHA-256)"
-
-
-def normalised(text: str) -> str:
-    """NFC, with runs of whitespace as one space and none outside: how texts are compared."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def asked(messages: Sequence[Message]) -> str:

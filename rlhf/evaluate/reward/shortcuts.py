@@ -69,9 +69,7 @@ def shortcut_section(
     if any(not ranking.all_tied for ranking in training):
         baselines["character_ngrams"] = rescored(rows, ngram_scores(training, rankings))
     else:
-        notes["character_ngrams"] = (
-            "character n-grams could not be trained: the training data could not be read"
-        )
+        notes["character_ngrams"] = "character n-grams could not be trained: the training data could not be read"
     best = max(baselines, key=lambda name: accuracy(baselines[name])["accuracy"])
     difference = paired_difference(rows, baselines[best])
     beats, verdict = verdict_of(difference, best, has_ngrams="character_ngrams" in baselines)

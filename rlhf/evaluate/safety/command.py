@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlhf.artifacts.files import write_json, write_text
+from rlhf.artifacts.files import write_text
 from rlhf.evaluate.answers.generation import GenerationRequest, Generations, generate
 from rlhf.evaluate.intervals import figure_text
-from rlhf.evaluate.report_folder import report_folder
+from rlhf.evaluate.report_folder import report_folder, write_report
 from rlhf.evaluate.safety.page import render_page
 from rlhf.evaluate.safety.rates import RedTeamAnswer, classify, read_red_team, safety_rates
 
@@ -34,9 +33,7 @@ def evaluate_red_team(request: GenerationRequest, out: Path) -> dict[str, Any]:
         for each in generations.sets
     }
     report = _report(generations, answers)
-    write_json(out / "probe.json", report)
-    write_text(out / "probe.html", render_page(report, answers))
-    sys.stdout.write(f"{summary(report)}\n{out / 'probe.html'}\n")
+    write_report(out, "probe", report, page=render_page(report, answers), summary=summary(report))
     return report
 
 

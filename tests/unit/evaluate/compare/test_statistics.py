@@ -9,14 +9,15 @@ import pytest
 from scipy.optimize import brentq
 from sklearn.linear_model import LogisticRegression
 
+from rlhf.evaluate.compare.sentences import text_words
 from rlhf.evaluate.compare.statistics import (
     RIDGE,
     Verdicts,
     comparison_section,
     fit_logistic,
     length_controlled,
-    text_sentences,
 )
+from rlhf.html.words import Words
 
 NAMES = ("sft", "ppo")
 
@@ -115,7 +116,8 @@ def test_prompts_nobody_decided_on_are_counted_apart() -> None:
 
 
 def test_without_anybody_only_the_texts_are_told_apart() -> None:
-    found = text_sentences([("length", "길이")], NAMES, 60)
-    assert "better or worse cannot be said" in found["en"]
-    assert "뚜렷이 다른 점: 길이." in found["ko"]
-    assert "none." in text_sentences([], NAMES, 60)["en"]
+    found = text_words([Words("길이", "length"), Words("거절", "refusals")], NAMES, 1060)
+    assert "better or worse cannot be said" in found.en
+    assert "differ between ppo and sft on 1,060 prompts: length, refusals." in found.en
+    assert "뚜렷이 다른 점: 길이, 거절." in found.ko
+    assert "none." in text_words([], NAMES, 60).en
