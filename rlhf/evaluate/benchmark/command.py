@@ -65,7 +65,7 @@ def evaluate_benchmark(
 
 
 def task_result(samples: Sequence[Mapping[str, Any]], choices: int) -> dict[str, Any]:
-    """Accuracy with Wilson's interval, macro F1, and the accuracy of always choosing the commonest label, of one task."""
+    """One task's accuracy with Wilson's interval, macro F1, and the accuracy of always choosing the commonest label."""
     from sklearn.metrics import f1_score
 
     gold = [int(sample["doc"]["label"]) for sample in samples]
