@@ -1,4 +1,4 @@
-"""A trained model as a Hugging Face folder, proved by loading it again.
+"""A trained model as a Hugging Face folder, verified by loading it again.
 
 Weights are gathered, put strictly into a fresh model, saved, loaded from disk and compared with what the live
 model computes. An export that differs is an error, not a file.
@@ -121,7 +121,7 @@ def _save_adapter(live: PackedModel, weights: dict[str, Tensor], adapter: Path) 
 
 
 def base_entry(adapter: Path) -> dict[str, Any]:
-    """base.json: `path` and `sha256` of the base (None for a hub id), `quantize`, how training held its weights,
+    """base.json: `path` and `sha256` of the base (None for a hub id), `quantize`, how training stored its weights,
     `num_tokens` of the adapted model's vocabulary, `score_offset` that its scores get after the adapter.
 
     Raises: ArtifactError when the file or one of these keys is absent.
@@ -137,8 +137,8 @@ def base_entry(adapter: Path) -> dict[str, Any]:
 def load_base(adapter: Path, *, scalar: bool, dtype: str, rounded: Mapping[str, Tensor] | None = None) -> PackedModel:
     """The model that `adapter` was trained on, as its base.json describes it, in weights of `dtype`.
 
-    Where training held it in four bits, its weights are the 4-bit ones made whole: `rounded` by name, or, without
-    those, made anew from the base.
+    Where training held it in four bits, its weights are the dequantized ones: `rounded` by name, or, without those,
+    quantized again from the base.
     """
     entry = base_entry(adapter)
     path, num_tokens = str(entry["path"]), int(entry["num_tokens"])

@@ -1,4 +1,4 @@
-"""manifest.json: where an artifact came from, by hash, and with what it was made."""
+"""manifest.json: what an artifact was made from, by hash, and with which packages."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def build_manifest(
     Args:
         stage: sft, reward or ppo.
         parents: role to model path.
-        data: a report a source, with hash and row counts.
+        data: one report per source, with hash and row counts.
         tokenizer: its hash and template.
         settings: world size, decoding settings and whatever else decided the result.
     """

@@ -1,9 +1,9 @@
-"""A run's folder: locked while in use, and always able to say what became of the run.
+"""A run's folder: locked while in use, with a state file that says what became of the run.
 
 runs/<name>/  config.yaml  manifest.json  metrics.jsonl  samples.jsonl  tensorboard/  state.json
               checkpoints/  model/  adapter/
 once resumed  changes.jsonl (keys that were changed)
-after a hang  hang/rank-0000.txt (where each rank stood)
+after a hang  hang/rank-0000.txt (the stack of each rank)
 stage 3 also  tripwires.jsonl  abandoned.jsonl  control.json
 """
 
@@ -68,11 +68,11 @@ class RunFolder:
 
     @property
     def stop_file(self) -> Path:
-        """Its presence asks a live run to stop after its step; `rlhf stop` makes it, the next start removes it."""
+        """Its presence asks a live run to stop after its step; `rlhf stop` creates it, the next start removes it."""
         return self.path / "stop"
 
     def prepare(self, *, resume: bool) -> None:
-        """Creates the folder, or checks that what it holds may be gone on with or written over. Called under the lock.
+        """Creates the folder, or checks that what it holds may be continued or overwritten. Called under the lock.
 
         Raises: ArtifactError when it cannot be written, or holds a run and `resume` is off.
         """
@@ -94,9 +94,9 @@ class RunFolder:
     def _make(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / ".writable"
-            probe.touch()
-            probe.unlink()
+            trial = self.path / ".writable"
+            trial.touch()
+            trial.unlink()
         except OSError as error:
             raise ArtifactError(
                 f"cannot write into {self.path}: {error.strerror}", where="run.dir", fix="choose another run.dir"
@@ -126,7 +126,7 @@ class RunFolder:
             yield
 
     def holder(self) -> str:
-        """The process that has the folder's lock, in words; empty where none has."""
+        """The process that holds the folder's lock, in words; empty where none does."""
         path = self.path / ".lock"
         if not path.is_file():
             return ""

@@ -36,6 +36,11 @@ class Parent(NamedTuple):
     stage: str
     run: RunRecord | None
 
+    @property
+    def name(self) -> str:
+        """The run folder's name; of a hub id the part after the slash."""
+        return run_folder_of(self.path).name or self.path
+
 
 class Use(NamedTuple):
     """A data source as one run read it; `report` is its entry in the manifest."""

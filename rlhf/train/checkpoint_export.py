@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rlhf.artifacts.checkpoint import STATE_FILE, Checkpoint, CheckpointStore
 from rlhf.artifacts.files import scratch_beside
-from rlhf.artifacts.fixed_text import probe_row, probe_sequences
+from rlhf.artifacts.fixed_text import fixed_row, fixed_sequences
 from rlhf.artifacts.publish import ModelOrigin, Part, Published, check_request, publish
 from rlhf.artifacts.reload import Reload, in_fresh_process
 from rlhf.artifacts.run_folder import RunFolder
@@ -112,7 +112,7 @@ def _assemble(path: Path, scratch: Path, checkpoint: Checkpoint, stage: str) -> 
     store = CheckpointStore(folder.checkpoints, ranks, keep_last=1)
     run = _QuietRun(stage, config, ranks, folder, store, None, dry_run=False, step=checkpoint.step)
     model = CheckpointModel.of(run, checkpoint)
-    row = probe_row(probe_sequences(model.tokenizer, config.data.max_length), scalar=stage == "reward")
+    row = fixed_row(fixed_sequences(model.tokenizer, config.data.max_length), scalar=stage == "reward")
     export(run, model, model.tokenizer, row, base_path=model.base_path)
     folder.set_state("finished", stage=stage, step=checkpoint.step, reason=f"made from {checkpoint.path.name}")
     return scratch

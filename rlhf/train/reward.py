@@ -19,7 +19,7 @@ from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import TrainedModel
 from rlhf.evaluate.reward.accuracy import ScoredRanking, report_card
 from rlhf.evaluate.reward.card import build_reward_card, summary_line
-from rlhf.evaluate.reward.test_set import Tree, set_exam, sit
+from rlhf.evaluate.reward.test_set import Tree, build_test_set, score_test_set
 from rlhf.models.loading import artifact_model_path, check_model_path
 from rlhf.models.quantization import require_quantizer
 from rlhf.ops.losses import RankingLoss, ranking_loss
@@ -85,7 +85,7 @@ def train_reward(run: Run[RewardConfig]) -> None:
             progress.consumed += len(rows)
             run.step, improved = step, False
             if held_out.items and is_due(step, config.eval.every_steps or stream.steps_per_epoch, last):
-                metrics["eval_accuracy"] = evaluate_reward(trained, held_out.items, config)["accuracy"]
+                metrics["eval_accuracy"] = held_out_accuracy(trained, held_out.items, config)["accuracy"]
                 improved = progress.record(metrics["eval_accuracy"], step, operator.gt)
             patient = progress.has_patience(config.eval.patience)
             log.log(step, metrics)
@@ -176,7 +176,9 @@ def score_trees(trained: TrainedModel, trees: Sequence[Tree], micro_tokens: int)
     return read_shared(lengths, micro_tokens, trained.ranks, read)
 
 
-def evaluate_reward(trained: TrainedModel, rankings: Sequence[EncodedRanking], config: RewardConfig) -> dict[str, Any]:
+def held_out_accuracy(
+    trained: TrainedModel, rankings: Sequence[EncodedRanking], config: RewardConfig
+) -> dict[str, Any]:
     """Accuracy on held-out rankings: the cheap part of the report card."""
     scores = score_trees(trained, trees_of(rankings), config.train.micro_tokens)
     rows = [ScoredRanking(item.ranks, tuple(each), item.source) for item, each in zip(rankings, scores, strict=True)]
@@ -215,17 +217,17 @@ def _card(
     if not records.held_out:
         return {"num_rankings": 0}
     run.say("report card: held-out rankings, probes and shortcut baselines ...")
-    exam = set_exam(records.held_out, tokenizer, config.data.max_length)
+    test_set = build_test_set(records.held_out, tokenizer, config.data.max_length)
 
     def exported_scores(trees: Sequence[Tree]) -> list[list[float]]:
         found = score_trees(trained, trees, config.train.micro_tokens)
         return [[zero.shifted(score) for score in each] for each in found]
 
-    marks = sit(exam, exported_scores, max_tokens=config.train.micro_tokens)
+    scores = score_test_set(test_set, exported_scores, max_tokens=config.train.micro_tokens)
 
     def fill_in() -> dict[str, Any]:
         manifest = read_json(run.folder.path / "manifest.json")
-        return build_reward_card(exam, marks, training=records.train, manifest=manifest)
+        return build_reward_card(test_set, scores, training=records.train, manifest=manifest)
 
     card: dict[str, Any] = run.on_main(fill_in)
     return card

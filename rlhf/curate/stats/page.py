@@ -126,7 +126,7 @@ def _topics(stats: Stats) -> str:
         for topic in stats.topics
     )
     note = "<p>Clusters of prompts by their character n-grams; the words that set each apart, and two prompts.</p>"
-    return note + plot + items
+    return f"{note}{plot}{items}"
 
 
 def _cut(text: str) -> str:
@@ -146,7 +146,7 @@ def _labels(stats: Stats) -> str:
         f"<p>Best against worst answer of {compared:,} rows. Far from 50 %, a model can win by length or tone "
         "alone.</p>"
     )
-    return note + table(("", "share"), rows) + (bars(sizes, "rows") if len(sizes) > 1 else "")
+    return f"{note}{table(('', 'share'), rows)}{bars(sizes, 'rows') if len(sizes) > 1 else ''}"
 
 
 def _scores(stats: Stats) -> str:
@@ -158,7 +158,7 @@ def _scores(stats: Stats) -> str:
             groups.setdefault(name, Counter())[f"{round(value)}"] += number
     parts = sorted({part for counts in groups.values() for part in counts}, key=int)
     plot = shares(groups, parts) if len(parts) <= 10 else ""
-    return plot + table(("", "mean", "deviation", "best score in", "answers"), _score_rows(stats))
+    return f"{plot}{table(('', 'mean', 'deviation', 'best score in', 'answers'), _score_rows(stats))}"
 
 
 def _score_rows(stats: Stats) -> Sequence[tuple[str, ...]]:

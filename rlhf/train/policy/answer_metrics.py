@@ -1,16 +1,23 @@
 """Metrics of one iteration's answers: diversity, repetition, script, politeness, and how the score follows length.
 
-Cheap enough for every iteration: about 10 ms for 128 answers.
+Cheap enough for every iteration: about 20 ms for 128 answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from rlhf.data.korean import distinct_n, hangul_share, is_polite, repeated_token_share, split_sentences
+from rlhf.evaluate.answers.measures import measure
 from rlhf.ops.line_fit import line_fit
+
+NAMES = {
+    "distinct_1": "distinct1",
+    "distinct_2": "distinct2",
+    "repeated_token_share": "repeated",
+    "hangul_share": "hangul",
+    "polite_share": "polite",
+    "length_chars": "length_chars",
+}  # as logged, and as rlhf.evaluate.answers.measures has them
 
 
 def answer_metrics(texts: Sequence[str], num_tokens: Sequence[int], scores: Sequence[float]) -> dict[str, float]:
@@ -29,16 +36,10 @@ def answer_metrics(texts: Sequence[str], num_tokens: Sequence[int], scores: Sequ
         num_tokens: response tokens of each answer, EOS included.
         scores: of each answer, in reward units.
     """
-    answers = [text.strip() for text in texts]
-    sentences = [sentence for text in answers for sentence in split_sentences(text) or [""]]
+    means = measure([[text] for text in texts], [[True]] * len(texts), set(NAMES.values())).means()
     fit = line_fit(num_tokens, scores)
     return {
-        "distinct_1": distinct_n(answers, 1),
-        "distinct_2": distinct_n(answers, 2),
-        "repeated_token_share": float(np.mean([repeated_token_share(text) for text in answers])),
-        "hangul_share": hangul_share("".join(answers)),
-        "polite_share": sum(map(is_polite, sentences)) / len(sentences),
-        "length_chars": float(np.mean([len(text) for text in answers])),
+        **{logged: means[name] for logged, name in NAMES.items()},
         "reward_length_slope": fit.slope,
         "reward_length_correlation": fit.correlation,
     }

@@ -10,7 +10,8 @@ from rlhf.artifacts.files import write_json
 from rlhf.config.schema import PpoConfig
 from rlhf.data.encode import EncodedPrompt
 from rlhf.data.tokenizer import ChatTokenizer
-from rlhf.evaluate.control_group import Scores, control_card
+from rlhf.evaluate.control_group import control_card
+from rlhf.evaluate.intervals import Floats
 from rlhf.ops.rewards import kl_estimate
 from rlhf.train.policy.experience import draw_answers, read_logprobs
 from rlhf.train.policy.reward_sources import RewardSources
@@ -63,6 +64,6 @@ def policy_kl(samples: Sequence[Sample], roles: Roles, config: PpoConfig) -> lis
     return kl_estimate(own, reference, mask, kind="k1").sum(1).tolist()
 
 
-def _by_prompt(scores: Sequence[float], num_prompts: int) -> Scores:
-    """Scores in sampling order as [prompts, answers]."""
+def _by_prompt(scores: Sequence[float], num_prompts: int) -> Floats:
+    """Scores in sampling order, as [prompts, answers]."""
     return np.asarray(scores, dtype=float).reshape(-1, num_prompts).T

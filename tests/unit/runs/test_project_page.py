@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import pytest
 
+from rlhf import runs
 from rlhf.artifacts.files import write_json
 from rlhf.cli import main
 from rlhf.config.load import dump_config
 from rlhf.config.schema import STAGES
 from rlhf.errors import ArtifactError
+from rlhf.runs.plots import panels
 from rlhf.runs.project import (
     parents_of,
     read_project,
@@ -21,9 +24,8 @@ from rlhf.runs.project import (
     starting_point,
     trained_and_held_out,
 )
-from rlhf.runs.verdict import headline, missing, weak_points
-from rlhf.runs.bilingual import PANELS
-from rlhf.runs.plots import PANELS as DRAWN
+from rlhf.runs.report.verdict import headline, missing, weak_points
+from rlhf.runs.texts import texts
 
 CONFIGS: dict[str, dict[str, Any]] = {"sft": {"data": {"train": ["a.jsonl"]}}, "reward": {}, "ppo": {}}
 PAIRS = {"low": 0.8, "high": 0.96, "num_pairs": 40}
@@ -148,8 +150,29 @@ def test_the_page_of_a_folder_of_runs(project: Path, capsys: pytest.CaptureFixtu
     assert '<span lang="en"></span>' not in page
 
 
-def test_every_panel_has_its_korean() -> None:
-    assert {panel.title for panel in DRAWN} == set(PANELS)
+def test_every_panel_speaks_both_languages() -> None:
+    titles = [panel.title for panel in panels()]
+    assert len(titles) == len(set(titles)) > 20
+    for panel in panels():
+        assert all("가" <= text[0] <= "힣" or text[:2] in ("KL", "EO") for text in (panel.title.ko, panel.title.ko))
+        assert all(text.isascii() and text for text in (panel.title.en, panel.caption.en))
+        assert any("가" <= letter <= "힣" for letter in panel.caption.ko)
+
+
+def test_every_text_has_the_same_fields_in_both_languages_and_is_used() -> None:
+    """English that is a module's own sentence ({verdict}, {note}) or stands there alone has none to compare."""
+    known = texts()
+    assert len(known) > 50
+    for name, words in known.items():
+        korean, english = ({field for _, field, _, _ in Formatter().parse(each) if field} for each in words)
+        if words.en and not english & {"verdict", "note"}:
+            assert korean == english, name
+        assert any("가" <= letter <= "힣" for letter in words.ko) or "{" in words.ko, name
+        assert words.en.isascii(), name
+    folder = Path(runs.__file__).parent
+    source = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.py"))
+    chosen = ("stage.", "status.", "judge.", "missing.", "reward.shortcuts.", "control.")  # by a variable
+    assert [name for name in known if f'"{name}"' not in source and not name.startswith(chosen)] == []
 
 
 def test_runs_are_linked_by_path_or_by_name_and_data(project: Path, tmp_path: Path) -> None:

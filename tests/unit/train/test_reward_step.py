@@ -19,7 +19,7 @@ from rlhf.ops.losses import ranking_loss
 from rlhf.train.reward import (
     MAX_DEMONSTRATIONS,
     _demonstrations,
-    evaluate_reward,
+    held_out_accuracy,
     ranking_table,
     reward_step,
     score_trees,
@@ -92,7 +92,7 @@ def test_scores_come_back_by_tree_in_order() -> None:
 
 def test_held_out_accuracy_by_hand() -> None:
     model: Any = TenthsOfLastTokens()
-    assert evaluate_reward(model, [RIGHT, RIGHT, RIGHT, WRONG], RewardConfig())["accuracy"] == 0.75
+    assert held_out_accuracy(model, [RIGHT, RIGHT, RIGHT, WRONG], RewardConfig())["accuracy"] == 0.75
 
 
 def test_without_demonstrations_the_best_answers_set_the_zero_point() -> None:

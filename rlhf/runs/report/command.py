@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlhf.artifacts.files import write_text
-from rlhf.html.page import require_matplotlib
 from rlhf.errors import ConfigError
-from rlhf.runs.project_page import render_project
-from rlhf.runs.project import COMPARISON, read_project
+from rlhf.html.page import require_matplotlib
 from rlhf.runs.listing import find_runs, is_run
-from rlhf.runs.run_page import render_run
+from rlhf.runs.project import COMPARISON, read_project
 from rlhf.runs.record import read_run
+from rlhf.runs.report.page import render_project, render_run
 
 
 def write_report(folders: Sequence[str], out: str | None) -> Path:

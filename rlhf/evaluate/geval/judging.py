@@ -1,4 +1,4 @@
-"""Answers of several models, judged by one or more language models: every pair in both orders."""
+"""Answers of several models judged by one or more language models, every pair in both orders."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rlhf.curate.judge.pairwise import JudgedRow, JudgeReport, JudgeSettings, ju
 from rlhf.curate.judge.scores import JudgeStatistics
 from rlhf.curate.output import progress
 from rlhf.errors import ConfigError
-from rlhf.evaluate.answers.asking import EMPTY, Answered
+from rlhf.evaluate.answers.generation import EMPTY, Generations
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeName:
-    """A judge: the address of its service, and what the service calls it."""
+    """A judge: the address of its service, and its model name there."""
 
     url: str
     model: str
@@ -30,7 +30,7 @@ OpenEndpoint = Callable[[JudgeName], Endpoint]
 
 
 def judge_names(given: Sequence[str]) -> list[JudgeName]:
-    """Judges written URL=MODEL. Raises ConfigError for one that is not, and for one that is named twice."""
+    """Judges written URL=MODEL. Raises ConfigError for another form, and for a judge named twice."""
     found = []
     for text in given:
         url, separator, model = text.rpartition("=")
@@ -46,16 +46,16 @@ def judge_names(given: Sequence[str]) -> list[JudgeName]:
 
 @dataclass(frozen=True, slots=True)
 class JudgeResults:
-    """What one judge said of every prompt and sample [P][K], and how far it looks at an answer's place."""
+    """One judge's scores of every prompt and sample [P][K]; `report` has its position bias."""
 
     judge: str
     criteria: tuple[str, ...]
     rows: list[list[JudgedRow]]
     report: dict[str, Any]
 
-    def score_rows(self, answered: Answered, name: str) -> Iterator[dict[str, Any]]:
-        """A row an answer that was judged, as `rlhf evaluate judge --from-scores` reads it."""
-        for prompt, group in zip(answered.prompts, self.rows, strict=True):
+    def score_rows(self, generations: Generations, name: str) -> Iterator[dict[str, Any]]:
+        """A row per judged answer, as `rlhf evaluate judge --from-scores` reads it."""
+        for prompt, group in zip(generations.prompts, self.rows, strict=True):
             for row in group:
                 for number, points in enumerate(row.scores or []):
                     yield {
@@ -63,7 +63,7 @@ class JudgeResults:
                         "response": row.row.responses[number],
                         "scores": [round(each, 4) for each in points],
                         "criteria": list(self.criteria),
-                        "model": answered.sets[number].name,
+                        "model": generations.sets[number].name,
                         "set": name,
                         "judge": self.judge,
                     }
@@ -80,7 +80,7 @@ class JudgeResults:
 
 
 def judge_answers(
-    answered: Answered,
+    generations: Generations,
     judges: Sequence[JudgeName],
     opened: OpenEndpoint,
     criteria: CriteriaSet,
@@ -89,11 +89,11 @@ def judge_answers(
     weigh: bool,
     answers_file: Path,
 ) -> list[JudgeResults]:
-    """Each judge's view of all answers, prompt by prompt. Judges answer one after another; replies are kept.
+    """Each judge's scores of all answers, prompt by prompt. Judges run one after another; replies are cached.
 
     Args:
-        weigh: try whether the judge sends token probabilities, and use them where it does.
-        answers_file: the answers as rows, for that try.
+        weigh: ask first whether the judge returns token probabilities, and use them where it does.
+        answers_file: the answers as rows, for that request.
 
     Raises: EndpointError or BudgetError; replies so far are then in the endpoint's cache.
     """
@@ -105,7 +105,7 @@ def judge_answers(
         if weigh and gives_logprobs(lambda judge=judge: opened(judge), plan, settings):  # type: ignore[misc]
             mine = replace(settings, weighting="logprobs")
         with opened(judge) as endpoint:
-            found.append(_judged(answered, label, endpoint, criteria, mine))
+            found.append(_judged(generations, label, endpoint, criteria, mine))
     return found
 
 
@@ -116,13 +116,13 @@ def judge_labels(judges: Sequence[JudgeName]) -> list[str]:
 
 
 def _judged(
-    answered: Answered, label: str, endpoint: Endpoint, criteria: CriteriaSet, settings: JudgeSettings
+    generations: Generations, label: str, endpoint: Endpoint, criteria: CriteriaSet, settings: JudgeSettings
 ) -> JudgeResults:
-    rows = list(_rows(answered))
+    rows = list(_rows(generations))
     report = JudgeReport(JudgeStatistics(criteria.names))
     judged = judge_rows(rows, criteria, endpoint, settings, report)
     flat = list(progress(judged, f"judging by {label}", len(rows)))
-    size = len(answered.sets[0].answers[0])
+    size = len(generations.sets[0].answers[0])
     grouped = [flat[start : start + size] for start in range(0, len(flat), size)]
     about = {
         "judge": label,
@@ -135,9 +135,9 @@ def _judged(
     return JudgeResults(label, criteria.names, grouped, about)
 
 
-def _rows(answered: Answered) -> Iterator[AnswerRow]:
-    """A row a prompt and sample: that sample of every model."""
-    for number, prompt in enumerate(answered.prompts):
-        for sample in range(len(answered.sets[0].answers[number])):
-            texts = tuple(each.answers[number][sample].strip() or EMPTY for each in answered.sets)
+def _rows(generations: Generations) -> Iterator[AnswerRow]:
+    """A row per prompt and sample, with that sample of every model."""
+    for number, prompt in enumerate(generations.prompts):
+        for sample in range(len(generations.sets[0].answers[number])):
+            texts = tuple(each.answers[number][sample].strip() or EMPTY for each in generations.sets)
             yield AnswerRow(prompt.messages, texts, prompt.source, {})
