@@ -6,11 +6,10 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlhf.errors import ConfigError
+from rlhf.errors import require_packages
 from rlhf.web.guard import LOOPBACK
 from rlhf.web.server import listen, serve
 
@@ -45,9 +44,8 @@ class ServeOptions:
 
 def require_serve() -> None:
     """Raises ConfigError, naming the extra, when a package the service needs is missing."""
-    missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"serving needs {', '.join(missing)}", fix="pip install 'rlhf[serve]'")
+    modules = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
+    require_packages(*modules, extra="serve", needed_by="the service")
 
 
 def run_service(options: ServeOptions) -> None:

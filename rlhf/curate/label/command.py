@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from rlhf.curate.label.export import Merge, export_labels
 from rlhf.curate.label.items import ReadItems, read_items
 from rlhf.curate.label.store import OWNER, LabelStore
 from rlhf.curate.output import Output
-from rlhf.errors import ConfigError, DataError
+from rlhf.errors import ConfigError, DataError, require_packages
 from rlhf.web.guard import LOOPBACK, PageAccess
 from rlhf.web.server import listen, serve
 
@@ -51,9 +50,7 @@ class LabelOptions:
 
 def require_ui() -> None:
     """Raises ConfigError, naming the extra, when a package the page needs is missing."""
-    missing = [name for name in ("fastapi", "uvicorn", "krippendorff") if find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"labelling needs {', '.join(missing)}", fix="pip install 'rlhf[ui]'")
+    require_packages("fastapi", "uvicorn", "krippendorff", extra="ui", needed_by="labelling")
 
 
 class Labelling:
