@@ -15,8 +15,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlhf.artifacts.database import Database
 from rlhf.errors import ConfigError
-from rlhf.web.database import Database
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS keys (
@@ -45,7 +45,7 @@ class KeyStore:
     """The keys in one file."""
 
     def __init__(self, path: Path) -> None:
-        self._database = Database(path, SCHEMA)
+        self._database = Database(path, SCHEMA, option="--keys")
 
     def close(self) -> None:
         """Ends all use of the file."""
@@ -98,8 +98,8 @@ class KeyStore:
 
     def spent(self, identifier: str, day: str) -> int:
         """Tokens a key has used on a day."""
-        row = self._database.row("SELECT tokens FROM spent WHERE key = ? AND day = ?", identifier, day)
-        return 0 if row is None else int(row["tokens"])
+        query = "SELECT tokens FROM spent WHERE key = ? AND day = ?"
+        return self._database.value(query, identifier, day) or 0
 
 
 def _hashed(secret: str) -> bytes:

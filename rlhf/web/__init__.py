@@ -1,4 +1,4 @@
-"""What every web application here stands on: the request guard, the socket server, the SQLite file.
+"""What every web application here stands on: the request guard and the socket server.
 
 May import: errors, and the layers below.
 """

@@ -64,7 +64,8 @@ class Endpoint:
         budget: limits on requests and cost; also counts what was spent.
         cache: SQLite file of answers; None keeps none.
 
-    Raises: EndpointError for what cannot be used, and ConfigError when openai is not installed.
+    Raises: EndpointError for what cannot be used; ConfigError when openai is not installed; ArtifactError for a
+        cache that cannot be read or written.
     """
 
     def __init__(

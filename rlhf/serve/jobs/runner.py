@@ -6,7 +6,6 @@ that still works is watched again, one that was broken off goes on from its last
 
 from __future__ import annotations
 
-import sqlite3
 import sys
 import threading
 from collections.abc import Callable
@@ -115,7 +114,7 @@ class JobRunner:
             self._wake.clear()
             try:
                 self.tick()
-            except (RlhfError, OSError, ValueError, sqlite3.Error) as error:  # tried again at the next look
+            except (RlhfError, OSError, ValueError) as error:  # tried again at the next look
                 sys.stderr.write(f"jobs: {type(error).__name__}: {error}\n")
                 sys.stderr.flush()
             self._wake.wait(POLL_S)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rlhf.web.database import Database
+from rlhf.artifacts.database import Database
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
@@ -93,7 +93,7 @@ class JobStore:
     """The store of one service. Lists are newest first; `owner` None finds everybody's."""
 
     def __init__(self, path: Path) -> None:
-        self._database = Database(path, SCHEMA)
+        self._database = Database(path, SCHEMA, option="--jobs-dir")
 
     def close(self) -> None:
         """Ends all use of the file."""
