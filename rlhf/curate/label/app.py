@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rlhf.curate.label.draft import MAX_COMMENT_CHARACTERS, MAX_EDIT_CHARACTERS, Draft, Verdict
 from rlhf.curate.label.items import MAX_ANSWERS
 from rlhf.curate.label.store import LabelStore
-from rlhf.errors import RlhfError
+from rlhf.errors import ArtifactError, RlhfError
 from rlhf.web.guard import PageAccess, RequestGuard, content_policy
 
 MAX_NAME_CHARACTERS = 40
@@ -164,8 +164,9 @@ def _state(store: LabelStore, name: str) -> dict[str, Any]:
 
 
 def _user_error(_: Request, error: Exception) -> JSONResponse:
+    """422 for what the person sent; 503 for a store that cannot be written now, at which the page tries again."""
     problem = error.problem if isinstance(error, RlhfError) else str(error)
-    return JSONResponse({"detail": problem}, 422)
+    return JSONResponse({"detail": problem}, 503 if isinstance(error, ArtifactError) else 422)
 
 
 def _bad_request(_: Request, error: Exception) -> JSONResponse:
