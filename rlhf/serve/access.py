@@ -1,7 +1,6 @@
-"""Who may use the service, and how much: a bearer key, requests a minute, tokens a day.
+"""Who may use the service, and how much: a bearer key, requests per minute, tokens per day.
 
-`Access` is a FastAPI dependency: `caller: Annotated[Caller, Depends(access)]`. What it refuses is an `ApiError`, which
-`add_error_handler` turns into the JSON that clients of OpenAI's service read.
+`ApiAccess` is a FastAPI dependency: `caller: Annotated[Caller, Depends(access)]`.
 """
 
 from __future__ import annotations
@@ -10,78 +9,19 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 
 from rlhf.errors import ConfigError
+from rlhf.serve.errors import ApiError
 from rlhf.serve.keys import ApiKey, KeyStore
 from rlhf.web.guard import LOOPBACK
 
-if TYPE_CHECKING:
-    from fastapi import FastAPI
-
 WINDOW_S = 60.0
-
-
-class ApiError(Exception):
-    """An answer other than success, in the shape OpenAI's clients know.
-
-    Args:
-        status: the HTTP status.
-        message: for a person.
-        param: the parameter that was wrong.
-        code: for a program, such as "invalid_api_key".
-        retry_after_s: seconds until the same request could succeed.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        type: str = "invalid_request_error",
-        param: str | None = None,
-        code: str | None = None,
-        retry_after_s: float | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status, self.message, self.type, self.param, self.code = status, message, type, param, code
-        self.retry_after_s = retry_after_s
-
-    def body(self) -> dict[str, Any]:
-        """The JSON of the answer."""
-        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
-
-    def headers(self) -> dict[str, str]:
-        """Beside the content type."""
-        headers = {} if self.retry_after_s is None else {"retry-after": str(max(1, math.ceil(self.retry_after_s)))}
-        return headers | ({"www-authenticate": "Bearer"} if self.status == 401 else {})
-
-
-def add_error_handler(app: FastAPI) -> None:
-    """Answers every `ApiError` of the application's routes, and requests of another form than a route wants."""
-    from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse
-
-    def answer(request: Request, error: Exception) -> JSONResponse:
-        refusal = _malformed(error.errors()) if isinstance(error, RequestValidationError) else error
-        assert isinstance(refusal, ApiError)
-        return JSONResponse(refusal.body(), refusal.status, headers=refusal.headers())
-
-    app.add_exception_handler(ApiError, answer)
-    app.add_exception_handler(RequestValidationError, answer)
-
-
-def _malformed(problems: Sequence[Any]) -> ApiError:
-    """What pydantic found wrong with a request; values are left out, for they may be large or private."""
-    places = [".".join(str(part) for part in problem["loc"][1:]) or str(problem["loc"][0]) for problem in problems]
-    lines = [f"{place}: {problem['msg']}" for place, problem in zip(places, problems, strict=True)]
-    return ApiError(400, "; ".join(lines), param=places[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +50,10 @@ class ApiAccess:
         self._recent: dict[str, deque[float]] = {}
 
     def __call__(self, request: Request) -> Caller:
-        """The sender of a request, counted against their requests a minute; raises ApiError 401 or 429."""
-        return self.admit(request.headers)
-
-    def admit(self, headers: Mapping[str, str]) -> Caller:
-        """As calling: the sender, by the headers (names in lower case) of a request."""
+        """The sender of a request, counted against their requests per minute; raises ApiError 401 or 429."""
         if self._keys is None:
             return Caller()
-        scheme, _, token = headers.get("authorization", "").partition(" ")
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
         key = self._keys.find(token.strip()) if scheme.lower() == "bearer" else None
         if key is None:
             raise ApiError(

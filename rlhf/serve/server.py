@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf.errors import require_packages
-from rlhf.web.guard import LOOPBACK
-from rlhf.web.server import listen, serve
+from rlhf.web.guard import allowed_hosts
+from rlhf.web.server import listen, serve, url_of
 
 if TYPE_CHECKING:
     from rlhf.serve.chat.models import Serving
@@ -85,18 +85,14 @@ def run_service(options: ServeOptions) -> None:
             access=access,
             routers=routers,
             limits=Limits(options.timeout_s, options.chat_tokens),
-            hosts=LOOPBACK if options.host in LOOPBACK else frozenset(),
+            hosts=allowed_hosts(options.host),
             max_body_bytes=options.max_body_bytes,
         )
-        address = _address(options.host, listener.getsockname()[1])
-        _say(f"chat page: {address.removesuffix('v1')}")
-        _say(f"serving on {address} (Ctrl-C or SIGTERM stops)")
+        url = url_of(options.host, listener.getsockname()[1])
+        _say(f"chat page: {url}/")
+        _say(f"serving on {url}/v1 (Ctrl-C or SIGTERM stops)")
         serve(app, listener, grace_s=options.drain_s)
     _say("stopped")
-
-
-def _address(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
 
 
 def _say(line: str) -> None:

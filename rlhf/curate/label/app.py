@@ -6,7 +6,6 @@ serves blind comparisons of two answers. Names of models stay on this side, exce
 
 import unicodedata
 from collections.abc import Callable
-from importlib.resources import files
 from typing import Annotated, Any
 from urllib.parse import unquote
 
@@ -15,13 +14,16 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from rlhf.curate.label.access import PageAccess
 from rlhf.curate.label.draft import MAX_COMMENT_CHARACTERS, MAX_EDIT_CHARACTERS, Draft, Verdict
 from rlhf.curate.label.items import MAX_ANSWERS
 from rlhf.curate.label.store import LabelStore
 from rlhf.errors import ArtifactError, RlhfError
-from rlhf.web.guard import PageAccess, RequestGuard, content_policy
+from rlhf.web.guard import RequestGuard
+from rlhf.web.page import content_policy, load_page
 
 MAX_NAME_CHARACTERS = 40
+MAX_REQUEST_BYTES = 256 * 1024
 MAX_PEOPLE = 200  # who give a name themselves
 
 
@@ -59,11 +61,17 @@ def build_app(
         access: who may come in; without people in it, a person gives a name (header X-Annotator).
         export: writes the labels; what it returns is shown. RlhfError is shown too.
         report: what the agreement page shows: `label_report`.
-        hosts: see `Guard`.
+        hosts: see `RequestGuard`.
     """
-    page = files("rlhf.curate.label").joinpath("page.html").read_text(encoding="utf-8")
+    page = load_page("rlhf.curate.label")
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(RequestGuard, hosts=hosts, policy=content_policy(page))
+    app.add_middleware(
+        RequestGuard,
+        hosts=hosts,
+        error_body=lambda status, message: {"detail": message},
+        max_bytes=MAX_REQUEST_BYTES,
+        policy=content_policy(page),
+    )
     app.add_exception_handler(RlhfError, _user_error)
     app.add_exception_handler(RequestValidationError, _bad_request)
     _add_pages(app, page)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -10,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlhf.curate.label.access import PageAccess
 from rlhf.curate.label.agreement import label_report
 from rlhf.curate.label.export import Merge, export_labels
 from rlhf.curate.label.items import ReadItems, read_items
 from rlhf.curate.label.store import OWNER, LabelStore
 from rlhf.curate.output import Output
 from rlhf.errors import ConfigError, DataError, require_packages
-from rlhf.web.guard import LOOPBACK, PageAccess
-from rlhf.web.server import listen, serve
+from rlhf.web.guard import LOOPBACK, allowed_hosts
+from rlhf.web.server import listen, serve, url_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -92,9 +92,8 @@ class Labelling:
             output = self.export()
             return {"rows": output.kept, "file": output.path.name}
 
-        hosts = LOOPBACK if self.options.host in LOOPBACK else frozenset[str]()
         report = lambda: label_report(self.store.judgements())  # noqa: E731
-        return build_app(self.store, access, export=export, report=report, hosts=hosts)
+        return build_app(self.store, access, export=export, report=report, hosts=allowed_hosts(self.options.host))
 
     def run(self) -> None:
         """Serves until Ctrl-C or SIGTERM, then writes the labels."""
@@ -116,15 +115,9 @@ class Labelling:
             yield f"  left out: {problem}"
         if len(self.read.problems) > 5:
             yield f"  left out: {len(self.read.problems) - 5} more"
-        root = f"http://{_shown_host(options.host)}:{port}"
+        root = url_of(options.host, port)
         links: Sequence[tuple[str, str]] = [(name, f"{root}/#token={token}") for token, name in access.people.items()]
         for name, link in links or [("label", f"{root}/")]:
             yield f"  {name}\t{link}"
         yield f"  agreement (yours alone)\t{root}/agreement#token={access.owner_token}"
         yield f"Ctrl-C stops and writes {options.out}"
-
-
-def _shown_host(host: str) -> str:
-    if host in ("0.0.0.0", "::"):
-        return socket.gethostname()
-    return f"[{host}]" if ":" in host else host

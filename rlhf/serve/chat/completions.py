@@ -13,11 +13,12 @@ from starlette.types import Receive, Scope, Send
 
 from rlhf.data.encode import Ids
 from rlhf.errors import DataError
-from rlhf.serve.access import ApiAccess, ApiError, Caller
+from rlhf.serve.access import ApiAccess, Caller
 from rlhf.serve.chat.batching import Ask, QueueFullError, Ticket
 from rlhf.serve.chat.models import ServedModel, check_encodable
 from rlhf.serve.chat.replies import ChatStyle, CompletionStyle, Reply
 from rlhf.serve.chat.requests import ChatRequest, CompletionRequest, SamplingRequest, bad_request
+from rlhf.serve.errors import ApiError
 
 CLIENT_GONE = 499  # nobody reads it
 

@@ -1,15 +1,15 @@
 """The chat page at `/`, and where its votes go."""
 
 from collections.abc import Callable
-from importlib.resources import files
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import HTMLResponse
 
-from rlhf.serve.access import ApiAccess, ApiError, Caller
+from rlhf.serve.access import ApiAccess, Caller
 from rlhf.serve.chat.votes import Rating, Vote, VoteFiles
-from rlhf.web.guard import content_policy
+from rlhf.serve.errors import ApiError
+from rlhf.web.page import content_policy, load_page
 
 VOTES_OFF, VOTES_ON = '<html lang="ko" data-votes="off">', '<html lang="ko" data-votes="on">'
 
@@ -21,7 +21,7 @@ def chat_page_router(access: ApiAccess, votes: VoteFiles | None, is_served: Call
         is_served: whether a model of that name answers here.
     """
     router = APIRouter()
-    page = files("rlhf.serve.chat").joinpath("page.html").read_text(encoding="utf-8")
+    page = load_page("rlhf.serve.chat")
     if votes is not None:
         page = page.replace(VOTES_OFF, VOTES_ON)
     headers = {"content-security-policy": content_policy(page)}

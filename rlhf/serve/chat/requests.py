@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from rlhf.data.records import Message, Role
 from rlhf.errors import DataError
 from rlhf.rollout.decoding import Decoding
-from rlhf.serve.access import ApiError
+from rlhf.serve.errors import ApiError
 
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
 MAX_CHOICES = 128

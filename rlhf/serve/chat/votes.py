@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rlhf.artifacts.files import flush_folder
 from rlhf.data.formats import messages_at, parse
 from rlhf.errors import ConfigError, DataError
-from rlhf.serve.access import ApiError
+from rlhf.serve.errors import ApiError
 
 SOURCE = "chat-votes"
 MAX_ROW_BYTES = 1 << 20

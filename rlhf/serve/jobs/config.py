@@ -12,7 +12,7 @@ from rlhf.config.load import load_config
 from rlhf.config.schema import STAGES, PpoConfig, SftConfig, StageConfig
 from rlhf.errors import ConfigError
 from rlhf.plan.launch import stage_of
-from rlhf.serve.access import ApiError
+from rlhf.serve.errors import ApiError
 from rlhf.serve.jobs.request import Hyperparameters
 
 

@@ -9,7 +9,8 @@ from fastapi.responses import FileResponse
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from rlhf.serve.access import ApiAccess, ApiError, Caller
+from rlhf.serve.access import ApiAccess, Caller
+from rlhf.serve.errors import ApiError
 from rlhf.serve.jobs.file_store import FileStore, problems
 from rlhf.serve.jobs.store import StoredFile
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from rlhf.artifacts.files import flush_folder
 from rlhf.curate.check.command import check_file
 from rlhf.errors import RlhfError
-from rlhf.serve.access import ApiError
+from rlhf.serve.errors import ApiError
 from rlhf.serve.jobs.store import JobStore, StoredFile, new_id
 
 PURPOSES = ("fine-tune",)

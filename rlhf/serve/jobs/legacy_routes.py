@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
-from rlhf.serve.access import ApiAccess, ApiError, Caller
+from rlhf.serve.access import ApiAccess, Caller
+from rlhf.serve.errors import ApiError
 from rlhf.serve.jobs.file_routes import file_object
 from rlhf.serve.jobs.request import LegacyRequest
 from rlhf.serve.jobs.routes import cancelled, wanted_job

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from rlhf.serve.access import ApiError
+from rlhf.serve.errors import ApiError
 
 Auto = Literal["auto"]
 Number = Annotated[float, Field(gt=0, allow_inf_nan=False)]

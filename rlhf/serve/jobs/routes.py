@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 
 from rlhf.artifacts.run_folder import RunFolder
-from rlhf.serve.access import ApiAccess, ApiError, Caller
+from rlhf.serve.access import ApiAccess, Caller
+from rlhf.serve.errors import ApiError
 from rlhf.serve.jobs.file_routes import page
 from rlhf.serve.jobs.progress import checkpoints
 from rlhf.serve.jobs.request import JobRequest

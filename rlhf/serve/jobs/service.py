@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlhf.serve.access import ApiAccess, ApiError
+from rlhf.serve.access import ApiAccess
+from rlhf.serve.errors import ApiError
 from rlhf.serve.jobs.config import Inputs, job_config
 from rlhf.serve.jobs.file_store import FileStore, problems
 from rlhf.serve.jobs.launch import Launcher

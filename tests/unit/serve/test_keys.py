@@ -9,7 +9,8 @@ from fastapi.testclient import TestClient
 
 from rlhf.cli import main
 from rlhf.errors import ArtifactError, ConfigError
-from rlhf.serve.access import ApiAccess, Caller, add_error_handler, open_access
+from rlhf.serve.access import ApiAccess, Caller, open_access
+from rlhf.serve.errors import add_error_handlers
 from rlhf.serve.keys import KeyStore
 
 NOON = 1_700_049_600.0  # 2023-11-15 12:00:00 UTC
@@ -32,7 +33,7 @@ def store(tmp_path: Path) -> Iterator[KeyStore]:
 
 def client_of(access: ApiAccess) -> TestClient:
     app = FastAPI()
-    add_error_handler(app)
+    add_error_handlers(app)
 
     @app.get("/who")
     def who(caller: Annotated[Caller, Depends(access)], tokens: int = 0) -> str:

@@ -20,9 +20,10 @@ pytest.importorskip("fastapi")
 import uvicorn
 
 from rlhf.cli import main
+from rlhf.curate.label.app import MAX_REQUEST_BYTES
 from rlhf.curate.label.command import Labelling, LabelOptions, listen
 from rlhf.errors import ConfigError, DataError
-from rlhf.web.guard import LOOPBACK, MAX_REQUEST_BYTES
+from rlhf.web.guard import LOOPBACK
 
 ROWS = [
     {

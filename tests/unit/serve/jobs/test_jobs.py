@@ -16,7 +16,8 @@ from rlhf.cli.job_flags import add_job_flags, fine_tuning_of
 from rlhf.config.load import load_config
 from rlhf.config.schema import PpoConfig, SftConfig
 from rlhf.errors import ArtifactError, ConfigError
-from rlhf.serve.access import ApiAccess, add_error_handler
+from rlhf.serve.access import ApiAccess
+from rlhf.serve.errors import add_error_handlers
 from rlhf.serve.jobs.config import read_bases, read_job_configs
 from rlhf.serve.jobs.launch import hold, is_held
 from rlhf.serve.jobs.progress import MetricsTail, reason_of
@@ -127,7 +128,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Service]]:
         tuning.runner.folder.mkdir(exist_ok=True)
         made.append(tuning)
         app = FastAPI()
-        add_error_handler(app)
+        add_error_handlers(app)
         for router in tuning.routers(access or ApiAccess()):
             app.include_router(router)
         return Service(tuning, launcher, TestClient(app), served)
@@ -211,7 +212,7 @@ def test_a_policy_is_trained_against_a_reward_job(service: Service) -> None:
         ({"hyperparameters": {"n_epochs": 0}}, "hyperparameters.n_epochs", "greater than 0"),
         ({"hyperparameters": {"batch_size": 1.5}}, "hyperparameters.batch_size", "integer"),
         ({"hyperparameters": {"prompt_loss_weight": 2}}, "hyperparameters.prompt_loss_weight", "less than"),
-        ({"hyperparameters": {"learning_rate": 1}}, "hyperparameters.learning_rate", "Extra"),
+        ({"hyperparameters": {"learning_rate": 1}}, "hyperparameters.learning_rate", "Unknown parameter"),
         ({"suffix": "x" * 65}, "suffix", "64"),
         ({"seed": -1}, "seed", "0"),
         (
