@@ -48,7 +48,7 @@ def build_app(
         observe=metrics.request,
     )
     add_error_handlers(app)
-    core = completions_router(models.get, models.all, access, limits, count_prompt=metrics.prompt)
+    core = completions_router(models, access, limits, count_prompt=metrics.prompt)
     for router in (_state_router(models, metrics, access), core, *routers):
         app.include_router(router)
     return app

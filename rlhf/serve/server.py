@@ -14,8 +14,8 @@ from rlhf.web.guard import allowed_hosts
 from rlhf.web.server import listen, serve, url_of
 
 if TYPE_CHECKING:
-    from rlhf.serve.chat.models import Serving
-    from rlhf.serve.jobs.service import FineTuning
+    from rlhf.serve.chat.models import ServingSettings
+    from rlhf.serve.jobs.service import FineTuningService
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class ServeOptions:
     """
 
     models: dict[str, str]
-    serving: Serving
+    serving: ServingSettings
     host: str = "127.0.0.1"
     port: int = 8000
     keys: Path = Path("runs/serve/keys.sqlite")
@@ -38,7 +38,7 @@ class ServeOptions:
     chat_tokens: int | None = None
     drain_s: float = 60.0
     max_body_bytes: int = 4 << 20
-    jobs: Callable[[Callable[[str, Path], object]], FineTuning | None] = lambda add_model: None
+    jobs: Callable[[Callable[[str, Path], object]], FineTuningService | None] = lambda add_model: None
     votes: Path | None = None
 
 
@@ -61,6 +61,7 @@ def run_service(options: ServeOptions) -> None:
     from rlhf.serve.chat.models import Models
     from rlhf.serve.chat.page import chat_page_router
     from rlhf.serve.chat.votes import VoteFiles
+    from rlhf.serve.jobs.routers import job_routers
     from rlhf.serve.metrics import Metrics
 
     votes = None if options.votes is None else VoteFiles(options.votes)
@@ -78,7 +79,7 @@ def run_service(options: ServeOptions) -> None:
         if jobs is not None:
             jobs.start()
             stack.callback(jobs.stop)
-            routers += jobs.routers(access)
+            routers += job_routers(jobs, access)
         app = build_app(
             models,
             metrics,

@@ -22,7 +22,7 @@ HELP = "/system TEXT sets the instructions, /reset forgets the conversation, /qu
 
 
 @dataclass(slots=True)
-class Talker:
+class ChatModel:
     """A model that answers one conversation at a time.
 
     Args:
@@ -39,7 +39,7 @@ class Talker:
     @classmethod
     def load(
         cls, path: str, sampling: SamplingSection, seed: int | None, *, dtype: str = "auto", template: str | None = None
-    ) -> Talker:
+    ) -> ChatModel:
         """The model of a run or a folder.
 
         Raises: ModelError or TokenizerError when it cannot be used; ConfigError when answers leave no room for prompts.
@@ -82,7 +82,7 @@ class Talker:
 class Conversation:
     """What was said so far, and what a line of input does."""
 
-    talker: Talker
+    model: ChatModel
     system: str = ""
     turns: list[Message] = field(default_factory=list)
 
@@ -113,7 +113,7 @@ class Conversation:
             return
         parts: list[str] = []
         try:
-            for piece in self.talker.answer([*system, *self.turns, asked], len(self.turns) // 2):
+            for piece in self.model.answer([*system, *self.turns, asked], len(self.turns) // 2):
                 parts.append(piece)
                 yield piece
             yield "\n"

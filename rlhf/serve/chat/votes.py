@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rlhf.artifacts.files import flush_folder
 from rlhf.data.formats import messages_at, parse
 from rlhf.errors import ConfigError, DataError
 from rlhf.serve.errors import ApiError
+from rlhf.serve.request_body import RequestBody
 
 SOURCE = "chat-votes"
 MAX_ROW_BYTES = 1 << 20
@@ -29,20 +30,14 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 Finish = Literal["stop", "length"]
 
 
-class _Sent(BaseModel):
-    """Unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-
-class Turn(_Sent):
+class Turn(RequestBody):
     """A turn of the conversation."""
 
     role: Literal["system", "user", "assistant"]
     content: Text
 
 
-class Settings(_Sent):
+class Settings(RequestBody):
     """How answers were drawn; `seed` is None where none was named."""
 
     temperature: Annotated[float, Field(ge=0, le=2)]
@@ -51,7 +46,7 @@ class Settings(_Sent):
     seed: int | None = None
 
 
-class Vote(_Sent):
+class Vote(RequestBody):
     """Two answers to one prompt, and which is better. `blind`: the models' names were hidden until then."""
 
     prompt: Annotated[list[Turn], Field(min_length=1, max_length=MAX_TURNS)]
@@ -76,7 +71,7 @@ class Vote(_Sent):
         return row | {"all_bad": self.verdict == "both_bad", "source": SOURCE} | sent
 
 
-class Rating(_Sent):
+class Rating(RequestBody):
     """A conversation whose last answer somebody liked or not."""
 
     messages: Annotated[list[Turn], Field(min_length=2, max_length=MAX_TURNS)]
@@ -100,7 +95,7 @@ def _refused(error: DataError) -> ApiError:
     return ApiError(400, f"Invalid '{param}': {error.problem}.", param=param)
 
 
-class Lines:
+class JsonLinesFile:
     """A file that only grows, by whole lines that are on the disk when `append` comes back.
 
     Raises: ConfigError when it cannot be written.
@@ -161,7 +156,7 @@ class VoteFiles:
     def __init__(self, path: Path) -> None:
         if path.suffix != ".jsonl":
             raise ConfigError(f"{path} is no name for rows", where="--votes", expected="a name that ends in .jsonl")
-        self._rankings, self._ratings = Lines(path), Lines(path.with_suffix(".ratings.jsonl"))
+        self._rankings, self._ratings = JsonLinesFile(path), JsonLinesFile(path.with_suffix(".ratings.jsonl"))
 
     def add(self, sent: Vote | Rating, voter: str | None) -> None:
         """Saves one. `voter` is the id of the key that sent it. Raises ApiError."""

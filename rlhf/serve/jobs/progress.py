@@ -28,7 +28,7 @@ _NAMES = {
 
 
 class MetricsTail:
-    """Lines of a run's metrics.jsonl that were not read yet; from the beginning when a resumed run cut it."""
+    """JsonLinesFile of a run's metrics.jsonl that were not read yet; from the beginning when a resumed run cut it."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._offset = path, 0

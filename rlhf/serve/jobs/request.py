@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from rlhf.serve.errors import ApiError
+from rlhf.serve.request_body import RequestBody
 
 Auto = Literal["auto"]
 Number = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -24,13 +25,7 @@ Metadata = Annotated[
 STAGE_OF_METHOD = {"supervised": "sft", "reward": "reward", "reinforcement": "ppo", "ppo": "ppo"}
 
 
-class Body(BaseModel):
-    """A part of a request; a key that is not known is refused, for it would change nothing."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-
-class Hyperparameters(Body):
+class Hyperparameters(RequestBody):
     """`auto` is what the operator's configuration says."""
 
     n_epochs: Auto | Number = "auto"
@@ -39,7 +34,7 @@ class Hyperparameters(Body):
     prompt_loss_weight: Auto | Weight = "auto"
 
 
-class MethodSettings(Body):
+class MethodSettings(RequestBody):
     """What stands under a method's own name."""
 
     hyperparameters: Hyperparameters = Hyperparameters()
@@ -65,7 +60,7 @@ class PpoSettings(MethodSettings):
     reward_model: str = ""
 
 
-class Method(Body):
+class Method(RequestBody):
     """Which stage, and its settings."""
 
     type: Literal["supervised", "reward", "reinforcement", "ppo", "dpo"]
@@ -76,7 +71,7 @@ class Method(Body):
     dpo: dict[str, Any] | None = None
 
 
-class JobRequest(Body):
+class JobRequest(RequestBody):
     """POST /v1/fine_tuning/jobs."""
 
     model: str
@@ -117,7 +112,7 @@ def _reward_model(given: MethodSettings, kind: str) -> str:
     return name
 
 
-class LegacyRequest(Body):
+class LegacyRequest(RequestBody):
     """POST /v1/fine-tunes, as of 2023; null is what the operator's configuration says."""
 
     training_file: str

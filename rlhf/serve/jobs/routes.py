@@ -11,7 +11,7 @@ from rlhf.serve.jobs.file_routes import page
 from rlhf.serve.jobs.progress import checkpoints
 from rlhf.serve.jobs.request import JobRequest
 from rlhf.serve.jobs.runner import model_name
-from rlhf.serve.jobs.service import FineTuning
+from rlhf.serve.jobs.service import FineTuningService
 from rlhf.serve.jobs.store import Job, JobEvent
 
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -60,7 +60,7 @@ def event_object(event: JobEvent) -> dict[str, Any]:
     }
 
 
-def wanted_job(service: FineTuning, identifier: str, caller: Caller) -> Job:
+def wanted_job(service: FineTuningService, identifier: str, caller: Caller) -> Job:
     """The caller's job; 404 for any other id."""
     job = service.store.job(identifier, caller.organization)
     if job is None:
@@ -68,7 +68,7 @@ def wanted_job(service: FineTuning, identifier: str, caller: Caller) -> Job:
     return job
 
 
-def cancelled(service: FineTuning, identifier: str, caller: Caller) -> Job:
+def cancelled(service: FineTuningService, identifier: str, caller: Caller) -> Job:
     """The caller's job, which has not ended, at its end; 400 for one that has."""
     job = wanted_job(service, identifier, caller)
     if not service.runner.cancel(job):
@@ -77,7 +77,7 @@ def cancelled(service: FineTuning, identifier: str, caller: Caller) -> Job:
     return wanted_job(service, identifier, caller)
 
 
-def jobs_router(service: FineTuning, access: ApiAccess) -> APIRouter:
+def jobs_router(service: FineTuningService, access: ApiAccess) -> APIRouter:
     """Create, list, retrieve, cancel, events, checkpoints; a caller sees their own jobs alone."""
     router = APIRouter(prefix="/v1/fine_tuning/jobs")
     who = Annotated[Caller, Depends(access)]

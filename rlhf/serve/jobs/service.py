@@ -7,9 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rlhf.serve.access import ApiAccess
 from rlhf.serve.errors import ApiError
 from rlhf.serve.jobs.config import Inputs, job_config
 from rlhf.serve.jobs.file_store import FileStore, problems
@@ -17,9 +15,6 @@ from rlhf.serve.jobs.launch import Launcher
 from rlhf.serve.jobs.request import STAGE_OF_METHOD, JobRequest
 from rlhf.serve.jobs.runner import AddModel, JobRunner
 from rlhf.serve.jobs.store import Job, JobStore, StoredFile, new_id
-
-if TYPE_CHECKING:
-    from fastapi import APIRouter
 
 MAX_WAITING = 100  # jobs of one owner that have not ended
 
@@ -41,7 +36,7 @@ class JobSettings:
     max_file_bytes: int = 512 << 20
 
 
-class FineTuning:
+class FineTuningService:
     """Keeps files and jobs, and runs the jobs.
 
     Args:
@@ -65,15 +60,6 @@ class FineTuning:
         """Stops watching; runs go on, and the next start finds them."""
         self.runner.stop()
         self.store.close()
-
-    def routers(self, access: ApiAccess) -> list[APIRouter]:
-        """The routes of files, jobs, and jobs as of 2023."""
-        from rlhf.serve.jobs.file_routes import files_router
-        from rlhf.serve.jobs.legacy_routes import legacy_router
-        from rlhf.serve.jobs.routes import jobs_router
-
-        files = files_router(self.files, access, max_bytes=self.settings.max_file_bytes)
-        return [files, jobs_router(self, access), legacy_router(self, access)]
 
     def create(self, request: JobRequest, *, owner: str, prefix: str = "ftjob") -> Job:
         """Queues a job.

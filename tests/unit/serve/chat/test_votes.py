@@ -16,7 +16,7 @@ from rlhf.errors import ConfigError
 from rlhf.serve.access import ApiAccess
 from rlhf.serve.chat import votes
 from rlhf.serve.chat.page import chat_page_router
-from rlhf.serve.chat.votes import Lines, VoteFiles
+from rlhf.serve.chat.votes import JsonLinesFile, VoteFiles
 from rlhf.serve.errors import ApiError, add_error_handlers
 from rlhf.serve.keys import KeyStore
 from rlhf.web.page import content_policy
@@ -124,7 +124,7 @@ def test_without_a_file_there_is_nothing_to_vote_with(tmp_path):
 
 def test_a_line_is_whole_or_absent(tmp_path, monkeypatch):
     path = tmp_path / "new" / "votes.jsonl"
-    lines = Lines(path, max_bytes=40)
+    lines = JsonLinesFile(path, max_bytes=40)
     path.write_bytes(b'{"torn": ')  # a crash in the middle of a line
     lines.append({"n": 1})
     assert path.read_bytes() == b'{"torn": \n{"n": 1}\n'

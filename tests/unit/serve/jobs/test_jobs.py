@@ -21,8 +21,9 @@ from rlhf.serve.errors import add_error_handlers
 from rlhf.serve.jobs.config import read_bases, read_job_configs
 from rlhf.serve.jobs.launch import hold, is_held
 from rlhf.serve.jobs.progress import MetricsTail, reason_of
+from rlhf.serve.jobs.routers import job_routers
 from rlhf.serve.jobs.runner import MAX_ATTEMPTS
-from rlhf.serve.jobs.service import FineTuning, JobSettings
+from rlhf.serve.jobs.service import FineTuningService, JobSettings
 from rlhf.serve.keys import KeyStore
 
 CONFIGS = {
@@ -61,7 +62,7 @@ class Scripted:
 class Service:
     """A service without its thread: `tick` is one look of the runner."""
 
-    tuning: FineTuning
+    tuning: FineTuningService
     launcher: Scripted
     client: TestClient
     served: dict[str, Path] = field(default_factory=dict)
@@ -118,18 +119,18 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     (tmp_path / "base" / "config.json").write_text("{}")
     for stage, text in CONFIGS.items():
         (tmp_path / f"{stage}.yaml").write_text(text)
-    made: list[FineTuning] = []
+    made: list[FineTuningService] = []
 
     def start(access: ApiAccess | None = None, **more: Any) -> Service:
         launcher, served = Scripted(), dict[str, Path]()
         bases, configs = {"tiny": tmp_path / "base"}, {stage: tmp_path / f"{stage}.yaml" for stage in CONFIGS}
         settings = JobSettings(tmp_path / "jobs", configs, bases, launcher, **more)
-        tuning = FineTuning(settings, served.__setitem__)
+        tuning = FineTuningService(settings, served.__setitem__)
         tuning.runner.folder.mkdir(exist_ok=True)
         made.append(tuning)
         app = FastAPI()
         add_error_handlers(app)
-        for router in tuning.routers(access or ApiAccess()):
+        for router in job_routers(tuning, access or ApiAccess()):
             app.include_router(router)
         return Service(tuning, launcher, TestClient(app), served)
 
