@@ -1,4 +1,4 @@
-"""ServingSettings at 1, 8 and 32 concurrent streams, against one-by-one `transformers` generate and `transformers serve`.
+"""Serving at 1, 8 and 32 concurrent streams, against one-by-one `transformers` generate and `transformers serve`.
 
 Sides:
   rlhf           `rlhf serve`, streamed over HTTP to N concurrent clients

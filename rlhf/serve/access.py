@@ -26,21 +26,21 @@ WINDOW_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request; `key` is None on a service that is open to this machine."""
+    """Who sent a request; `key` is None where no keys are needed."""
 
     key: ApiKey | None = None
 
     @property
     def organization(self) -> str:
-        """What job objects call `organization_id`."""
+        """The owner of files and jobs: `organization_id` in job objects."""
         return "org-local" if self.key is None else f"org-{self.key.id}"
 
 
 class ApiAccess:
-    """Lets requests in. Without a store everyone on this machine may come in, without limits.
+    """Admits requests. Without a store every client of this machine is admitted, without limits.
 
     Args:
-        keys: the keys that are known; looked up at each request, so that a revoked key ends at once.
+        keys: looked up at each request, so that a revoked key ends at once.
         now: seconds since 1970.
     """
 
@@ -82,7 +82,8 @@ class ApiAccess:
                 recent.append(now)
                 return
             wait = recent[0] + WINDOW_S - now
-        message = f"This key may send {key.requests_per_minute} requests a minute. Try again in {math.ceil(wait)} s."
+        limit = f"{key.requests_per_minute} requests per minute"
+        message = f"This key may send {limit}. Try again in {math.ceil(wait)} s."
         raise ApiError(429, message, type="requests", code="rate_limit_exceeded", retry_after_s=wait)
 
     def _require_quota(self, key: ApiKey) -> None:
@@ -94,7 +95,7 @@ class ApiAccess:
         now = datetime.fromtimestamp(self._now(), UTC)
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
         wait = (midnight - now).total_seconds()
-        message = f"This key's {key.tokens_per_day:,} tokens a day are spent ({used:,}). They renew at 00:00 UTC."
+        message = f"This key's {key.tokens_per_day:,} tokens per day are spent ({used:,}). They renew at 00:00 UTC."
         raise ApiError(429, message, type="insufficient_quota", code="insufficient_quota", retry_after_s=wait)
 
     def _day(self) -> str:
@@ -103,20 +104,20 @@ class ApiAccess:
 
 
 def open_access(host: str, keys_file: Path) -> ApiAccess:
-    """Access for a service that listens on `host`: by key where the file holds any, else for this machine alone.
+    """Access for a service that listens on `host`: by key where the file holds any, else for this machine only.
 
-    Raises: ConfigError for a host other machines reach when nobody has a key.
+    Raises: ConfigError for a host that other machines reach when there is no key.
     """
     if keys_file.is_file():
         store = KeyStore(keys_file)
-        if store.all():  # revoked ones too: taking the last key back must not open the door
+        if store.all():  # revoked ones too: revoking the last key must not open the service
             return ApiAccess(store)
         store.close()
     if host in LOOPBACK:
         return ApiAccess()
     raise ConfigError(
-        "other machines could use the service, and nobody has a key",
+        "other machines could use the service, and there is no API key",
         where=f"--host {host}",
-        expected="a key for each who may come in, or a loopback address",
+        expected="a key for each client, or a loopback address",
         fix=f"rlhf keys add NAME --keys {keys_file}, or --host 127.0.0.1",
     )

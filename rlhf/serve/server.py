@@ -1,4 +1,4 @@
-"""`rlhf serve`: models in, a service until SIGTERM or Ctrl-C."""
+"""`rlhf serve`: loads models and serves them until SIGTERM or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """What the command was asked for.
+    """The options of the command.
 
     models: name -> path.
-    keys: file of API keys; who may come in is `open_access`'s to say.
+    keys: file of API keys; `open_access` says who is admitted.
     drain_s: seconds that running requests have after SIGTERM.
-    jobs: makes the fine-tuning jobs, given what puts a finished model into service; None for a service without them.
-    votes: where the chat page's votes are kept; None for a page without.
+    jobs: creates the fine-tuning service, given a function that puts a finished model into service; returns None for a
+        service without jobs.
+    votes: file of the chat page's votes; None for a page without.
     """
 
     models: dict[str, str]
@@ -49,10 +50,10 @@ def require_serve() -> None:
 
 
 def run_service(options: ServeOptions) -> None:
-    """Loads the models, then serves; comes back when everything that ran has been answered.
+    """Loads the models, then serves; returns when all running requests have been answered.
 
-    Raises: ConfigError for a host other machines reach when nobody has a key, a port in use, or a file of votes that
-        cannot be written; ModelError.
+    Raises: ConfigError for a host that other machines reach when there is no key, a port in use, or a file of votes
+        that cannot be written; ModelError.
     """
     require_serve()
     from rlhf.serve.access import open_access
@@ -67,7 +68,7 @@ def run_service(options: ServeOptions) -> None:
     votes = None if options.votes is None else VoteFiles(options.votes)
     access = open_access(options.host, options.keys)
     with ExitStack() as stack:
-        listener = stack.enter_context(listen(options.host, options.port))  # first: a port in use is said at once
+        listener = stack.enter_context(listen(options.host, options.port))  # first: a port in use is reported at once
         metrics = Metrics()
         models = Models(options.serving, metrics)
         stack.callback(models.close)

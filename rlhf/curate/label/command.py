@@ -1,4 +1,4 @@
-"""`rlhf data label`: rows in, a page for people, labels out."""
+"""`rlhf data label`: reads rows, serves a page on which people rank the answers, writes the labels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LabelOptions:
-    """What the command was asked for; `people` empty lets anyone at this machine give a name."""
+    """The options of the command; with no `people`, anyone at this machine enters a name."""
 
     rows: str
     out: Path
@@ -44,7 +44,7 @@ class LabelOptions:
         if self.host not in LOOPBACK and not self.people:
             raise ConfigError(
                 f"--host {self.host} opens the page to other machines, where anyone could label",
-                fix="name the people, who then get a link each: --annotators 지수,민호",
+                fix="name the people, each of whom then gets a link: --annotators 지수,민호",
             )
 
 
@@ -85,7 +85,7 @@ class Labelling:
         return PageAccess(self.store.token_of(OWNER), people)
 
     def app(self, access: PageAccess) -> FastAPI:
-        """The application; on this machine alone it answers to this machine's names alone."""
+        """The application; on loopback it answers only to this machine's names."""
         from rlhf.curate.label.app import build_app
 
         def export() -> dict[str, Any]:
@@ -108,16 +108,16 @@ class Labelling:
             sys.stderr.write(f"nothing was labelled, so {options.out} is not written\n")
 
     def greeting(self, access: PageAccess, port: int) -> Iterator[str]:
-        """What the terminal says: rows, and a link a person."""
+        """The lines for the terminal: the rows, and one link per person."""
         options, done = self.options, len(self.store.judgements())
         yield f"{len(self.read.items)} rows from {options.rows}; {done} judgements so far in {self.store.path}"
         for problem in self.read.problems[:5]:
-            yield f"  left out: {problem}"
+            yield f"  skipped: {problem}"
         if len(self.read.problems) > 5:
-            yield f"  left out: {len(self.read.problems) - 5} more"
+            yield f"  skipped: {len(self.read.problems) - 5} more"
         root = url_of(options.host, port)
         links: Sequence[tuple[str, str]] = [(name, f"{root}/#token={token}") for token, name in access.people.items()]
         for name, link in links or [("label", f"{root}/")]:
             yield f"  {name}\t{link}"
-        yield f"  agreement (yours alone)\t{root}/agreement#token={access.owner_token}"
+        yield f"  agreement (for you only)\t{root}/agreement#token={access.owner_token}"
         yield f"Ctrl-C stops and writes {options.out}"

@@ -133,11 +133,7 @@ def named_models(words: Sequence[str]) -> dict[str, str]:
 
 def load_served(name: str, path: str, settings: ServingSettings, observer: BatchObserver) -> ServedModel:
     """Loads one model onto the GPU if there is one, and starts its decode loop."""
-    folder = artifact_model_path(path)
-    check_model_path(folder, key="--model")
-    require_safetensors(folder)
-    tokenizer = load_tokenizer(folder, settings.template)
-    packed, context = load_policy(folder, settings.dtype)
+    packed, tokenizer, context = load_policy(path, settings.dtype, settings.template, key="--model")
     batcher = Batcher(
         packed.model,
         tokenizer.eos_id,
@@ -149,8 +145,15 @@ def load_served(name: str, path: str, settings: ServingSettings, observer: Batch
     return ServedModel(name, path, int(time.time()), context, tokenizer, TokenTexts(tokenizer.tokenizer), batcher)
 
 
-def load_policy(folder: str, dtype: str) -> tuple[PackedCausalLM, int]:
-    """The causal LM, ready to decode on this machine's device, and its context in tokens."""
+def load_policy(path: str, dtype: str, template: str | None, *, key: str) -> tuple[PackedCausalLM, ChatTokenizer, int]:
+    """The causal LM of a run or a folder, ready to decode on this machine's device, its tokenizer and its context.
+
+    Raises: ModelError or TokenizerError when it cannot be used, naming the flag `key`.
+    """
+    folder = artifact_model_path(path)
+    check_model_path(folder, key=key)
+    require_safetensors(folder, key=key)
+    tokenizer = load_tokenizer(folder, template)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind = ("bfloat16" if device.type == "cuda" else "float32") if dtype == "auto" else dtype
     packed = load_causal_lm(folder, dtype=kind)
@@ -158,7 +161,7 @@ def load_policy(folder: str, dtype: str) -> tuple[PackedCausalLM, int]:
     check_cacheable(packed.model, 1)
     config = packed.model.config.get_text_config()
     limits = [getattr(config, key, None) for key in ("max_position_embeddings", "sliding_window")]
-    return packed, min((int(limit) for limit in limits if limit), default=2048)
+    return packed, tokenizer, min((int(limit) for limit in limits if limit), default=2048)
 
 
 def slots_within(packed: PackedCausalLM, context: int) -> int:
@@ -169,19 +172,20 @@ def slots_within(packed: PackedCausalLM, context: int) -> int:
     return max(1, min(DEFAULT_SLOTS, int(free * MEMORY_SHARE / (context * column_bytes(packed.model)))))
 
 
-def require_safetensors(folder: str) -> None:
+def require_safetensors(folder: str, *, key: str) -> None:
     """Raises ModelError for a folder whose weights are pickles: reading one runs whatever code is in it."""
     path = Path(folder)
     if path.is_dir() and not any(path.glob("*.safetensors")):
         raise ModelError(
             f"{folder} holds no safetensors",
+            where=key,
             expected="weights as model.safetensors; pickled weights can run code and are never read here",
             fix="load the folder once where you trust it and save it again with save_pretrained()",
         )
     if not path.is_dir():
         raise ModelError(
             f"{folder} is not a folder on this machine",
-            where="--model",
+            where=key,
             fix="download it first: hf download NAME --local-dir FOLDER",
         )
 

@@ -1,4 +1,4 @@
-"""The chat page at `/`, and where its votes go."""
+"""The chat page at `/`, and the routes of its votes."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -15,10 +15,10 @@ VOTES_OFF, VOTES_ON = '<html lang="ko" data-votes="off">', '<html lang="ko" data
 
 
 def chat_page_router(access: ApiAccess, votes: VoteFiles | None, is_served: Callable[[str], bool]) -> APIRouter:
-    """`GET /`, open to all since it holds nothing; `POST /v1/votes` and `/v1/ratings` where there are files for them.
+    """`GET /`, open to all since it holds no data; `POST /v1/votes` and `/v1/ratings` where there are files for them.
 
     Args:
-        is_served: whether a model of that name answers here.
+        is_served: whether a model of that name is in service.
     """
     router = APIRouter()
     page = load_page("rlhf.serve.chat")

@@ -1,4 +1,4 @@
-"""What people think of answers, a line each, in files the stages read: rankings, and ratings of single answers."""
+"""People's votes on answers, one per line, in files that the stages read: rankings, and ratings of single answers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Turn(RequestBody):
 
 
 class Settings(RequestBody):
-    """How answers were drawn; `seed` is None where none was named."""
+    """How the answers were sampled; `seed` is None where none was given."""
 
     temperature: Annotated[float, Field(ge=0, le=2)]
     top_p: Annotated[float, Field(gt=0, le=1)]
@@ -47,7 +47,7 @@ class Settings(RequestBody):
 
 
 class Vote(RequestBody):
-    """Two answers to one prompt, and which is better. `blind`: the models' names were hidden until then."""
+    """Two answers to one prompt, and which is better. `blind`: the models' names were hidden before the vote."""
 
     prompt: Annotated[list[Turn], Field(min_length=1, max_length=MAX_TURNS)]
     responses: Annotated[list[Text], Field(min_length=2, max_length=2)]
@@ -72,7 +72,7 @@ class Vote(RequestBody):
 
 
 class Rating(RequestBody):
-    """A conversation whose last answer somebody liked or not."""
+    """A conversation and a rating of its last answer."""
 
     messages: Annotated[list[Turn], Field(min_length=2, max_length=MAX_TURNS)]
     rating: Literal["up", "down"]
@@ -96,7 +96,7 @@ def _refused(error: DataError) -> ApiError:
 
 
 class JsonLinesFile:
-    """A file that only grows, by whole lines that are on the disk when `append` comes back.
+    """A file that only grows, by whole lines that are on disk when `append` returns.
 
     Raises: ConfigError when it cannot be written.
     """
@@ -112,7 +112,7 @@ class JsonLinesFile:
             raise ConfigError(f"cannot be written: {error.strerror}", where=f"--votes {path}") from None
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """One line more, or none: raises ApiError 413 for a row that is too long, 507 when the disk or file is full."""
+        """Adds a whole line or none. Raises: ApiError 413 for a row that is too long, 507 for a full disk or file."""
         line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
         if len(line) > MAX_ROW_BYTES:
             raise ApiError(413, f"The row is larger than {MAX_ROW_BYTES:,} bytes.", code="request_too_large")
@@ -124,7 +124,7 @@ class JsonLinesFile:
             raise ApiError(507, message, type="server_error", code="not_saved") from None
 
     def _open(self) -> int:
-        # 0600: conversations are nobody else's business.
+        # 0600: conversations are private.
         return os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _write(self, line: bytes) -> None:
@@ -133,7 +133,7 @@ class JsonLinesFile:
             fcntl.flock(descriptor, fcntl.LOCK_EX)  # another service may write to the same file
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                line = b"\n" + line  # half a line, left by a crash, spoils no other
+                line = b"\n" + line  # half a line left by a crash must not spoil this one
             if size + len(line) > self._max_bytes:
                 raise OSError(0, "the file is full")
             try:
@@ -150,12 +150,12 @@ class JsonLinesFile:
 class VoteFiles:
     """FILE.jsonl for rankings, and FILE.ratings.jsonl beside it for ratings.
 
-    Raises: ConfigError for a name that the stages would not read, or a file that cannot be written.
+    Raises: ConfigError for a name that the stages could not read, or a file that cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         if path.suffix != ".jsonl":
-            raise ConfigError(f"{path} is no name for rows", where="--votes", expected="a name that ends in .jsonl")
+            raise ConfigError(f"{path} cannot hold rows", where="--votes", expected="a name that ends in .jsonl")
         self._rankings, self._ratings = JsonLinesFile(path), JsonLinesFile(path.with_suffix(".ratings.jsonl"))
 
     def add(self, sent: Vote | Rating, voter: str | None) -> None:

@@ -1,4 +1,4 @@
-"""What a client may ask of a job, in OpenAI's words and in those of its service of 2023."""
+"""Requests for jobs, in the shape of OpenAI's API and of its API of 2023."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STAGE_OF_METHOD = {"supervised": "sft", "reward": "reward", "reinforcement": "pp
 
 
 class Hyperparameters(RequestBody):
-    """`auto` is what the operator's configuration says."""
+    """`auto` takes the value of the operator's configuration."""
 
     n_epochs: Auto | Number = "auto"
     batch_size: Auto | Count = "auto"
@@ -35,13 +35,13 @@ class Hyperparameters(RequestBody):
 
 
 class MethodSettings(RequestBody):
-    """What stands under a method's own name."""
+    """The settings under a method's own name."""
 
     hyperparameters: Hyperparameters = Hyperparameters()
 
 
 class Grader(BaseModel):
-    """The reward of a reinforcement job: a model that a `reward` job made."""
+    """The reward of a reinforcement job: a model that a `reward` job trained."""
 
     model_config = ConfigDict(extra="allow")
     type: str
@@ -55,7 +55,7 @@ class ReinforcementSettings(MethodSettings):
 
 
 class PpoSettings(MethodSettings):
-    """Stage 3 with the reward model named plainly."""
+    """Stage 3 with the reward model named directly."""
 
     reward_model: str = ""
 
@@ -92,7 +92,9 @@ class JobRequest(RequestBody):
             return "supervised", self.hyperparameters or Hyperparameters(), ""
         kind = self.method.type
         if kind == "dpo":
-            message = "dpo is not offered: make a `reward` job of the preferences, then a `reinforcement` job with it."
+            message = (
+                "dpo is not offered: run a `reward` job on the preferences, then a `reinforcement` job with its model."
+            )
             raise ApiError(400, message, param="method.type")
         given: MethodSettings = getattr(self.method, kind) or MethodSettings()
         return kind, self.hyperparameters or given.hyperparameters, _reward_model(given, kind)
@@ -108,12 +110,12 @@ def _reward_model(given: MethodSettings, kind: str) -> str:
     name = grader.model if grader else given.reward_model if isinstance(given, PpoSettings) else ""
     if not name:
         where = "method.ppo.reward_model" if kind == "ppo" else "method.reinforcement.grader.model"
-        raise ApiError(400, f"{where} is missing: the id of a model that a `reward` job made.", param=where)
+        raise ApiError(400, f"{where} is missing: the id of a model that a `reward` job trained.", param=where)
     return name
 
 
 class LegacyRequest(RequestBody):
-    """POST /v1/fine-tunes, as of 2023; null is what the operator's configuration says."""
+    """POST /v1/fine-tunes, as of 2023; null takes the value of the operator's configuration."""
 
     training_file: str
     validation_file: str | None = None
@@ -125,13 +127,7 @@ class LegacyRequest(RequestBody):
     suffix: Suffix | None = None
 
     def modern(self, model: str) -> JobRequest:
-        """The same in today's words."""
-        names = Hyperparameters.model_fields
-        given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return JobRequest(
-            model=model,
-            training_file=self.training_file,
-            validation_file=self.validation_file,
-            suffix=self.suffix,
-            hyperparameters=Hyperparameters(**given),
-        )
+        """The same request for the current API."""
+        given = self.model_dump(exclude_none=True, exclude={"model"})
+        hyperparameters = {name: given.pop(name) for name in Hyperparameters.model_fields if name in given}
+        return JobRequest(model=model, hyperparameters=Hyperparameters(**hyperparameters), **given)

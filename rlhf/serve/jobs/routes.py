@@ -1,4 +1,4 @@
-"""`/v1/fine_tuning/jobs`, as OpenAI's clients know it."""
+"""`/v1/fine_tuning/jobs`, as in OpenAI's API."""
 
 from typing import Annotated, Any
 
@@ -69,7 +69,7 @@ def wanted_job(service: FineTuningService, identifier: str, caller: Caller) -> J
 
 
 def cancelled(service: FineTuningService, identifier: str, caller: Caller) -> Job:
-    """The caller's job, which has not ended, at its end; 400 for one that has."""
+    """The caller's job, cancelled; 400 for one that has ended."""
     job = wanted_job(service, identifier, caller)
     if not service.runner.cancel(job):
         ended = wanted_job(service, identifier, caller).status
@@ -78,7 +78,7 @@ def cancelled(service: FineTuningService, identifier: str, caller: Caller) -> Jo
 
 
 def jobs_router(service: FineTuningService, access: ApiAccess) -> APIRouter:
-    """Create, list, retrieve, cancel, events, checkpoints; a caller sees their own jobs alone."""
+    """Create, list, retrieve, cancel, events, checkpoints; callers see only their own jobs."""
     router = APIRouter(prefix="/v1/fine_tuning/jobs")
     who = Annotated[Caller, Depends(access)]
 
@@ -113,7 +113,7 @@ def jobs_router(service: FineTuningService, access: ApiAccess) -> APIRouter:
 
 
 def _checkpoint_object(job: Job, checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """A point the job can go on from. Its name tells it apart; the model that is served is the job's."""
+    """A checkpoint of the job. Its name is an identifier only: the model in service is the job's last."""
     return {
         "id": f"ftckpt-{job.id.rpartition('-')[2]}-{checkpoint['step']}",
         "object": "fine_tuning.job.checkpoint",

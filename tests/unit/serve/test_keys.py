@@ -83,7 +83,7 @@ def test_a_revoked_key_ends_at_once_in_another_process_too(tmp_path: Path, store
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb"])
 def test_a_key_needs_a_name(store: KeyStore, name: str) -> None:
-    with pytest.raises(ConfigError, match="is no name"):
+    with pytest.raises(ConfigError, match="is not a name"):
         store.add(name)
 
 
@@ -146,10 +146,10 @@ def test_without_keys_this_machine_may_come_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "example.org"])
 def test_other_machines_need_keys(tmp_path: Path, host: str) -> None:
     path = tmp_path / "keys.sqlite"
-    with pytest.raises(ConfigError, match="nobody has a key"):
+    with pytest.raises(ConfigError, match="there is no API key"):
         open_access(host, path)
     keys = KeyStore(path)
-    with pytest.raises(ConfigError, match="nobody has a key"):
+    with pytest.raises(ConfigError, match="there is no API key"):
         open_access(host, path)  # an empty file is no key
     keys.add("민수")
     assert client_of(open_access(host, path)).get("/who").status_code == 401

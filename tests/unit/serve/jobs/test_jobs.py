@@ -339,7 +339,7 @@ def test_a_run_that_is_broken_off_goes_on_and_not_for_ever(service: Service) -> 
     assert service.launcher.started == [job] * MAX_ATTEMPTS
     assert service.job(job)["status"] == "failed"
     assert service.job(job)["error"]["message"] == "MemoryError: no room"
-    assert sum("goes on from its last checkpoint" in message for message in service.messages(job)) == 2
+    assert sum("resumes from its last checkpoint" in message for message in service.messages(job)) == 2
 
 
 def test_steps_that_a_resumed_run_repeats_are_told_once(service: Service) -> None:
@@ -412,7 +412,7 @@ def test_a_job_taken_up_and_not_started_is_started(make: Callable[..., Service])
     after.tick()
     assert after.launcher.started == [job]
     assert after.job(job)["status"] == "running"
-    assert not any("broken off" in message for message in after.messages(job))
+    assert not any("interrupted" in message for message in after.messages(job))
 
 
 def test_a_cancelled_run_whose_server_was_killed_is_stopped(make: Callable[..., Service]) -> None:
