@@ -72,11 +72,11 @@ class FineTuningService:
         identifier = new_id(prefix)
         inputs = JobInputs(
             run=self.runner.folder / identifier / "run",
-            base=self._model(request.model, owner, "model", ("sft", "ppo")),
             training=self._usable_file(request.training_file, stage, owner, "training_file"),
             validation=None
             if request.validation_file is None
             else self._usable_file(request.validation_file, stage, owner, "validation_file"),
+            base=self._model(request.model, owner, "model", ("sft", "ppo")),
             reward=self._model(reward_name, owner, "method", ("reward",)) if stage == "ppo" else None,
         )
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
@@ -106,7 +106,7 @@ class FineTuningService:
             raise ApiError(429, f"{waiting} of your jobs have not ended.", type="requests", retry_after_s=60)
 
     def _usable_file(self, identifier: str, stage: str, owner: str, param: str) -> Path:
-        """Where a file is whose every row the stage can train on."""
+        """The path of a file whose every row the stage can train on."""
         file = self.store.file(identifier, owner)
         if file is None or file.purpose != "fine-tune":
             raise ApiError(
