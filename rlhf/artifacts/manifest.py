@@ -6,15 +6,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import rlhf
 from rlhf.artifacts.files import read_json, sha256_of
 from rlhf.errors import ArtifactError
 
-PACKAGES = ("rlhf", "torch", "transformers", "deepspeed", "peft", "datasets", "accelerate", "tokenizers")
+PACKAGES = ("torch", "transformers", "deepspeed", "peft", "datasets", "accelerate", "tokenizers")
 
 
 def package_versions() -> dict[str, str]:
     """Installed versions of the packages that decide a result."""
-    found = {}
+    found = {"rlhf": rlhf.__version__}
     for name in PACKAGES:
         try:
             found[name] = version(name)

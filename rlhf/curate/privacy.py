@@ -8,10 +8,9 @@ such holes would speak in holes.
 from __future__ import annotations
 
 import re
-from types import ModuleType
 from typing import Any
 
-from rlhf.errors import DataError
+from rlhf.errors import require_packages
 
 # What ko-pii calls it, and what stands in the text instead.
 MASKS: dict[str, str] = {
@@ -46,7 +45,7 @@ def mask_personal(text: str) -> tuple[str, dict[str, int]]:
     Keys of the counts are ko-pii's labels, those of `MASKS`. Text without any comes back as it was.
 
     Raises:
-        DataError: when ko-pii is not installed.
+        ConfigError: when ko-pii is not installed.
     """
     pieces: list[str] = []
     counts: dict[str, int] = {}
@@ -66,29 +65,20 @@ def find_personal(text: str) -> dict[str, int]:
     return counts
 
 
-def require_privacy(fix: str = "") -> None:
-    """Raises DataError when ko-pii is not installed; to be called before anything is read.
+def require_privacy(otherwise: str = "") -> None:
+    """Raises ConfigError when ko-pii is not installed; call it before reading anything.
 
     Args:
-        fix: another way out, e.g. "or --keep-pii to leave it in".
+        otherwise: how to go on without it, such as "--keep-pii to leave it in".
     """
-    _ko_pii(fix)
-
-
-def _ko_pii(fix: str = "") -> ModuleType:
-    try:
-        import ko_pii
-    except ImportError:
-        raise DataError(
-            "personal information cannot be looked for: the package ko-pii is not installed",
-            fix=f"pip install 'rlhf[pii]'{', ' if fix else ''}{fix}",
-        ) from None
-    return ko_pii
+    require_packages("ko_pii", extra="pii", needed_by="the search for personal information", otherwise=otherwise)
 
 
 def _found(text: str) -> list[tuple[int, int, str]]:
     """(start, end, label) of each, in order; ko-pii has settled overlaps."""
-    ko_pii = _ko_pii()
+    require_privacy()
+    import ko_pii
+
     if not _WORTH_A_LOOK.search(text):
         return []
     hits = ko_pii.detect_all(text, include=MASKS)

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from rlhf.errors import ModelError
+from rlhf.errors import ModelError, require_packages
 from rlhf.ops.linear_cross_entropy import linear_cross_entropy
 from rlhf.ops.linear_logprobs import TokenLogprobs, linear_logprobs
 from rlhf.ops.logprobs import entropy, token_logprobs
@@ -117,12 +117,7 @@ def install_head(model: Any, kind: HeadKind) -> None:
 
 
 def _require_liger() -> None:
-    try:
-        import liger_kernel  # noqa: F401
-    except ImportError as error:
-        raise ModelError(
-            "model.head=liger needs the liger-kernel package", where="model.head", fix="pip install 'rlhf[gpu]'"
-        ) from error
+    require_packages("liger_kernel", extra="gpu", needed_by="model.head=liger", where="model.head")
     if not torch.cuda.is_available():
         raise ModelError("model.head=liger needs a GPU", where="model.head", fix="set model.head=chunked")
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rlhf.config.sections import RolloutSection, SamplingSection
 from rlhf.data.encode import Ids
-from rlhf.errors import ConfigError
+from rlhf.errors import ConfigError, require_packages
 from rlhf.rollout.base import Rollouts
 
 
@@ -100,12 +100,7 @@ def require_vllm(backend: str) -> None:
         return
     import torch
 
-    try:
-        import vllm  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            "rollout.backend=vllm needs the vllm package", where="rollout.backend", fix="pip install 'rlhf[vllm]'"
-        ) from error
+    require_packages("vllm", extra="vllm", needed_by="rollout.backend=vllm", where="rollout.backend")
     if not torch.cuda.is_available():
         raise ConfigError(
             "rollout.backend=vllm needs a GPU", where="rollout.backend", fix="set rollout.backend=transformers"

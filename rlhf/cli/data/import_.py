@@ -52,7 +52,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--keep-pii",
         action="store_true",
-        help="leave phone numbers, e-mail and other addresses as they are; else needs rlhf[pii]",
+        help="leave phone numbers, e-mail and other addresses as they are; without it the extra `pii` is needed",
     )
     parser.set_defaults(handler=run_data_import)
 

@@ -23,7 +23,7 @@ from rlhf.curate.endpoint.budget import Budget
 from rlhf.curate.endpoint.cache import AnswerCache, cache_key
 from rlhf.curate.endpoint.messages import ChatAnswer, ChatMessage, EndpointRequest
 from rlhf.curate.endpoint.worker import Service, Worker
-from rlhf.errors import EndpointError
+from rlhf.errors import require_packages
 
 __all__ = ["ChatAnswer", "ChatMessage", "Endpoint", "EndpointRequest", "Usage"]
 
@@ -64,7 +64,8 @@ class Endpoint:
         budget: limits on requests and cost; also counts what was spent.
         cache: SQLite file of answers; None keeps none.
 
-    Raises: EndpointError for what cannot be used, and when the `openai` package is missing.
+    Raises: EndpointError for what cannot be used; ConfigError when openai is not installed; ArtifactError for a
+        cache that cannot be read or written.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Endpoint:
         self.service = Service(
             url, model, api_key, concurrency, requests_per_minute, timeout_s, retries, backoff_s, keeps
         )
-        _check_client()
+        require_packages("openai", extra="llm", needed_by="an endpoint")
         self.service.key()
         self.budget = budget if budget is not None else Budget()
         self._cache = AnswerCache(cache) if cache is not None else None
@@ -193,10 +194,3 @@ class Endpoint:
 
 async def _answer_of_another(future: Future[ChatAnswer]) -> ChatAnswer:
     return (await asyncio.wrap_future(future)).as_cached()
-
-
-def _check_client() -> None:
-    try:
-        import openai  # noqa: F401
-    except ImportError:
-        raise EndpointError("the openai package is missing", fix="pip install 'rlhf[llm]'") from None

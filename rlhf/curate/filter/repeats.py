@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rlhf.curate.near_duplicates import MAX_ROWS, Pairs, character_vectors, similar_pairs, word_vectors
 from rlhf.curate.output import progress
 from rlhf.curate.row_texts import normalised
-from rlhf.errors import DataError
+from rlhf.errors import DataError, require_packages
 
 NUM_PERMUTATIONS = 128
 _DENSE_ROWS = 512  # a block of 512 x 200,000 float32 cosines is 0.4 GB
@@ -63,14 +63,10 @@ def minhash_repeats(prompts: Sequence[str], threshold: float) -> Repeats:
     """Prompts whose set of character 3-grams has a Jaccard index >= `threshold` with an earlier kept one.
 
     MinHash finds the candidates, so some near the threshold are missed; none below it is taken. Made for more
-    prompts than an exact comparison is. Raises DataError when datasketch is not installed.
+    prompts than an exact comparison is. Raises ConfigError when datasketch is not installed.
     """
-    try:
-        from datasketch import MinHash, MinHashLSH
-    except ImportError:
-        raise DataError(
-            "datasketch is not installed", where="--dedup minhash", fix="pip install 'rlhf[data]'"
-        ) from None
+    require_packages("datasketch", extra="data", needed_by="--dedup minhash")
+    from datasketch import MinHash, MinHashLSH
 
     # Candidates are checked, so the bands are chosen to miss few; beyond 0.9 there would be too few of them.
     index: Any = MinHashLSH(threshold=min(threshold, 0.9), num_perm=NUM_PERMUTATIONS, weights=(0.1, 0.9))

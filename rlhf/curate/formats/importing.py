@@ -81,7 +81,7 @@ def import_files(files: Sequence[str], out: Path, options: ImportOptions) -> Out
             kinds of rows, and when no row is left.
     """
     if options.mask is mask_personal:
-        require_privacy("or --keep-pii to leave it in")
+        require_privacy("--keep-pii to leave it in")
     sources = [_open(file, options) for file in files]
     with Output(out, command="data import", inputs=files, options=options.recorded()) as output:
         output.extra["formats"] = {source.name: source.format for source in sources}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import yaml
 
 from rlhf.artifacts.files import sha256_of, write_text
 from rlhf.curate.sample.sources import model_folder, weights_hash
-from rlhf.errors import ConfigError, DataError
+from rlhf.errors import DataError, require_packages
 from rlhf.evaluate.benchmark.kobest import KOBEST, find_files, write_rows
 from rlhf.evaluate.benchmark.page import render_page, summary
 from rlhf.evaluate.intervals import wilson
@@ -39,8 +38,7 @@ def evaluate_benchmark(
 
     Raises: ConfigError without lm-eval; DataError for missing files or bad rows.
     """
-    if find_spec("lm_eval") is None:
-        raise ConfigError("benchmarks need lm-eval, which is not installed", fix="pip install 'rlhf[eval]'")
+    require_packages("lm_eval", extra="eval", needed_by="the benchmark")
     folders = [model_folder(model) for model in models]
     files, shots = find_files(data, "test"), find_files(data, "train")
     _check_files(data, files, shots, num_fewshot)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from rlhf.errors import ModelError
+from rlhf.errors import ConfigError, ModelError
 from rlhf.models.head import LanguageModelHead, LogprobRequest, LossRequest, install_head
 from rlhf.models.loading import PackedCausalLM, load_causal_lm
 from rlhf.ops.segments import Segments
@@ -58,7 +58,7 @@ def test_liger_is_never_replaced_in_silence(tiny_neox: Path):
     model = load_causal_lm(str(tiny_neox))
     if torch.cuda.is_available():
         pytest.skip("for machines without a GPU")
-    with pytest.raises(ModelError, match="liger"):
+    with pytest.raises(ConfigError, match="liger"):
         install_head(model.model, "liger")
 
 

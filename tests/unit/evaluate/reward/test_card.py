@@ -179,8 +179,8 @@ def test_the_command_writes_card_and_page(tiny_reward, tmp_path, capsys):
 
 
 def test_without_matplotlib_nothing_is_read_or_scored(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("rlhf.html.page.find_spec", lambda name: None)
+    monkeypatch.setattr("rlhf.errors.find_spec", lambda name: None)
     words = ["--model", "nowhere/model", "--data", "nowhere.jsonl", "--out", str(tmp_path / "report")]
     assert main(["evaluate", "reward", *words]) == 1
-    assert "rlhf[report]" in capsys.readouterr().err
+    assert "pip install -e '.[report]'" in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
