@@ -133,8 +133,8 @@ class Bench:
         """The plan of the same arguments, in MiB."""
         path = ROOT / "configs" / "demo" / f"{setting.stage}.yaml"
         config = load_config(STAGES[setting.stage], path, self.words(setting))
-        job = Placement(setting.ranks, "cpu", config.model.dtype, setting.ranks)
-        plan = plan_memory(config, stage_shapes(config), job)
+        placement = Placement(setting.ranks, "cpu", config.model.dtype)
+        plan = plan_memory(config, stage_shapes(config), placement)
         return {"predicted_mib": plan.peak / MIB, "phase": plan.largest}
 
     def compare(self, setting: Setting) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def run_chat(arguments: argparse.Namespace) -> int:
 
     from rlhf.config.sections import SamplingSection
     from rlhf.errors import ConfigError
-    from rlhf.serve.chat.conversation import Conversation, Talker
+    from rlhf.serve.chat.conversation import ChatModel, Conversation
 
     names = ("temperature", "top_p", "top_k", "max_new_tokens", "stop")
     try:
@@ -67,8 +67,10 @@ def run_chat(arguments: argparse.Namespace) -> int:
         first = error.errors()[0]
         flag = str(first["loc"][0]).replace("_", "-")
         raise ConfigError(f"is {first['input']}", where=f"--{flag}", expected=str(first["msg"])) from None
-    talker = Talker.load(arguments.model, sampling, arguments.seed, dtype=arguments.dtype, template=arguments.template)
-    talk(Conversation(talker, arguments.system), _read_line, _write)
+    model = ChatModel.load(
+        arguments.model, sampling, arguments.seed, dtype=arguments.dtype, template=arguments.template
+    )
+    talk(Conversation(model, arguments.system), _read_line, _write)
     return 0
 
 

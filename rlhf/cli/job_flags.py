@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rlhf.cli.keys import DEFAULT_FILE
 
 if TYPE_CHECKING:
-    from rlhf.serve.jobs.service import FineTuning
+    from rlhf.serve.jobs.service import FineTuningService
 
 DEFAULT_FOLDER = "runs/serve"
 
@@ -85,7 +85,7 @@ def kept_folder(arguments: argparse.Namespace) -> Path | None:
 
 def fine_tuning_of(
     arguments: argparse.Namespace, served: Mapping[str, str], add_model: Callable[[str, Path], object]
-) -> FineTuning | None:
+) -> FineTuningService | None:
     """What the flags describe, not started yet; None where no jobs are wanted.
 
     Args:
@@ -96,7 +96,7 @@ def fine_tuning_of(
     from rlhf.errors import ConfigError
     from rlhf.serve.jobs.config import read_bases, read_job_configs
     from rlhf.serve.jobs.launch import LocalLauncher, SlurmLauncher
-    from rlhf.serve.jobs.service import FineTuning, JobSettings
+    from rlhf.serve.jobs.service import FineTuningService, JobSettings
 
     folder = kept_folder(arguments)
     if folder is None:
@@ -116,4 +116,4 @@ def fine_tuning_of(
         parallel=arguments.jobs_at_once,
         max_file_bytes=arguments.max_file_mb << 20,
     )
-    return FineTuning(settings, add_model)
+    return FineTuningService(settings, add_model)

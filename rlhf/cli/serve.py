@@ -106,11 +106,11 @@ def run_serve(arguments: argparse.Namespace) -> int:
     from rlhf.serve.server import ServeOptions, require_serve, run_service
 
     require_serve()
-    from rlhf.serve.chat.models import Serving, named_models
+    from rlhf.serve.chat.models import ServingSettings, named_models
 
     models, folder = named_models(arguments.model), kept_folder(arguments)
     votes = Path(arguments.votes) if arguments.votes else folder and folder / "votes.jsonl"
-    serving = Serving(arguments.max_batch, arguments.queue, arguments.dtype, arguments.template)
+    serving = ServingSettings(arguments.max_batch, arguments.queue, arguments.dtype, arguments.template)
     run_service(
         ServeOptions(
             models=models,

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from types import ModuleType
 from typing import Any
 
-from rlhf.errors import DataError
+from rlhf.errors import require_packages
 
 # The labels of ko-pii, and the masks that replace the text.
 MASKS: dict[str, str] = {
@@ -47,7 +46,7 @@ def mask_personal(text: str) -> tuple[str, dict[str, int]]:
     Keys of the counts are ko-pii's labels, those of `MASKS`. Other text stays as it is.
 
     Raises:
-        DataError: when ko-pii is not installed.
+        ConfigError: when ko-pii is not installed.
     """
     pieces: list[str] = []
     counts: dict[str, int] = {}
@@ -64,29 +63,20 @@ def find_personal(text: str) -> dict[str, int]:
     return dict(Counter(label for _, _, label in _found(text)))
 
 
-def require_privacy(fix: str = "") -> None:
-    """Raises DataError when ko-pii is not installed; to be called before anything is read.
+def require_privacy(otherwise: str = "") -> None:
+    """Raises ConfigError when ko-pii is not installed; call it before reading anything.
 
     Args:
-        fix: another way out, e.g. "or --keep-pii to leave it in".
+        otherwise: how to go on without it, such as "--keep-pii to leave it in".
     """
-    _ko_pii(fix)
-
-
-def _ko_pii(fix: str = "") -> ModuleType:
-    try:
-        import ko_pii
-    except ImportError:
-        raise DataError(
-            "personal information cannot be looked for: the package ko-pii is not installed",
-            fix=f"pip install 'rlhf[pii]'{', ' if fix else ''}{fix}",
-        ) from None
-    return ko_pii
+    require_packages("ko_pii", extra="pii", needed_by="the search for personal information", otherwise=otherwise)
 
 
 def _found(text: str) -> list[tuple[int, int, str]]:
     """(start, end, label) of each, in order; ko-pii has settled overlaps."""
-    ko_pii = _ko_pii()
+    require_privacy()
+    import ko_pii
+
     if not _WORTH_A_LOOK.search(text):
         return []
     hits = ko_pii.detect_all(text, include=MASKS)

@@ -1,1 +1,4 @@
-"""Data: records, the files they are read from, their tokens, and measures of Korean text."""
+"""Data: records, the files they are read from, tokens, packed rows, Korean text.
+
+May import: ops, and the layers below.
+"""

@@ -47,7 +47,6 @@ class EncodedSequence:
     ids: Ids
     answer_mask: Mask
     source: str = ""
-    weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -121,7 +120,7 @@ class Encoder:
         self.report.num_rows += 1
         self.report.num_tokens += len(ids)
         self.report.num_answer_tokens += int(mask.sum())
-        return EncodedSequence(ids, mask, record.source, record.weight)
+        return EncodedSequence(ids, mask, record.source)
 
     def _ranking(self, record: Ranking) -> EncodedRanking:
         responses = [self._clean(Message("assistant", text)) for text in record.responses]

@@ -109,7 +109,7 @@ def pack_sequences(sequences: Sequence[EncodedSequence], *, prompt_weight: float
 
 
 def _loss_weights(sequence: EncodedSequence, prompt_weight: float) -> np.ndarray:
-    weights = np.where(sequence.answer_mask, 1.0, prompt_weight) * sequence.weight
+    weights = np.where(sequence.answer_mask, 1.0, prompt_weight)
     weights[0] = 0.0  # nothing precedes the first token
     return weights
 

@@ -98,11 +98,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """A conversation to imitate; it ends in the assistant's turn. `weight` scales its share of the loss."""
+    """A conversation to imitate; it ends in the assistant's turn."""
 
     messages: tuple[Message, ...]
     source: str = ""
-    weight: float = 1.0
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -116,8 +115,6 @@ class Demonstration:
 
     def __post_init__(self) -> None:
         check_turns(self.messages, "assistant")
-        if not (math.isfinite(self.weight) and self.weight > 0):
-            raise DataError(f"weight {self.weight!r}", expected="a finite number above 0")
 
 
 @dataclass(frozen=True, slots=True)

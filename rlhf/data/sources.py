@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast
 
@@ -32,12 +31,11 @@ class DataSource:
     """One file (JSONL, JSON array, CSV) or `datasets` folder (`folder#split` where it has splits).
 
     `name` goes into each record's source unless the row has its own (default: the file's name, no suffix);
-    `limit` keeps the first so many usable records; `weight` becomes the weight of demonstrations.
+    `limit` keeps the first so many usable records.
     """
 
     path: str
     format: str = "auto"
-    weight: float = 1.0
     name: str = ""
     limit: int | None = None
 
@@ -45,10 +43,6 @@ class DataSource:
         if self.format != "auto" and self.format not in FORMAT_KEYS:
             expected = f"auto, or one of {described()}"
             raise DataError(f"format {self.format!r}", where=self.path, expected=expected)
-        if not (math.isfinite(self.weight) and self.weight > 0):
-            raise DataError(
-                f"weight {self.weight!r}", where=self.path, expected="a number above 0", fix="drop the source"
-            )
         if self.limit is not None and self.limit < 1:
             raise DataError(f"limit {self.limit}", where=self.path, expected="at least 1, or none")
 
@@ -164,8 +158,6 @@ def _record(row: Row | DataError, source: DataSource, kind: type[RecordT], repor
         return None
     record = parsed if isinstance(parsed, kind) else _converted(parsed, kind)
     report.num_converted += record is not parsed
-    if isinstance(record, Demonstration):
-        record = replace(record, weight=source.weight)
     return cast(RecordT, record)
 
 

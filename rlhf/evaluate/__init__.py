@@ -1,1 +1,4 @@
-"""Evaluation: what a model's answers and scores are worth, as numbers with a stated range."""
+"""Evaluation of answers and scores, as numbers with intervals.
+
+May import: evaluate.answers, evaluate.reward, curate, and the layers below.
+"""

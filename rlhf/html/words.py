@@ -19,7 +19,7 @@ class Words(NamedTuple):
             return escape(self.en)
         return Markup('<span lang="ko">{}</span><span lang="en">{}</span>').format(self.ko, self.en)
 
-    def format(self, *values: Any, **named: Any) -> Words:
+    def format(self, /, *values: Any, **named: Any) -> Words:
         """Both texts with `values` in their places; a value that is Words gives each text its own language."""
         texts = []
         for language, text in zip(self._fields, self, strict=True):

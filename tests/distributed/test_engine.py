@@ -78,6 +78,11 @@ def test_a_gradient_that_is_not_finite_stops_every_rank_before_the_update(engine
     require_identical(engine.weights[f"after gradient zero{stage}"], engine.weights[f"before gradient zero{stage}"])
 
 
+def test_zero3_found_the_tensors_of_every_request_and_answer(engine: Outcome) -> None:
+    """DeepSpeed notes once that an argument or output is of a type its hooks cannot look into."""
+    assert engine.numbers["unseen types"] is False
+
+
 def require_all_hooks(engine: Outcome, name: str) -> None:
     """Numbers come out right without them too, but with the whole model in memory."""
     before, after = engine.numbers[f"hooks around {name}"]

@@ -1,4 +1,7 @@
-"""`rlhf evaluate`: what a model is worth. One module a kind."""
+"""`rlhf evaluate`: evaluations of a model. One module per kind.
+
+May import: evaluate, and the layers below.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rlhf.cli.decoding_flags import add_decoding_flags, sampling_of
 
 if TYPE_CHECKING:
-    from rlhf.evaluate.answers.asking import Asking
+    from rlhf.evaluate.answers.generation import GenerationRequest
 
 
 def add_asking_flags(command: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -28,15 +28,17 @@ def add_asking_flags(command: argparse.ArgumentParser, *, required: bool = True)
     )
 
 
-def asking_of(arguments: argparse.Namespace, models: Sequence[str]) -> Asking:
+def asking_of(arguments: argparse.Namespace, models: Sequence[str]) -> GenerationRequest:
     """What is asked of whom. Raises ConfigError, naming the flag, for what cannot be."""
     from rlhf.curate.sample.sources import DecodingOptions
     from rlhf.errors import ConfigError
-    from rlhf.evaluate.answers.asking import Asking
+    from rlhf.evaluate.answers.generation import GenerationRequest
 
     for flag in ("k", "limit"):
         value = getattr(arguments, flag)
         if value is not None and value < 1:
             raise ConfigError(f"is {value}", where=f"--{flag}", expected="at least 1")
     drawing = DecodingOptions(sampling_of(arguments), arguments.k, arguments.seed)
-    return Asking(tuple(models), arguments.prompts, drawing, arguments.dtype, arguments.limit, arguments.on_bad_row)
+    return GenerationRequest(
+        tuple(models), arguments.prompts, drawing, arguments.dtype, arguments.limit, arguments.on_bad_row
+    )

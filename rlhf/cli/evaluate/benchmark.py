@@ -9,7 +9,7 @@ from rlhf.cli.parser import Commands
 _DESCRIPTION = (
     "KoBEST (boolq, copa, hellaswag, sentineg, wic) by lm-eval, from files on this machine: DIR/boolq.jsonl, or\n"
     "DIR/boolq/test.jsonl (.json, .csv, .parquet), with the keys of skt/kobest_v1. Nothing is fetched. Tasks without\n"
-    "a file are left out. Needs: pip install 'rlhf[eval]'"
+    "a file are left out. Needs: pip install -e '.[eval]' in the checkout"
 )
 _EXAMPLES = (
     "examples:\n"

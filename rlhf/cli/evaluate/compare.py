@@ -89,7 +89,7 @@ def _panel(arguments: argparse.Namespace) -> JudgePanel | None:
         return None
     from rlhf.curate.judge.criteria import load_criteria
     from rlhf.evaluate.compare.command import JudgePanel
-    from rlhf.evaluate.judging import judge_names
+    from rlhf.evaluate.geval.judging import judge_names
 
     return JudgePanel(
         judge_names(arguments.judge),

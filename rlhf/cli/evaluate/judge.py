@@ -54,7 +54,7 @@ def run_evaluate_judge(arguments: argparse.Namespace) -> int:
     from rlhf.curate.judge.criteria import load_criteria
     from rlhf.errors import ConfigError
     from rlhf.evaluate.geval.command import evaluate_judge, table_from_scores
-    from rlhf.evaluate.judging import judge_names
+    from rlhf.evaluate.geval.judging import judge_names
 
     out = Path(arguments.out)
     if arguments.from_scores:

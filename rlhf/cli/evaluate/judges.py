@@ -11,7 +11,7 @@ from rlhf.cli.judge_flags import add_judge_flags, judge_settings_of
 
 if TYPE_CHECKING:
     from rlhf.curate.judge.pairwise import JudgeSettings
-    from rlhf.evaluate.judging import OpenEndpoint
+    from rlhf.evaluate.geval.judging import OpenEndpoint
 
 PREFIX = "judge-"  # --temperature and the like are of the models that answer
 

@@ -46,7 +46,7 @@ def run_evaluate_probe(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from rlhf.cli.evaluate.asking_flags import asking_of
-    from rlhf.evaluate.safety.command import evaluate_probe
+    from rlhf.evaluate.safety.command import evaluate_red_team
 
-    evaluate_probe(asking_of(arguments, arguments.model), Path(arguments.out))
+    evaluate_red_team(asking_of(arguments, arguments.model), Path(arguments.out))
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from rlhf.errors import EndpointError
+from rlhf.errors import require_packages
 
 ROUNDING = 1e-6  # for rapidfuzz a similarity of 0.6 does not reach a cutoff of 0.6
 _WORD = re.compile(r"[가-힣]+|[^\W_가-힣]+")
@@ -33,14 +33,11 @@ class SeenInstructions:
     Args:
         threshold: ROUGE-L from which two are too similar, above 0; 0.7 in Self-Instruct (arXiv:2212.10560).
 
-    Raises: EndpointError when the rapidfuzz package is missing.
+    Raises: ConfigError when rapidfuzz is not installed.
     """
 
     def __init__(self, threshold: float) -> None:
-        try:
-            import rapidfuzz  # noqa: F401
-        except ImportError:
-            raise EndpointError("the rapidfuzz package is missing", fix="pip install 'rlhf[llm]'") from None
+        require_packages("rapidfuzz", extra="llm", needed_by="the comparison of instructions")
         self._threshold = threshold
         self._texts: list[str] = []
         self._encoded: list[str] = []

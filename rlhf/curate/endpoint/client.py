@@ -24,7 +24,7 @@ from rlhf.curate.endpoint.cache import AnswerCache, cache_key
 from rlhf.curate.endpoint.messages import ChatAnswer, ChatMessage, EndpointRequest
 from rlhf.curate.endpoint.options import EndpointOptions
 from rlhf.curate.endpoint.worker import Service, Worker
-from rlhf.errors import EndpointError
+from rlhf.errors import require_packages
 
 __all__ = ["ChatAnswer", "ChatMessage", "Endpoint", "EndpointRequest", "Usage"]
 
@@ -60,7 +60,8 @@ class Endpoint:
         budget: limits on requests and cost, which also counts what was spent; by default that of the options.
         cache: SQLite file of answers, unless the options name one; None stores none.
 
-    Raises: EndpointError for arguments that cannot be used, and when the `openai` package is missing.
+    Raises: EndpointError for arguments that cannot be used; ConfigError when openai is not installed; ArtifactError
+        for a cache that cannot be read or written.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Endpoint:
         cache = options.cache or cache
         kept = f"the answers so far are in {cache}" if cache is not None else ""
         self.service = Service(url, model, options, kept)
-        _check_client()
+        require_packages("openai", extra="llm", needed_by="an endpoint")
         self.service.key()
         self.budget = budget if budget is not None else options.budget()
         self._cache = AnswerCache(cache) if cache is not None else None
@@ -184,10 +185,3 @@ class Endpoint:
 
 async def _answer_of_another(future: Future[ChatAnswer]) -> ChatAnswer:
     return (await asyncio.wrap_future(future)).as_cached()
-
-
-def _check_client() -> None:
-    try:
-        import openai  # noqa: F401
-    except ImportError:
-        raise EndpointError("the openai package is missing", fix="pip install 'rlhf[llm]'") from None

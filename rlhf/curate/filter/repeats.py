@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rlhf.curate.near_duplicates import MAX_ROWS, Pairs, character_vectors, similar_pairs, word_vectors
 from rlhf.curate.output import progress
 from rlhf.curate.row_texts import normalised
-from rlhf.errors import DataError
+from rlhf.errors import DataError, require_packages
 
 NUM_PERMUTATIONS = 128
 _DENSE_ROWS = 512  # a block of 512 x 200,000 float32 cosines is 0.4 GB
@@ -65,14 +65,10 @@ def minhash_repeats(prompts: Sequence[str], threshold: float) -> Repeats:
     """Prompts whose set of character 3-grams has a Jaccard index >= `threshold` with an earlier kept one.
 
     MinHash proposes the candidates, so repeats near the threshold can be missed; each candidate is then compared
-    exactly. For more prompts than an exact search can take. Raises DataError when datasketch is not installed.
+    exactly. For more prompts than an exact search can take. Raises ConfigError when datasketch is not installed.
     """
-    try:
-        from datasketch import MinHash, MinHashLSH
-    except ImportError:
-        raise DataError(
-            "datasketch is not installed", where="--dedup minhash", fix="pip install 'rlhf[data]'"
-        ) from None
+    require_packages("datasketch", extra="data", needed_by="--dedup minhash")
+    from datasketch import MinHash, MinHashLSH
 
     # Candidates are verified, so the bands are chosen to miss few; above 0.9 there would be too few bands.
     index: Any = MinHashLSH(threshold=min(threshold, 0.9), num_perm=NUM_PERMUTATIONS, weights=(0.1, 0.9))

@@ -129,7 +129,7 @@ def import_files(options: ImportOptions) -> Output:
             kinds of rows, and when no row is left.
     """
     if not options.keep_pii:
-        require_privacy("or --keep-pii to keep it")
+        require_privacy("--keep-pii to keep it")
     sources = [_open(file, options) for file in options.files]
     with Output(options.out, command="data import", inputs=options.files, options=options.recorded()) as output:
         output.extra["formats"] = {source.name: source.format for source in sources}

@@ -10,13 +10,13 @@ from pathlib import Path
 from rlhf.artifacts.files import write_text
 from rlhf.curate.answer_rows import prompt_value
 from rlhf.errors import DataError
-from rlhf.evaluate.answers.asking import EMPTY, Answered
+from rlhf.evaluate.answers.generation import EMPTY, Generations
 from rlhf.evaluate.compare.views import equal_answers
 
 
 @dataclass(frozen=True, slots=True)
 class LabelPage:
-    """Where the page is served and to whom, as `rlhf data label` has it."""
+    """Address and annotators of the page, as in `rlhf data label`."""
 
     host: str = "127.0.0.1"
     port: int = 7861
@@ -24,36 +24,36 @@ class LabelPage:
     overlap: float = 0.2
 
 
-def write_pairs(answered: Answered, file: Path) -> int:
-    """Writes the pairs to label, a row a prompt whose answers differ, and returns how many there are.
+def write_pairs(generations: Generations, file: Path) -> int:
+    """Writes the pairs to label, a row per prompt whose answers differ, and returns how many there are.
 
     Raises: DataError when there is none.
     """
     lines = []
-    for number, (prompt, equal) in enumerate(zip(answered.prompts, equal_answers(answered), strict=True)):
+    for number, (prompt, equal) in enumerate(zip(generations.prompts, equal_answers(generations), strict=True)):
         if not equal:
             row = {
                 "id": str(number),
                 "prompt": prompt_value(prompt.messages),
-                "responses": [each.answers[number][0].strip() or EMPTY for each in answered.sets],
-                "models": [each.name for each in answered.sets],
+                "responses": [each.answers[number][0].strip() or EMPTY for each in generations.sets],
+                "models": [each.name for each in generations.sets],
                 "source": prompt.source,
             }
             lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     if not lines:
-        raise DataError("both models gave the same answers throughout", fix="nothing is to be labelled")
+        raise DataError("both models gave the same answers throughout", fix="there is nothing to label")
     write_text(file, "".join(lines))
     return len(lines)
 
 
-def label(answered: Answered, out: Path, page: LabelPage) -> Sequence[Path]:
+def label(generations: Generations, out: Path, page: LabelPage) -> Sequence[Path]:
     """Serves the page until Ctrl-C; the file of labels, or nothing where nobody labelled.
 
-    A judgement a row: a person who saw what another saw counts too.
+    The file has a row per judgement, so that two people who label the same pair both count.
     """
     from rlhf.curate.label.command import Labelling, LabelOptions
 
-    write_pairs(answered, out / "pairs.jsonl")
+    write_pairs(generations, out / "pairs.jsonl")
     options = LabelOptions(
         rows=str(out / "pairs.jsonl"),
         out=out / "labels.jsonl",

@@ -1,4 +1,4 @@
 """Answers graded by a judge model, criterion by criterion.
 
-May import: evaluate.answers, curate.judge, and the layers below.
+May import: evaluate.answers, curate, and the layers below.
 """

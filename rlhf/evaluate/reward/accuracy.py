@@ -1,4 +1,4 @@
-"""How well scores agree with rankings: pairwise accuracy with its interval, over all pairs and over groups of them."""
+"""Pairwise accuracy of scores against rankings, with its interval, over all pairs and over groups of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-BOOTSTRAP_DRAWS = 2000
-DRAWN_AT_ONCE = 2_000_000  # row numbers held in memory at a time
+from rlhf.evaluate.intervals import SHARE, ratio_figure
 
 
 class Pair(NamedTuple):
@@ -41,9 +40,9 @@ def outcome(difference: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ScoredRanking:
-    """One ranking with a score an answer: ranks 1 best, equal = tie; scores in reward units.
+    """One ranking with a score per answer: ranks 1 best, equal = tie; scores in reward units.
 
-    `prompt` names what was asked: rankings of one prompt are drawn together ("" is a prompt of its own).
+    `prompt` identifies the prompt: rankings of one prompt are resampled together ("" is a prompt of its own).
     """
 
     ranks: tuple[int, ...]
@@ -61,30 +60,11 @@ class ScoredRanking:
         return [outcome(self.difference(pair)) for pair in wanted]
 
 
-def share_interval(sums: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
-    """95 % interval of sum(sums) / sum(counts) by bootstrap over prompts.
-
-    Pairs of one prompt are not independent, so whole prompts are drawn. Entry i of both is prompt i.
-    """
-    totals, numbers = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
-    generator, shares = np.random.default_rng(0), []
-    step = max(1, DRAWN_AT_ONCE // len(totals))
-    for start in range(0, BOOTSTRAP_DRAWS, step):
-        size = (min(step, BOOTSTRAP_DRAWS - start), len(totals))
-        drawn = generator.integers(0, len(totals), size)
-        found = numbers[drawn].sum(1)
-        shares.append(totals[drawn].sum(1)[found > 0] / found[found > 0])
-    low, high = np.percentile(np.concatenate(shares), [2.5, 97.5])
-    return float(low), float(high)
-
-
 def accuracy_of(outcomes: Sequence[Sequence[float]]) -> dict[str, float]:
-    """Mean outcome with its 95 % interval; entry i holds the outcomes of prompt i, maybe none."""
-    counts, wins = [len(each) for each in outcomes], [sum(each) for each in outcomes]
-    if not sum(counts):
-        return {"accuracy": float("nan"), "low": float("nan"), "high": float("nan"), "num_pairs": 0}
-    low, high = share_interval(wins, counts)
-    return {"accuracy": sum(wins) / sum(counts), "low": low, "high": high, "num_pairs": sum(counts)}
+    """Mean outcome with its 95 % interval; entry i holds the outcomes of prompt i, which may be none."""
+    counts, correct = ([float(count(each)) for each in outcomes] for count in (len, sum))
+    figure = ratio_figure(np.asarray(correct), np.asarray(counts), SHARE)
+    return {"accuracy": figure["mean"], "low": figure["low"], "high": figure["high"], "num_pairs": int(sum(counts))}
 
 
 def accuracy(rows: Sequence[ScoredRanking], *, neighbours: bool = False) -> dict[str, float]:
@@ -102,7 +82,7 @@ def prompt_groups(rows: Sequence[ScoredRanking]) -> list[list[int]]:
 
 
 def report_card(rows: Sequence[ScoredRanking], lengths: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """Accuracy, overall, among neighbouring ranks and by source, beside what answer length alone achieves.
+    """Accuracy overall, among neighbouring ranks and by source, and the accuracy of answer length alone.
 
     Args:
         rows: rankings with the model's scores.
@@ -116,13 +96,13 @@ def report_card(rows: Sequence[ScoredRanking], lengths: Sequence[Sequence[int]])
         **accuracy(rows),
         "neighbours": accuracy(rows, neighbours=True),
         "by_source": {name: accuracy(each) for name, each in sorted(by_source.items())},
-        "longer_answer": accuracy(by_length(rows, lengths)),
+        "longer_answer": accuracy(rescored(rows, lengths)),
     }
 
 
-def by_length(rows: Sequence[ScoredRanking], lengths: Sequence[Sequence[int]]) -> list[ScoredRanking]:
-    """The same rankings judged by answer length alone."""
-    return [replace(row, scores=tuple(map(float, each))) for row, each in zip(rows, lengths, strict=True)]
+def rescored(rows: Sequence[ScoredRanking], scores: Sequence[Sequence[float]]) -> list[ScoredRanking]:
+    """The same rankings with other scores; lengths in tokens are the baseline that picks the longer answer."""
+    return [replace(row, scores=tuple(map(float, each))) for row, each in zip(rows, scores, strict=True)]
 
 
 def breakdown(rows: Sequence[ScoredRanking], lengths: Sequence[Sequence[int]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from deepspeed.runtime.zero import utils as zero_utils
 
 from rlhf.config.sections import SamplingSection
 from rlhf.data.encode import EncodedSequence
@@ -39,6 +40,7 @@ def main() -> None:
         for stage in (0, 3):
             run_resumed(results, problem, paths["neox"], out, stage, lora=True)
         run_resumed_roles(results, problem, paths, out)
+        results.numbers["unseen types"] = zero_utils.warned
         results.write(out)
 
 

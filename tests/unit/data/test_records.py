@@ -52,12 +52,6 @@ def test_prompt_ends_in_a_user_turn():
         Prompt((ASK, ANSWER))
 
 
-@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
-def test_demonstration_weight_is_finite_and_positive(weight):
-    with pytest.raises(DataError, match="weight"):
-        Demonstration((ASK, ANSWER), weight=weight)
-
-
 @pytest.mark.parametrize("content", ["", " \n\t", "\u3000"])
 def test_message_text_is_not_blank(content):
     with pytest.raises(DataError, match="is empty"):

@@ -167,6 +167,9 @@ def test_fingerprint_tells_template_vocabulary_and_padding_apart():
     assert one().fingerprint() == prints[0]
     assert one(template="kullm-input").vocabulary_hash() == one().vocabulary_hash()
     assert one(special=(PAD, EOS)).vocabulary_hash() != one().vocabulary_hash()
+    other_pad = one(special=(EOS, "<pad>"), pad_token="<pad>")  # the same id under another name
+    assert other_pad.vocabulary_hash() == one().vocabulary_hash()
+    assert other_pad.fingerprint() != one().fingerprint()
 
 
 def test_ids_are_those_of_the_text_alone(tiny_tokenizer_dir):

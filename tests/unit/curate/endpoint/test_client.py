@@ -18,7 +18,7 @@ from rlhf.curate.endpoint.client import Endpoint
 from rlhf.curate.endpoint.messages import EndpointRequest, json_schema_format
 from rlhf.curate.endpoint.options import EndpointOptions
 from rlhf.curate.endpoint.worker import RateLimiter
-from rlhf.errors import BudgetError, EndpointError
+from rlhf.errors import ArtifactError, BudgetError, EndpointError
 from tests.support.openai_server import Behaviour, Fault, Server, serve
 
 
@@ -183,7 +183,7 @@ def test_equal_requests_under_way_are_asked_once(tmp_path: Path) -> None:
 def test_a_file_that_is_no_cache_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "c.sqlite"
     path.write_text("이것은 데이터베이스가 아닙니다. " * 10, encoding="utf-8")
-    with pytest.raises(EndpointError, match="cannot keep answers here"):
+    with pytest.raises(ArtifactError, match=r"c\.sqlite: is not a SQLite database"):
         Endpoint("http://127.0.0.1:9/v1", "m", cache=path)
 
 
