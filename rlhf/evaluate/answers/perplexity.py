@@ -31,7 +31,11 @@ class ReferenceLikelihood:
         nats = ratio_figure(self.nats, self.tokens)
         return {
             "num_references": len(self.nats),
-            "perplexity": {"mean": math.exp(nats["mean"]), "low": math.exp(nats["low"]), "high": math.exp(nats["high"])},
+            "perplexity": {
+                "mean": math.exp(nats["mean"]),
+                "low": math.exp(nats["low"]),
+                "high": math.exp(nats["high"]),
+            },
             "nats_per_character": ratio_figure(self.nats, self.characters),
         }
 
