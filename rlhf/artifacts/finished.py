@@ -9,13 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from rlhf.artifacts.adapter import require_same_base
-from rlhf.artifacts.export import TOLERANCE, base_entry, check_adapter, load_base, with_adapter
+from rlhf.artifacts.export import TOLERANCE, base_entry, check_adapter, load_base, load_packed, with_adapter
 from rlhf.artifacts.files import read_json
 from rlhf.artifacts.fixed_text import FixedTextOutputs, fixed_sequences, packed_outputs
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.errors import ArtifactError
-from rlhf.models.loading import DTYPES, PackedModel, load_causal_lm, load_scalar_model
+from rlhf.models.loading import DTYPES, PackedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class FinishedRun:
 
     def stored_model(self) -> PackedModel:
         """model/ in float32."""
-        return load_scalar_model(str(self.model)) if self.scalar else load_causal_lm(str(self.model))
+        return load_packed(str(self.model), scalar=self.scalar)
 
     @property
     def score_offset(self) -> float:

@@ -27,49 +27,24 @@ Status = Literal["running", "preempted", "failed", "finished"]
 
 
 class RunFolder:
-    """Paths of one run. Only rank 0 writes through it."""
+    """Paths of one run. Only rank 0 writes through it.
+
+    abandoned: metrics of steps that a rollback took back. changes: keys whose value was changed when the run was
+    resumed. stop_file: its presence asks a live run to stop after its step; `rlhf stop` creates it, the next start
+    removes it.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def model(self) -> Path:
-        return self.path / "model"
-
-    @property
-    def adapter(self) -> Path:
-        return self.path / "adapter"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def samples(self) -> Path:
-        return self.path / "samples.jsonl"
-
-    @property
-    def tripwires(self) -> Path:
-        return self.path / "tripwires.jsonl"
-
-    @property
-    def abandoned(self) -> Path:
-        """Metrics of steps that a rollback took back."""
-        return self.path / "abandoned.jsonl"
-
-    @property
-    def changes(self) -> Path:
-        """Keys whose value was changed when the run was resumed."""
-        return self.path / "changes.jsonl"
-
-    @property
-    def stop_file(self) -> Path:
-        """Its presence asks a live run to stop after its step; `rlhf stop` creates it, the next start removes it."""
-        return self.path / "stop"
+        self.checkpoints = self.path / "checkpoints"
+        self.model = self.path / "model"
+        self.adapter = self.path / "adapter"
+        self.metrics = self.path / "metrics.jsonl"
+        self.samples = self.path / "samples.jsonl"
+        self.tripwires = self.path / "tripwires.jsonl"
+        self.abandoned = self.path / "abandoned.jsonl"
+        self.changes = self.path / "changes.jsonl"
+        self.stop_file = self.path / "stop"
 
     def prepare(self, *, resume: bool) -> None:
         """Creates the folder, or checks that what it holds may be continued or overwritten. Called under the lock.

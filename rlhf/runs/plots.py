@@ -17,6 +17,7 @@ from rlhf.html.words import Words
 Row = Mapping[str, Any]
 Series = tuple[list[float], list[float]]  # steps, values
 MAX_POINTS = 300  # of one curve; longer ones are averaged, or the page would take megabytes
+MAX_TRAJECTORY = 60  # points of the policy's way from the reference; single iterations are noise
 FEW_POINTS = 30  # a curve with at most as many shows each as a dot
 COLOURS = (BLUE, "#c98a1b", "#23735a", "#7a4d8f", "#5a6473", "#b0567a")
 WIRE_METRICS = {
@@ -96,12 +97,14 @@ def curves_of(metrics: Sequence[Row]) -> dict[str, Series]:
                 steps, values = found.setdefault(name, ([], []))
                 steps.append(float(row["step"]))
                 values.append(float(value))
-    return {name: (_thinned(steps), _thinned(values)) for name, (steps, values) in found.items()}
+    return {
+        name: (_thinned(steps, MAX_POINTS), _thinned(values, MAX_POINTS)) for name, (steps, values) in found.items()
+    }
 
 
-def _thinned(values: list[float]) -> list[float]:
-    """Means of neighbours, so that at most MAX_POINTS are left."""
-    size = -(-len(values) // MAX_POINTS)
+def _thinned(values: Sequence[float], most: int) -> list[float]:
+    """Means of neighbours, so that at most `most` are left."""
+    size = -(-len(values) // most)
     parts = [values[start : start + size] for start in range(0, len(values), size)]
     return [sum(part) / len(part) for part in parts]
 
@@ -169,14 +172,8 @@ def trajectory(metrics: Sequence[Row]) -> tuple[list[tuple[float, float]], str]:
         ("eval_reward", "PPO in training, held-out prompts"),
         ("reward", "PPO in training, training prompts"),
     ):
-        points = [(row["kl"], row[name]) for row in metrics if name in row and "kl" in row]
-        if len(points) > 1:
-            return [(sum(kls) / len(kls), sum(rewards) / len(rewards)) for kls, rewards in _grouped(points)], label
+        rows = [row for row in metrics if name in row and "kl" in row]
+        if len(rows) > 1:
+            kls, scores = (_thinned([row[key] for row in rows], MAX_TRAJECTORY) for key in ("kl", name))
+            return list(zip(kls, scores, strict=True)), label
     return [], ""
-
-
-def _grouped(points: list[tuple[float, float]]) -> list[tuple[list[float], list[float]]]:
-    """Neighbours together, at most 60 groups: single iterations are noise."""
-    size = -(-len(points) // 60)
-    parts = [points[start : start + size] for start in range(0, len(points), size)]
-    return [([kl for kl, _ in part], [reward for _, reward in part]) for part in parts]

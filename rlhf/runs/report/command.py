@@ -1,4 +1,4 @@
-"""`rlhf report`: a run folder, or all runs of a project, as one page from the files they left. No model computes."""
+"""`rlhf report`: a run folder, or all runs of a project, as one page from the files they left; no model is loaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write_report(folders: Sequence[str], out: str | None) -> Path:
     require_matplotlib()
     paths = [Path(folder) for folder in folders]
     if len(paths) > 1 and not out:
-        raise ConfigError("several folders make one page, and --out does not say where", fix="--out report.html")
+        raise ConfigError("several folders make one page, and --out does not name it", fix="--out report.html")
     page = render_run(read_run(paths[0])) if _is_one_run(paths) else render_project(read_project(paths))
     target = Path(out) if out else paths[0] / "report.html"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def write_report(folders: Sequence[str], out: str | None) -> Path:
 
 
 def _is_one_run(paths: Sequence[Path]) -> bool:
-    """Whether this is a run, or nothing, which `read_run` has the words for."""
+    """Whether this is a run, or nothing, which `read_run` refuses with its reason."""
     if len(paths) > 1:
         return False
     folder = paths[0]

@@ -29,7 +29,7 @@ def test_a_run_that_says_running_is_killed_when_nobody_holds_its_lock(tmp_path: 
 
 
 @pytest.mark.parametrize("status", ["preempted", "failed", "finished"])
-def test_other_states_are_told_as_they_are(tmp_path: Path, status: str) -> None:
+def test_other_states_are_reported_as_they_are(tmp_path: Path, status: str) -> None:
     assert status_of(RunFolder(write_run(tmp_path / "run", status=status))) == status
 
 

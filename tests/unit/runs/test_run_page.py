@@ -163,7 +163,7 @@ def test_a_good_result_of_a_run_that_was_stopped_is_open(ppo_run: Path) -> None:
     assert finding.words.en.startswith("made from step-0002. By the reward PPO trained on: The policy scores better")
 
 
-def test_stage_1_tells_its_best_held_out_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stage_1_reports_its_best_held_out_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     losses = [{"eval_loss_before": 4.0}, {"eval_loss": 2.5}, {"eval_loss": 2.75}]
     metrics = [{"step": step, "loss": 3.0, **row} for step, row in enumerate(losses, start=1)]
     page = page_of(run_folder(tmp_path / "r", "sft", metrics=metrics), capsys)
@@ -171,7 +171,7 @@ def test_stage_1_tells_its_best_held_out_loss(tmp_path: Path, capsys: pytest.Cap
     assert "<td>data.train</td><td>a.jsonl, b.jsonl</td>" in page
 
 
-def test_stage_2_tells_its_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stage_2_reports_its_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = run_folder(tmp_path / "r", "reward", metrics=[{"step": 1, "loss": 0.7, "accuracy": 0.5}])
     each = {"accuracy": 0.75, "low": 0.6, "high": 0.9, "num_pairs": 30}
     shortcuts = {"beats_shortcuts": True, "verdict": "It beats the longer answer."}
@@ -192,7 +192,7 @@ def test_only_what_differs_from_the_defaults_is_listed(tmp_path: Path) -> None:
     assert next(row for row in differences(record) if row[0] == "train.lr")[1] == "0.0003"
 
 
-def test_a_broken_last_line_is_left_out_and_long_curves_are_averaged(tmp_path: Path) -> None:
+def test_a_broken_last_line_is_skipped_and_long_curves_are_averaged(tmp_path: Path) -> None:
     path = run_folder(
         tmp_path / "r", "sft", metrics=[{"step": step, "loss": float(step % 2)} for step in range(1, 1201)]
     )
