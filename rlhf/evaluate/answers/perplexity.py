@@ -32,7 +32,7 @@ class ReferenceLikelihood:
         return {
             "num_references": len(self.nats),
             "perplexity": Figure(mean=math.exp(nats["mean"]), low=math.exp(nats["low"]), high=math.exp(nats["high"])),
-            "nats_a_character": ratio_figure(self.nats, self.characters),
+            "nats_per_character": ratio_figure(self.nats, self.characters),
         }
 
     def minus(self, other: ReferenceLikelihood) -> Figure:
