@@ -76,7 +76,7 @@ class Generations:
         return {
             "models": [each.about() for each in self.sets],
             "num_prompts": len(self.prompts),
-            "answers_a_prompt": len(self.sets[0].answers[0]),
+            "answers_per_prompt": len(self.sets[0].answers[0]),
             "bad_rows_skipped": self.num_skipped,
             "decoding": self.decoding,
         }

@@ -16,7 +16,7 @@ from rlhf.curate.split.command import SplitOptions, check_apart, read_assignment
 from rlhf.data.records import Demonstration, Prompt, Ranking
 from rlhf.data.sources import DataSource, read_records
 from rlhf.errors import DataError
-from rlhf.evaluate.reward.leakage import asked
+from rlhf.evaluate.reward.leakage import last_question
 
 SHARES = {"train": 0.5, "dev": 0.25, "test": 0.25}
 PLACES = [
@@ -78,7 +78,7 @@ def questions_by_split(folder: Path) -> dict[str, set[str]]:
             if path.exists() and path.stat().st_size:
                 for record in read_records(DataSource(str(path)), kind).records:
                     turns = record.prompt if isinstance(record, Ranking) else record.messages
-                    found.setdefault(split, set()).add(asked(turns).rstrip("! "))
+                    found.setdefault(split, set()).add(last_question(turns).rstrip("! "))
     return found
 
 
