@@ -276,7 +276,7 @@ def test_a_text_that_holds_the_sign_is_left_out(tmp_path: Path) -> None:
 
 def test_a_missing_package_stops_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ko_pii", None)
-    with pytest.raises(ConfigError, match=r"'\.\[pii\]'.*--keep-pii"):
+    with pytest.raises(ConfigError, match=r"\.\[pii\]' in the checkout, or --keep-pii"):
         import_files(ImportOptions((str(tmp_path / "absent.csv"),), tmp_path / "out.jsonl"))
     (row,) = imported(tmp_path, "chat.csv", CHAT, me=ME, keep_pii=True)
     assert "010-2222-3333" in row["messages"][0]["content"]
