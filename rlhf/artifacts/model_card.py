@@ -15,7 +15,7 @@ from rlhf.artifacts.files import read_json
 from rlhf.artifacts.finished import FinishedRun
 from rlhf.artifacts.reload import Outcome
 from rlhf.artifacts.run_folder import RunFolder
-from rlhf.config.schema import STAGES
+from rlhf.config.stages import STAGES
 
 STAGE_TEXT = {
     "sft": "A causal language model after supervised fine-tuning (stage 1).",
@@ -132,7 +132,7 @@ def _recipe(finished: FinishedRun) -> str:
     if not file.is_file():
         return "The run folder has no config.yaml."
     config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    changed = changed_keys(config, STAGES[finished.stage]().model_dump())
+    changed = changed_keys(config, STAGES[finished.stage].config().model_dump())
     rows = [
         f"- `{key}`: `{json.dumps(value, ensure_ascii=False)}`" for key, value in changed if key not in OF_THIS_MACHINE
     ]

@@ -7,6 +7,7 @@ import json
 import sys
 
 from rlhf.cli.parser import Commands
+from rlhf.config.stages import STAGES
 
 
 def add(commands: Commands) -> None:
@@ -14,7 +15,7 @@ def add(commands: Commands) -> None:
     config = commands.add_parser("config", help="configuration")
     kinds = config.add_subparsers(required=True, metavar="KIND")
     schema = kinds.add_parser("schema", help="JSON Schema of a stage's YAML, for editors")
-    schema.add_argument("--stage", required=True, choices=("sft", "reward", "ppo"))
+    schema.add_argument("--stage", required=True, choices=tuple(STAGES))
     schema.set_defaults(handler=run_config_schema)
 
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from rlhf.cli.parser import Commands
+from rlhf.config.stages import STAGES
 
 
 def add(commands: Commands) -> None:
@@ -21,7 +22,7 @@ def add(commands: Commands) -> None:
     plan.add_argument("config", nargs="?", metavar="CONFIG", help="YAML file of a stage")
     plan.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, as the stage takes them")
     plan.add_argument(
-        "--stage", choices=("sft", "reward", "ppo"), help="stage of the file (default: the file's name, if it is one)"
+        "--stage", choices=tuple(STAGES), help="stage of the file (default: the file's name, if it is one)"
     )
     plan.add_argument("--gpus", type=_positive, default=1, metavar="N", help="GPUs a machine (default: %(default)s)")
     plan.add_argument("--nodes", type=_positive, default=1, metavar="N", help="machines (default: %(default)s)")
@@ -53,17 +54,13 @@ def run_plan(arguments: argparse.Namespace) -> int:
         return 0
     import json
 
+    from rlhf.config.stages import stage_of
     from rlhf.errors import ConfigError
-    from rlhf.plan.launch import stage_of
     from rlhf.plan.report import GIGABYTE, Machine, make_report
 
     if not arguments.config:
         raise ConfigError("no configuration is named", where="CONFIG", fix="name a stage's YAML file, or give --table")
-    stage = arguments.stage or stage_of(arguments.config)
-    if stage is None:
-        raise ConfigError(
-            f"{arguments.config} bears no stage's name", where="--stage", fix="add --stage sft, reward or ppo"
-        )
+    stage = stage_of(arguments.config, arguments.stage)
     memory = arguments.gpu_memory * GIGABYTE
     machine = Machine(arguments.gpus, arguments.nodes, memory, "cpu" if arguments.cpu else "gpu")
     report = make_report(stage, arguments.config, arguments.overrides, machine, utilisation=arguments.utilisation)

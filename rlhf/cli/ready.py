@@ -6,8 +6,7 @@ import argparse
 import sys
 
 from rlhf.cli.parser import Commands
-
-STAGES = {"step1_sft": "sft", "step2_reward": "reward", "step3_ppo": "ppo"}
+from rlhf.config.stages import STAGES, stage_named
 
 
 def add(commands: Commands) -> None:
@@ -19,7 +18,8 @@ def add(commands: Commands) -> None:
         "model passes reward.min_accuracy; prints the run folder. Nothing is loaded. Job scripts ask it first.",
         epilog="example: rlhf ready ppo --config configs/kullm-5.8b/ppo.yaml train.lr=1e-6",
     )
-    ready.add_argument("stage", choices=(*STAGES.values(), *STAGES), metavar="STAGE", help="sft, reward or ppo")
+    names = (*STAGES, *(stage.step for stage in STAGES.values()))
+    ready.add_argument("stage", choices=names, metavar="STAGE", help="sft, reward or ppo")
     ready.add_argument(
         "--parents",
         choices=("now", "later"),
@@ -34,11 +34,10 @@ def run_ready(arguments: argparse.Namespace) -> int:
     """`rlhf ready`."""
     from rlhf.config.arguments import parse_stage_arguments
     from rlhf.config.load import load_config
-    from rlhf.config.schema import STAGES as MODELS
 
-    stage = STAGES.get(arguments.stage, arguments.stage)
-    given = parse_stage_arguments(stage, arguments.words)
-    config = load_config(MODELS[stage], given.config_path, given.overrides)
+    stage = stage_named(arguments.stage)
+    given = parse_stage_arguments(stage.name, arguments.words)
+    config = load_config(stage.config, given.config_path, given.overrides)
     if arguments.parents == "now":
         from rlhf.train.run.readiness import require_parents
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from rlhf.cli.parser import Commands
+from rlhf.config.stages import STAGES
 
 
 def add(commands: Commands) -> None:
@@ -36,7 +37,7 @@ def add(commands: Commands) -> None:
         "--sbatch", default="", metavar="OPTIONS", help='for --slurm, such as "--nodes=2 --gpus-per-node=8"'
     )
     sweep.add_argument(
-        "--stage", choices=("sft", "reward", "ppo"), help="stage of the file (default: the file's name, if it is one)"
+        "--stage", choices=tuple(STAGES), help="stage of the file (default: the file's name, if it is one)"
     )
     sweep.set_defaults(handler=run_sweep)
 
@@ -46,16 +47,11 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     import shlex
     from pathlib import Path
 
-    from rlhf.errors import ConfigError
-    from rlhf.plan.launch import stage_of
+    from rlhf.config.stages import stage_of
     from rlhf.runs.listing import best_first, runs_table
     from rlhf.runs.sweep import plan_sweep
 
-    stage = arguments.stage or stage_of(arguments.config)
-    if stage is None:
-        raise ConfigError(
-            f"{arguments.config} bears no stage's name", where="--stage", fix="add --stage sft, reward or ppo"
-        )
+    stage = stage_of(arguments.config, arguments.stage)
     sweep = plan_sweep(stage, arguments.config, arguments.grid, arguments.overrides, Path(arguments.out))
     if arguments.slurm:
         sweep.submit(shlex.split(arguments.sbatch))

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from rlhf.config.keys import key_table, stage_model
+from rlhf.config.keys import key_table
 from rlhf.config.layers import COMMAND_LINE, FORM, parse_override
+from rlhf.config.stages import Stage, stage_named
 from rlhf.errors import ConfigError
 
-_SCRIPTS = {"sft": "step1_sft.py", "reward": "step2_reward.py", "ppo": "step3_ppo.py"}
 _KEYS_TITLE = "keys (nested in the file, key=value here; N is an index into a list):"
 
 
@@ -31,7 +31,7 @@ class StageArguments:
 class _Parser(argparse.ArgumentParser):
     """Raises ConfigError instead of leaving the process, and lists the keys of the stage under --help."""
 
-    stage: str
+    stage: Stage
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message, where=COMMAND_LINE, expected=self.format_usage().strip(), fix="see --help")
@@ -46,7 +46,7 @@ def parse_stage_arguments(stage: str, argv: Sequence[str]) -> StageArguments:
     The `deepspeed` launcher puts `--local_rank=N` before the script's own arguments.
     Raises: ConfigError for an unknown flag, a missing --config or a word that is no override.
     """
-    given, unknown = _parser(stage).parse_known_intermixed_args(list(argv))
+    given, unknown = _parser(stage_named(stage)).parse_known_intermixed_args(list(argv))
     problems = [_unknown_flag(word) for word in unknown if word.startswith("-")]
     words = [*given.overrides, *(word for word in unknown if not word.startswith("-"))]
     for word in words:
@@ -59,9 +59,9 @@ def parse_stage_arguments(stage: str, argv: Sequence[str]) -> StageArguments:
     return StageArguments(given.config, tuple(given.overrides), given.resume, given.dry_run, given.local_rank)
 
 
-def _parser(stage: str) -> _Parser:
-    summary = (stage_model(stage).__doc__ or "").strip()
-    parser = _Parser(prog=_SCRIPTS[stage], description=summary, allow_abbrev=False)
+def _parser(stage: Stage) -> _Parser:
+    summary = (stage.config.__doc__ or "").strip()
+    parser = _Parser(prog=stage.script, description=summary, allow_abbrev=False)
     parser.stage = stage
     parser.add_argument("--config", metavar="FILE", type=Path, required=True, help="YAML file of this stage")
     parser.add_argument(
@@ -99,9 +99,9 @@ def _stray_word(word: str) -> ConfigError:
     return ConfigError("a word without =", where=f"{COMMAND_LINE}  {word}", expected=FORM, fix=fix)
 
 
-def _describe_keys(stage: str) -> str:
+def _describe_keys(stage: Stage) -> str:
     lines: list[str] = []
-    for key in key_table(stage_model(stage)).values():
+    for key in key_table(stage.config).values():
         if "." not in key.name:
             lines += ["", f"{key.name}: {key.description}"]
         elif key.default is not None or not key.is_section:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from rlhf.config.schema import STAGES, StageConfig
+from rlhf.config.schema import StageConfig
 from rlhf.config.yaml_lines import KeyPath, dotted
-from rlhf.errors import ConfigError
 
 INDEX = "N"
 _NUMBERS = {"integer": "a whole number", "number": "a number"}
@@ -46,13 +45,6 @@ class ConfigKey:
     def expected(self) -> str:
         """Type and range, then the meaning."""
         return f"{self.words}; {self.description}" if self.description else self.words
-
-
-def stage_model(stage: str) -> type[StageConfig]:
-    """The configuration class of a stage by name."""
-    if stage not in STAGES:
-        raise ConfigError(f"no stage {stage!r}", expected=f"one of {', '.join(STAGES)}", fix="name one of them")
-    return STAGES[stage]
 
 
 @cache

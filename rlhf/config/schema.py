@@ -334,6 +334,3 @@ class PpoConfig(StageConfig):
                 f"reward.functions and reward.endpoints share the name {twice[0]!r} in metrics; give each source a name"
             )
         return self
-
-
-STAGES: dict[str, type[StageConfig]] = {"sft": SftConfig, "reward": RewardConfig, "ppo": PpoConfig}

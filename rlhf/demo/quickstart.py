@@ -18,11 +18,11 @@ from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import load_config
 from rlhf.config.reward_sources import RewardRole
 from rlhf.config.schema import PpoConfig
+from rlhf.config.stages import STAGES
 from rlhf.demo.measure import Summary, measure_policy, print_summary, reward_summary
 from rlhf.demo.tiny_base import TinySize, make_tiny_base
 from rlhf.errors import ArtifactError, DataError, TrainingError
 from rlhf.evaluate.reward.gate import read_card, refusal
-from rlhf.plan.launch import SCRIPTS
 from rlhf.train.run.start import ROOT, require_checkout, start_stage
 
 OWN_DATA = {"sft": "sft", "reward": "preference", "ppo": "prompts"}
@@ -66,7 +66,7 @@ class Quickstart:
         """Makes what is missing and returns the summary, which is also written to out/summary.json."""
         self._check()
         self._timed("base", self._base)
-        for stage in SCRIPTS:
+        for stage in STAGES:
             self._timed(stage, lambda stage=stage: self._stage(stage))  # type: ignore[misc]
         started = time.perf_counter()
         summary = self._measure()

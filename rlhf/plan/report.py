@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf.config.load import load_config
-from rlhf.config.schema import STAGES, StageConfig
+from rlhf.config.schema import StageConfig
+from rlhf.config.stages import STAGES
 from rlhf.plan.fit import Fit, cheapest_fit, ranks_that_fit
 from rlhf.plan.launch import hostfile, launch_line
 from rlhf.plan.memory import MemoryPlan
@@ -85,7 +86,7 @@ def make_report(
 
     Raises: ConfigError for the file; ModelError for a model whose shape is not known.
     """
-    config = load_config(STAGES[stage], path, words)
+    config = load_config(STAGES[stage].config, path, words)
     return report_on(stage, config, path, words, machine, models_of_runs(path), utilisation=utilisation)
 
 

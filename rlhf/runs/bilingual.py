@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
+from rlhf.config import stages
 from rlhf.evaluate.figures import Cell
 
 
@@ -36,11 +37,7 @@ SWITCH = (
     '<div class="bar"><label for="in-korean">한국어</label><label for="in-english">English</label></div>'
 )
 
-STAGES = {
-    "sft": Words("1단계: 지도 미세조정(SFT)", "Stage 1: supervised fine-tuning"),
-    "reward": Words("2단계: 보상 모델", "Stage 2: reward model"),
-    "ppo": Words("3단계: PPO", "Stage 3: PPO"),
-}
+STAGES = {name: Words(stage.korean_title, stage.title) for name, stage in stages.STAGES.items()}
 STATUSES = {
     "finished": Words("완료", "finished"),
     "running": Words("실행 중", "running"),

@@ -11,7 +11,7 @@ from rlhf.html.page import document, section, table
 from rlhf.html.plots import LINE, figure, svg
 from rlhf.errors import ArtifactError
 from rlhf.runs.listing import RunSummary, columns, is_run, summarise
-from rlhf.runs.run_page import TITLES
+from rlhf.config.stages import STAGES
 from rlhf.runs.plots import COLOURS, PANELS, Panel, Series, curves_of
 from rlhf.runs.record import RunRecord, flat, read_run, shown
 
@@ -117,7 +117,7 @@ def _short(text: str) -> str:
 def render_comparison(records: Sequence[RunRecord]) -> str:
     """The whole page."""
     names = labels(records)
-    title = f"{TITLES[records[0].stage]}: {len(records)} runs"
+    title = f"{STAGES[records[0].stage].title}: {len(records)} runs"
     runs = [_cells(name, summarise(record.path)) for name, record in zip(names, records, strict=True)]
     differences = [(key, *values) for key, values in setting_differences(records).items()]
     settings = table(("key", *names), differences) if differences else "<p>No setting differs.</p>"

@@ -11,7 +11,7 @@ import yaml
 
 from rlhf.artifacts.files import read_json
 from rlhf.artifacts.run_folder import RunFolder
-from rlhf.config.schema import STAGES
+from rlhf.config.stages import STAGES
 from rlhf.errors import ArtifactError
 
 Row = dict[str, Any]
@@ -74,7 +74,7 @@ def read_run(path: Path) -> RunRecord:
 
 def differences(record: RunRecord) -> list[tuple[str, str, str]]:
     """(key, value, default) of every key of the run's config that is not at its default."""
-    defaults = flat(STAGES[record.stage]().model_dump(mode="json"))
+    defaults = flat(STAGES[record.stage].config().model_dump(mode="json"))
     return [
         (key, shown(value), shown(defaults[key]) if key in defaults else "(no such key now)")
         for key, value in flat(record.config).items()

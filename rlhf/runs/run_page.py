@@ -7,12 +7,12 @@ from html import escape
 from typing import Any
 
 from rlhf.html.page import document, section, table
+from rlhf.config.stages import STAGES
 from rlhf.config.tripwires import TripwiresSection
 from rlhf.runs.plots import control_plot, panel_plots
 from rlhf.runs.record import RunRecord, differences
 
 Row = Mapping[str, Any]
-TITLES = {"sft": "Stage 1: supervised fine-tuning", "reward": "Stage 2: reward model", "ppo": "Stage 3: PPO"}
 PROMPTS_A_SOURCE = 3
 HASH_DIGITS = 12
 
@@ -23,7 +23,7 @@ def render_run(record: RunRecord) -> str:
     state = record.state.get("status", "of unknown state")
     body = "".join(
         (
-            f'<h1>{TITLES[record.stage]}</h1><p class="path">{escape(str(record.path))}: {escape(state)}, {steps}</p>',
+            f'<h1>{STAGES[record.stage].title}</h1><p class="path">{escape(str(record.path))}: {escape(state)}, {steps}</p>',
             _verdict(record),
             section("Tripwires", _tripwires(record)),
             section("Control group", _control(record)),
@@ -33,7 +33,7 @@ def render_run(record: RunRecord) -> str:
             section("What this run is", _origin(record)),
         )
     )
-    return document(f"{TITLES[record.stage]}: {record.path.name}", body)
+    return document(f"{STAGES[record.stage].title}: {record.path.name}", body)
 
 
 def _verdict(record: RunRecord) -> str:

@@ -14,7 +14,8 @@ from rlhf.runs.project import (
     sources_of,
     trained_and_held_out,
 )
-from rlhf.runs.bilingual import STAGES, STATUSES, Words
+from rlhf.config.stages import STAGES
+from rlhf.runs.bilingual import STATUSES, Words
 from rlhf.runs.listing import status_of
 from rlhf.runs.record import RunRecord
 
@@ -293,13 +294,12 @@ class Missing(NamedTuple):
 
 def missing(project: Project) -> list[Missing]:
     """Pieces of a whole project that are not in the folders."""
-    scripts = {"sft": "step1_sft", "reward": "step2_reward", "ppo": "step3_ppo"}
     found = [
         Missing(
-            Words(f"{STAGES[stage].ko}의 실행", f"A run of {STAGES[stage].en}"), f"deepspeed scripts/{script}.py ..."
+            Words(f"{stage.korean_title}의 실행", f"A run of {stage.title}"), f"deepspeed scripts/{stage.script} ..."
         )
-        for stage, script in scripts.items()
-        if not project.of_stage(stage)
+        for name, stage in STAGES.items()
+        if not project.of_stage(name)
     ]
     for run in project.runs:
         found += _missing_in(run)

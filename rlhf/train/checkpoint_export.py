@@ -21,8 +21,8 @@ from rlhf.artifacts.publish import ModelOrigin, Part, Published, check_request, 
 from rlhf.artifacts.reload import Reload, in_fresh_process
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import load_config
-from rlhf.config.schema import STAGES
 from rlhf.config.sections import DeepSpeedSection, ModelSection
+from rlhf.config.stages import STAGES
 from rlhf.data.packing import PackedRow
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.ranks import Ranks
@@ -107,7 +107,7 @@ def _assemble(path: Path, scratch: Path, checkpoint: Checkpoint, stage: str) -> 
         if (path / name).is_file():
             shutil.copy(path / name, scratch / name)
     folder.cut_logs_after(checkpoint.step)
-    config = load_config(STAGES[stage], path / "config.yaml")
+    config = load_config(STAGES[stage].config, path / "config.yaml")
     ranks = _alone()
     store = CheckpointStore(folder.checkpoints, ranks, keep_last=1)
     run = _QuietRun(stage, config, ranks, folder, store, None, dry_run=False, step=checkpoint.step)

@@ -7,6 +7,7 @@ import json
 import sys
 
 from rlhf.cli.parser import Commands
+from rlhf.config.stages import STAGES
 
 EPILOG = """examples:
   rlhf data check train.jsonl
@@ -26,7 +27,7 @@ def add(commands: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     check.add_argument("file", metavar="FILE", help="JSONL, a JSON array, CSV, or a datasets folder (folder#split)")
-    check.add_argument("--stage", choices=("sft", "reward", "ppo"), help="the stage it is for (default: any)")
+    check.add_argument("--stage", choices=tuple(STAGES), help="the stage it is for (default: any)")
     check.add_argument(
         "--against", nargs="+", default=[], metavar="FILE", help="files whose prompts should not be in this one"
     )

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from rlhf.config.load import config_schema, dump_config, load_config
-from rlhf.config.schema import STAGES, PpoConfig, RewardConfig, SftConfig, StageConfig
+from rlhf.config.schema import PpoConfig, RewardConfig, SftConfig, StageConfig
+from rlhf.config.stages import STAGES
 from rlhf.errors import ConfigError
 
 
@@ -243,7 +244,7 @@ def test_what_an_unreadable_base_may_hold_is_not_complained_about() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_dump_reads_back_equal(stage: str) -> None:
-    model: type[StageConfig] = STAGES[stage]
+    model: type[StageConfig] = STAGES[stage].config
     overrides = [
         "train.lr=3e-7",
         'run.dir="1e-5"',
