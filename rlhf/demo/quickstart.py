@@ -20,7 +20,8 @@ from rlhf.config.reward_sources import RewardRole
 from rlhf.config.schema import PpoConfig
 from rlhf.config.stages import STAGES
 from rlhf.demo.measure import Summary, measure_policy, print_summary, reward_summary
-from rlhf.demo.tiny_base import TinySize, make_tiny_base
+from rlhf.demo.options import QuickstartOptions, TinySize
+from rlhf.demo.tiny_base import make_tiny_base
 from rlhf.errors import ArtifactError, DataError, TrainingError
 from rlhf.evaluate.reward.gate import read_card, refusal
 from rlhf.train.run.start import ROOT, require_checkout, start_stage
@@ -49,16 +50,9 @@ LORA_OVERRIDES: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(slots=True)
-class Quickstart:
-    """One quickstart: where it goes, what it reads, and how long each part took.
+class Quickstart(QuickstartOptions):
+    """One quickstart, and how long each part took."""
 
-    lora: stages train adapters on one base instead of all weights, and the roles of PPO share it.
-    """
-
-    out: Path
-    data: Path | None = None
-    seed: int = 17
-    lora: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     _settings: dict[str, Any] = field(default_factory=dict)
 

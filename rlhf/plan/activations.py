@@ -5,8 +5,8 @@ from __future__ import annotations
 from rlhf.config.sections import ModelSection
 from rlhf.ops.head_chunks import CHUNK_LOGITS
 from rlhf.ops.linear_logprobs import KEPT
+from rlhf.plan.machine import Device
 from rlhf.plan.shapes import ModelShape
-from rlhf.plan.states import Device
 
 STATISTIC = 4  # float32: a norm's mean or deviation, an attention row's log-sum-exp
 

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from rlhf.config.stages import STAGES
-from rlhf.plan.states import Device
+from rlhf.plan.machine import Device
 
 
 def launch_line(stage: str, config: str, words: Sequence[str], *, nodes: int, gpus: int, device: Device = "gpu") -> str:

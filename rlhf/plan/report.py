@@ -11,28 +11,14 @@ from rlhf.config.schema import StageConfig
 from rlhf.config.stages import STAGES
 from rlhf.plan.fit import Fit, cheapest_fit, ranks_that_fit
 from rlhf.plan.launch import hostfile, launch_line
+from rlhf.plan.machine import UTILISATION, Machine
 from rlhf.plan.memory import MemoryPlan
 from rlhf.plan.names import models_of_runs
 from rlhf.plan.roles import Shapes, plan_memory, stage_shapes
-from rlhf.plan.states import Device, Placement
-from rlhf.plan.time import A100_FLOPS, UTILISATION, Effort, effort_of
+from rlhf.plan.states import Placement
+from rlhf.plan.time import A100_FLOPS, Effort, effort_of
 
-GIGABYTE = 1e9
 CPU_FLOPS = 1e11
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Ranks: `gpus` on each of `nodes`, of `memory` bytes each; on the CPU a rank is a process."""
-
-    gpus: int = 1
-    nodes: int = 1
-    memory: float = 80 * GIGABYTE
-    device: Device = "gpu"
-
-    @property
-    def ranks(self) -> int:
-        return self.gpus * self.nodes
 
 
 @dataclass(frozen=True)

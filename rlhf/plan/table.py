@@ -8,8 +8,8 @@ from typing import Any
 from rlhf.config.schema import StageConfig
 from rlhf.config.stages import STAGES
 from rlhf.plan.fit import cheapest_fit
+from rlhf.plan.machine import GIGABYTE
 from rlhf.plan.render import gigabytes, markdown, needed
-from rlhf.plan.report import GIGABYTE
 from rlhf.plan.roles import plan_memory, stage_shapes
 from rlhf.plan.shapes import BUILT_IN
 from rlhf.plan.states import Placement

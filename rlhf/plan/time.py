@@ -17,7 +17,6 @@ from rlhf.plan.roles import Shapes
 
 ASSUMED_ROWS = 1000
 A100_FLOPS, A100_BANDWIDTH = 312e12, 1.6e12  # bfloat16 operations and bytes a second of one A100
-UTILISATION = 0.35
 MAX_WARMUP_SHARE = 0.3
 
 
@@ -44,7 +43,7 @@ class Effort:
 
 
 def effort_of(
-    config: StageConfig, shapes: Shapes, world_size: int, *, utilisation: float = UTILISATION, flops_a_second: float
+    config: StageConfig, shapes: Shapes, world_size: int, *, utilisation: float, flops_a_second: float
 ) -> Effort:
     """Steps, tokens and hours; `flops_a_second` is one rank's peak."""
     sizes, assumed = count_rows(config)

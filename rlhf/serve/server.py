@@ -3,44 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rlhf.errors import ConfigError
+from rlhf.serve.options import ServeOptions
 from rlhf.web.guard import LOOPBACK
 from rlhf.web.server import listen, serve
-
-if TYPE_CHECKING:
-    from rlhf.serve.chat.models import Serving
-    from rlhf.serve.jobs.service import FineTuning
-
-
-@dataclass(frozen=True, slots=True)
-class ServeOptions:
-    """What the command was asked for.
-
-    models: name -> path.
-    keys: file of API keys; who may come in is `open_access`'s to say.
-    drain_s: seconds that running requests have after SIGTERM.
-    jobs: makes the fine-tuning jobs, given what puts a finished model into service; None for a service without them.
-    votes: where the chat page's votes are kept; None for a page without.
-    """
-
-    models: dict[str, str]
-    serving: Serving
-    host: str = "127.0.0.1"
-    port: int = 8000
-    keys: Path = Path("runs/serve/keys.sqlite")
-    timeout_s: float = 600.0
-    chat_tokens: int | None = None
-    drain_s: float = 60.0
-    max_body_bytes: int = 4 << 20
-    jobs: Callable[[Callable[[str, Path], object]], FineTuning | None] = lambda add_model: None
-    votes: Path | None = None
 
 
 def require_serve() -> None:

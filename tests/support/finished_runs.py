@@ -10,6 +10,7 @@ import torch
 from rlhf.artifacts.export import save_model
 from rlhf.artifacts.files import sha256_of, write_json
 from rlhf.artifacts.publish import publish
+from rlhf.artifacts.publish_options import ExportOptions
 from rlhf.artifacts.reload import reload_and_compare
 from rlhf.config.load import dump_config, load_config
 from rlhf.config.sections import LoraSection, SamplingSection
@@ -64,7 +65,7 @@ def adapted(base: Path) -> PackedModel:
 
 def here(run: Path, out: Path, **options):
     """`publish` with the reload in this process."""
-    return publish(run, out, reload=reload_and_compare, **options)
+    return publish(run, out, ExportOptions(**options), reload=reload_and_compare)
 
 
 def refused(run: Path, out: Path, match: str, **options) -> None:

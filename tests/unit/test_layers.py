@@ -31,6 +31,7 @@ LAYERS = (
     "serve",
     "demo",
     "cli",
+    "__main__",
 )
 ENGINE_ONLY = ("deepspeed", "torch.distributed")
 

@@ -4,137 +4,53 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
-from rlhf.cli.flag_types import similarity
-from rlhf.cli.parser import Commands
+from rlhf.cli.parser import Command
+from rlhf.config.flag_values import similarity
+from rlhf.config.flags import add_flags, fill
 
 METHODS = {"cosine": 0.5, "minhash": 0.7}  # with their default thresholds
 LANGUAGES = {"ko": 0.3}  # a Korean question about two English names has 0.4
 EXAMPLES = 3  # of each reason on the terminal; the manifest has more
+LANGUAGE = (
+    "drop rows where less than SHARE of the letters of the prompt, or of the answer to learn, is Hangul "
+    "(default share: 0.3)"
+)
+DEDUP = (
+    "drop prompts with similarity T or more to an earlier kept prompt: cosine (exact, up to 200,000 rows; T 0.5) or "
+    "minhash (Jaccard of character 3-grams, for more rows; T 0.7)"
+)
+VECTORIZER = (
+    "of cosine: TF-IDF of character 2-3-grams, or the filter of 2023: of words, compared with every earlier prompt of "
+    "the file, dropped ones too (default: %(default)s)"
+)
 
 
-def add(commands: Commands) -> None:
-    """The command and its flags."""
-    parser = commands.add_parser(
-        "filter",
-        help="leave rows out: short, long, repeated, foreign, rude, personal, boilerplate",
-        description="Copies the rows of a data file that pass every filter named. Filters run in the order below, "
-        "and a row counts under the first that drops it. OUT.manifest.json holds the counts with examples. "
-        "The prompt of a row is all that is said before the answer, without the system's turn.",
-        epilog="example: rlhf data filter --in prompts.jsonl --out kept.jsonl --min-chars 16 --dedup cosine:0.5\n"
-        "the filter of 2023, row for row: --min-chars 16 --dedup cosine:0.5 --vectorizer vaiv",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _flags(parser: argparse.ArgumentParser) -> None:
+    from rlhf.curate.filter.command import FilterOptions
+
     parser.add_argument("--in", dest="source", required=True, metavar="FILE", help="JSONL, JSON, CSV or demo:NAME")
-    parser.add_argument("--out", required=True, metavar="FILE", help="JSONL file to write")
-    _add_row_filters(parser)
-    _add_comparisons(parser)
-    parser.add_argument(
-        "--on-bad-row", choices=("error", "skip"), default="error", help="at a bad row (default: %(default)s)"
-    )
-    parser.set_defaults(handler=run_data_filter)
-
-
-def _add_row_filters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--clean",
-        action="store_true",
-        help="take special tokens (<|endoftext|>), invisible and control characters out of texts, before any filter",
-    )
-    parser.add_argument(
-        "--min-chars",
-        type=_at_least_one,
-        default=0,
-        metavar="N",
-        help="drop prompts with fewer than N characters that are not whitespace (2023: 16)",
-    )
-    parser.add_argument(
-        "--max-tokens",
-        type=_at_least_one,
-        default=0,
-        metavar="N",
-        help="drop rows whose prompt and longest answer have more than N tokens, without a template",
-    )
-    parser.add_argument("--tokenizer", default="", metavar="DIR", help="model folder whose tokenizer counts")
-    parser.add_argument(
-        "--language",
-        type=_language,
-        default=("", 0.0),
-        metavar="ko[:SHARE]",
-        help="drop rows where less than SHARE of the letters of the prompt, or of the answer to learn, is Hangul "
-        "(default share: 0.3)",
-    )
-    parser.add_argument(
-        "--boilerplate",
-        action="store_true",
-        help='drop answers to learn that refuse or say "저는 AI 언어 모델이라…"; in files of prompts, such prompts',
-    )
-    parser.add_argument(
-        "--rude",
-        choices=("prompt", "answer", "any"),
-        default="",
-        help="drop rows with a rude word in the prompt, the answer to learn, or either",
-    )
-    parser.add_argument(
-        "--pii",
-        choices=("drop", "mask"),
-        default="",
-        help="personal information (phone, e-mail, address) in any text: drop the row, or put [전화번호] there",
-    )
-
-
-def _add_comparisons(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--dedup",
-        type=_method,
-        default=("", 0.0),
-        metavar="METHOD[:T]",
-        help="drop prompts with similarity T or more to an earlier kept prompt: cosine (exact, up to 200,000 rows; "
-        "T 0.5) or minhash (Jaccard of character 3-grams, for more rows; T 0.7)",
-    )
-    parser.add_argument(
-        "--vectorizer",
-        choices=("char", "vaiv"),
-        default="char",
-        help="of cosine: TF-IDF of character 2-3-grams, or the filter of 2023: of words, compared with every earlier "
-        "prompt of the file, dropped ones too (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--semantic", default="", metavar="DIR", help="drop prompts whose embedding by this encoder repeats a kept one"
-    )
-    parser.add_argument(
-        "--semantic-threshold",
-        type=similarity,
-        default=0.85,
-        metavar="T",
-        help="cosine of mean-centred embeddings (default: %(default)s)",
-    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSONL file to write")
+    add_flags(parser, FilterOptions, only=("clean", "min_chars", "max_tokens", "tokenizer"))
+    nothing = ("", 0.0)
+    parser.add_argument("--language", type=_language, default=nothing, metavar="ko[:SHARE]", help=LANGUAGE)
+    add_flags(parser, FilterOptions, only=("boilerplate", "rude", "personal"))
+    parser.add_argument("--dedup", type=_method, default=nothing, metavar="METHOD[:T]", help=DEDUP)
+    parser.add_argument("--vectorizer", choices=("char", "vaiv"), default="char", help=VECTORIZER)
+    add_flags(parser, FilterOptions, only=("semantic", "semantic_threshold", "on_bad_row"))
 
 
 def run_data_filter(arguments: argparse.Namespace) -> int:
     """`rlhf data filter`."""
-    from pathlib import Path
-
     from rlhf.curate.filter.command import FilterOptions, filter_rows
 
     method, threshold = arguments.dedup
-    options = FilterOptions(
-        clean=arguments.clean,
-        min_chars=arguments.min_chars,
-        max_tokens=arguments.max_tokens,
-        tokenizer=arguments.tokenizer,
-        min_hangul=arguments.language[1],
-        boilerplate=arguments.boilerplate,
-        rude=arguments.rude,
-        personal=arguments.pii,
-        dedup="vaiv" if arguments.vectorizer == "vaiv" else method,
-        dedup_threshold=threshold,
-        semantic=arguments.semantic,
-        semantic_threshold=arguments.semantic_threshold,
-        on_bad_row=arguments.on_bad_row,
-    )
+    dedup = "vaiv" if arguments.vectorizer == "vaiv" else method
+    given = {"min_hangul": arguments.language[1], "dedup": dedup, "dedup_threshold": threshold}
+    options = fill(FilterOptions, arguments, **given)
     _check(arguments)
-    output = filter_rows(arguments.source, Path(arguments.out), options)
+    output = filter_rows(arguments.source, arguments.out, options)
     num_rows = output.kept + sum(output.dropped.values())
     sys.stdout.write(f"{output.summary()} (of {num_rows})\n")
     for reason, number in output.dropped.items():
@@ -157,12 +73,6 @@ def _check(arguments: argparse.Namespace) -> None:
         raise DataError("no filter is named", fix="--min-chars 16 --dedup cosine:0.5; all of them: --help")
 
 
-def _at_least_one(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number above 0")
-    return int(text)
-
-
 def _named(text: str, defaults: dict[str, float]) -> tuple[str, float]:
     name, separator, number = text.partition(":")
     if name not in defaults:
@@ -176,3 +86,16 @@ def _method(text: str) -> tuple[str, float]:
 
 def _language(text: str) -> tuple[str, float]:
     return _named(text, LANGUAGES)
+
+
+COMMAND = Command(
+    "filter",
+    "drop rows: short, long, repeated, foreign, rude, personal, boilerplate",
+    run_data_filter,
+    _flags,
+    description="Copies the rows of a data file that pass every filter named. Filters run in the order below, and a "
+    "row is counted under the first that drops it. OUT.manifest.json holds the counts with examples. The prompt of a "
+    "row is everything before the answer, without the system turn.",
+    epilog="example: rlhf data filter --in prompts.jsonl --out kept.jsonl --min-chars 16 --dedup cosine:0.5\n"
+    "the filter of 2023, row for row: --min-chars 16 --dedup cosine:0.5 --vectorizer vaiv",
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rlhf.config.flags import flag
 from rlhf.curate.augment.prompts import Structured
 from rlhf.errors import ConfigError
 
@@ -21,14 +22,16 @@ class AugmentSettings:
         generations: how many times an instruction is evolved (evol).
     """
 
-    num: int
-    seed: int = 17
-    temperature: float = 0.8
-    top_p: float = 0.95
-    max_tokens: int = 1024
-    structured: Structured = "schema"
-    similarity: float = 0.7
-    generations: int = 4
+    num: int = flag(..., "rows to write")
+    seed: int = flag(17, "seed of every random choice")
+    temperature: float = flag(0.8, "sampling temperature of the requests that write", metavar="T")
+    top_p: float = flag(0.95, "nucleus sampling of the requests that write", metavar="P")
+    max_tokens: int = flag(1024, "longest answer in tokens")
+    structured: Structured = flag("schema", "ask the service for JSON by a schema, by JSON mode, or in the prompt only")
+    similarity: float = flag(
+        0.7, "self-instruct: ROUGE-L from which an instruction counts as a repetition of another", metavar="ROUGE"
+    )
+    generations: int = flag(4, "evol: times a seed is evolved")
 
     def __post_init__(self) -> None:
         for name in ("num", "max_tokens", "generations"):

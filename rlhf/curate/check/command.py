@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rlhf.curate.check.cost import CHARACTERS_PER_TOKEN, Costs, Counted, counter_for
+from rlhf.curate.check.cost import Costs, Counted, Counting
 from rlhf.curate.check.cost import Counter as TokenCounter
 from rlhf.curate.check.findings import MAX_PLACES, Finding, Findings
 from rlhf.curate.check.rows import READ_KEYS, RowChecks, asked_key
@@ -68,10 +68,8 @@ def check_file(
     *,
     against: Sequence[str | Path] = (),
     max_length: int | None = None,
-    tokenizer: str = "",
-    template: str | None = None,
-    characters_per_token: float = CHARACTERS_PER_TOKEN,
-    costs: Costs | None = None,
+    counting: Counting = Counting(),
+    costs: Costs = Costs(),
 ) -> CheckReport:
     """Checks one file (JSONL, JSON array, CSV, or `datasets` folder) for one stage, or for any.
 
@@ -79,21 +77,18 @@ def check_file(
         path: the file; of a folder with splits, `folder#split`.
         against: files whose prompts should not be in this one.
         max_length: tokens a sequence may have.
-        tokenizer: model folder to count tokens with; "" estimates them from characters.
-        template: preset or file for a tokenizer without one.
 
     Raises:
         RlhfError: for options that cannot be used (the tokenizer, the costs), never for the file.
     """
-    counter = counter_for(tokenizer, template, characters_per_token)
-    check = _Check(str(path), stage, counter, max_length)
+    check = _Check(str(path), stage, counting.counter(), max_length)
     try:
         check.read()
         for other in against:
             check.compare(str(other))
     except (DataError, OSError, MemoryError) as error:
         check.unreadable(error)
-    return check.report(costs or Costs())
+    return check.report(costs)
 
 
 class _Check:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from rlhf.config.flags import flag
 from rlhf.data.records import Demonstration, Message, Prompt, Ranking
 from rlhf.errors import DataError
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from rlhf.data.tokenizer import ChatTokenizer
 
 Record = Demonstration | Ranking | Prompt
-CHARACTERS_PER_TOKEN = 2.0
 _PRICE = re.compile(r"\s*[$₩]?\s*(\d+(?:\.\d+)?|\.\d+)\s*/\s*(\d*)\s*([kKmM]?)\s*")
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
 
@@ -41,7 +41,7 @@ class Counter(Protocol):
 class Estimate:
     """Characters divided by a constant, plus one token that ends each answer; template text not included."""
 
-    characters_per_token: float = CHARACTERS_PER_TOKEN
+    characters_per_token: float
 
     def __post_init__(self) -> None:
         if not 0 < self.characters_per_token < float("inf"):
@@ -108,23 +108,37 @@ class Counted:
         return "".join(piece.text for piece in self.tokenizer.pieces(messages, open_answer=open_answer))
 
 
-def counter_for(tokenizer: str, template: str | None, characters_per_token: float) -> Counter:
-    """Counts with the tokenizer of a folder, or estimates where that is "". Raises TokenizerError, TemplateError."""
-    if not tokenizer:
-        return Estimate(characters_per_token)
-    from rlhf.data.tokenizer import load_tokenizer  # transformers takes seconds to import
+@dataclass(frozen=True, slots=True)
+class Counting:
+    """How tokens are counted: by a tokenizer, or estimated from characters."""
 
-    return Counted(load_tokenizer(tokenizer, template), tokenizer)
+    tokenizer: str = flag(
+        "", "model folder whose tokenizer counts tokens (default: estimate them from characters)", metavar="DIR"
+    )
+    template: str | None = flag(
+        None, "chat template, preset or file, for a tokenizer without one, such as kullm", metavar="NAME"
+    )
+    characters_per_token: float = flag(
+        2.0, "for the estimate; hosted models of 2023 took about 0.5 for Korean", metavar="X"
+    )
+
+    def counter(self) -> Counter:
+        """Raises TokenizerError or TemplateError for what cannot be used."""
+        if not self.tokenizer:
+            return Estimate(self.characters_per_token)
+        from rlhf.data.tokenizer import load_tokenizer  # transformers takes seconds to import
+
+        return Counted(load_tokenizer(self.tokenizer, self.template), self.tokenizer)
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
     """What is known of the price and the speed; `tokens_per_second` is of all GPUs together."""
 
-    epochs: float = 1.0
-    price: str = ""
-    tokens_per_second: float = 0.0
-    gpus: int = 1
+    epochs: float = flag(1.0, "passes over the file", metavar="N")
+    price: str = flag("", "price of training tokens, such as 0.03/1k or 25/1m", metavar="AMOUNT/TOKENS")
+    tokens_per_second: float = flag(0.0, "measured training speed of all GPUs together")
+    gpus: int = flag(1, "number of GPUs")
 
     def __post_init__(self) -> None:
         if not 0 < self.epochs < float("inf"):

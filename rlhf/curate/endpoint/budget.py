@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rlhf.config.flags import flag
 from rlhf.curate.endpoint.messages import EndpointRequest
 from rlhf.errors import EndpointError
 
@@ -27,10 +28,10 @@ class Budget:
     Raises: EndpointError for a limit that cannot be kept.
     """
 
-    max_requests: int | None = None
-    max_cost: float | None = None
-    price_in: float = 0.0
-    price_out: float = 0.0
+    max_requests: int | None = flag(None, "stop before sending more requests than this")
+    max_cost: float | None = flag(None, "stop before spending more than this; needs the prices", metavar="COST")
+    price_in: float = flag(0.0, "price of 1,000 prompt tokens", metavar="PRICE")
+    price_out: float = flag(0.0, "price of 1,000 answer tokens", metavar="PRICE")
     requests: int = field(default=0, init=False)
     prompt_tokens: int = field(default=0, init=False)
     completion_tokens: int = field(default=0, init=False)

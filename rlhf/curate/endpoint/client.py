@@ -22,6 +22,7 @@ from typing import Self
 from rlhf.curate.endpoint.budget import Budget
 from rlhf.curate.endpoint.cache import AnswerCache, cache_key
 from rlhf.curate.endpoint.messages import ChatAnswer, ChatMessage, EndpointRequest
+from rlhf.curate.endpoint.options import EndpointOptions
 from rlhf.curate.endpoint.worker import Service, Worker
 from rlhf.errors import EndpointError
 
@@ -72,11 +73,11 @@ class Endpoint:
         url: str,
         model: str,
         *,
-        api_key: str = "OPENAI_API_KEY",
-        concurrency: int = 8,
+        api_key: str = EndpointOptions.api_key_env,
+        concurrency: int = EndpointOptions.concurrency,
         requests_per_minute: float | None = None,
-        timeout_s: float = 120.0,
-        retries: int = 5,
+        timeout_s: float = EndpointOptions.timeout_s,
+        retries: int = EndpointOptions.retries,
         backoff_s: float = 1.0,
         budget: Budget | None = None,
         cache: Path | None = None,

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from rlhf.config.flag_values import BAD_ROW, positive, similarity
+from rlhf.config.flags import flag
 from rlhf.curate.boilerplate import is_boilerplate
 from rlhf.curate.filter.cleaning import Cleaner
 from rlhf.curate.output import Output, progress
@@ -22,6 +24,7 @@ from rlhf.curate.row_texts import RowTexts, numbered_texts, spoken_strings, with
 from rlhf.data.embedded import data_path
 from rlhf.data.korean import contains_rude, hangul_share
 from rlhf.data.readers import Location, NumberedRow, Row, locate, read_rows
+from rlhf.data.sources import OnBadRow
 from rlhf.errors import DataError, TokenizerError
 
 EMPTIED, NEAR, SAME_MEANING = "nothing left of a text", "near-duplicate", "same meaning"
@@ -49,19 +52,38 @@ class FilterOptions:
         semantic: prompts that repeat an earlier one by the vectors of this encoder's folder.
     """
 
-    clean: bool = False
-    min_chars: int = 0
-    max_tokens: int = 0
-    tokenizer: str = ""
+    clean: bool = flag(
+        False,
+        "remove special tokens (<|endoftext|>), invisible and control characters from texts, before any filter",
+    )
+    min_chars: int = flag(
+        0, "drop prompts with fewer than N characters that are not whitespace (2023: 16)", parse=positive, shown=""
+    )
+    max_tokens: int = flag(
+        0,
+        "drop rows whose prompt and longest answer have more than N tokens, without a template",
+        parse=positive,
+        shown="",
+    )
+    tokenizer: str = flag("", "model folder whose tokenizer counts", metavar="DIR")
     min_hangul: float = 0.0
-    boilerplate: bool = False
-    rude: Where = ""
-    personal: Literal["", "drop", "mask"] = ""
+    boilerplate: bool = flag(
+        False,
+        'drop answers to learn that refuse or say "저는 AI 언어 모델이라…"; in files of prompts, such prompts',
+    )
+    rude: Where = flag("", "drop rows with a rude word in the prompt, the answer to learn, or either")
+    personal: Literal["", "drop", "mask"] = flag(
+        "",
+        "personal information (phone, e-mail, address) in any text: drop the row, or mask it, as in [전화번호]",
+        name="--pii",
+    )
     dedup: Literal["", "cosine", "vaiv", "minhash"] = ""
     dedup_threshold: float = 0.5
-    semantic: str = ""
-    semantic_threshold: float = 0.85
-    on_bad_row: Literal["error", "skip"] = "error"
+    semantic: str = flag(
+        "", "drop prompts whose embedding by this encoder is close to that of a kept one", metavar="DIR"
+    )
+    semantic_threshold: float = flag(0.85, "cosine of mean-centred embeddings", metavar="T", parse=similarity)
+    on_bad_row: OnBadRow = flag("error", BAD_ROW)
 
     def named(self) -> dict[str, Any]:
         """The options that are switched on, for the manifest."""
@@ -229,6 +251,6 @@ def _by_comparison(prompts: Sequence[str], dropped: Drops, options: FilterOption
 
 
 def _add(dropped: Drops, reason: str, prompts: Sequence[str], numbers: Sequence[int], found: dict[int, Any]) -> None:
-    for own, (earlier, similarity) in found.items():
+    for own, (earlier, likeness) in found.items():
         text, other = (" ".join(prompts[numbers[index]].split())[:SHOWN] for index in (own, earlier))
-        dropped.setdefault(numbers[own], (reason, f"{text} ~ {other} ({similarity:.2f})"))
+        dropped.setdefault(numbers[own], (reason, f"{text} ~ {other} ({likeness:.2f})"))

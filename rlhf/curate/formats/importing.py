@@ -6,6 +6,7 @@ information is masked unless the caller says otherwise, and the manifest tells h
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import re
 from collections import Counter
@@ -15,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rlhf.config.flags import flag
 from rlhf.curate.formats.public_rows import (
     columns_of,
     completions,
@@ -33,13 +35,31 @@ from rlhf.data.lines import encoding_of
 from rlhf.data.readers import NumberedRow, locate, read_rows
 from rlhf.errors import DataError
 
-FORMATS = ("auto", "kakao", "openai", "messages", "alpaca", "hh", "csv")
-STYLES = ("messages", "completion")
-
 Row = dict[str, Any]
 _TEXTS = ("content", "input", "prompt", "chosen", "rejected")
 _REPEATED = re.compile(r"([ㄱ-ㅣ])\1{2,}")  # ㅋㅋㅋㅋ and ㅠㅠㅠ: many tokens that say little
 _NAMES = {"PHONE": "phone numbers", "EMAIL": "e-mail addresses", "ADDRESS": "addresses", "ACCOUNT": "bank accounts"}
+
+
+FORMATS = ("auto", "kakao", "openai", "messages", "alpaca", "hh", "csv")
+STYLES = ("messages", "completion")
+COLUMN_ROLES = ("prompt", "response", "input", "system", "chosen", "rejected")
+
+
+def unescaped(text: str) -> str:
+    """Text from a shell, which passes a typed \\n as two characters."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """`prompt=질문,response=답변` as a mapping."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    columns = {role.strip(): name.strip() for role, _, name in pairs}
+    if not all(columns.values()) or not set(columns) <= set(COLUMN_ROLES):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not like prompt=질문,response=답변, of {', '.join(COLUMN_ROLES)}"
+        )
+    return columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +71,14 @@ class ImportOptions:
     chosen, rejected. `mask` is what replaces personal information in a text and counts it; None leaves it in.
     """
 
-    format: str = "auto"
+    format: str = flag("auto", "format of the files (default: by their content)", choices=FORMATS)
     chat: ChatOptions = field(default_factory=ChatOptions)
-    style: str = "messages"
-    separator: str = "\n\n###\n\n"
-    stop: str = "\n\n@@@"
-    columns: Mapping[str, str] = field(default_factory=dict)
+    style: str = flag("messages", "rows of messages, or of prompt and completion", choices=STYLES)
+    separator: str = flag("\n\n###\n\n", r"ends a prompt (default: \n\n###\n\n)", parse=unescaped)
+    stop: str = flag("\n\n@@@", r"ends a completion (default: \n\n@@@)", parse=unescaped)
+    columns: Mapping[str, str] = flag(
+        {}, f"columns of a table: {', '.join(COLUMN_ROLES)}", metavar="ROLE=NAME,...", parse=parse_columns
+    )
     mask: Callable[[str], tuple[str, dict[str, int]]] | None = mask_personal
 
     def recorded(self) -> dict[str, Any]:

@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from rlhf.config.flag_values import BAD_ROW
+from rlhf.config.flags import flag
 from rlhf.curate.answer_rows import AnswerRow, prompt_value, read_answer_rows
 from rlhf.curate.endpoint.budget import Budget
 from rlhf.curate.endpoint.client import Endpoint
-from rlhf.curate.judge.criteria import CriteriaSet
+from rlhf.curate.judge.criteria import CriteriaSet, load_criteria
 from rlhf.curate.judge.pairwise import JudgedRow, JudgeReport, JudgeSettings, comparison_request, judge_rows
 from rlhf.curate.judge.rankings import MIN_SHARE, ranked
 from rlhf.curate.judge.scores import JudgeStatistics, pairs_of
@@ -32,14 +34,18 @@ class JudgePlan:
     min_gap: sums this close tie.
     """
 
-    rows: str
-    out: Path
-    criteria: CriteriaSet
-    keep: Keep = "rankings"
-    min_sum: float | None = None
-    min_gap: float = 0.0
-    limit: int | None = None
-    on_bad_row: OnBadRow = "error"
+    rows: str = flag(..., "output of `rlhf data sample`, or any ranking file", name="--in", metavar="FILE")
+    out: Path = flag(..., "rankings to write (JSONL)", metavar="FILE")
+    criteria: CriteriaSet = flag(..., "a shipped set or a YAML file", metavar="NAME", parse=load_criteria)
+    keep: Keep = flag(
+        "rankings", "drop pairs that tie or score low, or keep all pairs with their scores for train.margin=scores"
+    )
+    min_sum: float | None = flag(
+        None, "a pair with both sums below this is dropped (default: two thirds of the highest sum, 20 of 30)"
+    )
+    min_gap: float = flag(0.0, "sums that differ by at most this tie", least=0)
+    limit: int | None = flag(None, "use only the first N usable rows", least=1)
+    on_bad_row: OnBadRow = flag("error", BAD_ROW)
 
     @property
     def least_sum(self) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from rlhf.config.flags import flag
 from rlhf.curate.answer_rows import AnswerRow
 from rlhf.curate.endpoint.client import Endpoint
 from rlhf.curate.endpoint.messages import ChatAnswer, EndpointRequest, TokenLogprob
@@ -42,12 +43,19 @@ class JudgeSettings:
     form_retries: how often an unreadable reply is asked for again.
     """
 
-    weighting: Literal["logprobs", "samples"] = "samples"
-    samples: int = 5
-    temperature: float = 1.0
-    max_tokens: int = 2048
-    pairs: Pairs = "all"
-    form_retries: int = 2
+    weighting: Literal["logprobs", "samples"] = flag(
+        "samples",
+        "mean score under the token probabilities, or over several replies; auto sends one request to find out whether "
+        "the judge returns probabilities",
+        choices=("auto", "logprobs", "samples"),
+    )
+    samples: int = flag(5, "replies to average where there are no probabilities", least=1)
+    temperature: float = flag(1.0, "sampling temperature of those replies", metavar="T")
+    max_tokens: int = flag(2048, "longest reply in tokens", least=1)
+    pairs: Pairs = flag(
+        "all", "of K answers judge all K(K-1)/2 pairs, or K pairs in which each answer meets two others"
+    )
+    form_retries: int = flag(2, "times an unreadable reply is asked for again", least=0)
 
     @property
     def replies(self) -> int:

@@ -6,6 +6,8 @@ the others and ends with the last of the imitated one; what is before and after 
 
 from __future__ import annotations
 
+import argparse
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,8 +15,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from rlhf.config.flags import flag
 from rlhf.curate.kakao.reader import ChatEvent, read_kakao
 from rlhf.errors import DataError
+
+
+def parse_gap(text: str) -> timedelta:
+    """`30m`, `6h` or `2d`."""
+    match = re.fullmatch(r"(\d+)([mhd])", text)
+    if match is None or not int(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 30m, 6h or 2d")
+    return int(match[1]) * {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}[match[2]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +36,14 @@ class ChatOptions:
     is the one other speaker to keep, "" for all; a silence over `gap` starts a new conversation.
     """
 
-    me: tuple[str, ...] = ()
-    partner: str = ""
-    gap: timedelta = timedelta(hours=6)
+    me: tuple[str, ...] = flag((), "speaker to imitate; repeat it for other names of the same person", metavar="NAME")
+    partner: str = flag("", "in a group chat, keep only this other speaker", metavar="NAME")
+    gap: timedelta = flag(
+        timedelta(hours=6),
+        "a longer silence starts a new conversation, such as 30m, 6h or 2d (default: 6h)",
+        metavar="6h",
+        parse=parse_gap,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlhf.config.flag_values import names
+from rlhf.config.flags import flag
 from rlhf.curate.label.agreement import label_report
 from rlhf.curate.label.export import Merge, export_labels
 from rlhf.curate.label.items import ReadItems, read_items
@@ -28,14 +30,24 @@ if TYPE_CHECKING:
 class LabelOptions:
     """What the command was asked for; `people` empty lets anyone at this machine give a name."""
 
-    rows: str
-    out: Path
-    people: tuple[str, ...] = ()
-    overlap: float = 0.2
-    merge: Merge = "majority"
-    seed: int = 17
-    host: str = "127.0.0.1"
-    port: int = 7861
+    rows: str = flag(..., "output of `rlhf data sample`, or any ranking file", name="--in", metavar="FILE")
+    out: Path = flag(..., "ranking file to write (JSONL)", metavar="FILE")
+    port: int = flag(7861, "port; 0 takes a free one")
+    host: str = flag("127.0.0.1", "address to listen on; any but this machine's own needs --annotators", metavar="HOST")
+    people: tuple[str, ...] = flag(
+        (),
+        "one link per person, e.g. 지수,민호; without it people type their name",
+        name="--annotators",
+        metavar="NAMES",
+        parse=names,
+    )
+    overlap: float = flag(
+        0.2,
+        "share of the rows that everyone gets, to measure agreement; each other row goes to one person",
+        metavar="SHARE",
+    )
+    merge: Merge = flag("majority", "one row by pairwise majority, or one row per person")
+    seed: int = flag(17, "seed of the order of rows and of answers")
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap <= 1:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,10 +16,10 @@ import torch
 from rlhf.curate.answer_rows import prompt_value
 from rlhf.curate.endpoint.client import Endpoint
 from rlhf.curate.output import Output, progress
+from rlhf.curate.sample.options import Drawing, SamplePlan
 from rlhf.curate.sample.partial import PartialFile
 from rlhf.curate.sample.sources import (
     Answer,
-    Drawing,
     LocalModel,
     endpoint_answers,
     model_folder,
@@ -31,24 +29,11 @@ from rlhf.data.embedded import data_path
 from rlhf.data.encode import EncodedPrompt
 from rlhf.data.readers import locate, sha256_of
 from rlhf.data.records import Prompt
-from rlhf.data.sources import DataSource, OnBadRow, SourceRecords, read_records
+from rlhf.data.sources import DataSource, SourceRecords, read_records
 from rlhf.engine.ranks import Ranks
 
 FILLS = 8  # times the slots are filled before answers are written down
 Answered = tuple[int, list[Answer]]  # a prompt's number and its answers
-
-
-@dataclass(frozen=True, slots=True)
-class SamplePlan:
-    """What is to be answered, by whom and how; `models` are folders or runs, `limit` takes the first prompts."""
-
-    prompts: str
-    out: Path
-    models: tuple[str, ...]
-    drawing: Drawing
-    dtype: str = "auto"
-    limit: int | None = None
-    on_bad_row: OnBadRow = "error"
 
 
 def sample_answers(plan: SamplePlan, ranks: Ranks, endpoint: Endpoint | None = None) -> str:

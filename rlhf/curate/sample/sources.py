@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from rlhf.artifacts.files import sha256_of
 from rlhf.config.sections import SamplingSection
 from rlhf.curate.endpoint.client import Endpoint, EndpointRequest
+from rlhf.curate.sample.options import Drawing
 from rlhf.data.encode import EncodedPrompt, Encoder
 from rlhf.data.records import Prompt
 from rlhf.data.templates import as_messages
@@ -22,15 +22,6 @@ from rlhf.rollout.transformers import TransformersRollout
 
 Answer = dict[str, Any]  # text, finished and what else is known of one answer
 LONGEST_PROMPT = 1024  # tokens, where the model has room for it
-
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """How answers are drawn: `sampling`'s settings, K answers a prompt, and the seed of every stream."""
-
-    sampling: SamplingSection
-    num_answers: int
-    seed: int
 
 
 def model_folder(path: str) -> str:

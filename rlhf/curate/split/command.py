@@ -6,6 +6,7 @@ it, so that the files of all stages agree: what one stage is tested with, no sta
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -14,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf.config.flag_values import BAD_ROW, similarity
+from rlhf.config.flags import flag
 from rlhf.curate.output import Output, manifest_path, progress
 from rlhf.curate.row_texts import RowTexts, normalised, numbered_texts
 from rlhf.curate.split.assign import SPLITS, Assignment, RowPrompt, Shares, assign, check_shares
 from rlhf.data.embedded import data_path
 from rlhf.data.readers import locate, read_rows
+from rlhf.data.sources import OnBadRow
 from rlhf.errors import DataError
 
 COMMAND = "data split"
@@ -26,14 +30,34 @@ ASSIGNMENTS = "assignments.jsonl"
 EXAMPLES = 5
 
 
+def parse_shares(text: str) -> dict[str, float]:
+    """`train=0.9,dev=0.1` as a mapping."""
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = part.partition("=")
+        try:
+            shares[name.strip()] = float(number)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{part!r}; expected NAME=SHARE, as in train=0.9") from None
+    return shares
+
+
 @dataclass(frozen=True, slots=True)
 class SplitOptions:
     """How to divide; see `splits.assign`."""
 
-    shares: Shares
-    seed: int = 17
-    threshold: float = 0.5
-    on_bad_row: str = "error"
+    shares: Shares = flag(
+        ..., "shares of train, dev and test, which sum to 1", metavar="NAME=SHARE,...", parse=parse_shares
+    )
+    seed: int = flag(17, "another seed gives another split")
+    threshold: float = flag(
+        0.5,
+        "prompts whose TF-IDF of character 2-3-grams has a cosine of T or more stay together; 1 joins equal prompts "
+        "only",
+        metavar="T",
+        parse=similarity,
+    )
+    on_bad_row: OnBadRow = flag("error", BAD_ROW)
 
     def named(self) -> dict[str, Any]:
         """For the manifests."""

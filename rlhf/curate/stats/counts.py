@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy
 
-from rlhf.curate.check.cost import CHARACTERS_PER_TOKEN, Record, counter_for
+from rlhf.curate.check.cost import Counting, Record
 from rlhf.curate.check.rows import asked_key, compact
 from rlhf.curate.check.seen import SeenKeys
 from rlhf.curate.output import progress
@@ -67,18 +67,16 @@ def quantiles(values: Sequence[int]) -> dict[str, float]:
     return {"mean": mean, "p5": float(low), "median": float(median), "p95": float(high), "longest": longest}
 
 
-def file_stats(files: Sequence[str], tokenizer: str = "", template: str | None = None, seed: int = 0) -> Stats:
+def file_stats(files: Sequence[str], counting: Counting = Counting(), seed: int = 0) -> Stats:
     """Reads the files and counts.
 
     Args:
-        tokenizer: model folder to count tokens with; "" estimates them from characters.
-        template: preset or file for a tokenizer without one.
         seed: of the topic clusters.
 
     Raises:
         DataError: for a path or file that cannot be read, or without one usable row.
     """
-    counter = counter_for(tokenizer, template, CHARACTERS_PER_TOKEN)
+    counter = counting.counter()
     stats = Stats(list(files), token_method=counter.method)
     rows, prompts, asked, waiting = SeenKeys(), SeenKeys(), list[str](), list[Record]()
     for row, record in progress(_records(files, stats), "counting"):

@@ -8,43 +8,25 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from rlhf.artifacts.files import read_json
-from rlhf.config.sections import SamplingSection
 from rlhf.curate.output import manifest_path
-from rlhf.curate.sample.command import SamplePlan, sample_answers
-from rlhf.curate.sample.sources import Drawing, model_folder, weights_hash
+from rlhf.curate.sample.command import sample_answers
+from rlhf.curate.sample.options import Asking, SamplePlan
+from rlhf.curate.sample.sources import model_folder, weights_hash
 from rlhf.data.embedded import data_path
 from rlhf.data.readers import locate, sha256_of
 from rlhf.data.records import Prompt
-from rlhf.data.sources import DataSource, OnBadRow, read_records
+from rlhf.data.sources import DataSource, read_records
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import ConfigError
 
 EMPTY = "(빈 답변)"  # stands for an answer without text where a judge or a person reads it
-
-
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """What is asked of which models and how; every model is asked alike."""
-
-    models: tuple[str, ...]
-    prompts: str
-    drawing: Drawing
-    dtype: str = "auto"
-    limit: int | None = None
-    on_bad_row: OnBadRow = "error"
-
-    @property
-    def decoding(self) -> dict[str, Any]:
-        """The settings that decide an answer, as they are stored."""
-        sampling: SamplingSection = self.drawing.sampling
-        return {**sampling.model_dump(exclude={"batch_size", "stop"}), "seed": self.drawing.seed, "dtype": self.dtype}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +75,14 @@ def ask(asking: Asking, out: Path) -> Answered:
     hashes = [weights_hash(folder) for folder in folders]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     settled = asking.dtype if asking.dtype != "auto" else "float32" if device.type == "cpu" else "bfloat16"
-    asking = Asking(asking.models, asking.prompts, asking.drawing, settled, asking.limit, asking.on_bad_row)
+    asking = replace(asking, dtype=settled)
     source = DataSource(data_path(asking.prompts), limit=asking.limit)
     read = read_records(source, Prompt, on_bad_row=asking.on_bad_row)
     file = out / "answers.jsonl"
     if _is_there(file, asking, hashes):
         sys.stderr.write(f"answers are read from {file}\n")
     else:
-        plan = SamplePlan(asking.prompts, file, asking.models, asking.drawing, settled, asking.limit, asking.on_bad_row)
+        plan = SamplePlan(**{each.name: getattr(asking, each.name) for each in fields(asking)}, out=file)
         sys.stderr.write(f"{sample_answers(plan, Ranks(0, 0, 1, device))}\n")
     sets = _read(file, asking, hashes)
     return Answered(read.records, sets, asking.decoding, read.report.num_skipped)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from rlhf.artifacts.files import write_json, write_text
+from rlhf.curate.sample.options import Asking
 from rlhf.curate.sample.sources import model_folder
-from rlhf.evaluate.answers.asking import Answered, Asking, ask
+from rlhf.evaluate.answers.asking import Answered, ask
 from rlhf.evaluate.answers.measures import MEASURES, differences, measure
 from rlhf.evaluate.answers.page import render_page
 from rlhf.evaluate.answers.perplexity import Surprise, surprise

@@ -11,11 +11,13 @@ from typing import Any
 from rlhf.artifacts.files import write_json, write_text
 from rlhf.curate.judge.criteria import CriteriaSet
 from rlhf.curate.judge.pairwise import JudgeSettings
+from rlhf.curate.label.command import LabelOptions
+from rlhf.curate.sample.options import Asking
 from rlhf.data.readers import locate
-from rlhf.evaluate.answers.asking import Answered, Asking, ask
+from rlhf.evaluate.answers.asking import Answered, ask
 from rlhf.evaluate.answers.command import generation_report, surprises
 from rlhf.evaluate.answers.measures import MEASURES
-from rlhf.evaluate.compare.label_page import LabelPage, label
+from rlhf.evaluate.compare.label_page import label
 from rlhf.evaluate.compare.page import render_page
 from rlhf.evaluate.compare.statistics import Verdicts, comparison_section, text_sentences
 from rlhf.evaluate.compare.views import judge_verdicts, label_verdicts, reward_folder, reward_verdicts
@@ -42,7 +44,7 @@ def evaluate_compare(
     panel: JudgePanel | None = None,
     reward: str = "",
     labels: str = "",
-    page: LabelPage | None = None,
+    page: LabelOptions | None = None,
     shown: int = 60,
 ) -> dict[str, Any]:
     """Compares the second model of `asking` with the first; writes out/compare.json and .html, returns the report.
@@ -70,7 +72,7 @@ def evaluate_compare(
         )  # fmt: skip
         verdicts[:0] = [judge_verdicts(each, answered) for each in judged]
         report["judging"] = [each.report for each in judged]
-    files = ([labels] if labels else []) + [str(file) for file in (label(answered, out, page) if page else ())]
+    files = ([labels] if labels else []) + [str(file) for file in (label(answered, page) if page else ())]
     verdicts[:0] = [label_verdicts(file, answered) for file in files]
     report |= views(verdicts, answered, report)
     write_json(out / "compare.json", report)

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.artifacts.files import write_text
 from rlhf.curate.answer_rows import prompt_value
+from rlhf.curate.label.command import Labelling, LabelOptions
 from rlhf.errors import DataError
 from rlhf.evaluate.answers.asking import EMPTY, Answered
 from rlhf.evaluate.compare.views import equal_answers
-
-
-@dataclass(frozen=True, slots=True)
-class LabelPage:
-    """Where the page is served and to whom, as `rlhf data label` has it."""
-
-    host: str = "127.0.0.1"
-    port: int = 7861
-    people: tuple[str, ...] = ()
-    overlap: float = 0.2
 
 
 def write_pairs(answered: Answered, file: Path) -> int:
@@ -46,23 +36,12 @@ def write_pairs(answered: Answered, file: Path) -> int:
     return len(lines)
 
 
-def label(answered: Answered, out: Path, page: LabelPage) -> Sequence[Path]:
+def label(answered: Answered, options: LabelOptions) -> Sequence[Path]:
     """Serves the page until Ctrl-C; the file of labels, or nothing where nobody labelled.
 
-    A judgement a row: a person who saw what another saw counts too.
+    One judgement per row: a person who saw what another saw counts too.
     """
-    from rlhf.curate.label.command import Labelling, LabelOptions
-
-    write_pairs(answered, out / "pairs.jsonl")
-    options = LabelOptions(
-        rows=str(out / "pairs.jsonl"),
-        out=out / "labels.jsonl",
-        people=page.people,
-        overlap=page.overlap,
-        merge="none",
-        host=page.host,
-        port=page.port,
-    )
+    write_pairs(answered, Path(options.rows))
     labelling = Labelling(options)
     labelling.run()
     labelled = any(judgement.verdict != "skip" for judgement in labelling.store.judgements())

@@ -11,9 +11,10 @@ from typing import Any
 from rlhf.artifacts.files import write_json, write_text
 from rlhf.curate.judge.criteria import CriteriaSet
 from rlhf.curate.judge.pairwise import JudgeSettings
+from rlhf.curate.sample.options import Asking
 from rlhf.data.sources import OnBadRow
 from rlhf.errors import ConfigError
-from rlhf.evaluate.answers.asking import Asking, ask
+from rlhf.evaluate.answers.asking import ask
 from rlhf.evaluate.geval.page import csv_text, markdown, render_page, summary
 from rlhf.evaluate.geval.table import geval_table, read_scores
 from rlhf.evaluate.judging import JudgeName, OpenEndpoint, judge_answers

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.artifacts.files import write_json, write_text
-from rlhf.evaluate.answers.asking import Answered, Asking, ask
+from rlhf.curate.sample.options import Asking
+from rlhf.evaluate.answers.asking import Answered, ask
 from rlhf.evaluate.report_folder import report_folder
 from rlhf.evaluate.safety.page import render_page
 from rlhf.evaluate.safety.rates import HARMFUL, Reaction, react, read_probes, safety_rates

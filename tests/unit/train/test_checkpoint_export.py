@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlhf.artifacts.files import sha256_of, write_json
+from rlhf.artifacts.publish_options import ExportOptions
 from rlhf.artifacts.reload import reload_and_compare
 from rlhf.cli import main
 from rlhf.config.load import dump_config, load_config
@@ -43,7 +44,7 @@ def stopped_run(run: Path, live: PackedModel, base: Path, *, stage: str = "sft",
 
 
 def here(run: Path, out: Path, checkpoint: str = "latest", **options):
-    return publish_checkpoint(run, out, checkpoint, reload=reload_and_compare, **options)
+    return publish_checkpoint(run, out, checkpoint, ExportOptions(**options), reload=reload_and_compare)
 
 
 @pytest.mark.parametrize("stage", ["sft", "ppo"])

@@ -16,9 +16,10 @@ from rlhf.config.sections import SamplingSection
 from rlhf.curate.answer_rows import AnswerRow, read_answer_rows
 from rlhf.curate.output import manifest_path
 from rlhf.curate.sample import command as sampling_module
-from rlhf.curate.sample.command import SamplePlan, sample_answers
+from rlhf.curate.sample.command import sample_answers
+from rlhf.curate.sample.options import Drawing, SamplePlan
 from rlhf.curate.sample.partial import PartialFile
-from rlhf.curate.sample.sources import Drawing, LocalModel
+from rlhf.curate.sample.sources import LocalModel
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import DataError, EndpointError
@@ -58,7 +59,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def plan(prompts: Path, out: Path, *models: Path, k: int = 2, seed: int = 3, **more: Any) -> SamplePlan:
     sampling = SamplingSection(max_new_tokens=6, max_prompt_tokens=128, batch_size=4)
-    return SamplePlan(str(prompts), out, tuple(map(str, models)), Drawing(sampling, k, seed), **more)
+    return SamplePlan(Drawing(sampling, k, seed), tuple(map(str, models)), str(prompts), out=out, **more)
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -96,7 +97,7 @@ def test_two_generators_answer_each_prompt_k_times(tmp_path: Path, model: Path, 
 
 def test_greedy_answers_are_equal_and_counted(tmp_path: Path, model: Path, prompts: Path):
     sampling = SamplingSection(max_new_tokens=4, max_prompt_tokens=128, temperature=0)
-    greedy = SamplePlan(str(prompts), tmp_path / "s.jsonl", (str(model),), Drawing(sampling, 3, 1))
+    greedy = SamplePlan(Drawing(sampling, 3, 1), (str(model),), str(prompts), out=tmp_path / "s.jsonl")
     sample_answers(greedy, ALONE)
     assert all(len(set(row["responses"])) == 1 for row in rows_of(greedy.out))
     manifest = json.loads(manifest_path(greedy.out).read_text(encoding="utf-8"))
