@@ -37,7 +37,6 @@ class PpoSection(Section):
     value_clip: float | None = Field(
         None, gt=0, description="hold a value within +- this of its old one, in units of reward; null: not held"
     )
-    value_weight: float = Field(0.5, ge=0, description="weight of the value loss in the reported `loss`")
     entropy_weight: float = Field(0.0, ge=0, description="entropy bonus")
     kl_coefficient: float = Field(0.05, ge=0, description="weight of the KL estimate, wherever it goes (kl_in)")
     kl_in: Literal["reward", "loss"] = Field(

@@ -9,20 +9,23 @@ from pydantic import Field, model_validator
 from rlhf.config.algorithm import PpoSection
 from rlhf.config.reward_sources import RewardRole
 from rlhf.config.sections import (
+    AnswerSources,
     CheckpointSection,
     DataSection,
     DeepSpeedSection,
     EvalSection,
+    LanguageModelSection,
     LogSection,
     ModelSection,
     OptimizerFields,
     RolloutSection,
     RunSection,
+    SampleLogSection,
     SamplingSection,
     Section,
     Share,
-    SourceSection,
     StoppingEvalSection,
+    TrainingAnswerSources,
     TrainSection,
 )
 from rlhf.config.tripwires import ControlSection, TripwiresSection
@@ -39,7 +42,6 @@ class StageConfig(Section):
     checkpoint: CheckpointSection = CheckpointSection()
     eval: EvalSection = EvalSection()
     log: LogSection = LogSection()
-    sampling: SamplingSection = SamplingSection()
 
     @property
     def trains_on_data(self) -> bool:
@@ -102,9 +104,21 @@ class StoppingConfig(StageConfig):
         return self
 
 
+class LanguageConfig(StageConfig):
+    """Keys of the stages that train a language model, which answers while it learns."""
+
+    model: LanguageModelSection = LanguageModelSection()
+    log: SampleLogSection = SampleLogSection()
+    sampling: SamplingSection = SamplingSection()
+
+
 class SftData(DataSection):
     """What to read, and which answers to learn."""
 
+    train: TrainingAnswerSources = Field(
+        default_factory=list, description="training rows: a path, a list of paths, or sources"
+    )
+    eval: AnswerSources = Field(default_factory=list, description="held-out rows, like train")
     train_on: Literal["all", "last"] = Field(
         "all", description="loss on every answer of a conversation, or on its last one alone"
     )
@@ -131,9 +145,10 @@ class SftTrain(AveragedTrain):
     )
 
 
-class SftConfig(StoppingConfig):
+class SftConfig(LanguageConfig, StoppingConfig):
     """Stage 1: supervised fine-tuning."""
 
+    eval: StoppingEvalSection = StoppingEvalSection()
     data: SftData = SftData()
     train: SftTrain = SftTrain()
 
@@ -141,7 +156,7 @@ class SftConfig(StoppingConfig):
 class RewardData(DataSection):
     """Rankings, and the demonstrations whose mean score becomes 0."""
 
-    demonstrations: list[SourceSection] = Field(
+    demonstrations: AnswerSources = Field(
         default_factory=list,
         description="answers whose mean score becomes 0; the best training answers if empty",
     )
@@ -207,7 +222,7 @@ class PpoData(DataSection):
     curriculum: Literal["none", "length"] = Field(
         "none", description="length: short prompts before long ones in the first epoch"
     )
-    ptx: list[SourceSection] = Field(
+    ptx: TrainingAnswerSources = Field(
         default_factory=list, description="demonstrations that the actor goes on to learn, like train"
     )
 
@@ -220,7 +235,7 @@ class PpoTrain(AveragedTrain):
     schedule: Literal["cosine", "linear", "constant"] = "constant"
 
 
-class PpoConfig(StageConfig):
+class PpoConfig(LanguageConfig):
     """Stage 3: PPO actor-critic, or policy gradients without a critic."""
 
     data: PpoData = PpoData()

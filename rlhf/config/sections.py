@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -62,11 +63,6 @@ class ModelSection(Section):
     attention: Literal["sdpa", "varlen"] = Field(
         "sdpa", description="kernel under packed attention: sdpa runs anywhere, varlen (flash) needs a GPU"
     )
-    head: Literal["chunked", "whole", "liger"] = Field(
-        "chunked",
-        description="stage 1's head and cross-entropy: over chunks of tokens, from all logits at once (for heads that "
-        "are not one linear layer), or by Liger's kernel (GPU)",
-    )
     override_eos: bool = Field(
         False, description="take the tokenizer's EOS although the model's configuration names another"
     )
@@ -80,43 +76,72 @@ class ModelSection(Section):
     )
 
 
+class LanguageModelSection(ModelSection):
+    """The language model a stage trains."""
+
+    head: Literal["chunked", "whole", "liger"] = Field(
+        "chunked",
+        description="head and cross-entropy: over chunks of tokens, from all logits at once (for heads that are not "
+        "one linear layer), or by Liger's kernel (GPU)",
+    )
+
+
 class SourceSection(Section):
     """One data file or folder."""
 
     path: str = Field(description="file or folder; demo:NAME is a file that comes with the package")
     format: str = Field("auto", description="auto, or a format by name (see docs/formats.md)")
-    weight: float = Field(1.0, gt=0, description="expected passes over this source in one epoch")
     name: str = Field("", description="name in metrics and reports; the file's stem if empty")
     limit: int | None = Field(None, gt=0, description="use only the first rows")
+
+
+class TrainingSource(SourceSection):
+    """A source that is trained on."""
+
+    weight: float = Field(1.0, gt=0, description="expected passes over this source in one epoch")
+
+
+class AnswerSource(SourceSection):
+    """A source of demonstrations, which may be ranked answers."""
+
     answers: Literal["best", "all"] = Field(
-        "best", description="stage 1 on ranked answers: learn the best answer of a row, or all of them"
+        "best", description="of ranked answers: use the best answer of a row, or all of them"
     )
+
+
+class TrainingAnswers(TrainingSource, AnswerSource):
+    """A source of demonstrations that are trained on."""
+
+
+def _as_sources(value: object) -> object:
+    """A path, or one source, is a list of one; a path in a list is a source."""
+    items: list[Any] = value if isinstance(value, list) else [] if value is None else [value]
+    return [{"path": item} if isinstance(item, str) else item for item in items]
+
+
+def _sources(kind: type[SourceSection]) -> BeforeValidator:
+    forms: Any = str | kind | list[str | kind] | None  # type: ignore[valid-type]
+    return BeforeValidator(_as_sources, json_schema_input_type=forms)
+
+
+Sources = Annotated[Sequence[SourceSection], _sources(SourceSection)]
+TrainingSources = Annotated[Sequence[TrainingSource], _sources(TrainingSource)]
+AnswerSources = Annotated[Sequence[AnswerSource], _sources(AnswerSource)]
+TrainingAnswerSources = Annotated[Sequence[TrainingAnswers], _sources(TrainingAnswers)]
 
 
 class DataSection(Section):
     """What to read and how to render it."""
 
-    train: list[SourceSection] = Field(default_factory=list, description="a path, a list of paths, or sources")
-    eval: list[SourceSection] = Field(default_factory=list, description="held-out rows, like train")
+    train: TrainingSources = Field(
+        default_factory=list, description="training rows: a path, a list of paths, or sources"
+    )
+    eval: Sources = Field(default_factory=list, description="held-out rows, like train")
     template: str | None = Field(
         None, description="preset name or Jinja file; null uses the template inside the tokenizer"
     )
     max_length: Positive = Field(1024, description="tokens of one sequence, prompt and answer")
     on_bad_row: Literal["error", "skip"] = Field("error", description="stop at a bad row, or skip and count it")
-
-    @field_validator(
-        "train",
-        "eval",
-        "demonstrations",
-        "ptx",
-        mode="before",
-        check_fields=False,
-        json_schema_input_type=str | SourceSection | list[str | SourceSection] | None,
-    )
-    @classmethod
-    def _paths_are_sources(cls, value: object) -> object:
-        items: list[Any] = value if isinstance(value, list) else [] if value is None else [value]
-        return [{"path": item} if isinstance(item, str) else item for item in items]
 
 
 class LrGroup(Section):
@@ -199,9 +224,14 @@ class StoppingEvalSection(EvalSection):
 class LogSection(Section):
     """What is written while training."""
 
-    samples_every_steps: int | None = Field(50, gt=0, description="write sample answers each this many steps")
+    tensorboard: bool = Field(True, description="write metrics for TensorBoard, beside metrics.jsonl")
+
+
+class SampleLogSection(LogSection):
+    """Metrics, and answers of the model in training."""
+
+    samples_every_steps: int | None = Field(50, gt=0, description="write sample answers every this many steps")
     num_samples: Positive = Field(3, description="prompts answered for samples.jsonl")
-    tensorboard: bool = True
 
 
 class SamplingSection(Section):

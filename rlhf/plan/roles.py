@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from rlhf.artifacts.adapter import find_adapter
-from rlhf.config.schema import PpoConfig, StageConfig
-from rlhf.config.sections import DeepSpeedSection, LoraSection
+from rlhf.config.schema import PpoConfig, SftConfig, StageConfig
+from rlhf.config.sections import DeepSpeedSection, LoraSection, SamplingSection
 from rlhf.errors import ModelError
 from rlhf.models.packed_linears import LARGEST_BYTES
 from rlhf.plan import activations as acts
@@ -84,9 +84,9 @@ def plan_memory(config: StageConfig, shapes: Shapes, job: Placement, batches: Ba
     average = getattr(config.train, "ema_decay", None) is not None
     role = _learner(stage, "model", shape, config.deepspeed, "score" if scalar else "loss", average=average)
     phases = training_phases([role], job, accumulates=stage.batches.micro > 1)
-    if not scalar and config.log.samples_every_steps is not None:
+    if isinstance(config, SftConfig) and config.log.samples_every_steps is not None:
         slots = min(config.log.num_samples, config.sampling.batch_size)
-        phases["sampling"] = resident(role, job) + _rollout(stage, role, slots, prompts=slots)
+        phases["sampling"] = resident(role, job) + _rollout(stage, config.sampling, role, slots, prompts=slots)
     return MemoryPlan(job, phases, _host([role]), config.model.lora is not None)
 
 
@@ -123,9 +123,9 @@ def _asked(stage: PlannedStage, name: str, shape: ModelShape, kind: str) -> list
     return [Need(name, "forward pass", size, True), *_dequantized(stage, name, shape)]
 
 
-def _rollout(stage: PlannedStage, role: Role, slots: int, *, prompts: int) -> list[Need]:
+def _rollout(stage: PlannedStage, sampling: SamplingSection, role: Role, slots: int, *, prompts: int) -> list[Need]:
     """Sampling with the role's weights: slots for all that waits, or what `sampling.batch_size` allows."""
-    sampling, element = stage.config.sampling, stage.job.element
+    element = stage.job.element
     columns = stage.batches.prompt + sampling.max_new_tokens
     whole = acts.cache_bytes(role.shape, element, slots, columns)
     # The old cache stands beside the new one: a full one while prompts wait, otherwise what is left below 75 %,
@@ -161,7 +161,7 @@ def _plan_ppo(stage: PlannedStage, config: PpoConfig) -> MemoryPlan:
     base = [need for role in roles if not role.parked for need in resident(role, job)]
     if config.rollout.backend == "transformers":
         slots = min(mine, config.sampling.batch_size)
-        phases["rollout"] = base + _rollout(stage, actor, slots, prompts=mine)
+        phases["rollout"] = base + _rollout(stage, config.sampling, actor, slots, prompts=mine)
     else:  # vLLM holds the weights once more, beside its cache
         engine = float(actor.shape.parameters * job.element)
         phases["rollout"] = [*base, Need("vllm", "weights", engine), *gathered(actor)]

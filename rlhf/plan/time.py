@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.config.schema import PpoConfig, RewardConfig, StageConfig
-from rlhf.config.sections import SourceSection, TrainSection
+from rlhf.config.sections import AnswerSource, SourceSection, TrainSection
 from rlhf.data.embedded import data_path
 from rlhf.data.loader import RowStream
 from rlhf.data.records import Demonstration, Prompt, Ranking
@@ -114,6 +114,6 @@ def _rows(config: StageConfig, path: str, source: SourceSection) -> int:
         return len(read_records(wanted, Prompt, on_bad_row="skip").records)
     if isinstance(config, RewardConfig):
         return len(read_records(wanted, Ranking, on_bad_row="skip").records)
-    if source.answers == "all":
+    if isinstance(source, AnswerSource) and source.answers == "all":
         return sum(record.num_answers for record in read_records(wanted, Ranking, on_bad_row="skip").records)
     return len(read_records(wanted, Demonstration, on_bad_row="skip").records)

@@ -11,7 +11,7 @@ import torch
 
 from rlhf.artifacts.adapter import SAME_SETTINGS, base_identity, find_adapter, read_adapter
 from rlhf.artifacts.files import read_json
-from rlhf.config.sections import DeepSpeedSection, ModelSection
+from rlhf.config.sections import DeepSpeedSection, LanguageModelSection, ModelSection
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.partitioned import loading_context, writable
 from rlhf.engine.ranks import Ranks
@@ -35,7 +35,13 @@ Say = Callable[[str], None]
 
 
 def build_causal_lm(
-    path: str, model: ModelSection, section: DeepSpeedSection, ranks: Ranks, tokenizer: ChatTokenizer, *, key: str
+    path: str,
+    model: LanguageModelSection,
+    section: DeepSpeedSection,
+    ranks: Ranks,
+    tokenizer: ChatTokenizer,
+    *,
+    key: str,
 ) -> PackedCausalLM:
     """The language model at `path`, ready to be wrapped."""
     check_model_path(path, key=key)
@@ -104,7 +110,7 @@ def make_trainable(wrapped: PackedModel, model: ModelSection, say: Say) -> None:
         add_lora(wrapped, model.lora)
     if model.adapter:
         say(f"starts from the adapter {start_from_adapter(wrapped, model.adapter, artifact_model_path(model.path))}")
-    if isinstance(wrapped, PackedCausalLM):
+    if isinstance(model, LanguageModelSection):
         install_head(unwrap_peft(wrapped.model), model.head)  # refuses an adapter that has come over it
     if model.gradient_checkpointing:
         wrapped.model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -83,7 +83,6 @@ ppo:
   kl_coefficient: 0.1
   kl_target: 0.5
   kl_horizon: 64
-  value_weight: 0.7
 control:
   best_of: [2]
 data:

@@ -46,7 +46,7 @@ def test_only_the_critic_learns_while_it_warms_up() -> None:
     assert actor.steps == []
     assert critic.learning == [1, 2]
     assert critic.steps == [config.critic.lr]
-    assert metrics["loss"] == pytest.approx(0.5 * 0.5)  # value_weight * half the squared error of 1
+    assert metrics["loss"] == pytest.approx(0.5)  # half the squared error of 1
     assert "policy_loss" not in metrics
     assert learning_rates(config, 0.5, 3) == {"actor": config.train.lr / 2, "critic": config.critic.lr / 2}
 
