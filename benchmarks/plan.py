@@ -75,7 +75,6 @@ SETTINGS = (
 )  # fmt: skip
 ALIKE = (
     "train.lr=1e-5", "train.warmup_steps=0", "train.epochs=1", "checkpoint.every_steps=100000", "data.eval=[]",
-    "log.samples_every_steps=null",
 )  # fmt: skip
 PPO = (
     "critic.lr=1e-5", "ppo.rollout_size=8", "ppo.epochs=1", "train.batch_size=8", "train.micro_tokens=512",
@@ -94,6 +93,7 @@ class Bench:
     def words(self, setting: Setting) -> list[str]:
         """The stage's arguments."""
         words = [f"run.dir={self.work / setting.name}", f"deepspeed.zero_stage={setting.zero}", *ALIKE]
+        words += [] if setting.stage == "reward" else ["log.samples_every_steps=null"]
         if setting.lora:
             words.append("model.lora.rank=8")
         words += getattr(self, f"_{setting.stage}")(setting)

@@ -110,7 +110,7 @@ def make_trainable(wrapped: PackedModel, model: ModelSection, say: Say) -> None:
         add_lora(wrapped, model.lora)
     if model.adapter:
         say(f"starts from the adapter {start_from_adapter(wrapped, model.adapter, artifact_model_path(model.path))}")
-    if isinstance(model, LanguageModelSection):
+    if isinstance(wrapped, PackedCausalLM) and isinstance(model, LanguageModelSection):
         install_head(unwrap_peft(wrapped.model), model.head)  # refuses an adapter that has come over it
     if model.gradient_checkpointing:
         wrapped.model.gradient_checkpointing_enable({"use_reentrant": False})
