@@ -14,6 +14,7 @@ from rlhf.config.layers import COMMAND_LINE, FORM, parse_override
 from rlhf.config.stages import Stage, stage_named
 from rlhf.errors import ConfigError
 
+DRY_RUN = "rehearse the run: train two steps, save, reload and export in a folder that is then removed"
 _KEYS_TITLE = "keys (nested in the file, key=value here; N is an index into a list):"
 
 
@@ -69,10 +70,10 @@ def _parser(stage: Stage) -> _Parser:
         metavar="{auto,never,CHECKPOINT}",
         type=_resume,
         default="never",
-        help="auto goes on from the run folder's newest undamaged checkpoint, if any; step-000100 from that one "
+        help="auto continues from the run folder's newest undamaged checkpoint, if any; step-000100 from that one "
         "(default: never)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="check and plan the run, train nothing")
+    parser.add_argument("--dry-run", action="store_true", help=DRY_RUN)
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("overrides", metavar="key=value", nargs="*", help=FORM)
     return parser

@@ -31,7 +31,7 @@ def explain(
 ) -> list[ConfigError]:
     """One error for each wrong key, in pydantic's order.
 
-    Rules over several keys are left out where the document is not complete: the lost key may satisfy them.
+    Rules over several keys are skipped where the document is not complete: the missing key may satisfy them.
     """
     table = key_table(model)
     found: dict[KeyPath, list[ConfigError]] = {}

@@ -50,7 +50,7 @@ class ConfigKey:
 @cache
 def key_table(model: type[StageConfig]) -> dict[str, ConfigKey]:
     """Every key of a stage by its dotted name, as declared, each section before the keys in it."""
-    schema = model.model_json_schema(mode="serialization")  # the forms a value may also be given in are left out
+    schema = model.model_json_schema(mode="serialization")  # without the other forms a value may be given in
     return {key.name: key for key in _keys_of(schema, "", {}, schema.get("$defs", {}))}
 
 

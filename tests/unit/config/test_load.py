@@ -168,7 +168,7 @@ def test_a_single_value_has_no_keys_below() -> None:
     error = refuse(write("my.yaml", "data:\n  train: [a.jsonl]"), "data.train.0.weight=2")
     assert error.where == "command line  data.train.0.weight = 2"
     assert error.problem == 'data.train.0 holds the single value "a.jsonl" (my.yaml:2)'
-    assert error.fix == "leave out .weight, or set the whole: data.train.0={...}"
+    assert error.fix == "remove .weight, or set the whole: data.train.0={...}"
 
 
 @pytest.mark.parametrize("argument", ["train.lr", "=1", "train..lr=1", "--train.lr=1", "train.lr =1"])

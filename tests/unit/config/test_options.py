@@ -119,8 +119,8 @@ def test_a_value_that_means_nothing_is_refused(override: str, problem: str) -> N
     ("override", "problem"),
     [
         ("reward.functions=[{path: polite}]", "not of the form package.module:function"),
-        ("reward.functions=[{path: 'a:f', name: a/b}]", "no name for a metric"),
-        ("reward.endpoints=[{url: 'ftp://a'}]", "no http or https address"),
+        ("reward.functions=[{path: 'a:f', name: a/b}]", "not a name for a metric"),
+        ("reward.endpoints=[{url: 'ftp://a'}]", "not an http or https address"),
         ("reward.functions=[{path: 'a:f'}, {path: 'b:f'}]", "share the name 'f'"),
         ("reward.functions=[{path: 'a:f', weigth: 1}]", "no such key"),
     ],
