@@ -56,8 +56,7 @@ class PpoSection(Section):
         2000, description="samples over which the adaptive controller corrects the coefficient"
     )
     score_normalise: Literal["none", "running"] = Field(
-        "none",
-        description="running: standardise scores by their running mean and deviation, before clipping",
+        "none", description="running: standardise scores by their running mean and deviation, before clipping"
     )
     score_clip: float | None = Field(5.0, gt=0, description="clip scores to +- this; null: no clipping")
     missing_eos_penalty: float = Field(1.0, ge=0, description="subtracted from the score of an answer without EOS")

@@ -223,6 +223,6 @@ def _single_value(document: Document, path: KeyPath, override: Override) -> Conf
     whole = "[...]" if rest[0].isdecimal() else "{...}"
     return override.problem(
         f"{key} holds the single value {origin.text} ({origin.place})",
-        f"a group of keys or a list at {key}, as the key goes on below it",
+        f"a group of keys or a list at {key}, as the key names something below it",
         f"remove .{dotted(rest)}, or set the whole: {key}={whole}",
     )

@@ -159,8 +159,7 @@ class RewardData(DataSection):
     """Rankings, and the demonstrations whose mean score becomes 0."""
 
     demonstrations: AnswerSources = Field(
-        default_factory=list,
-        description="answers whose mean score is shifted to 0; the best training answers if empty",
+        default_factory=list, description="answers whose mean score is shifted to 0; the best training answers if empty"
     )
     max_answers: int = Field(
         9, ge=2, description="use at most this many answers per prompt; the rest are dropped at random"
@@ -178,8 +177,7 @@ class RewardTrain(TrainSection):
     )
     margin_scale: float = Field(1.0, gt=0, description="reward units of margin per unit of score gap")
     normalise: Literal["mean", "mean_and_deviation", "none"] = Field(
-        "mean",
-        description="after training, bring scores of the demonstrations to mean 0, and to standard deviation 1",
+        "mean", description="after training, bring scores of the demonstrations to mean 0, and to standard deviation 1"
     )
 
 

@@ -33,9 +33,7 @@ class WireheadingWire(WireSection):
 
     window: int = Field(8, ge=3, description="iterations over which trends are fitted")
     min_trend: float = Field(
-        0.25,
-        gt=0,
-        description="in first-iteration standard deviations: rise of one and fall of the other in a window",
+        0.25, gt=0, description="in first-iteration standard deviations: rise of one and fall of the other in a window"
     )
     max_gap: float = Field(
         1.5, gt=0, description="in standard deviations of the first iteration: largest difference between the two gains"

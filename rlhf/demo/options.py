@@ -28,9 +28,7 @@ class QuickstartOptions:
 
     out: Path = flag(Path("runs/q"), "folder of the runs", metavar="RUN", shown="runs/q")
     data: Path | None = flag(
-        None,
-        "your own DIR/{sft,preference,prompts}_{train,dev}.jsonl instead of the embedded data",
-        metavar="DIR",
+        None, "your own DIR/{sft,preference,prompts}_{train,dev}.jsonl instead of the embedded data", metavar="DIR"
     )
     seed: int = flag(17, "seed of every stage")
     lora: bool = flag(False, "train adapters on one base model, which the roles of PPO then share (ppo.roles=shared)")

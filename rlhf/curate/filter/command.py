@@ -53,8 +53,7 @@ class FilterOptions:
     """
 
     clean: bool = flag(
-        False,
-        "remove special tokens (<|endoftext|>), invisible and control characters from texts, before any filter",
+        False, "remove special tokens (<|endoftext|>), invisible and control characters from texts, before any filter"
     )
     min_chars: int = flag(
         0, "drop prompts with fewer than N characters that are not whitespace (2023: 16)", parse=positive, shown=""
@@ -68,8 +67,7 @@ class FilterOptions:
     tokenizer: str = flag("", "model folder whose tokenizer counts", metavar="DIR")
     min_hangul: float = 0.0
     boilerplate: bool = flag(
-        False,
-        'drop answers to learn that refuse or say "저는 AI 언어 모델이라…"; in files of prompts, such prompts',
+        False, 'drop answers to learn that refuse or say "저는 AI 언어 모델이라…"; in files of prompts, such prompts'
     )
     rude: Where = flag("", "drop rows with a rude word in the prompt, the answer to learn, or either")
     personal: Literal["", "drop", "mask"] = flag(
