@@ -75,6 +75,7 @@ SETTINGS = (
 )  # fmt: skip
 ALIKE = (
     "train.lr=1e-5", "train.warmup_steps=0", "train.epochs=1", "checkpoint.every_steps=100000", "data.eval=[]",
+    "log.samples_every_steps=null",
 )  # fmt: skip
 PPO = (
     "critic.lr=1e-5", "ppo.rollout_size=8", "ppo.epochs=1", "train.batch_size=8", "train.micro_tokens=512",
@@ -93,7 +94,6 @@ class Bench:
     def words(self, setting: Setting) -> list[str]:
         """The stage's arguments."""
         words = [f"run.dir={self.work / setting.name}", f"deepspeed.zero_stage={setting.zero}", *ALIKE]
-        words += [] if setting.stage == "reward" else ["log.samples_every_steps=null"]
         if setting.lora:
             words.append("model.lora.rank=8")
         words += getattr(self, f"_{setting.stage}")(setting)
@@ -133,8 +133,8 @@ class Bench:
         """The plan of the same arguments, in MiB."""
         path = ROOT / "configs" / "demo" / f"{setting.stage}.yaml"
         config = load_config(STAGES[setting.stage].config, path, self.words(setting))
-        job = Placement(setting.ranks, "cpu", config.model.dtype, setting.ranks)
-        plan = plan_memory(config, stage_shapes(config), job)
+        placement = Placement(setting.ranks, "cpu", config.model.dtype)
+        plan = plan_memory(config, stage_shapes(config), placement)
         return {"predicted_mib": plan.peak / MIB, "phase": plan.largest}
 
     def compare(self, setting: Setting) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from harness import (
 from material import LARGER, TINY, Base, make_base, pairs, rankings, write_rankings
 
 from rlhf.data.encode import EncodedRanking
-from rlhf.evaluate.answers.scoring import answer_scores
+from rlhf.evaluate.reward.scoring import answer_scores
 from rlhf.models.loading import load_scalar_model
 
 BATCH, LR, ANSWERS = 8, 5e-4, 6

@@ -7,7 +7,7 @@ Sides:
 
 All sides draw the same number of tokens a request from the same prompts, greedily, and never stop early: the model's
 EOS is made impossible. Sides alternate; figures are medians over the rounds. `transformers serve` needs the packages of
-transformers' `serving` extra (fastapi, uvicorn, pydantic, openai, rich), all of which `rlhf[serve,llm]` installs.
+transformers' `serving` extra (fastapi, uvicorn, pydantic, openai, rich), which the extras `serve` and `llm` install.
 
     python benchmarks/serve.py --out b6.json [--model FOLDER] [--data FOLDER]
 """

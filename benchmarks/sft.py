@@ -35,7 +35,7 @@ from harness import (
 )
 from material import LARGER, TINY, Base, demonstrations, make_base, write_demonstrations
 
-from rlhf.evaluate.answers.scoring import answer_logprobs
+from rlhf.evaluate.answers.policy import answer_logprobs
 from rlhf.models.loading import load_causal_lm
 
 BATCH, LR, HELD_OUT = 8, 1e-3, 100

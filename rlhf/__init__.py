@@ -1,4 +1,7 @@
-"""Korean-first RLHF: supervised fine-tuning, reward model and PPO under DeepSpeed ZeRO."""
+"""Korean-first RLHF: supervised fine-tuning, reward model and PPO under DeepSpeed ZeRO.
+
+May import: nothing of rlhf.
+"""
 
 import os
 

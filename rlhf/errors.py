@@ -19,6 +19,8 @@ RlhfError
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 
 class RlhfError(Exception):
     """Base of all errors of this package.
@@ -118,3 +120,23 @@ class NonFiniteError(TrainingError):
 
 class PreemptedError(RlhfError):
     """A run that was asked to stop, and has saved what it did."""
+
+
+def require_packages(*modules: str, extra: str, needed_by: str, where: str = "", otherwise: str = "") -> None:
+    """Checks that modules of an optional extra are installed, without importing them.
+
+    Args:
+        extra: the extra of pyproject.toml that installs them.
+        needed_by: the subject of the message, such as "the service".
+        otherwise: how to go on without them, such as "set model.quantize=none".
+
+    Raises: ConfigError that names the missing packages and the command that installs them.
+    """
+    missing = [name.replace("_", "-") for name in modules if find_spec(name) is None]
+    if missing:
+        install = f"pip install -e '.[{extra}]' in the checkout"
+        raise ConfigError(
+            f"{needed_by} needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
+            where=where,
+            fix=f"{install}, or {otherwise}" if otherwise else install,
+        )

@@ -1,1 +1,4 @@
-"""What stages leave behind and read: run folders, manifests, checkpoints, exported models."""
+"""What stages leave behind and read: run folders, manifests, checkpoints, exported models.
+
+May import: engine, and the layers below.
+"""

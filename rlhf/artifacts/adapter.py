@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from rlhf.artifacts.export import base_entry, check_adapter
-from rlhf.artifacts.files import read_json, sha256_of
+from rlhf.artifacts.files import read_json, sha256_of, short_hash
 from rlhf.errors import ArtifactError
 from rlhf.models.scalar_head import HEAD_WEIGHT
 
@@ -41,7 +41,7 @@ class StoredAdapter:
 
     @property
     def base(self) -> str:
-        """What two adapters of one base agree on: its hash, or its name on the hub."""
+        """What identifies the base: its hash, or its name on the hub."""
         return self.base_sha256 or self.base_path
 
     @property
@@ -64,11 +64,11 @@ def find_adapter(path: str) -> Path | None:
 def read_adapter(folder: Path) -> StoredAdapter:
     """The adapter in `folder`, its base unchanged since.
 
-    Raises: ArtifactError for an adapter that trained nothing, or whose base is gone or is another model now.
+    Raises: ArtifactError for an adapter that trained nothing, or whose base is gone or was replaced.
     """
     check_adapter(folder)
     entry = base_entry(folder)
-    _require_base(folder, str(entry["path"]), entry["sha256"])
+    require_same_base(folder, fix="restore the base as it was")
     layers: dict[str, Tensor] = {}
     embeddings: dict[str, Tensor] = {}
     head = None
@@ -100,16 +100,22 @@ def base_identity(path: str) -> str:
     folder = Path(path).resolve()
     if not folder.is_dir():
         return path
-    return _hash(folder, tuple(sorted((str(file), file.stat().st_mtime_ns) for file in folder.rglob("*"))))
+    return _cached_hash(folder, tuple(sorted((str(file), file.stat().st_mtime_ns) for file in folder.rglob("*"))))
 
 
 @cache
-def _hash(folder: Path, times: tuple[tuple[str, int], ...]) -> str:
-    """Hashing a base reads all of it, and several adapters ask for the same one; `times` of its files tell them."""
+def _cached_hash(folder: Path, times: tuple[tuple[str, int], ...]) -> str:
+    """Cached, as hashing reads all of a base and several adapters share one; `times` of its files detect a change."""
     return sha256_of(folder)
 
 
-def _require_base(folder: Path, path: str, known: str | None) -> None:
+def require_same_base(folder: Path, *, fix: str) -> None:
+    """Checks that the base of an adapter/ folder is what it was when the adapter was trained; a hub id passes.
+
+    Raises: ArtifactError when the base is absent, or holds other weights; `fix` is the remedy for the latter.
+    """
+    entry = base_entry(folder)
+    path, known = str(entry["path"]), entry["sha256"]
     if known is None:
         return
     if not Path(path).is_dir():
@@ -122,8 +128,9 @@ def _require_base(folder: Path, path: str, known: str | None) -> None:
     found = base_identity(path)
     if found != known:
         raise ArtifactError(
-            f"{path} is not the base the adapter was trained on: its hash is {found[:12]}, it was {known[:12]}",
+            f"{path} is not the base the adapter was trained on: its hash is {short_hash(found)}, it was "
+            f"{short_hash(known)}",
             where=str(folder / "base.json"),
             expected="the base unchanged: an adapter on other weights is an untrained model",
-            fix="put the base back as it was",
+            fix=fix,
         )

@@ -1,8 +1,8 @@
-"""Checkpoints that are complete or absent.
+"""Checkpoints, written atomically and never partial.
 
 A checkpoint is written into a folder with another name, flushed, then renamed; the pointer moves after that, and
-older ones go last. At every moment the pointer names a complete checkpoint or none. checksums.json says what each file
-held, so that one damaged since is found before it is used.
+older ones are removed last. At every moment the pointer names a complete checkpoint or none. checksums.json holds the
+hash of each file, so that one damaged since is found before it is used.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class CheckpointStore:
 
         Which checkpoint is best is part of the state, so that it moves together with `latest`.
 
-        Raises: CheckpointError on a rank that cannot write; what was complete before stays so.
+        Raises: CheckpointError on a rank that cannot write; what was complete before is kept.
         """
         final = self._path(step)
         before = self.latest()
@@ -109,7 +109,7 @@ class CheckpointStore:
     def undamaged(self, say: Callable[[str], None]) -> Checkpoint | None:
         """The newest checkpoint whose files are what was saved; None where none was ever complete.
 
-        Damaged ones are told with `say` and left as they are.
+        Damaged ones are reported with `say` and left as they are.
 
         Raises: CheckpointError when all are damaged.
         """
@@ -118,16 +118,16 @@ class CheckpointStore:
             problem = self._damage(name)
             if not problem:
                 return self._named(name)
-            say(f"warning: {self._folder / name} is damaged: {problem}. The checkpoint before it is looked at")
+            say(f"warning: {self._folder / name} is damaged: {problem}. Trying the one before it")
         if names:
             raise CheckpointError(
-                f"no checkpoint in {self._folder} is whole ({', '.join(names)})",
+                f"every checkpoint in {self._folder} is damaged ({', '.join(names)})",
                 fix="restore one of these folders, or start a new run",
             )
         return None
 
     def named(self, name: str) -> Checkpoint:
-        """The checkpoint a person asked for: step-000100.
+        """The checkpoint of that name, such as step-000100.
 
         Raises: CheckpointError when it is not there, or damaged.
         """
@@ -144,7 +144,7 @@ class CheckpointStore:
             raise CheckpointError(
                 f"{self._folder / name} is damaged: {problem}",
                 where="--resume",
-                fix="--resume auto goes on from the newest checkpoint that is whole",
+                fix="use --resume auto: it continues from the newest undamaged checkpoint",
             )
         return self._named(name)
 
@@ -188,7 +188,7 @@ class CheckpointStore:
     def restore_random(self, checkpoint: Checkpoint) -> None:
         """Every generator of this rank, as it was.
 
-        Other numbers of ranks start them from the run's seed: what decides a run draws by (seed, step, row) instead.
+        With another number of ranks they start from the run's seed; what decides a run is drawn by (seed, step, row).
         """
         if checkpoint.state["world_size"] == self._ranks.world_size:
             path = checkpoint.path / f"random-{self._ranks.rank:04d}.pt"
@@ -225,7 +225,7 @@ class CheckpointStore:
         return sorted((_number(path), path) for path in self._folder.glob("step-*"))
 
     def _prune(self, step: int) -> None:
-        """Removes older checkpoints and what a crash left ahead of the pointer, but nothing a pointer names."""
+        """Removes older checkpoints and what a crash left ahead of the pointer, but nothing that a pointer names."""
         named = {pointed.path for pointed in (self.latest(), self.best()) if pointed is not None}
         saved = self._saved()
         older = [path for number, path in saved if number <= step]
@@ -241,7 +241,7 @@ def _number(path: Path) -> int:
         return int(path.name.removeprefix("step-"))
     except ValueError:
         raise CheckpointError(
-            f"{path} has not the name of a checkpoint", expected="step-000100", fix="move it out of that folder"
+            f"{path} is not named like a checkpoint", expected="step-000100", fix="move it out of that folder"
         ) from None
 
 
@@ -264,8 +264,8 @@ def _free_name(path: Path) -> Path:
     return path if not path.exists() else next(each for each in names if not each.exists())
 
 
-def _give_back(writing: Path) -> None:
-    """Frees the room of a half-written folder, which state.json may need: emptied first, since torch holds the file."""
+def _free_space(writing: Path) -> None:
+    """Frees the space of a partial folder for state.json; files are emptied first, as torch holds one open."""
     for path in writing.rglob("*"):
         if path.is_file():
             with suppress(OSError):
@@ -275,7 +275,7 @@ def _give_back(writing: Path) -> None:
 
 @contextmanager
 def _writable(final: Path, before: Checkpoint | None) -> Iterator[None]:
-    """What the disk refuses, as an error that says what is left."""
+    """Turns a refusal of the disk into an error that says what is kept."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -283,7 +283,7 @@ def _writable(final: Path, before: Checkpoint | None) -> Iterator[None]:
         if cause is None:
             raise
         kept = f"{before.path} is kept and complete" if before is not None else "no checkpoint was complete before it"
-        _give_back(final.with_name(f".writing-{final.name}"))
+        _free_space(final.with_name(f".writing-{final.name}"))
         raise CheckpointError(
             f"{final} cannot be written: {cause}; {kept}",
             fix="free or add space (checkpoint.keep_last and one more must fit), then start with --resume auto",

@@ -1,4 +1,4 @@
-"""A trained model as a Hugging Face folder, proved by loading it again.
+"""A trained model as a Hugging Face folder, verified by loading it again.
 
 Weights are gathered, put strictly into a fresh model, saved, loaded from disk and compared with what the live
 model computes. An export that differs is an error, not a file.
@@ -121,7 +121,7 @@ def _save_adapter(live: PackedModel, weights: dict[str, Tensor], adapter: Path) 
 
 
 def base_entry(adapter: Path) -> dict[str, Any]:
-    """base.json: `path` and `sha256` of the base (None for a hub id), `quantize`, how training held its weights,
+    """base.json: `path` and `sha256` of the base (None for a hub id), `quantize`, how training stored its weights,
     `num_tokens` of the adapted model's vocabulary, `score_offset` that its scores get after the adapter.
 
     Raises: ArtifactError when the file or one of these keys is absent.
@@ -134,17 +134,24 @@ def base_entry(adapter: Path) -> dict[str, Any]:
     return entry
 
 
+def load_packed(
+    path: str, *, scalar: bool, dtype: str = "float32", quantize: Quantize = "none", new_head: bool = False
+) -> PackedModel:
+    """A one-number model where `scalar`, whose head may be new, else a causal LM."""
+    if scalar:
+        return load_scalar_model(path, dtype=dtype, quantize=quantize, new_head=new_head)
+    return load_causal_lm(path, dtype=dtype, quantize=quantize)
+
+
 def load_base(adapter: Path, *, scalar: bool, dtype: str, rounded: Mapping[str, Tensor] | None = None) -> PackedModel:
     """The model that `adapter` was trained on, as its base.json describes it, in weights of `dtype`.
 
-    Where training held it in four bits, its weights are the 4-bit ones made whole: `rounded` by name, or, without
-    those, made anew from the base.
+    Where training held it in four bits, its weights are the dequantized ones: `rounded` by name, or, without those,
+    quantized again from the base.
     """
     entry = base_entry(adapter)
     path, num_tokens = str(entry["path"]), int(entry["num_tokens"])
-    base: PackedModel = (
-        load_scalar_model(path, dtype=dtype, new_head=True) if scalar else load_causal_lm(path, dtype=dtype)
-    )
+    base = load_packed(path, scalar=scalar, dtype=dtype, new_head=True)
     if base.model.get_input_embeddings().num_embeddings != num_tokens:
         base.model.resize_token_embeddings(num_tokens, mean_resizing=False)
     if entry["quantize"] != "none":
@@ -155,12 +162,7 @@ def load_base(adapter: Path, *, scalar: bool, dtype: str, rounded: Mapping[str, 
 
 
 def _rounded(path: str, quantize: Quantize, *, scalar: bool, dtype: str) -> dict[str, Tensor]:
-    held = (
-        load_scalar_model(path, dtype=dtype, quantize=quantize, new_head=True)
-        if scalar
-        else load_causal_lm(path, dtype=dtype, quantize=quantize)
-    )
-    return dequantized_weights(held.model)
+    return dequantized_weights(load_packed(path, scalar=scalar, dtype=dtype, quantize=quantize, new_head=True).model)
 
 
 def with_adapter(base: PackedModel, adapter: Path) -> PackedModel:
@@ -234,8 +236,7 @@ def check_export(folder: Path, row: PackedRow, expected: Tensor, *, scalar: bool
 
     Raises: ArtifactError when it differs by more than the type's rounding.
     """
-    loader = load_scalar_model if scalar else load_causal_lm
-    model: PackedModel = loader(str(folder), dtype=dtype).eval()
+    model = load_packed(str(folder), scalar=scalar, dtype=dtype).eval()
     output = model(row.input_ids, row.position_ids, row.segments, row.positions).float()
     expected = expected.float().cpu()
     difference = float((output - expected).abs().max())

@@ -1,4 +1,4 @@
-"""The first failure of a run's ranks: what the others then meet, such as a broken connection, is not its cause."""
+"""The first failure among a run's ranks. Later errors of other ranks, such as a broken connection, are its effects."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class FailureRecord:
         self._file = folder / ".failure.json"
 
     def write(self, failure: RankFailure) -> RankFailure:
-        """The first failure: this one, or that of a rank which was quicker. Never raises: an error is on its way."""
+        """The first failure: this one, or that of a quicker rank. Never raises: an error is already being handled."""
         beside = self._file.with_name(f"{self._file.name}.{failure.rank}")
         try:
             beside.write_text(json.dumps(asdict(failure), ensure_ascii=False), encoding="utf-8")
             os.link(beside, self._file)
-        except OSError:  # written already, or a disk that takes nothing more
+        except OSError:  # written already, or the disk is full
             return self.read() or failure
         finally:
             _remove(beside)

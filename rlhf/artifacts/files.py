@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside, flushed, renamed."""
+"""Files that are written atomically: beside their place, flushed, renamed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 from rlhf.errors import ArtifactError
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+SHORT_HASH = 12  # hexadecimal digits
 TORCH_WRITER = ("PytorchStreamWriter", "inline_container", "iostream error")
 
 
@@ -42,15 +43,20 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def short_hash(digest: object) -> str:
+    """The first digits of a hash, enough to compare two by eye; empty for none."""
+    return str(digest or "")[:SHORT_HASH]
+
+
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
-    """One JSON object more."""
+    """Appends one JSON object."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
 @contextmanager
 def scratch_beside(out: Path, purpose: str) -> Iterator[Path]:
-    """A new folder on the disk of `out`, which is gone afterwards unless it was renamed.
+    """A new folder on the disk of `out`, removed afterwards unless it was renamed.
 
     Raises: ArtifactError when it cannot be made.
     """

@@ -8,21 +8,22 @@ from typing import Any
 
 from torch import Tensor
 
-from rlhf.artifacts.export import TOLERANCE, base_entry, check_adapter, load_base, with_adapter
-from rlhf.artifacts.files import read_json, sha256_of
-from rlhf.artifacts.fixed_text import FixedTextOutputs, packed_outputs, probe_sequences
+from rlhf.artifacts.adapter import require_same_base
+from rlhf.artifacts.export import TOLERANCE, base_entry, check_adapter, load_base, load_packed, with_adapter
+from rlhf.artifacts.files import read_json
+from rlhf.artifacts.fixed_text import FixedTextOutputs, fixed_sequences, packed_outputs
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.errors import ArtifactError
-from rlhf.models.loading import DTYPES, PackedModel, load_causal_lm, load_scalar_model
+from rlhf.models.loading import DTYPES, PackedModel
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """A run folder whose training ended and whose model/ was proved.
+    """A run folder whose training ended and whose model/ was verified.
 
     adapter: the adapter's folder, None for a run that trained all weights or whose adapter's base is gone.
-    note: what a reader must know about where the weights came from; empty when there is nothing to say.
+    note: what users must know about where the weights came from; may be empty.
     """
 
     path: Path
@@ -60,20 +61,20 @@ class FinishedRun:
 
     def stored_model(self) -> PackedModel:
         """model/ in float32."""
-        return load_scalar_model(str(self.model)) if self.scalar else load_causal_lm(str(self.model))
+        return load_packed(str(self.model), scalar=self.scalar)
 
     @property
     def score_offset(self) -> float:
         """Reward units that scores of `live_model` lack; 0 where model/ itself is live."""
         return 0.0 if self.adapter is None else float(base_entry(self.adapter)["score_offset"])
 
-    def probe(self, live: PackedModel, tokenizer: ChatTokenizer) -> FixedTextOutputs:
+    def fixed_text_outputs(self, live: PackedModel, tokenizer: ChatTokenizer) -> FixedTextOutputs:
         """The live model's outputs on embedded text.
 
         Raises: ArtifactError when model/ computes something else: then the adapter is not this run's.
         """
         max_length = int(self.config.get("max_position_embeddings") or 10**6)
-        sequences = probe_sequences(tokenizer, max_length)
+        sequences = fixed_sequences(tokenizer, max_length)
         outputs = packed_outputs(live, sequences) + self.score_offset
         if self.adapter is not None:
             self._check_against_stored(outputs, packed_outputs(self.stored_model(), sequences))
@@ -83,9 +84,9 @@ class FinishedRun:
         difference = float((outputs - stored).abs().max())
         if not difference <= TOLERANCE[self.dtype] * max(1.0, float(stored.abs().max())):
             raise ArtifactError(
-                f"{self.adapter} on its base and {self.model} differ by {difference:.3g} on the probe",
+                f"{self.adapter} on its base and {self.model} differ by {difference:.3g} on the fixed text",
                 expected=f"the same numbers up to the rounding of {self.dtype}: both are of one run",
-                fix="one of the two was replaced; train again, or take the other out of the run folder",
+                fix="one of the two was replaced; train again, or remove the other from the run folder",
             )
 
 
@@ -105,7 +106,7 @@ def open_finished(path: Path) -> FinishedRun:
     if state != "finished":
         raise ArtifactError(
             f"{path} is not finished ({_described(state)})",
-            expected="a run whose state.json says finished: only then was model/ proved",
+            expected="a run whose state.json says finished: only then was model/ verified",
             fix="finish the run with --resume auto",
         )
     adapter, note = _usable_adapter(folder)
@@ -123,17 +124,7 @@ def _usable_adapter(folder: RunFolder) -> tuple[Path | None, str]:
         return None, ""
     check_adapter(folder.adapter)
     entry = base_entry(folder.adapter)
-    base, known = Path(entry["path"]), entry["sha256"]
-    if known is None:  # a hub id, which is loaded by name
-        return folder.adapter, ""
-    if not base.is_dir():
-        return None, f"the adapter's base {base} is absent; {folder.model} (merged by the run) was used"
-    found = sha256_of(base)
-    if found != known:
-        raise ArtifactError(
-            f"{base} is not the base the adapter was trained on: its hash is {found[:12]}, it was {known[:12]}",
-            where=str(folder.adapter / "base.json"),
-            expected="the base unchanged: an adapter on other weights is an untrained model",
-            fix=f"put the base back as it was, or move it away to publish {folder.model} instead",
-        )
+    if entry["sha256"] is not None and not Path(entry["path"]).is_dir():  # without a hash it is a hub id
+        return None, f"the adapter's base {entry['path']} is absent; {folder.model} (merged by the run) was used"
+    require_same_base(folder.adapter, fix=f"restore the base, or move it away to publish {folder.model} instead")
     return folder.adapter, ""

@@ -1,4 +1,4 @@
-"""Text that comes with the package, to compare two copies of a model on without anyone's data."""
+"""Text that comes with the package, on which two copies of a model are compared without any of the user's data."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class FixedTextOutputs:
         return cls(tuple(map(tuple, sequences)), load_file(path)["outputs"])
 
 
-def probe_sequences(tokenizer: ChatTokenizer, max_length: int) -> tuple[tuple[int, ...], ...]:
+def fixed_sequences(tokenizer: ChatTokenizer, max_length: int) -> tuple[tuple[int, ...], ...]:
     """Embedded prompts with their best and worst answers through the tokenizer's template, NUM_TOKENS or more."""
     rankings = read_records(DataSource(data_path(SOURCE)), Ranking).records
     encoder = Encoder(tokenizer, min(MAX_LENGTH, max_length))
@@ -77,7 +77,7 @@ def probe_sequences(tokenizer: ChatTokenizer, max_length: int) -> tuple[tuple[in
     return tuple(sequences)
 
 
-def probe_row(sequences: Sequence[Sequence[int]], *, scalar: bool) -> PackedRow:
+def fixed_row(sequences: Sequence[Sequence[int]], *, scalar: bool) -> PackedRow:
     """The sequences in one row, read before every token but the first of each, or at each end where `scalar`."""
     encoded = [EncodedSequence(np.asarray(ids, dtype=np.int32), np.ones(len(ids), dtype=bool)) for ids in sequences]
     row = pack_sequences(encoded)
@@ -88,6 +88,6 @@ def probe_row(sequences: Sequence[Sequence[int]], *, scalar: bool) -> PackedRow:
 
 @torch.no_grad()
 def packed_outputs(model: PackedModel, sequences: Sequence[Sequence[int]]) -> Tensor:
-    """The outputs of a probe (see `Probe`) by one packed row, float32 on the CPU."""
-    row = probe_row(sequences, scalar=isinstance(model, PackedScalarModel))
+    """The outputs of `FixedTextOutputs` by one packed row, float32 on the CPU."""
+    row = fixed_row(sequences, scalar=isinstance(model, PackedScalarModel))
     return model.eval()(row.input_ids, row.position_ids, row.segments, row.positions).float().cpu()

@@ -1,7 +1,7 @@
 """Checksums of a folder's files: written with it, and compared before it is used.
 
-Every rank hashes its share of the files, the largest dealt out first, so that the cost is that of reading the folder
-once, divided by the ranks.
+Every rank hashes its share of the files, dealt out largest first, so that the cost is one reading of the folder divided
+by the ranks.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlhf.artifacts.files import read_json, sha256_of
+from rlhf.artifacts.files import read_json, sha256_of, short_hash
 from rlhf.engine.ranks import Ranks
 
 CHECKSUMS_FILE = "checksums.json"
@@ -25,8 +25,8 @@ def checksums(folder: Path, ranks: Ranks) -> dict[str, dict[str, Any]]:
 def damage(folder: Path, ranks: Ranks) -> str:
     """What is wrong with a folder that `checksums` were written for, naming the file; empty where nothing is.
 
-    Called by all ranks together, which get the same answer. A folder without checksums.json has nothing to be compared
-    with, and passes.
+    Called by all ranks together, which get the same answer. A folder without checksums.json cannot be
+    checked, and passes.
     """
     expected, problem = ranks.from_main(_expected(folder) if ranks.is_main else ({}, ""))
     if problem:
@@ -35,12 +35,13 @@ def damage(folder: Path, ranks: Ranks) -> str:
     for name in sorted(expected):
         known, found = expected[name]["sha256"], hashes[name]
         if found != known:
-            return f"{name} holds other bytes than were saved: its SHA-256 is {found[:12]}, it was {known[:12]}"
+            hashes_differ = f"its SHA-256 is {short_hash(found)}, it was {short_hash(known)}"
+            return f"{name} holds other bytes than were saved: {hashes_differ}"
     return ""
 
 
 def _expected(folder: Path) -> tuple[dict[str, dict[str, Any]], str]:
-    """What checksums.json says; and what can be seen to be wrong without reading the files."""
+    """What checksums.json says, and a problem that shows without reading the files."""
     if not (folder / CHECKSUMS_FILE).is_file():
         return {}, ""
     try:

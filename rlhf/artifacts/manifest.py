@@ -1,4 +1,4 @@
-"""manifest.json: where an artifact came from, by hash, and with what it was made."""
+"""manifest.json: what an artifact was made from, by hash, and with which packages."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import rlhf
 from rlhf.artifacts.files import read_json, sha256_of
 from rlhf.errors import ArtifactError
 
-PACKAGES = ("rlhf", "torch", "transformers", "deepspeed", "peft", "datasets", "accelerate", "tokenizers")
+PACKAGES = ("torch", "transformers", "deepspeed", "peft", "datasets", "accelerate", "tokenizers")
 
 
 def package_versions() -> dict[str, str]:
     """Installed versions of the packages that decide a result."""
-    found = {}
+    found = {"rlhf": rlhf.__version__}
     for name in PACKAGES:
         try:
             found[name] = version(name)
@@ -76,7 +77,7 @@ def build_manifest(
     Args:
         stage: sft, reward or ppo.
         parents: role to model path.
-        data: a report a source, with hash and row counts.
+        data: one report per source, with hash and row counts.
         tokenizer: its hash and template.
         settings: world size, decoding settings and whatever else decided the result.
     """

@@ -10,22 +10,16 @@ from typing import Any
 
 import yaml
 
+from rlhf.artifacts.changed_keys import changed_keys
 from rlhf.artifacts.export import base_entry
-from rlhf.artifacts.files import read_json
+from rlhf.artifacts.files import read_json, short_hash
 from rlhf.artifacts.finished import FinishedRun
 from rlhf.artifacts.reload import Outcome
 from rlhf.artifacts.run_folder import RunFolder
-from rlhf.config.stages import STAGES
+from rlhf.html.templates import render
 
-STAGE_TEXT = {
-    "sft": "A causal language model after supervised fine-tuning (stage 1).",
-    "reward": "A reward model (stage 2): one number for a conversation, higher is better.",
-    "ppo": "A causal language model after PPO against a reward model (stage 3).",
-}
-UNKNOWN_LICENCE = "unknown: check the base's licence"
 OF_THIS_MACHINE = ("run.dir", "data.train", "data.eval", "data.demonstrations")  # sources stand in the data table
 ROLES_ABOVE = {"sft": "base", "reward": "base", "ppo": "actor"}
-NUM_HASH = 12
 INNER_FIGURES = (  # of a report card's groups; the accuracy of every group is shown too
     "shortcuts.verdict",
     "calibration.ece",
@@ -33,7 +27,6 @@ INNER_FIGURES = (  # of a report card's groups; the accuracy of every group is s
     "length_correlation.spearman",
     "leakage.num_prompts_seen",
 )
-FOUR_BIT = 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)'
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +44,20 @@ def model_card(finished: FinishedRun, card: Card) -> str:
     """The whole file, front matter first."""
     base = root_base(finished.manifest)
     licence = base_licence(base)
-    sections = [
-        _front_matter(finished, licence),
-        f"# {card.name}\n\n{STAGE_TEXT[finished.stage]}",
-        _origin(finished, base, licence),
-        "## Data\n\n" + _data_table(finished.manifest["data"]),
-        "## Recipe\n\nKeys that differ from the defaults:\n\n" + _recipe(finished),
-        "## Evaluation\n\n" + _evaluation(finished),
-        "## Loading\n\n" + _loading(finished, card),
-        "## Export\n\n" + _export(card),
-        "## Packages\n\n" + ", ".join(f"{name} {version}" for name, version in finished.manifest["packages"].items()),
-    ]
-    return "\n\n".join(sections) + "\n"
+    assert card.part != "adapter" or finished.adapter is not None, "an adapter's card is of a run with an adapter"
+    return render(
+        "artifacts/README.md.j2",
+        run=finished,
+        card=card,
+        base=base,
+        licence=licence,
+        front_matter=_front_matter(finished, licence),
+        recipe=_recipe(finished),
+        figures=_evaluation(finished),
+        adapter=base_entry(finished.adapter) if card.part == "adapter" and finished.adapter else None,
+        short_hash=short_hash,
+        file_name=lambda path: Path(str(path)).name,
+    )
 
 
 def root_base(manifest: dict[str, Any]) -> str:
@@ -77,77 +72,44 @@ def root_base(manifest: dict[str, Any]) -> str:
 
 
 def base_licence(base: str) -> str:
-    """`license` of the front matter of the base's README.md, or a line that says it is not known."""
+    """`license` of the front matter of the base's README.md; empty where it is not known."""
     file = Path(base) / "README.md"
     if not base or not file.is_file():
-        return UNKNOWN_LICENCE
+        return ""
     parts = file.read_text(encoding="utf-8", errors="replace").split("---", 2)
     if len(parts) < 3 or parts[0].strip():
-        return UNKNOWN_LICENCE
+        return ""
     try:
         matter = yaml.safe_load(parts[1])
     except yaml.YAMLError:
-        return UNKNOWN_LICENCE
+        return ""
     found = matter.get("license") if isinstance(matter, dict) else None
-    return found if isinstance(found, str) and found else UNKNOWN_LICENCE
-
-
-def changed_keys(config: dict[str, Any], defaults: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of every value that is not the default."""
-    for name, value in config.items():
-        key, default = f"{prefix}{name}", defaults.get(name)
-        if isinstance(value, dict) and isinstance(default, dict):
-            yield from changed_keys(value, default, f"{key}.")
-        elif name not in defaults or value != default:
-            yield key, value
+    return found if isinstance(found, str) else ""
 
 
 def _front_matter(finished: FinishedRun, licence: str) -> str:
     matter: dict[str, Any] = {"language": ["ko"], "library_name": "transformers"}
-    if licence != UNKNOWN_LICENCE:
+    if licence:
         matter["license"] = licence
     matter["pipeline_tag"] = "text-classification" if finished.scalar else "text-generation"
-    return f"---\n{yaml.safe_dump(matter, sort_keys=False)}---"
+    return yaml.safe_dump(matter, sort_keys=False)
 
 
-def _origin(finished: FinishedRun, base: str, licence: str) -> str:
-    rows = [f"- Stage: {finished.stage}", f"- Base: `{base}`", f"- Licence of the base: {licence}"]
-    for role, entry in finished.manifest["parents"].items():
-        stage = f"stage {entry['stage']}, " if "stage" in entry else ""
-        rows.append(f"- Started from, as {role}: `{entry['path']}` ({stage}sha256 {_short(entry.get('sha256'))})")
-    return "\n".join(rows)
-
-
-def _data_table(reports: list[dict[str, Any]]) -> str:
-    lines = ["| use | source | rows used | rows in file | sha256 |", "|---|---|---|---|---|"]
-    for report in reports:
-        name = report.get("name") or Path(str(report["path"])).name
-        counts = f"{report['num_kept']:,} | {report['num_rows']:,}"
-        lines.append(f"| {report['role']} | {name} | {counts} | `{_short(report['sha256'])}` |")
-    return "\n".join(lines)
-
-
-def _recipe(finished: FinishedRun) -> str:
+def _recipe(finished: FinishedRun) -> list[tuple[str, str]] | None:
+    """(key, JSON value) of every key that was changed; None where the run folder has no config.yaml."""
     file = finished.path / "config.yaml"
     if not file.is_file():
-        return "The run folder has no config.yaml."
+        return None
     config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    changed = changed_keys(config, STAGES[finished.stage].config().model_dump())
-    rows = [
-        f"- `{key}`: `{json.dumps(value, ensure_ascii=False)}`" for key, value in changed if key not in OF_THIS_MACHINE
-    ]
-    return "\n".join(rows) or "none"
+    changed = changed_keys(config, finished.stage)
+    return [(key, json.dumps(value, ensure_ascii=False)) for key, value, _ in changed if key not in OF_THIS_MACHINE]
 
 
-def _evaluation(finished: FinishedRun) -> str:
-    figures = dict(_last_evaluation(finished))
+def _evaluation(finished: FinishedRun) -> dict[str, Any]:
+    """Held-out metrics of the run, and the figures of its report card."""
     report = finished.model / "report_card.json"
-    if report.is_file():
-        figures |= dict(_figures(read_json(report)))
-    if not figures:
-        return "The run measured nothing on held-out data."
-    lines = ["| figure | value |", "|---|---|"]
-    return "\n".join([*lines, *(f"| {name} | {_shown(value)} |" for name, value in figures.items())])
+    figures = dict(_figures(read_json(report))) if report.is_file() else {}
+    return dict(_last_evaluation(finished)) | figures
 
 
 def _last_evaluation(finished: FinishedRun) -> Iterator[tuple[str, Any]]:
@@ -170,74 +132,3 @@ def _figures(report: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         group, name = dotted.split(".")
         if name in report.get(group, {}):
             yield f"{group}: {name}", report[group][name]
-
-
-def _loading(finished: FinishedRun, card: Card) -> str:
-    lines = _adapter_lines(finished, card) if card.part == "adapter" else _merged_lines(finished, card)
-    block = "\n".join(["```python", *lines, "```"])
-    return f"`{card.name}` stands for this folder's path.\n\n{block}"
-
-
-def _merged_lines(finished: FinishedRun, card: Card) -> list[str]:
-    auto = "AutoModelForSequenceClassification" if finished.scalar else "AutoModelForCausalLM"
-    shift = float(finished.config.get("score_shift", 0.0))
-    lines = [
-        f"from transformers import AutoTokenizer, {auto}",
-        f'tokenizer = AutoTokenizer.from_pretrained("{card.name}")',
-        f'model = {auto}.from_pretrained("{card.name}", dtype="auto")',
-    ]
-    if finished.scalar:
-        shifted = " + model.config.score_shift" if shift else ""
-        return [*lines, _text("반가워요!"), f"score = model(**inputs).logits[0, 0]{shifted}"]
-    return [*lines, _text(None), "print(tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))"]
-
-
-def _adapter_lines(finished: FinishedRun, card: Card) -> list[str]:
-    auto = "AutoModelForSequenceClassification" if finished.scalar else "AutoModelForCausalLM"
-    assert finished.adapter is not None, "an adapter's card is of a run with an adapter"
-    entry = base_entry(finished.adapter)
-    options = ", num_labels=1" if finished.scalar else ""
-    lines = [
-        "from peft import PeftModel",
-        f"from transformers import {auto}",
-        f'base = {auto}.from_pretrained("{entry["path"]}"{options})',
-        f"base.resize_token_embeddings({entry['num_tokens']}, mean_resizing=False)",
-        f'model = PeftModel.from_pretrained(base, "{card.name}")',
-    ]
-    if entry["quantize"] != "none":
-        lines.append(f"# training held the base in 4 bits: load it with quantization_config={FOUR_BIT}")
-    if entry["score_offset"]:
-        lines.append(f"# score = model(...).logits[0, 0] + {entry['score_offset']!r}")
-    return lines
-
-
-def _text(answer: str | None) -> str:
-    """The line that renders one exchange; an open answer is to be generated."""
-    turns: list[dict[str, str]] = [{"role": "user", "content": "안녕하세요?"}]
-    if answer is not None:
-        turns.append({"role": "assistant", "content": answer})
-    opening = ", add_generation_prompt=True" if answer is None else ""
-    messages = json.dumps(turns, ensure_ascii=False)
-    return f'inputs = tokenizer.apply_chat_template({messages}{opening}, return_dict=True, return_tensors="pt")'
-
-
-def _export(card: Card) -> str:
-    outcome = card.outcome
-    lines = [
-        f"Loaded again in a fresh process ({card.part}, {card.dtype}), it differs from the trained model in float32 by "
-        f"at most {outcome.difference:.3g} over {outcome.num_outputs} outputs, the largest of which is "
-        f"{outcome.largest:.4g}."
-    ]
-    if outcome.agreement is not None:
-        lines.append(f"The most likely token is the same in {outcome.agreement:.2%} of the contexts.")
-    if card.note:
-        lines.append(f"Note: {card.note}.")
-    return "\n".join(lines)
-
-
-def _short(digest: Any) -> str:
-    return str(digest)[:NUM_HASH] if digest else "unknown"
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

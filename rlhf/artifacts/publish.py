@@ -1,6 +1,6 @@
-"""`rlhf export`: a finished run as a folder for others, in the type asked for, proved by a fresh process.
+"""`rlhf export`: a finished run as a folder for release: type converted, adapter merged, verified by a fresh process.
 
-Everything is written beside DIR and renamed, so DIR is complete or absent; the run folder is only read.
+DIR is written atomically, never partial; the run folder is only read.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Published:
     note: str
 
     def summary(self) -> str:
-        """A few lines for the person who asked."""
+        """A few lines for the terminal."""
         outcome = self.outcome
         lines = [f"note: {self.note}"] if self.note else []
         lines.append(
@@ -50,13 +50,13 @@ class Published:
             f"most {outcome.difference:.2e} (largest output {outcome.largest:.4g}, {outcome.num_outputs} outputs)"
         )
         if outcome.agreement is not None:
-            lines.append(f"the most likely token is the same in {outcome.agreement:.2%} of the probe's contexts")
+            lines.append(f"the most likely token is the same in {outcome.agreement:.2%} of the contexts")
         return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOrigin:
-    """Where a model came from that is not the end of `run`: the checkpoint's name, and what a reader must know."""
+    """Where a model came from that is not the end of `run`: the checkpoint's name, and what its users must know."""
 
     run: Path
     checkpoint: str
@@ -87,25 +87,25 @@ def publish(
     tokenizer = load_tokenizer(str(finished.model))
     with _written_beside(out) as writing:
         if options.part == "adapter":
-            saved, probe = "as trained", _write_adapter(finished, origin.run, tokenizer, writing)
+            saved, expected = "as trained", _write_adapter(finished, origin.run, tokenizer, writing)
             tolerance = TOLERANCE["float32"]
         else:
             saved = options.dtype or finished.dtype
-            probe = _write_merged(finished, tokenizer, writing, saved, options.max_shard_size)
+            expected = _write_merged(finished, tokenizer, writing, saved, options.max_shard_size)
             tolerance = TOLERANCE[saved]
-        outcome = reload(writing, probe)
+        outcome = reload(writing, expected)
         _check_outcome(outcome, tolerance, saved)
         _describe(finished, origin, writing, Card(out.name, options.part, saved, outcome, note))
     return Published(out, saved, outcome, note)
 
 
 def refuse_format(name: str, out: Path) -> None:
-    """Raises ArtifactError for gguf, with the way there: no package converts to it (docs/decisions/011-gguf.md)."""
+    """Raises ArtifactError for gguf, with the way to do it: no package converts to it (docs/decisions/011-gguf.md)."""
     if name == "gguf":
         raise ArtifactError(
             "GGUF is not written here: its converter comes with llama.cpp, not with a Python package",
             where="--format",
-            fix=f"leave --format out, then in a llama.cpp checkout: python convert_hf_to_gguf.py {out} --outtype bf16",
+            fix=f"omit --format, then in a llama.cpp checkout: python convert_hf_to_gguf.py {out} --outtype bf16",
         )
 
 
@@ -115,7 +115,7 @@ def check_request(run: Path, out: Path, options: ExportOptions) -> None:
     if not SIZE.fullmatch(size.strip()):
         raise ArtifactError(f"size {size!r}", where="--max-shard-size", expected="such as 5GB or 500MB")
     if options.part == "adapter" and options.dtype is not None:
-        raise ArtifactError("an adapter is copied as it was trained", where="--dtype", fix="leave --dtype out")
+        raise ArtifactError("an adapter is copied as it was trained", where="--dtype", fix="omit --dtype")
     if not run.is_dir():
         raise ArtifactError(f"no such folder: {run}", where="--run", fix="name a run folder, such as runs/q/sft")
     if out.resolve().is_relative_to(run.resolve()):
@@ -126,7 +126,7 @@ def check_request(run: Path, out: Path, options: ExportOptions) -> None:
 
 @contextmanager
 def _written_beside(out: Path) -> Iterator[Path]:
-    """A folder that becomes `out` when the block ends well, and is removed when it does not."""
+    """A folder that becomes `out` when the block succeeds, and is removed when it fails."""
     with scratch_beside(out, "writing") as writing:
         yield writing
         flush_tree(writing)
@@ -139,7 +139,7 @@ def _write_merged(
 ) -> FixedTextOutputs:
     """Weights, configuration and tokenizer, merged in float32 and rounded once."""
     live = finished.live_model()
-    probe = finished.probe(live, tokenizer)
+    expected = finished.fixed_text_outputs(live, tokenizer)
     model: Any = _whole(finished, live, dtype)
     check_range(model, dtype)
     if not finished.scalar:
@@ -147,7 +147,7 @@ def _write_merged(
     set_generation(model, tokenizer, None)
     model.to(DTYPES[dtype]).save_pretrained(writing, max_shard_size=max_shard_size)
     tokenizer.save(writing)
-    return probe
+    return expected
 
 
 def _whole(finished: FinishedRun, live: PackedModel, dtype: str) -> Any:
@@ -186,13 +186,13 @@ def _write_adapter(finished: FinishedRun, run: Path, tokenizer: ChatTokenizer, w
         raise ArtifactError(
             finished.note or f"{run} trained all weights and has no adapter",
             where="--part adapter",
-            fix="bring the base back" if finished.note else "leave --part out",
+            fix="restore the base" if finished.note else "omit --part",
         )
-    probe = finished.probe(finished.live_model(), tokenizer)
+    expected = finished.fixed_text_outputs(finished.live_model(), tokenizer)
     shutil.copytree(finished.adapter, writing, dirs_exist_ok=True)
     (writing / "README.md").unlink(missing_ok=True)  # an empty form that peft leaves
     tokenizer.save(writing)
-    return probe
+    return expected
 
 
 def _check_outcome(outcome: Outcome, tolerance: float, dtype: str) -> None:

@@ -1,6 +1,6 @@
 """Loads an exported folder as its readers will, in a process that knows nothing of the run, and compares.
 
-`python -m rlhf.artifacts.reload FOLDER PROBE OUTCOME` is what `in_fresh_process` starts. Whole models are loaded by
+`python -m rlhf.artifacts.reload FOLDER OUTPUTS OUTCOME` is what `in_fresh_process` starts. Whole models are loaded by
 plain transformers, a conversation at a time; an adapter by peft on the base it names.
 """
 
@@ -28,7 +28,7 @@ NUM_ERROR_LINES = 12
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a reloaded folder differs from the live model in float32, on the probe.
+    """How a reloaded folder differs from the live model in float32, on the fixed text.
 
     difference: largest absolute difference (logits or reward units); largest: largest absolute output of the live
     model; agreement: share of different contexts with the same most likely token, None for a one-number model.
@@ -43,15 +43,15 @@ class Outcome:
 Reload = Callable[[Path, FixedTextOutputs], Outcome]
 
 
-def in_fresh_process(folder: Path, probe: FixedTextOutputs) -> Outcome:
+def in_fresh_process(folder: Path, expected: FixedTextOutputs) -> Outcome:
     """`reload_and_compare` by a new interpreter.
 
     Raises: ArtifactError with the end of what it wrote when it fails.
     """
     with TemporaryDirectory(prefix="rlhf-export-") as scratch:
-        probe_file, outcome_file = Path(scratch) / "probe.safetensors", Path(scratch) / "outcome.json"
-        probe.save(probe_file)
-        command = [sys.executable, "-m", "rlhf.artifacts.reload", str(folder), str(probe_file), str(outcome_file)]
+        outputs_file, outcome_file = Path(scratch) / "outputs.safetensors", Path(scratch) / "outcome.json"
+        expected.save(outputs_file)
+        command = [sys.executable, "-m", "rlhf.artifacts.reload", str(folder), str(outputs_file), str(outcome_file)]
         finished = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if finished.returncode or not outcome_file.is_file():
             lines = "\n".join(finished.stderr.strip().splitlines()[-NUM_ERROR_LINES:])
@@ -63,40 +63,42 @@ def in_fresh_process(folder: Path, probe: FixedTextOutputs) -> Outcome:
 
 
 @torch.no_grad()
-def reload_and_compare(folder: Path, probe: FixedTextOutputs) -> Outcome:
-    """Loads `folder`, in the type it was saved in, and compares it with the probe's outputs."""
-    outputs = _adapter_outputs(folder, probe) if (folder / "base.json").is_file() else _plain_outputs(folder, probe)
+def reload_and_compare(folder: Path, expected: FixedTextOutputs) -> Outcome:
+    """Loads `folder`, in the type it was saved in, and compares it with the expected outputs."""
+    outputs = (
+        _adapter_outputs(folder, expected) if (folder / "base.json").is_file() else _plain_outputs(folder, expected)
+    )
     agreement: float | None = None
-    if probe.outputs.ndim == 2:
-        same = outputs.argmax(-1) == probe.outputs.argmax(-1)
-        agreement = float(same[probe.first_seen()].float().mean())
+    if expected.outputs.ndim == 2:
+        same = outputs.argmax(-1) == expected.outputs.argmax(-1)
+        agreement = float(same[expected.first_seen()].float().mean())
     return Outcome(
-        difference=float((outputs - probe.outputs).abs().max()),
-        largest=float(probe.outputs.abs().max()),
-        num_outputs=len(probe.outputs),
+        difference=float((outputs - expected.outputs).abs().max()),
+        largest=float(expected.outputs.abs().max()),
+        num_outputs=len(expected.outputs),
         agreement=agreement,
     )
 
 
-def _plain_outputs(folder: Path, probe: FixedTextOutputs) -> Tensor:
+def _plain_outputs(folder: Path, expected: FixedTextOutputs) -> Tensor:
     """Outputs by transformers alone. A score shift kept in the configuration is added: transformers ignores it."""
     config: Any = AutoConfig.from_pretrained(folder)
-    scalar = probe.outputs.ndim == 1
+    scalar = expected.outputs.ndim == 1
     auto: Any = AutoModelForSequenceClassification if scalar else AutoModelForCausalLM
     model, report = auto.from_pretrained(folder, dtype="auto", output_loading_info=True)
     if report["missing_keys"] or report["mismatched_keys"]:
         raise ArtifactError(f"{folder} lacks weights: {sorted(report['missing_keys'])[:4]}")
     model.eval()
-    logits = [model(torch.tensor([ids]), use_cache=False).logits[0].float() for ids in probe.sequences]
+    logits = [model(torch.tensor([ids]), use_cache=False).logits[0].float() for ids in expected.sequences]
     if scalar:
         return torch.cat(logits) + float(getattr(config, "score_shift", 0.0))
     return torch.cat([each[:-1] for each in logits])
 
 
-def _adapter_outputs(folder: Path, probe: FixedTextOutputs) -> Tensor:
+def _adapter_outputs(folder: Path, expected: FixedTextOutputs) -> Tensor:
     """Outputs of an adapter on its base, in float32, with the score offset that the adapter's folder states."""
-    base = load_base(folder, scalar=probe.outputs.ndim == 1, dtype="float32")
-    return packed_outputs(with_adapter(base, folder), probe.sequences) + float(base_entry(folder)["score_offset"])
+    base = load_base(folder, scalar=expected.outputs.ndim == 1, dtype="float32")
+    return packed_outputs(with_adapter(base, folder), expected.sequences) + float(base_entry(folder)["score_offset"])
 
 
 if __name__ == "__main__":

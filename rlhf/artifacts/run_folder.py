@@ -1,9 +1,9 @@
-"""A run's folder: locked while in use, and always able to say what became of the run.
+"""A run's folder: locked while in use, with a state file that says what became of the run.
 
 runs/<name>/  config.yaml  manifest.json  metrics.jsonl  samples.jsonl  tensorboard/  state.json
               checkpoints/  model/  adapter/
 once resumed  changes.jsonl (keys that were changed)
-after a hang  hang/rank-0000.txt (where each rank stood)
+after a hang  hang/rank-0000.txt (the stack of each rank)
 stage 3 also  tripwires.jsonl  abandoned.jsonl  control.json
 """
 
@@ -27,52 +27,27 @@ Status = Literal["running", "preempted", "failed", "finished"]
 
 
 class RunFolder:
-    """Paths of one run. Only rank 0 writes through it."""
+    """Paths of one run. Only rank 0 writes through it.
+
+    abandoned: metrics of steps that a rollback took back. changes: keys whose value was changed when the run was
+    resumed. stop_file: its presence asks a live run to stop after its step; `rlhf stop` creates it, the next start
+    removes it.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def model(self) -> Path:
-        return self.path / "model"
-
-    @property
-    def adapter(self) -> Path:
-        return self.path / "adapter"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def samples(self) -> Path:
-        return self.path / "samples.jsonl"
-
-    @property
-    def tripwires(self) -> Path:
-        return self.path / "tripwires.jsonl"
-
-    @property
-    def abandoned(self) -> Path:
-        """Metrics of steps that a rollback took back."""
-        return self.path / "abandoned.jsonl"
-
-    @property
-    def changes(self) -> Path:
-        """Keys whose value was changed when the run was resumed."""
-        return self.path / "changes.jsonl"
-
-    @property
-    def stop_file(self) -> Path:
-        """Its presence asks a live run to stop after its step; `rlhf stop` makes it, the next start removes it."""
-        return self.path / "stop"
+        self.checkpoints = self.path / "checkpoints"
+        self.model = self.path / "model"
+        self.adapter = self.path / "adapter"
+        self.metrics = self.path / "metrics.jsonl"
+        self.samples = self.path / "samples.jsonl"
+        self.tripwires = self.path / "tripwires.jsonl"
+        self.abandoned = self.path / "abandoned.jsonl"
+        self.changes = self.path / "changes.jsonl"
+        self.stop_file = self.path / "stop"
 
     def prepare(self, *, resume: bool) -> None:
-        """Creates the folder, or checks that what it holds may be gone on with or written over. Called under the lock.
+        """Creates the folder, or checks that what it holds may be continued or overwritten. Called under the lock.
 
         Raises: ArtifactError when it cannot be written, or holds a run and `resume` is off.
         """
@@ -94,9 +69,9 @@ class RunFolder:
     def _make(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / ".writable"
-            probe.touch()
-            probe.unlink()
+            trial = self.path / ".writable"
+            trial.touch()
+            trial.unlink()
         except OSError as error:
             raise ArtifactError(
                 f"cannot write into {self.path}: {error.strerror}", where="run.dir", fix="choose another run.dir"
@@ -126,7 +101,7 @@ class RunFolder:
             yield
 
     def holder(self) -> str:
-        """The process that has the folder's lock, in words; empty where none has."""
+        """The process that holds the folder's lock, in words; empty where none does."""
         path = self.path / ".lock"
         if not path.is_file():
             return ""

@@ -1,4 +1,4 @@
-"""Asking a live run to stop, from outside of it."""
+"""Asking a live run to stop, from another process."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.errors import ArtifactError
 
-LOOK_INTERVAL_S = 0.2
+POLL_INTERVAL_S = 0.2
 
 
 def stop_run(path: str | Path, *, wait_s: float = 0.0) -> str:
-    """Asks the run in a folder to save after its step and end; what to tell the person who asked.
+    """Asks the run in a folder to save after its step and end; returns a line for the terminal.
 
-    Raises: ArtifactError when no process holds the folder, or the run is not at its end after `wait_s` seconds.
+    Raises: ArtifactError when no process holds the folder, or the run has not ended after `wait_s` seconds.
     """
     folder = RunFolder(path)
     holder = folder.holder()
@@ -33,6 +33,6 @@ def stop_run(path: str | Path, *, wait_s: float = 0.0) -> str:
             raise ArtifactError(
                 f"{holder} has not ended after {wait_s:g} s; it stops when its step is done", fix="wait longer"
             )
-        time.sleep(LOOK_INTERVAL_S)
+        time.sleep(POLL_INTERVAL_S)
     state = folder.state()
     return f"the run is {state.get('status', 'gone')}: {state.get('reason', '')}"

@@ -1,4 +1,7 @@
-"""`rlhf`: everything around the three stages. Heavy packages are imported by the command that needs them."""
+"""`rlhf`: everything around the three stages. Heavy packages are imported by the command that needs them.
+
+May import: cli.data, cli.evaluate, demo, and the layers below.
+"""
 
 from __future__ import annotations
 

@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlhf.config.flags import add_flags, add_section_flags, fill, fill_section
 
 if TYPE_CHECKING:
-    from rlhf.curate.sample.options import Asking, Drawing
+    from rlhf.evaluate.answers.generation import GenerationRequest
+
+SAMPLING = ("temperature", "top_p", "top_k", "max_new_tokens", "max_prompt_tokens", "batch_size")
+ANSWERS = ("prompts", "k", "dtype", "seed", "limit", "on_bad_row")
 
 
-def add_prompt_flag(parser: argparse.ArgumentParser, **defaults: Any) -> None:
-    """Which prompts are answered."""
-    from rlhf.curate.sample.options import Asking
-
-    add_flags(parser, Asking, only=("prompts",), **defaults)
-
-
-def add_answer_flags(parser: argparse.ArgumentParser, *, num_answers: int | None = 1, rows: bool = True) -> None:
-    """How answers are drawn.
-
-    Args:
-        num_answers: the default of --k; None for a command that draws one.
-        rows: whether bad rows may be skipped.
-    """
+def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
+    """How each answer is drawn."""
     from rlhf.config.sections import SamplingSection
-    from rlhf.curate.sample.options import SAMPLING_FLAGS, Asking, Drawing
 
-    if num_answers is not None:
-        add_flags(parser, Drawing, only=("num_answers",), num_answers=num_answers)
-    add_section_flags(parser, SamplingSection, SAMPLING_FLAGS, max_new_tokens=256)
-    add_flags(parser, Drawing, only=("seed",))
-    add_flags(parser, Asking, only=("dtype", "limit", *(("on_bad_row",) if rows else ())))
+    add_section_flags(parser, SamplingSection, SAMPLING, max_new_tokens=256)
+
+
+def add_model_flag(parser: argparse.ArgumentParser, **defaults: Any) -> None:
+    """The models that answer."""
+    from rlhf.curate.sample.command import SampleOptions
+
+    add_flags(parser, SampleOptions, only=("models",), **{"models": ..., **defaults})
+
+
+def add_answer_flags(parser: argparse.ArgumentParser, *, skip: tuple[str, ...] = (), **defaults: Any) -> None:
+    """Which prompts are answered, and how; see `add_flags` for `skip` and `defaults`."""
+    from rlhf.curate.sample.command import SampleOptions
+
+    add_flags(parser, SampleOptions, only=ANSWERS, skip=skip, **{"k": 1, **defaults})
+    add_sampling_flags(parser)
 
 
 def add_page_flag(parser: argparse.ArgumentParser) -> None:
@@ -41,17 +43,18 @@ def add_page_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--show", type=int, default=60, metavar="N", help=shown)
 
 
-def drawing_of(arguments: argparse.Namespace) -> Drawing:
-    """How answers are drawn. Raises ConfigError, naming the flag, for a value that is out of range."""
+def request_of(arguments: argparse.Namespace, models: Sequence[str]) -> GenerationRequest:
+    """Which models are asked what, and how. Raises ConfigError, naming the flag, for a value out of range."""
     from rlhf.config.sections import SamplingSection
-    from rlhf.curate.sample.options import Drawing
+    from rlhf.curate.sample.command import SampleOptions
 
-    values: dict[str, Any] = {} if hasattr(arguments, "k") else {"num_answers": 1}
-    return fill(Drawing, arguments, sampling=fill_section(SamplingSection, arguments), **values)
+    sampling = fill_section(SamplingSection, arguments)
+    given = {"models": tuple(models), "out": arguments.out, "sampling": sampling, "k": getattr(arguments, "k", 1)}
+    options = fill(SampleOptions, arguments, **given)
+    from rlhf.curate.sample.sources import DecodingOptions
+    from rlhf.evaluate.answers.generation import GenerationRequest
 
-
-def asking_of(arguments: argparse.Namespace, **values: Any) -> Asking:
-    """Which models are asked what. Raises as `drawing_of`."""
-    from rlhf.curate.sample.options import Asking
-
-    return fill(Asking, arguments, drawing=drawing_of(arguments), **values)
+    decoding = DecodingOptions(sampling, options.k, options.seed)
+    return GenerationRequest(
+        options.models, options.prompts, decoding, options.dtype, options.limit, options.on_bad_row
+    )

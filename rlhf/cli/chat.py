@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def _flags(parser: argparse.ArgumentParser) -> None:
     from rlhf.config.sections import SamplingSection
-    from rlhf.serve.options import Serving
+    from rlhf.serve.options import ServingSettings
 
     parser.add_argument("model", metavar="MODEL", help="run folder or model folder")
     parser.add_argument("--system", default="", metavar="TEXT", help="instructions placed before the conversation")
@@ -24,17 +24,18 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     add_section_flags(parser, SamplingSection, sampling, temperature=0.7, max_new_tokens=512)
     seed = "makes answers repeatable (default: a new seed for each answer)"
     parser.add_argument("--seed", type=int, metavar="N", help=seed)
-    add_flags(parser, Serving, only=("template", "dtype"))
+    add_flags(parser, ServingSettings, only=("template", "dtype"))
 
 
 def run_chat(arguments: argparse.Namespace) -> int:
     """`rlhf chat`."""
     from rlhf.config.sections import SamplingSection
-    from rlhf.serve.chat.conversation import Conversation, Talker
+    from rlhf.serve.chat.conversation import ChatModel, Conversation
 
     sampling = fill_section(SamplingSection, arguments)
-    talker = Talker.load(arguments.model, sampling, arguments.seed, dtype=arguments.dtype, template=arguments.template)
-    talk(Conversation(talker, arguments.system), _read_line, _write)
+    loading = {"dtype": arguments.dtype, "template": arguments.template}
+    model = ChatModel.load(arguments.model, sampling, arguments.seed, **loading)
+    talk(Conversation(model, arguments.system), _read_line, _write)
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rlhf.config.flags import add_flags, fill
 
 if TYPE_CHECKING:
-    from rlhf.serve.jobs.service import FineTuning
+    from rlhf.serve.jobs.service import FineTuningService
     from rlhf.serve.options import JobOptions
 
 
@@ -31,7 +31,7 @@ def job_options_of(arguments: argparse.Namespace) -> JobOptions:
 
 def fine_tuning_of(
     arguments: argparse.Namespace, served: Mapping[str, str], add_model: Callable[[str, Path], object]
-) -> FineTuning | None:
+) -> FineTuningService | None:
     """What the flags describe, not started yet; None where no jobs are wanted.
 
     Args:
@@ -42,7 +42,7 @@ def fine_tuning_of(
     from rlhf.errors import ConfigError
     from rlhf.serve.jobs.config import read_bases, read_job_configs
     from rlhf.serve.jobs.launch import LocalLauncher, SlurmLauncher
-    from rlhf.serve.jobs.service import FineTuning, JobSettings
+    from rlhf.serve.jobs.service import FineTuningService, JobSettings
 
     options = job_options_of(arguments)
     folder = options.folder(arguments.host)
@@ -61,4 +61,4 @@ def fine_tuning_of(
         parallel=options.parallel,
         max_file_bytes=options.max_file_mb << 20,
     )
-    return FineTuning(settings, add_model)
+    return FineTuningService(settings, add_model)

@@ -1,50 +1,51 @@
-"""Flags of every command that asks judges, and the judges they describe."""
+"""The judges of an evaluation: flags, and the endpoints they name."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlhf.cli.endpoint_flags import add_endpoint_flags, budget_of, open_endpoint
+from rlhf.cli.endpoint_flags import add_endpoint_flags
 from rlhf.config.flags import add_flags, fill
 
 if TYPE_CHECKING:
-    from rlhf.curate.judge.pairwise import JudgeSettings
-    from rlhf.evaluate.judging import OpenEndpoint
+    from rlhf.evaluate.compare.command import JudgePanel
 
-# In `rlhf evaluate`, --temperature and the like belong to the models that answer.
-JUDGE_NAMES = {"samples": "--judge-samples", "temperature": "--judge-temperature", "max_tokens": "--judge-max-tokens"}
-
-
-def add_judge_flags(
-    parser: argparse.ArgumentParser, *, names: dict[str, str] | None = None, skip: tuple[str, ...] = ()
-) -> None:
-    """By which criteria a judge scores, and how it is asked."""
-    from rlhf.curate.judge.command import JudgePlan
-    from rlhf.curate.judge.pairwise import JudgeSettings
-
-    add_flags(parser, JudgePlan, only=("criteria",), criteria="conversation")
-    add_flags(parser, JudgeSettings, names=names, skip=skip, weighting="auto")
-
-
-def judge_settings_of(arguments: argparse.Namespace, names: dict[str, str] | None = None) -> JudgeSettings:
-    """How judges are asked. Raises ConfigError, naming the flag, for a number that is out of range."""
-    from rlhf.curate.judge.pairwise import JudgeSettings
-
-    weighting = "samples" if arguments.weighting == "auto" else arguments.weighting
-    return fill(JudgeSettings, arguments, names=names, weighting=weighting)
+# --temperature and the like belong to the models that answer.
+NAMES = {"samples": "--judge-samples", "temperature": "--judge-temperature", "max_tokens": "--judge-max-tokens"}
 
 
 def add_judges(parser: argparse.ArgumentParser) -> None:
-    """The judges of an evaluation; every pair is shown in both orders."""
+    """Who judges, by which criteria, and how; every pair is shown in both orders."""
+    from rlhf.curate.judge.command import JudgeOptions
+    from rlhf.curate.judge.pairwise import JudgeSettings
+
     judge = "a judge, e.g. http://127.0.0.1:8000/v1=my-judge; may be repeated"
     parser.add_argument("--judge", action="append", default=[], metavar="URL=MODEL", help=judge)
-    add_judge_flags(parser, names=JUDGE_NAMES, skip=("pairs",))
+    add_flags(parser, JudgeOptions, only=("criteria",))
+    add_flags(parser, JudgeSettings, names=NAMES, skip=("pairs",))
     add_endpoint_flags(parser)
 
 
-def endpoints_of(arguments: argparse.Namespace) -> OpenEndpoint:
-    """Opens a judge; replies are kept in --cache, or OUT/judge.answers.sqlite. All judges share the budget."""
-    budget, cache = budget_of(arguments), Path(arguments.out) / "judge.answers.sqlite"
-    return lambda judge: open_endpoint(judge.url, judge.model, arguments, budget, cache)
+def panel_of(arguments: argparse.Namespace) -> JudgePanel:
+    """The judges; replies are stored in --cache, or OUT/judge.answers.sqlite, and all judges share the budget.
+
+    Raises: ConfigError, naming the flag, for a judge, a criteria set or a number that cannot be used.
+    """
+    from rlhf.curate.endpoint.client import Endpoint
+    from rlhf.curate.endpoint.options import EndpointOptions
+    from rlhf.curate.judge.criteria import load_criteria
+    from rlhf.curate.judge.pairwise import JudgeSettings
+    from rlhf.evaluate.compare.command import JudgePanel
+    from rlhf.evaluate.geval.judging import judge_names
+
+    service, cache = fill(EndpointOptions, arguments), arguments.out / "judge.answers.sqlite"
+    budget, weigh = service.budget(), arguments.weighting == "auto"
+    weighting = "samples" if weigh else arguments.weighting
+    return JudgePanel(
+        judge_names(arguments.judge),
+        lambda judge: Endpoint(judge.url, judge.model, service, budget=budget, cache=cache),
+        load_criteria(arguments.criteria),
+        fill(JudgeSettings, arguments, names=NAMES, weighting=weighting),
+        weigh=weigh,
+    )

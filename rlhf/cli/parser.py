@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from rlhf.config.flags import add_flags, fill
+
 Commands: TypeAlias = "argparse._SubParsersAction[CommandParser]"
 AddFlags: TypeAlias = Callable[[argparse.ArgumentParser], None]
 
@@ -71,3 +73,30 @@ class _Formatter(argparse.HelpFormatter):
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         fill = super()._fill_text
         return "\n".join(line if line.startswith("  ") else fill(line, width, indent) for line in text.splitlines())
+
+
+OptionFunction: TypeAlias = tuple[Callable[..., int], tuple[type, ...]]
+
+
+def option_command(
+    name: str, help: str, load: Callable[[], OptionFunction], *, description: str = "", epilog: str = ""
+) -> Command:
+    """A command that is a function of option dataclasses, whose fields are its flags.
+
+    Args:
+        load: imports and returns the function and the dataclasses, in the order of its arguments; all but the first
+            have a group of their own in the help, titled by the first line of their docstrings.
+    """
+
+    def flags(parser: argparse.ArgumentParser) -> None:
+        first, *others = load()[1]
+        add_flags(parser, first)
+        for options in others:
+            title = (options.__doc__ or "").partition("\n")[0].rstrip(".")
+            add_flags(parser.add_argument_group(title), options)
+
+    def run(arguments: argparse.Namespace) -> int:
+        function, options = load()
+        return function(*(fill(each, arguments) for each in options))
+
+    return Command(name, help, run, flags, description, epilog)

@@ -16,7 +16,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 def run_report(arguments: argparse.Namespace) -> int:
     """`rlhf report`."""
-    from rlhf.runs.command import write_report
+    from rlhf.runs.report.command import write_report
 
     write_report(arguments.folders, arguments.out)
     return 0

@@ -17,13 +17,14 @@ def run_runs(arguments: argparse.Namespace) -> int:
     """`rlhf runs`."""
     from pathlib import Path
 
-    from rlhf.runs.listing import find_runs, runs_table, summarise
+    from rlhf.runs.listing import find_runs, last_change, runs_table
+    from rlhf.runs.record import RunRecord
 
-    found = [summarise(path) for path in find_runs([Path(folder) for folder in arguments.folders])]
+    found = [RunRecord(path) for path in find_runs([Path(folder) for folder in arguments.folders])]
     if not found:
         sys.stdout.write(f"no runs in {', '.join(arguments.folders)}\n")
         return 0
-    sys.stdout.write(runs_table(sorted(found, key=lambda run: -run.when)))
+    sys.stdout.write(runs_table(sorted(found, key=last_change, reverse=True)))
     return 0
 
 

@@ -14,25 +14,25 @@ from rlhf.errors import ConfigError
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-    from rlhf.serve.options import ServeOptions, Serving
+    from rlhf.serve.options import ServeOptions, ServingSettings
 
     folder = "run folder or model folder (safetensors); may be repeated (default name: the run's)"
     parser.add_argument("--model", action="append", default=[], metavar="[NAME=]FOLDER", help=folder)
     add_flags(parser, ServeOptions, only=("host", "port", "votes", "keys"))
     models = parser.add_argument_group("models")
-    add_flags(models, Serving, skip=("queue",))
+    add_flags(models, ServingSettings, skip=("queue",))
     add_flags(models, ServeOptions, only=("chat_tokens",))
     limits = parser.add_argument_group("limits")
-    add_flags(limits, Serving, only=("queue",))
+    add_flags(limits, ServingSettings, only=("queue",))
     add_flags(limits, ServeOptions, only=("timeout_s", "drain_s", "max_body_bytes"))
     add_job_flags(parser)
 
 
 def run_serve(arguments: argparse.Namespace) -> int:
     """`rlhf serve`."""
-    from rlhf.serve.options import ServeOptions, Serving
+    from rlhf.serve.options import ServeOptions, ServingSettings
 
-    serving = fill(Serving, arguments)
+    serving = fill(ServingSettings, arguments)
     options = fill(ServeOptions, arguments, models={}, serving=serving)
     if not arguments.model and not arguments.base:
         raise ConfigError("nothing to serve", where="--model", fix="rlhf serve --model runs/ppo")

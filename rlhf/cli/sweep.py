@@ -39,7 +39,7 @@ def run_sweep(arguments: argparse.Namespace) -> int:
         sweep.submit(arguments.sbatch)
     else:
         sweep.run_local(ranks=arguments.ranks)
-    runs = sweep.summaries()
+    runs = sweep.runs()
     sys.stdout.write("\n" + runs_table(best_first(runs)))
     return 0 if arguments.slurm or all(run.status == "finished" for run in runs) else 1
 

@@ -1,1 +1,4 @@
-"""Configuration: what each stage accepts, and how YAML files and overrides become it."""
+"""Configuration: what each stage accepts, and how YAML files and overrides become it.
+
+May import: errors.
+"""

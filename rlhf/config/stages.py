@@ -1,4 +1,4 @@
-"""The three stages: name, script, title and configuration class. Imports nothing heavy."""
+"""The three stages: name, script and configuration class. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ class Stage:
 
     name: str
     step: str
-    title: str
-    korean_title: str
 
     @property
     def script(self) -> str:
@@ -39,9 +37,9 @@ class Stage:
 
 
 STAGES: dict[str, Stage] = {
-    "sft": Stage("sft", "step1_sft", "Stage 1: supervised fine-tuning", "1단계: 지도 미세조정(SFT)"),
-    "reward": Stage("reward", "step2_reward", "Stage 2: reward model", "2단계: 보상 모델"),
-    "ppo": Stage("ppo", "step3_ppo", "Stage 3: PPO", "3단계: PPO"),
+    "sft": Stage("sft", "step1_sft"),
+    "reward": Stage("reward", "step2_reward"),
+    "ppo": Stage("ppo", "step3_ppo"),
 }
 
 

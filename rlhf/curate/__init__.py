@@ -1,1 +1,4 @@
-"""From chat logs, instructions and endpoints to training sets: each module reads rows and writes rows."""
+"""From chat logs, instructions and endpoints to training sets: each module reads rows and writes rows.
+
+May import: artifacts, and the layers below.
+"""

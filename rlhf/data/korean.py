@@ -1,7 +1,7 @@
-"""What can be read off Korean text without a model: politeness, rude words, repetition, share of Hangul.
+"""Rules on Korean text that need no model: politeness, rude words, repetition, share of Hangul.
 
-Every function is pure and cheap, because the run-time tripwires of PPO call them on each rollout. They are
-rules of thumb: good for comparing many answers of two models, not for judging one answer.
+Every function is pure and cheap, because PPO measures each rollout with them. They are rules of thumb: good for
+comparing many answers of two models, not for judging one answer.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from importlib.resources import files
+
+import yaml
 
 _ENDS, _CLOSING = "[.!?…。！？]", "[\"'”’」』)】》\\]]"
 _SENTENCE = re.compile(
@@ -35,11 +38,6 @@ _ONE_WORD_POLITE = frozenset({"네", "예", "넵", "넹", "옙", "네네", "넵�
 _CASUAL_YO = re.compile(r"[세네해어아워와봐줘져에예돼려켜][용욤욥염]$|[세네해어워]여$")
 _B_ENDING = re.compile(r"(.)(?:니[다당닷까깡]|니다만|시다|쇼)아*$")
 _B_FINAL = 17  # ㅂ, as the index of a final consonant in a Hangul syllable
-
-
-def is_nfc(text: str) -> bool:
-    """Whether text is composed (NFC): 한, one character, not ㅎ+ㅏ+ㄴ as macOS writes file names."""
-    return unicodedata.is_normalized("NFC", text)
 
 
 def split_sentences(text: str) -> list[str]:
@@ -110,69 +108,7 @@ def polite_share(text: str) -> float:
     return sum(map(is_polite, sentences)) / len(sentences) if sentences else 0.0
 
 
-# Words that insult whoever they are said to. A space in a stem may be left out in text.
-_INSULTS = (
-    "멍청",
-    "한심",
-    "닥쳐",
-    "닥치고",
-    "재수 없어",
-    "재수 없는",
-    "찌질",
-    "병신",
-    "머저리",
-    "얼간이",
-    "또라이",
-    "지랄",
-    "꼴값",
-    "미친놈",
-    "돌대가리",
-    "꼴 보기 싫",
-    "칠칠치 못",
-    "머리는 장식",
-    "머리가 장식",
-    "꼴좋다",
-    "웃기고 있",
-)
-# Words that reproach in plain speech but comfort in polite speech ("많이 답답하셨겠어요").
-_REPROACHES = (
-    "바보",
-    "짜증",
-    "시끄러",
-    "귀찮",
-    "어이없",
-    "답답",
-    "지겨",
-    "지겹다",
-    "지긋지긋",
-    "꺼져",
-    "꺼지라",
-    "징징",
-    "엄살",
-    "호들갑",
-    "유난 떨",
-    "유난이",
-    "오지랖",
-    "생색",
-    "민폐",
-    "미련하",
-    "게으른",
-    "게을러",
-    "눈치 없",
-    "생각이 없",
-    "어쩌라고",
-    "알 게 뭐",
-    "네 탓",
-    "네가 문제",
-    "설쳐",
-    "자랑질",
-    "꿈 깨",
-    "의지박약",
-    "자랑이냐",
-    "난리야",
-    "뒀다 뭐",
-)
-RUDE_WORDS: tuple[str, ...] = _INSULTS + _REPROACHES
+RUDE_STEMS: dict[str, list[str]] = yaml.safe_load((files("rlhf.data") / "rude_words.yaml").read_text(encoding="utf-8"))
 
 
 def _pattern(stems: Iterable[str]) -> re.Pattern[str]:
@@ -180,7 +116,7 @@ def _pattern(stems: Iterable[str]) -> re.Pattern[str]:
     return re.compile(rf"(?<![가-힣])(?:개|왕|핵|참)?(?:{words})")
 
 
-_INSULT, _REPROACH = _pattern(_INSULTS), _pattern(_REPROACHES)
+_INSULT, _REPROACH = _pattern(RUDE_STEMS["insults"]), _pattern(RUDE_STEMS["reproaches"])
 # What follows the stem when it is said of someone's feelings, of a condition, or denied:
 # 답답하겠다, 짜증 나면, 짜증 날 땐, 멍청하지 않아, 찌질한 게 아니야; and 닥쳐올, which is another verb.
 _HARMLESS = re.compile(
@@ -207,26 +143,20 @@ def contains_rude(text: str) -> bool:
     return rude_word_count(text) > 0
 
 
-def hangul_share(text: str) -> float:
-    """Share of the letters of `text` that are Hangul (syllables or jamo), 0 to 1; 0 without a letter."""
+def hangul_letters(text: str) -> tuple[int, int]:
+    """How many letters of `text` are Hangul (syllables or jamo), and how many letters there are."""
     letters = [character for character in text if character.isalpha()]
-    return sum(map(_is_hangul, letters)) / len(letters) if letters else 0.0
+    return sum(map(_is_hangul, letters)), len(letters)
+
+
+def hangul_share(text: str) -> float:
+    """Share of the letters of `text` that are Hangul, 0 to 1; 0 without a letter."""
+    hangul, letters = hangul_letters(text)
+    return hangul / letters if letters else 0.0
 
 
 def _is_hangul(letter: str) -> bool:
     return "가" <= letter <= "힣" or "ㄱ" <= letter <= "ㆎ" or "\u1100" <= letter <= "\u11ff"
-
-
-def distinct_n(texts: Iterable[str], n: int) -> float:
-    """Unique n-grams divided by all n-grams of `texts`, 0 to 1; 0 where there is none (arXiv:1510.03055).
-
-    Tokens are words and single punctuation marks; no n-gram crosses from one text into the next.
-    """
-    grams: list[tuple[str, ...]] = []
-    for text in texts:
-        tokens = re.findall(r"\w+|[^\w\s]", text)
-        grams += [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
-    return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def repeated_token_share(text: str) -> float:

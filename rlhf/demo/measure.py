@@ -1,4 +1,4 @@
-"""The quickstart's result: the SFT model and the PPO model on the same held-out prompts, by a rule no training saw."""
+"""The quickstart's result: the SFT model and the PPO model on the same held-out prompts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from rlhf.config.schema import PpoConfig
 from rlhf.data.encode import EncodedPrompt, Encoder
 from rlhf.data.records import Prompt
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
-from rlhf.evaluate.answers.generation import measure_generations
-from rlhf.evaluate.answers.scoring import GeneratedAnswer, answer_logprobs, answer_prompts, answer_scores
+from rlhf.evaluate.answers.measures import MEASURES, measure
+from rlhf.evaluate.answers.policy import GeneratedAnswer, answer_logprobs, answer_prompts
+from rlhf.evaluate.reward.scoring import answer_scores
 from rlhf.models.loading import PackedCausalLM, PackedScalarModel, load_causal_lm, load_scalar_model
 from rlhf.train.inputs import load
 
@@ -24,6 +25,7 @@ NUM_SAMPLES = 4
 MAX_PROMPTS = 100
 EVAL_SEED = 4242
 NUM_SHIFTS = 8
+PRINTED = ("polite", "rude", "distinct2", "distinct_answers", "repeated", "eos", "length_chars", "reward")
 
 
 def reward_summary(model: Path) -> Summary:
@@ -40,26 +42,26 @@ def reward_summary(model: Path) -> Summary:
 
 
 def measure_policy(out: Path, config: PpoConfig) -> Summary:
-    """Both policies on the held-out prompts with the same decoding and the same draws."""
+    """Both policies on the held-out prompts, with the same decoding settings and random streams."""
     tokenizer = load_tokenizer(str(out / "ppo" / "model"))
     encoder = Encoder(tokenizer, config.sampling.max_prompt_tokens)
     prompts = load(config.data, config.data.eval, Prompt, encoder.prompts, key="data.eval", limit=MAX_PROMPTS).items
     before = load_causal_lm(str(out / "sft" / "model"))
     after = load_causal_lm(str(out / "ppo" / "model"))
     reward = load_scalar_model(str(out / "reward" / "model"))
-    asked = {
+    answers = {
         name: answer_prompts(policy, tokenizer, prompts, config.sampling, seed=EVAL_SEED, num_samples=NUM_SAMPLES)
         for name, policy in (("before", before), ("after", after))
     }
-    pairs = [(answer.prompt.ids, answer.ids) for answer in asked["after"]]
+    pairs = [(answer.prompt.ids, answer.ids) for answer in answers["after"]]
     temperature = config.sampling.temperature
-    moved = np.subtract(
+    kl = np.subtract(
         answer_logprobs(after, pairs, temperature=temperature), answer_logprobs(before, pairs, temperature=temperature)
     )
     return {
-        "before": _figures(asked["before"], reward),
-        "after": _figures(asked["after"], reward),
-        "kl": float(moved.mean()),
+        "before": answer_figures(answers["before"], reward),
+        "after": answer_figures(answers["after"], reward),
+        "kl": float(kl.mean()),
         "reference_margin": {
             "before": reference_margin(before, tokenizer, prompts),
             "after": reference_margin(after, tokenizer, prompts),
@@ -68,26 +70,30 @@ def measure_policy(out: Path, config: PpoConfig) -> Summary:
         "num_prompts": len(prompts),
         "samples": [
             {
-                "prompt": asked["before"][row].prompt.text,
-                "before": asked["before"][row].text,
-                "after": asked["after"][row].text,
+                "prompt": answers["before"][row].prompt.text,
+                "before": answers["before"][row].text,
+                "after": answers["after"][row].text,
             }
             for row in range(0, 3 * NUM_SAMPLES, NUM_SAMPLES)
-            if row < len(asked["before"])
+            if row < len(answers["before"])
         ],
     }
 
 
-def _figures(answers: list[GeneratedAnswer], reward: PackedScalarModel) -> Summary:
-    """Rule-based measures, and the mean score, of one policy's answers."""
-    figures = measure_generations([each.text for each in answers], [each.finished for each in answers]).as_dict()
+def answer_figures(answers: list[GeneratedAnswer], reward: PackedScalarModel) -> Summary:
+    """Every measure and the mean score of one policy's answers."""
+    means = measure([[each.text] for each in answers], [[each.finished] for each in answers]).means()
+    figures: Summary = {name: round(value, 4) for name, value in means.items()} | {"num_answers": len(answers)}
     figures["reward"] = float(np.mean(answer_scores(reward, [(each.prompt.ids, each.ids) for each in answers])))
     return figures
 
 
 def reference_margin(policy: PackedCausalLM, tokenizer: ChatTokenizer, prompts: list[EncodedPrompt]) -> Summary | None:
-    """log p(reference | its prompt) - log p(reference | another prompt), nats a token: does the answer still depend
-    on the question? Each reference meets several prompts that are not its own."""
+    """Log-likelihood gain of the references, true over shuffled prompt (nats per token), and how often it is positive.
+
+    It shows whether answers depend on the prompt: each reference is scored under its own and under several others. None
+    with fewer than two references.
+    """
     known = [prompt for prompt in prompts if prompt.reference]
     if len(known) < 2:
         return None
@@ -97,8 +103,8 @@ def reference_margin(policy: PackedCausalLM, tokenizer: ChatTokenizer, prompts: 
     ]
 
     def logprobs(shift: int) -> np.ndarray:
-        asked = [*known[shift:], *known[:shift]]
-        pairs = [(prompt.ids, answer) for prompt, answer in zip(asked, answers, strict=True)]
+        shifted = [*known[shift:], *known[:shift]]
+        pairs = [(prompt.ids, answer) for prompt, answer in zip(shifted, answers, strict=True)]
         return np.asarray(answer_logprobs(policy, pairs, temperature=1.0))
 
     others = np.mean([logprobs(shift) for shift in range(1, min(NUM_SHIFTS + 1, len(known)))], axis=0)
@@ -107,33 +113,25 @@ def reference_margin(policy: PackedCausalLM, tokenizer: ChatTokenizer, prompts: 
 
 
 def print_summary(summary: Summary, out: Path) -> None:
-    """The summary as a person reads it."""
+    """Prints the summary as a table and sentences."""
     console = Console()
     ppo, reward = summary["ppo"], summary["reward"]
     table = Table(title=f"{ppo['num_prompts']} held-out prompts, {NUM_SAMPLES} answers each")
     for column in ("", "SFT", "PPO"):
         table.add_column(column, justify="left" if not column else "right")
-    names = {
-        "polite": "polite sentences",
-        "rude": "answers with a rude word",
-        "distinct2": "distinct-2",
-        "distinct_answers": "distinct whole answers",
-        "repeated": "repeated tokens",
-        "eos": "answers that end",
-        "length_chars": "characters an answer",
-        "reward": "reward model's score",
-    }
-    for key, name in names.items():
-        table.add_row(name, f"{ppo['before'][key]:.3f}", f"{ppo['after'][key]:.3f}")
+    titles = {name: known.title for name, known in MEASURES.items()} | {"reward": "reward model's score"}
+    for name in PRINTED:
+        table.add_row(titles[name], f"{ppo['before'][name]:.3f}", f"{ppo['after'][name]:.3f}")
     console.print(table)
     sft = summary["sft"]
     console.print(f"SFT: held-out loss {sft['eval_loss_before']:.3f} before, {sft['eval_loss']:.3f} after")
     low, high = reward["accuracy_interval"]
     console.print(
         f"reward model: accuracy {reward['accuracy']:.3f} [{low:.3f}, {high:.3f}] on held-out pairs, neighbouring "
-        f"ranks {reward['accuracy_neighbours']:.3f}; the longer answer alone {reward['longer_answer_accuracy']:.3f}"
+        f"ranks {reward['accuracy_neighbours']:.3f}; baseline: pick the longer answer "
+        f"{reward['longer_answer_accuracy']:.3f}"
     )
-    console.print(f"KL to the SFT model: {ppo['kl']:.2f} nats a sequence")
+    console.print(f"KL to the SFT model: {ppo['kl']:.2f} nats per sequence")
     for sample in ppo["samples"]:
         console.print(
             f"\n[bold]{sample['prompt']}[/bold]\n  SFT: {sample['before']}\n  PPO: {sample['after']}", highlight=False

@@ -26,7 +26,7 @@ from rlhf.data.sources import DataSource, read_records
 from rlhf.demo.options import TinySize
 from rlhf.engine.ranks import seed_everything
 from rlhf.errors import ArtifactError, DataError
-from rlhf.models.head import install_head
+from rlhf.models.head import LossRequest, install_head
 from rlhf.models.loading import ATTENTION, PackedCausalLM
 from rlhf.train.schedules import Schedule
 
@@ -158,8 +158,8 @@ def _step(model: PackedCausalLM, optimizer: torch.optim.Optimizer, batch: list[E
     optimizer.zero_grad()
     loss = 0.0
     for row in rows:
-        inputs = (row.input_ids, row.position_ids, row.segments, row.positions, row.labels, row.weights, total)
-        share = model(*inputs).loss
+        request = LossRequest(row.labels, row.weights, total)
+        share = model(row.input_ids, row.position_ids, row.segments, row.positions, request).loss
         share.backward()
         loss += float(share.detach())
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,4 +1,4 @@
-"""Models under DeepSpeed: wrapped, stepped, gathered and saved. Trainers see these classes only."""
+"""Trained and frozen models under DeepSpeed: wrapped, stepped, gathered and saved."""
 
 from __future__ import annotations
 
@@ -18,13 +18,11 @@ from rlhf.engine.ema import WeightAverage
 from rlhf.engine.groups import parameter_groups
 from rlhf.engine.partitioned import unwrapped_zero3
 from rlhf.engine.ranks import Ranks
+from rlhf.engine.rows import RowModel
 from rlhf.engine.saving import EngineStore
 from rlhf.engine.wrapping import (
     adamw,
-    call_row,
     drop_gradients,
-    evaluating,
-    loss_targets,
     not_finite,
     wrapped_engine,
 )
@@ -32,23 +30,22 @@ from rlhf.engine.zero_config import zero_config
 from rlhf.errors import ModelError
 from rlhf.models.loading import PackedModel
 from rlhf.ops.linear_logprobs import TokenLogprobs
-from rlhf.ops.losses import CrossEntropy
 
 
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
     """grad_norm: 2-norm of the whole gradient before clipping; applied: False after a float16 overflow, without a
-    gradient, or where it was dropped."""
+    gradient, or if the gradient was dropped."""
 
     grad_norm: float
     applied: bool
 
 
 class InferenceModel:
-    """A frozen model: plain below ZeRO 3, partitioned under it.
+    """A frozen model: a plain module below ZeRO 3, partitioned at ZeRO 3.
 
-    offload: its weights stay in CPU memory until they are used, and go back when `park` is called; at ZeRO 3 it is
-    DeepSpeed that keeps the partitions there.
+    offload: its weights stay in CPU memory until they are used, and return there when `park` is called; at ZeRO 3
+    DeepSpeed keeps the partitions there.
     """
 
     def __init__(
@@ -67,21 +64,17 @@ class InferenceModel:
         else:
             self._engine = model if self._offload else model.to(ranks.device)
         self._engine.eval()
+        self._rows = RowModel(self._engine, ranks)
 
-    @torch.no_grad()
     def forward(self, row: PackedRow) -> Tensor:
         """The model's output at the row's positions."""
-        output: Tensor = self._ask(row)
-        return output
+        self._fetch()
+        return self._rows.infer(row)
 
-    @torch.no_grad()
     def logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
         """Log-probabilities of the row's labels under softmax(logits / temperature)."""
-        return TokenLogprobs(*self._ask(row, labels=row.labels.to(self.ranks.device), temperature=temperature))
-
-    def _ask(self, row: PackedRow, **wanted: Any) -> Any:
         self._fetch()
-        return call_row(self._engine, row, self.ranks.device, **wanted)
+        return self._rows.infer_logprobs(row, temperature)
 
     def _fetch(self) -> None:
         if self._offload:
@@ -100,11 +93,11 @@ class InferenceModel:
             self._engine.to("cpu")
 
 
-class TrainedModel:
-    """A model that learns. Losses given to `backward` are already divided by their global count.
+class TrainedModel(RowModel):
+    """A model that is trained. Losses given to `backward` are already divided by their global count.
 
-    `ema_decay` keeps a running average of the weights, which `averaged` puts in their place. `parked` are models that
-    leave the device while this one trains, if they are offloaded.
+    `ema_decay` keeps a running average of the weights, which `averaged` puts in their place. `parked` are offloaded
+    models that leave the device while this one trains.
     """
 
     def __init__(
@@ -119,7 +112,7 @@ class TrainedModel:
         parked: Sequence[InferenceModel] = (),
     ) -> None:
         self._parked = parked
-        self.ranks, self._section, self._max_grad_norm = ranks, section, optimizer.max_grad_norm
+        self._section, self._max_grad_norm = section, optimizer.max_grad_norm
         on_gpu = ranks.device.type != "cpu"
         groups = parameter_groups(model, optimizer.weight_decay, optimizer.lr_groups)
         if not groups:
@@ -131,7 +124,8 @@ class TrainedModel:
         self.dtype = dtype
         self._engine: Any = None
         inner.register_step_pre_hook(self._before_update)
-        self._engine = wrapped_engine(model, inner, section, ranks, dtype=dtype, max_grad_norm=optimizer.max_grad_norm)
+        limit = optimizer.max_grad_norm
+        super().__init__(wrapped_engine(model, inner, section, ranks, dtype=dtype, max_grad_norm=limit), ranks)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._average = None if ema_decay is None else WeightAverage(trained, ema_decay, self._drop_whole_weights)
         self._store = EngineStore(self._engine, ranks, dtype=dtype, average=self._average)
@@ -142,59 +136,21 @@ class TrainedModel:
         return self._engine.module
 
     def train(self) -> None:
-        """Training mode; offloaded models make room."""
+        """Training mode; offloaded models leave the device."""
         for model in self._parked:
             model.park()
         self._engine.train()
 
-    def forward(self, row: PackedRow) -> Tensor:
-        """The model's output at the row's positions, with a graph."""
-        output: Tensor = call_row(self._engine, row, self.ranks.device)
-        return output
-
-    @torch.no_grad()
-    def infer(self, row: PackedRow) -> Tensor:
-        """The model's output at the row's positions, in eval mode and without a graph."""
-        with evaluating(self._engine):
-            return self.forward(row)
-
-    def logprobs(self, row: PackedRow, temperature: float, *, with_entropy: bool = False) -> TokenLogprobs:
-        """Log-probabilities of the row's labels (and the entropy) under softmax(logits / temperature), with a graph."""
-        wanted = {"temperature": temperature, "with_entropy": with_entropy}
-        device = self.ranks.device
-        return TokenLogprobs(*call_row(self._engine, row, device, labels=row.labels.to(device), **wanted))
-
-    def loss(self, row: PackedRow, total: float, *, noise: Tensor | None = None) -> CrossEntropy:
-        """The row's share of the mean cross-entropy, its labels weighted and divided by the global `total`.
-
-        `noise` [1, T, width], if any, is added to the embeddings of the row's T tokens.
-        """
-        device = self.ranks.device
-        noise = None if noise is None else noise.to(device)
-        return CrossEntropy(*call_row(self._engine, row, device, noise=noise, **loss_targets(row, total, device)))
-
-    @torch.no_grad()
-    def infer_loss(self, row: PackedRow) -> CrossEntropy:
-        """Negative log-likelihoods of the row's labels, in eval mode and without a graph."""
-        with evaluating(self._engine):
-            return self.loss(row, 1.0)
-
-    @torch.no_grad()
-    def infer_logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
-        """As `logprobs`, in eval mode and without a graph."""
-        with evaluating(self._engine):
-            return self.logprobs(row, temperature)
-
     def backward(self, loss: Tensor) -> None:
         """Accumulates the gradient of `loss`, this rank's share of a global mean.
 
-        DeepSpeed averages gradients over ranks; a sum is wanted, hence the factor.
+        DeepSpeed averages gradients over ranks; the factor makes it a sum.
         """
         self._engine.backward(loss * self.ranks.world_size, scale_wrt_gas=False)
         self._has_gradient = True
 
     def discard(self) -> StepOutcome:
-        """Drops what `backward` gathered, and tells its norm; neither weights nor optimizer move."""
+        """Drops the gradients of `backward` and returns their norm; weights and optimizer state stay as they are."""
         if not self._has_gradient:
             return StepOutcome(0.0, False)
         self._discards = True
@@ -208,7 +164,7 @@ class TrainedModel:
     def step(self, lr: float) -> StepOutcome:
         """Clips, updates at learning rate `lr` (times a group's own scale), and clears gradients.
 
-        Without a `backward` since the last step nothing moves, and the outcome says so.
+        Without a `backward` since the last step nothing changes, and `applied` is False.
 
         Raises: NonFiniteError before the update when the gradient's norm is not finite (float16 skips instead).
         """
@@ -221,7 +177,7 @@ class TrainedModel:
         self._engine.step()
         norm = self._engine.get_global_grad_norm()
         applied = not bool(getattr(self._engine.optimizer, "overflow", False))
-        if not applied and self.dtype != "float16":  # ZeRO 1 to 3 skip such an update in silence, in every type
+        if not applied and self.dtype != "float16":  # ZeRO 1 to 3 silently skip such an update, in every type
             raise not_finite(math.nan, number)
         if applied and self._average is not None:
             self._average.update()
@@ -229,8 +185,8 @@ class TrainedModel:
         return StepOutcome(known if applied else math.inf, applied)
 
     def _before_update(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        """Last look before weights change: the norm is taken, checked, and used to clip where DeepSpeed does not."""
-        if self._engine is None:  # half precision at ZeRO 0 tries the optimizer out, which would decay the weights
+        """Runs just before weights change: computes and checks the norm, and clips by it where DeepSpeed does not."""
+        if self._engine is None:  # at ZeRO 0 half precision makes a trial step, which would decay the weights
             drop_gradients(optimizer.param_groups)
             return
         norm, ours = getattr(self._engine.optimizer, "_global_grad_norm", None), []
@@ -247,7 +203,7 @@ class TrainedModel:
             torch._foreach_mul_(ours, self._max_grad_norm / (self._grad_norm + 1e-6))
 
     def averaged(self) -> AbstractContextManager[None]:
-        """The average of the weights in their place, where one is kept; the live ones come back bit for bit."""
+        """Puts the average of the weights in their place, if one is kept; the trained ones return bit for bit."""
         return nullcontext() if self._average is None else self._average.swapped()
 
     def _drop_whole_weights(self) -> None:
@@ -257,7 +213,7 @@ class TrainedModel:
     @contextmanager
     def full_weights(self) -> Iterator[nn.Module]:
         """The Hugging Face model with whole weights, in eval mode, for generation: gathered once, not per token."""
-        with evaluating(self._engine), self._whole():
+        with self.evaluating(), self._whole():
             yield self._engine.module.model
 
     def _whole(self) -> AbstractContextManager[Any]:
@@ -284,7 +240,7 @@ class TrainedModel:
         self._store.save(folder)
 
     def load(self, folder: Path) -> str:
-        """What `save` wrote, also on another number of ranks or ZeRO stage; says what was converted (see
+        """Loads what `save` wrote, also at another number of ranks or ZeRO stage; returns what was converted (see
         `EngineStore.load`).
 
         Raises: CheckpointError when it cannot be read, or is of other parameters.

@@ -1,4 +1,4 @@
-"""A running average of trained weights, kept in float32 beside them, in the parts that each rank holds."""
+"""A running average of trained weights, in float32, partitioned over ranks as the weights are."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class WeightAverage:
     Args:
         parameters: what is averaged; it starts at their present values.
         decay: between 0 and 1.
-        release: called before weights are exchanged; must drop whole copies of partitioned ones, which would go stale.
+        release: called before weights are exchanged; must drop gathered copies, which would be stale.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float, release: Callable[[], None]) -> None:
@@ -32,7 +32,7 @@ class WeightAverage:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """What is averaged, in order."""
+        """The averaged parameters, in order."""
         return self._parameters
 
     @torch.no_grad()
@@ -46,7 +46,7 @@ class WeightAverage:
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """The average in place of the weights, which come back bit for bit."""
+        """Puts the average in place of the weights, which return bit for bit."""
         assert not self._swapped, "the average stands in for the weights already"
         live = [_local(parameter).detach().clone() for parameter in self._parameters]
         self._put(self._average)
@@ -64,11 +64,11 @@ class WeightAverage:
             _local(parameter).copy_(value)
 
     def save(self, file: Path) -> None:
-        """The average and how often it moved."""
+        """Saves the average and its number of updates."""
         torch.save({"num_updates": self._num_updates, "average": self._average}, file)
 
     def load(self, file: Path) -> None:
-        """What `save` wrote.
+        """Loads what `save` wrote.
 
         Raises: CheckpointError when there is none, or it is of other weights.
         """
@@ -84,7 +84,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def fill(self, whole: Callable[[nn.Parameter], Tensor], num_updates: int, *, rank: int) -> None:
-        """Takes over the whole averages of another number of ranks, of which `rank` keeps its part."""
+        """Takes the part of `rank` from whole averages that another number of ranks saved."""
         for average, parameter in zip(self._average, self._parameters, strict=True):
             value = whole(parameter).reshape(-1)
             begin = rank * average.numel() if hasattr(parameter, "ds_tensor") else 0

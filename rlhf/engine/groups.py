@@ -1,4 +1,4 @@
-"""Parameters as an optimizer takes them: grouped by weight decay and by learning rate."""
+"""Parameter groups of an optimizer, by weight decay and learning rate."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _require_matches(names: Sequence[str], lr_groups: Sequence[LrGroup]) -> None
         if not any(re.search(group.match, name) for name in names):
             near = difflib.get_close_matches(group.match, names, n=3, cutoff=0.0)
             raise ConfigError(
-                f"{group.match!r} is found in no name of a trained parameter",
+                f"{group.match!r} matches no trained parameter",
                 where=f"lr_groups.{number}.match",
                 expected=f"a regular expression for names such as {', '.join(near)}",
                 fix="change the pattern, or drop the group",

@@ -1,7 +1,7 @@
-"""Where the optimizer of an engine keeps each parameter: by name, whatever the ranks and the ZeRO stage.
+"""Where the optimizer of an engine keeps each parameter, by name, for any number of ranks and ZeRO stage.
 
 An optimizer under DeepSpeed holds flat tensors, many parameters in each. ZeRO 0 keeps them whole on every rank, ZeRO 1
-and 2 cut each flat tensor into equal parts, ZeRO 3 cuts each parameter and lays its parts into the rank's flat tensor.
+and 2 split each flat tensor into equal parts, ZeRO 3 splits each parameter and keeps the parts in flat tensors.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Flat:
+class FlatTensor:
     """A flat tensor: `size` elements on each rank, and the parameters in it."""
 
     size: int
@@ -48,11 +48,11 @@ class Layout:
     zero_stage: int
     world_size: int
     dtype: str
-    flats: tuple[Flat, ...]
+    flats: tuple[FlatTensor, ...]
     averaged: tuple[str, ...] = ()
 
-    def piece(self, flat: Flat, slot: Slot, rank: int) -> ShardSlice:
-        """What `rank` holds of a parameter; its count may be 0."""
+    def piece(self, flat: FlatTensor, slot: Slot, rank: int) -> ShardSlice:
+        """The elements of a parameter that `rank` holds; their count may be 0."""
         if self.zero_stage == 0:
             return ShardSlice(slot.start, 0, slot.size)
         if self.zero_stage == 3:
@@ -64,7 +64,7 @@ class Layout:
 
     @property
     def num_shards(self) -> int:
-        """Ranks that hold something of their own."""
+        """Number of ranks whose state differs."""
         return self.world_size if self.zero_stage else 1
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -80,9 +80,8 @@ class Layout:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Layout:
-        flats = tuple(
-            Flat(flat["size"], tuple(Slot(each["name"], tuple(each["shape"]), each["start"]) for each in flat["slots"]))
-            for flat in value["flats"]
-        )
-        stage, world = value["zero_stage"], value["world_size"]
-        return cls(stage, world, value["dtype"], flats, tuple(value["averaged"]))
+        flats = []
+        for flat in value["flats"]:
+            slots = tuple(Slot(each["name"], tuple(each["shape"]), each["start"]) for each in flat["slots"])
+            flats.append(FlatTensor(flat["size"], slots))
+        return cls(**{**value, "flats": tuple(flats), "averaged": tuple(value["averaged"])})

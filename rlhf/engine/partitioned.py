@@ -1,4 +1,4 @@
-"""Weights that ZeRO 3 parts: read in parts, made whole for generation, changed alike on every rank."""
+"""Weights partitioned by ZeRO 3: loaded, gathered for generation, edited alike on every rank."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from rlhf.engine.zero_config import zero_config
 
 @contextmanager
 def unwrapped_zero3(engine: Any) -> Iterator[None]:
-    """Whole weights without hooks. DeepSpeed's own helper has no try/finally, so an error inside it would leave
-    the engine without its hooks; the error is carried out by hand instead."""
+    """Whole weights without hooks. DeepSpeed's own helper has no try/finally: an error inside it would leave the
+    engine without its hooks, so the error is raised again after it."""
     from deepspeed.runtime.zero import unwrap_model_for_generation
 
     failure: BaseException | None = None
     with unwrap_model_for_generation(engine):
         try:
             yield
-        except BaseException as error:  # noqa: BLE001 - raised again below, after the hooks are back
+        except BaseException as error:  # noqa: BLE001 - raised again below, when the hooks are back
             failure = error
     if failure is not None:
         raise failure
@@ -30,7 +30,7 @@ def unwrapped_zero3(engine: Any) -> Iterator[None]:
 
 @contextmanager
 def loading_context(section: DeepSpeedSection, *, dtype: str, on_gpu: bool) -> Iterator[None]:
-    """While active, `from_pretrained` partitions weights as they are read (ZeRO 3), so none is ever held whole."""
+    """While active, `from_pretrained` partitions weights as they are read (ZeRO 3), so that none is ever held whole."""
     if section.zero_stage < 3:
         yield
         return
@@ -47,7 +47,7 @@ def loading_context(section: DeepSpeedSection, *, dtype: str, on_gpu: bool) -> I
 
 @contextmanager
 def writable(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Whole parameters that may be changed alike on every rank, also when they are partitioned."""
+    """Gathers parameters, if they are partitioned, so that they can be changed alike on every rank."""
     import deepspeed
 
     partitioned = any(hasattr(parameter, "ds_id") for parameter in parameters)

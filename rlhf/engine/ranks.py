@@ -1,4 +1,4 @@
-"""The processes of one run: who they are, what they agree on, how they start and end."""
+"""The processes of one run: ranks, collectives, start and end."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rlhf.engine.stop_requests import StopRequest, heeding_signals
+from rlhf.engine.stop_requests import StopRequest, signals_request_stop
 from rlhf.errors import RlhfError, TrainingError
 
 T = TypeVar("T")
 WATCH_INTERVAL_S = 1.0
 LOCK_NOTICE_S = 15.0
 STOP_GRACE_S = 30.0
-UNFINISHED = 75  # exit status of a run that is to be started again with --resume auto (EX_TEMPFAIL)
+UNFINISHED = 75  # exit status of a run to be restarted with --resume auto (EX_TEMPFAIL)
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process among all: `rank` of `world_size`, working on `device`; `stop` is what somebody asked of them."""
+    """This process among all: `rank` of `world_size`, working on `device`; `stop` holds requests to stop."""
 
     rank: int
     local_rank: int
@@ -46,13 +46,13 @@ class Ranks:
         return self.rank == 0
 
     def global_sum(self, *values: Tensor | float) -> list[float]:
-        """Sums of scalars over all ranks, in float64; the ranks' wishes to stop travel with them."""
-        summed = (*values, float(self.stop.wished()))
+        """Sums of scalars over all ranks, in float64; requests to stop are summed with them."""
+        summed = (*values, float(self.stop.requested()))
         total = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=self.device) for value in summed])
         if self.world_size > 1:
             dist.all_reduce(total)
-        *sums, wishes = (float(value) for value in total.tolist())
-        self.stop.agreed = self.stop.agreed or wishes > 0
+        *sums, requests = (float(value) for value in total.tolist())
+        self.stop.agreed = self.stop.agreed or requests > 0
         return sums
 
     def gather(self, value: T) -> list[T]:
@@ -72,7 +72,7 @@ class Ranks:
         return box[0]
 
     def on_main(self, action: Callable[[], T]) -> T:
-        """Does `action` on rank 0; its result, or its error, reaches every rank."""
+        """Runs `action` on rank 0 and returns its result, or raises its error, on every rank."""
         outcome: tuple[Any, RlhfError | None] = (None, None)
         if self.is_main:
             try:
@@ -91,7 +91,7 @@ class Ranks:
 
 @contextmanager
 def session(seed: int) -> Iterator[Ranks]:
-    """Joins the process group, seeds every generator, and leaves the group at the end, whatever happens."""
+    """Joins the process group, seeds every generator, and leaves the group at the end, also after an error."""
     _stand_alone_defaults()
     stop = StopRequest()
     watch_launcher(stop)
@@ -113,16 +113,16 @@ def session(seed: int) -> Iterator[Ranks]:
     try:
         ranks.barrier()
         _unlink_shared_buffer(ranks.rank)
-        with heeding_signals(stop):
+        with signals_request_stop(stop):
             yield ranks
     finally:
-        # The group must go even after an error: a process that exits inside it can abort.
+        # Also after an error: a process that exits while it is in the group can abort.
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
 def join_group() -> None:
-    """Meets the other ranks at the launcher's address.
+    """Joins the other ranks at the launcher's address.
 
     Raises: TrainingError when its port is taken, as by another run on this machine.
     """
@@ -133,14 +133,14 @@ def join_group() -> None:
     except dist.DistNetworkError as error:
         port = os.environ["MASTER_PORT"]
         raise TrainingError(
-            f"the ranks cannot meet at port {port} of {os.environ['MASTER_ADDR']}: another run may be using it",
-            fix=f"give each run on a machine a port of its own: deepspeed --master_port {int(port) + 1} ...",
+            f"the ranks cannot connect at port {port} of {os.environ['MASTER_ADDR']}: another run may be using it",
+            fix=f"use a different port for each run on a machine: deepspeed --master_port {int(port) + 1} ...",
         ) from error
 
 
 @contextmanager
 def workers(seed: int) -> Iterator[Ranks]:
-    """`session` under a launcher; else a world of one that starts without DeepSpeed, for work that trains nothing."""
+    """`session` under a launcher; otherwise a world of one rank without DeepSpeed, for work that trains nothing."""
     if "RANK" in os.environ:
         with session(seed) as ranks:
             yield ranks
@@ -150,17 +150,17 @@ def workers(seed: int) -> Iterator[Ranks]:
 
 
 def _unlink_shared_buffer(rank: int) -> None:
-    """Takes the name off this rank's shared-memory buffer once every rank has opened it.
+    """Unlinks this rank's shared-memory buffer once every rank has opened it.
 
-    DeepSpeed's CPU op never removes it: each run would leave 64 MiB a rank in memory, until the machine has none left.
-    Without a name it goes with the processes that hold it, however they end.
+    DeepSpeed's CPU op never removes it, so each run would leave 64 MiB per rank in memory. An unlinked buffer is freed
+    with the last process that has it open, however that ends.
     """
     address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     Path(f"/dev/shm/deepspeed_allreduce_buffer_{os.getuid()}_{address}_{port}_{rank}").unlink(missing_ok=True)
 
 
 def _stand_alone_defaults() -> None:
-    """A script started without a launcher is a world of one."""
+    """Environment of a world of one rank for a script that was started without a launcher."""
     if "RANK" not in os.environ:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -186,9 +186,9 @@ def seed_everything(seed: int) -> None:
 def watch_launcher(stop: StopRequest) -> None:
     """Ends this process within seconds when the launcher above it dies.
 
-    The `deepspeed` launcher does not take its ranks with it when it is killed; they would train on, holding
-    memory and the run's lock. Ranks that were asked to stop, as by a scheduler that signals every process, have
-    half a minute to save.
+    The `deepspeed` launcher does not end its ranks when it is killed; they would continue to train, holding memory
+    and the lock of the run. Ranks that were asked to stop, as by a scheduler that signals every process, have half a
+    minute to save.
     """
     watched = [(pid, start_time(pid)) for pid in _launchers_above()]
     if not watched:
@@ -198,8 +198,8 @@ def watch_launcher(stop: StopRequest) -> None:
         while True:
             time.sleep(WATCH_INTERVAL_S)
             if any(start_time(pid) != started for pid, started in watched):
-                time.sleep(STOP_GRACE_S if stop.heard() else 0.0)
-                sys.stderr.write("the launcher is gone; this rank stops. Start again with --resume auto\n")
+                time.sleep(STOP_GRACE_S if stop.signalled() else 0.0)
+                sys.stderr.write("the launcher has ended, so this rank stops. Start again with --resume auto\n")
                 sys.stderr.flush()
                 os._exit(UNFINISHED)
 
@@ -234,9 +234,9 @@ def start_time(pid: int) -> str | None:
 def build_cpu_op() -> None:
     """Builds, or loads, DeepSpeed's CPU communication op under a lock that dies with its holder.
 
-    torch guards its extension cache by the mere existence of a file: a process killed while it loads leaves the file,
-    and every later start waits for ever in silence. The cache is therefore this project's own, and whoever holds the
-    system's lock on it knows that a leftover file is nobody's.
+    torch locks its extension cache by the existence of a file: a process killed while it loads leaves the file, and
+    every later start waits for ever without a message. This project therefore uses a cache of its own, and removes
+    such a file while it holds the system's lock on that cache.
     """
     from deepspeed.accelerator import get_accelerator
 
@@ -245,7 +245,7 @@ def build_cpu_op() -> None:
     shared = os.environ.get("TORCH_EXTENSIONS_DIR")
     cache = Path(shared) if shared else Path.home() / ".cache" / "rlhf" / "extensions" / _environment_key()
     os.environ["TORCH_EXTENSIONS_DIR"] = str(cache)
-    # This environment's ninja, also when it is not activated: another one would rebuild the op at each start.
+    # This environment's ninja, also when it is not activated: another ninja would rebuild the op at each start.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     cache.mkdir(parents=True, exist_ok=True)
     notice = threading.Timer(LOCK_NOTICE_S, _say_building, [cache])
@@ -262,15 +262,15 @@ def build_cpu_op() -> None:
 
 
 def _environment_key() -> str:
-    """Names this Python environment and its torch: two that shared a cache would rebuild it in turn, a minute each."""
+    """Name of this Python environment and its torch: two that shared a cache would take turns rebuilding it."""
     return hashlib.sha256(f"{sys.prefix} {torch.__version__}".encode()).hexdigest()[:12]
 
 
 def _say_building(cache: Path) -> None:
-    sys.stderr.write(f"building DeepSpeed's CPU op in {cache}, or waiting for another start that does (20 to 60 s)\n")
+    sys.stderr.write(f"building DeepSpeed's CPU op in {cache}, or waiting for another process that does (20 to 60 s)\n")
     sys.stderr.flush()
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that speaks; true without a launcher too."""
+    """Whether this process reports to the user; true without a launcher too."""
     return os.environ.get("RANK", "0") == "0"

@@ -1,4 +1,4 @@
-"""An engine into a checkpoint's folder and back: as it was by the same ranks, converted by others."""
+"""Saves an engine into a checkpoint and loads it: as saved on the same ranks, converted on others."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.engine.ema import WeightAverage, average_file
-from rlhf.engine.layout import Flat, Layout, Slot
+from rlhf.engine.layout import FlatTensor, Layout, Slot
 from rlhf.engine.ranks import Ranks
 from rlhf.engine.whole_state import ENGINE_TAG, LAYOUT_FILE, Kind, WholeState, read_layout, require_same_parameters
 from rlhf.errors import CheckpointError
 
-LiveFlat = tuple[Tensor, Sequence[nn.Parameter], Sequence[int]]  # float32 weights, what is in them, and from where on
+LiveFlat = tuple[Tensor, Sequence[nn.Parameter], Sequence[int]]  # float32 weights, their parameters, where each starts
 
 
 class EngineStore:
@@ -34,20 +34,20 @@ class EngineStore:
         self._has_frozen = any(not parameter.requires_grad for parameter in engine.module.parameters())
 
     def save(self, folder: Path) -> None:
-        """Weights, their average and optimizer state of all ranks into an existing folder; frozen weights are not."""
+        """Saves trained weights, their average and optimizer state of all ranks into an existing folder."""
         if self._ranks.is_main:
             (folder / LAYOUT_FILE).write_text(json.dumps(self.layout().to_json()), encoding="utf-8")
         if self._average is not None:
             self._average.save(average_file(folder, self._ranks.rank))
-        # Last, because it ends in a barrier: then every file of every rank is there.
+        # Last, because it ends in a barrier: after it every file of every rank is there.
         self._engine.save_checkpoint(
             str(folder), tag=ENGINE_TAG, save_latest=False, exclude_frozen_parameters=self._has_frozen
         )
 
     def load(self, folder: Path) -> str:
-        """What `save` wrote: bit for bit where ranks, ZeRO stage and groups are the same, else converted.
+        """Loads what `save` wrote: bit for bit if ranks, ZeRO stage and groups are the same, else converted.
 
-        Returns: what was converted; empty where nothing was.
+        Returns: what was converted; empty if nothing was.
         Raises: CheckpointError when it cannot be read, or is of other parameters.
         """
         saved, here = read_layout(folder), self.layout()
@@ -67,7 +67,7 @@ class EngineStore:
         """Where the live engine keeps its parameters."""
         names = {parameter: name for name, parameter in self._engine.module.named_parameters()}
         flats = [
-            Flat(
+            FlatTensor(
                 master.numel(),
                 tuple(
                     Slot(names[each], tuple(getattr(each, "ds_shape", each.shape)), start)
@@ -134,7 +134,7 @@ class EngineStore:
             )
 
     def _fill(
-        self, state: WholeState, here: Layout, flat: Flat, master: Tensor, parameters: Sequence[nn.Parameter]
+        self, state: WholeState, here: Layout, flat: FlatTensor, master: Tensor, parameters: Sequence[nn.Parameter]
     ) -> None:
         """This rank's part of one flat tensor: weights in both precisions, moments and step."""
         kinds: tuple[Kind, ...] = ("exp_avg", "exp_avg_sq")

@@ -1,4 +1,4 @@
-"""Several trained roles in one DeepSpeed engine: a learning rate, a clip and a gradient norm a role."""
+"""Several trained roles in one DeepSpeed engine: with a learning rate, a clip and a gradient norm per role."""
 
 from __future__ import annotations
 
@@ -17,33 +17,30 @@ from rlhf.engine.deepspeed import InferenceModel, StepOutcome
 from rlhf.engine.ema import WeightAverage
 from rlhf.engine.groups import grouped
 from rlhf.engine.ranks import Ranks
+from rlhf.engine.rows import RowModel
 from rlhf.engine.saving import EngineStore
 from rlhf.engine.wrapping import (
     adamw,
-    call_row,
     drop_gradients,
-    evaluating,
-    loss_targets,
     not_finite,
     wrapped_engine,
 )
 from rlhf.models.loading import PackedCausalLM
 from rlhf.models.shared import SharedBackbone
 from rlhf.ops.linear_logprobs import TokenLogprobs
-from rlhf.ops.losses import CrossEntropy
 
 
 class SharedEngine:
-    """A backbone under DeepSpeed (ZeRO 0 to 2) whose roles learn apart.
+    """A backbone under DeepSpeed (ZeRO 0 to 2) whose roles are trained separately.
 
-    One AdamW holds groups by role. DeepSpeed's own clipping is off: it would scale all roles by their common norm.
-    Just before the optimizer moves, each role's gradient is clipped by the norm of that role, and the gradient of a
-    role that is not to move is taken away, which leaves its weights, moments and decay alone.
+    One AdamW has parameter groups per role. DeepSpeed's own clipping is off: it would scale all roles by their common
+    norm. Just before the optimizer steps, each role's gradient is clipped by its own norm, and the gradient of a role
+    that is not stepped is dropped, so that its weights and moments stay as they are.
 
     Args:
-        trained: how each trained role learns; all other parameters must be frozen.
+        trained: optimizer settings of each trained role; all other parameters must be frozen.
         ema_decay: keeps a running average of the actor's weights.
-        parked: models of their own that leave the device while roles train, if they are offloaded.
+        parked: separate offloaded models that leave the device during training.
     """
 
     def __init__(
@@ -81,7 +78,7 @@ class SharedEngine:
         return module
 
     def train(self) -> None:
-        """Training mode; offloaded models make room."""
+        """Training mode; offloaded models leave the device."""
         for model in self._parked:
             model.park()
         self._engine.train()
@@ -90,37 +87,19 @@ class SharedEngine:
         """What a checkpoint holds, by the name of its folder."""
         return {"shared": self}
 
-    def forward(self, role: str, row: PackedRow, **labels: Any) -> Any:
-        """What `role` computes at the row's positions, with a graph."""
-        return call_row(self._engine, row, self.ranks.device, role=role, **labels)
-
-    @torch.no_grad()
-    def infer(self, role: str, row: PackedRow) -> Tensor:
-        """The same in eval mode, without a graph."""
-        with evaluating(self._engine):
-            output: Tensor = self.forward(role, row)
-            return output
-
-    def logprobs(self, role: str, row: PackedRow, temperature: float, *, with_entropy: bool = False) -> TokenLogprobs:
-        """Log-probabilities of the row's labels (and the entropy) under softmax(logits / temperature), with a graph."""
-        wanted: dict[str, Any] = {"labels": row.labels.to(self.ranks.device), "with_entropy": with_entropy}
-        return TokenLogprobs(*self.forward(role, row, temperature=temperature, **wanted))
-
-    @torch.no_grad()
-    def infer_logprobs(self, role: str, row: PackedRow, temperature: float) -> TokenLogprobs:
-        """The same in eval mode, without a graph."""
-        with evaluating(self._engine):
-            return self.logprobs(role, row, temperature)
+    def rows(self, role: str) -> RowModel:
+        """Forward passes of `role`."""
+        return RowModel(self._engine, self.ranks, role=role)
 
     def backward(self, role: str, loss: Tensor) -> None:
         """Accumulates the gradient of `loss`, this rank's share of a global mean, as `TrainedModel.backward` does."""
-        self.backbone.select(role)  # what is recomputed must be what was computed
+        self.backbone.select(role)  # recomputed activations must be those of this role
         self._engine.backward(loss * self.ranks.world_size, scale_wrt_gas=False)
         self._gathered.add(role)
 
     def step(self, rates: Mapping[str, float]) -> dict[str, StepOutcome]:
-        """One update of the roles in `rates` that have a gradient; all gradients are gone after it. The outcome of a
-        role that did not move has the norm of the gradient it lost.
+        """One update of the roles in `rates` that have a gradient; all gradients are dropped after it. The outcome of
+        a role that was not stepped has the norm of its dropped gradient.
 
         Raises: NonFiniteError before the update when the norm of such a role is not finite (float16 skips instead).
         """
@@ -141,8 +120,8 @@ class SharedEngine:
         return {role: StepOutcome(self._norms.get(role, 0.0), role in self._stepping) for role in self.trained}
 
     def _measure_partitions(self) -> Tensor:
-        """Stands in for ZeRO 1 and 2's global norm, which is taken when all gradients are whole and none is used up:
-        notes the norm of each role, and gives that of all of them."""
+        """Replaces the global norm of ZeRO 1 and 2, which is computed when all gradients are complete and none is used:
+        records the norm of each role, and returns that of the stepped ones."""
         from deepspeed.runtime.utils import combine_grad_norm_groups
 
         zero = self._engine.optimizer
@@ -159,8 +138,8 @@ class SharedEngine:
         return combine_grad_norm_groups(moving or [torch.zeros((), device=self.ranks.device)])
 
     def _before_update(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        """Last look before weights change. ZeRO 1 and 2 come here once a group, all others once."""
-        if self._engine is None:  # half precision at ZeRO 0 tries the optimizer out, which would decay the weights
+        """Runs just before weights change: once per group at ZeRO 1 and 2, else once."""
+        if self._engine is None:  # at ZeRO 0 half precision makes a trial step, which would decay the weights
             drop_gradients(optimizer.param_groups)
             return
         if not self._norms:
@@ -178,7 +157,7 @@ class SharedEngine:
                 torch._foreach_mul_(gradients, most / (norm + 1e-6))
 
     def _measure_whole(self, optimizer: torch.optim.Optimizer) -> None:
-        """Norms by role where one call of the optimizer moves every group."""
+        """Norms by role where one optimizer call steps every group."""
         squares = dict.fromkeys(self.trained, 0.0)
         for group in optimizer.param_groups:
             gradients = [parameter.grad for parameter in group["params"] if parameter.grad is not None]
@@ -190,13 +169,13 @@ class SharedEngine:
         self._norms = {role: math.sqrt(total) for role, total in zip(squares, totals, strict=True)}
 
     def averaged(self) -> AbstractContextManager[None]:
-        """The average of the actor's weights in their place, where one is kept."""
+        """Puts the average of the actor's weights in their place, if one is kept."""
         return nullcontext() if self._average is None else self._average.swapped()
 
     @contextmanager
     def full_weights(self, role: str) -> Iterator[nn.Module]:
         """The Hugging Face model with the adapter of `role`, in eval mode, for generation."""
-        with evaluating(self._engine):
+        with self.rows(role).evaluating():
             self.backbone.select(role)
             yield self.backbone.language.model
 
@@ -205,59 +184,43 @@ class SharedEngine:
         return self.backbone.role_state(role) if self.ranks.is_main else {}
 
     def save(self, folder: Path) -> None:
-        """Trained weights, their average and optimizer state of all ranks; the frozen backbone is left out."""
+        """Trained weights, their average and optimizer state of all ranks; the frozen backbone is not saved."""
         self._store.save(folder)
 
     def load(self, folder: Path) -> str:
-        """What `save` wrote, as `TrainedModel.load` reads it."""
+        """Loads what `save` wrote, as `TrainedModel.load` does."""
         return self._store.load(folder)
 
 
-class SharedRole:
-    """One role of a shared backbone, seen as a model of its own."""
+class SharedFrozenRole:
+    """A frozen role of a shared backbone."""
 
-    def __init__(self, engine: SharedEngine, role: str) -> None:
-        self.ranks, self.dtype = engine.ranks, engine.dtype
-        self._engine, self._role = engine, role
-
-    def infer(self, row: PackedRow) -> Tensor:
-        return self._engine.infer(self._role, row)
-
-
-class SharedFrozenRole(SharedRole):
-    """A frozen role: it only answers."""
+    def __init__(self, shared: SharedEngine, role: str) -> None:
+        self.ranks, self._shared, self._role = shared.ranks, shared, role
+        self._rows = shared.rows(role)
 
     def forward(self, row: PackedRow) -> Tensor:
-        return self._engine.infer(self._role, row)
+        return self._rows.infer(row)
 
     def logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
-        return self._engine.infer_logprobs(self._role, row, temperature)
+        return self._rows.infer_logprobs(row, temperature)
 
     def full_weights(self) -> AbstractContextManager[nn.Module]:
-        return self._engine.full_weights(self._role)
+        return self._shared.full_weights(self._role)
 
 
-class SharedTrainedRole(SharedRole):
-    """A role that learns; what its methods do is said at `TrainedModel`."""
+class SharedTrainedRole(RowModel):
+    """A trained role of a shared backbone, with the interface of `TrainedModel`."""
+
+    def __init__(self, shared: SharedEngine, role: str) -> None:
+        super().__init__(shared._engine, shared.ranks, role=role)
+        self.dtype, self._shared, self._role = shared.dtype, shared, role
 
     def train(self) -> None:
-        self._engine.train()
-
-    def forward(self, row: PackedRow) -> Tensor:
-        output: Tensor = self._engine.forward(self._role, row)
-        return output
-
-    def logprobs(self, row: PackedRow, temperature: float, *, with_entropy: bool = False) -> TokenLogprobs:
-        return self._engine.logprobs(self._role, row, temperature, with_entropy=with_entropy)
-
-    def infer_logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
-        return self._engine.infer_logprobs(self._role, row, temperature)
-
-    def loss(self, row: PackedRow, total: float) -> CrossEntropy:
-        return CrossEntropy(*self._engine.forward(self._role, row, **loss_targets(row, total, self.ranks.device)))
+        self._shared.train()
 
     def backward(self, loss: Tensor) -> None:
-        self._engine.backward(self._role, loss)
+        self._shared.backward(self._role, loss)
 
 
 class SharedActor(SharedTrainedRole):
@@ -265,16 +228,16 @@ class SharedActor(SharedTrainedRole):
 
     @property
     def model(self) -> PackedCausalLM:
-        return self._engine.backbone.language
+        return self._shared.backbone.language
 
     def full_weights(self) -> AbstractContextManager[nn.Module]:
-        return self._engine.full_weights(self._role)
+        return self._shared.full_weights(self._role)
 
     def averaged(self) -> AbstractContextManager[None]:
-        return self._engine.averaged()
+        return self._shared.averaged()
 
     def state_dict(self) -> dict[str, Tensor]:
-        return self._engine.state_dict(self._role)
+        return self._shared.state_dict(self._role)
 
 
 def _role_groups(backbone: SharedBackbone, role: str, fields: OptimizerFields) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A wish that the run stop, heard by one rank and agreed on by all."""
+"""Requests to stop a run: received by one rank, agreed across ranks."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ LOOK_INTERVAL_S = 1.0
 
 
 class StopRequest:
-    """What this rank was asked, and what all ranks agreed on.
+    """The request this rank received, and whether all ranks agreed to stop.
 
-    `agreed` is the same on every rank at the same place of the program: it changes only where sums over all ranks are
-    taken (`Ranks.global_sum`), to which each rank adds its own wish. It costs no message of its own.
+    `agreed` is the same on every rank at the same point of the program: it changes only in sums over all ranks
+    (`Ranks.global_sum`), to which each rank adds its own request, so that it costs no message of its own.
     """
 
     def __init__(self) -> None:
@@ -30,15 +30,15 @@ class StopRequest:
         self._signals: int | None = None
 
     def ask(self, reason: str) -> None:
-        """Asks for a stop after this step; the first reason stays."""
+        """Requests a stop after this step; the first reason is kept."""
         self.reason = self.reason or reason
 
     def watch_file(self, path: Path) -> None:
-        """Its presence asks as well; looked for at most once a second."""
+        """Treats the existence of a file as a request; checked at most once per second."""
         self._file = path
 
-    def heard(self) -> bool:
-        """Whether this process got a signal to stop, even while its main thread is where Python handles none."""
+    def signalled(self) -> bool:
+        """Whether this process received a signal to stop, also while its main thread is blocked outside of Python."""
         if self._signals is not None and not self.reason:
             with suppress(BlockingIOError):
                 for number in os.read(self._signals, 64):
@@ -47,8 +47,8 @@ class StopRequest:
         return bool(self.reason)
 
     @contextmanager
-    def noting_signals(self) -> Iterator[None]:
-        """Lets `heard` know of signals at once."""
+    def _receiving_signals(self) -> Iterator[None]:
+        """Lets `signalled` see signals at once."""
         self._signals, end = os.pipe()
         for descriptor in (self._signals, end):
             os.set_blocking(descriptor, False)
@@ -61,8 +61,8 @@ class StopRequest:
             for descriptor in (reading, end):
                 os.close(descriptor)
 
-    def wished(self) -> bool:
-        """Whether this rank was asked."""
+    def requested(self) -> bool:
+        """Whether this rank has a request to stop."""
         if self._file is not None and not self.reason and time.monotonic() - self._last_look >= LOOK_INTERVAL_S:
             self._last_look = time.monotonic()
             if self._file.exists():
@@ -71,10 +71,10 @@ class StopRequest:
 
 
 @contextmanager
-def heeding_signals(request: StopRequest) -> Iterator[None]:
-    """SIGTERM and SIGUSR1 ask for a stop while active, instead of ending the process.
+def signals_request_stop(request: StopRequest) -> Iterator[None]:
+    """While active, SIGTERM and SIGUSR1 request a stop instead of ending the process.
 
-    Outside of the main thread, where Python takes no signals, it does nothing.
+    Does nothing outside of the main thread, where Python cannot handle signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -85,7 +85,7 @@ def heeding_signals(request: StopRequest) -> Iterator[None]:
 
     before = {number: signal.signal(number, ask) for number in SIGNALS}
     try:
-        with request.noting_signals():
+        with request._receiving_signals():
             yield
     finally:
         for number, handler in before.items():

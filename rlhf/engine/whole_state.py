@@ -1,6 +1,6 @@
-"""A saved engine read back by parameter name: weights, moments, steps and averages, whole, whatever ranks wrote it.
+"""A saved engine by parameter name: whole weights, moments, steps and averages, whatever ranks wrote them.
 
-Only the parts that are asked for are read from disk. Nothing here needs other ranks or a GPU.
+Only the requested parts are read from disk. Nothing here needs other ranks or a GPU.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.engine.ema import average_file
-from rlhf.engine.layout import Flat, Layout, Slot
+from rlhf.engine.layout import FlatTensor, Layout, Slot
 from rlhf.errors import CheckpointError
 
 ENGINE_TAG = "engine"
@@ -36,7 +36,7 @@ def read_layout(folder: Path) -> Layout:
     if not file.is_file():
         raise CheckpointError(
             f"{file} is missing",
-            expected="a role's folder of a checkpoint, which says how its tensors are laid out",
+            expected="the folder of a role in a checkpoint, with the layout of its tensors",
             fix="resume with the roles it was saved by (ppo.roles, ppo.estimator), or from another checkpoint",
         )
     return Layout.from_json(json.loads(file.read_text(encoding="utf-8")))
@@ -60,7 +60,7 @@ class WholeState:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.layout = read_layout(folder)
-        self._places: dict[str, tuple[int, Flat, Slot]] = {
+        self._places: dict[str, tuple[int, FlatTensor, Slot]] = {
             slot.name: (number, flat, slot) for number, flat in enumerate(self.layout.flats) for slot in flat.slots
         }
 
@@ -75,7 +75,7 @@ class WholeState:
         return self.part(name, kind, 0, slot.size).view(slot.shape)
 
     def part(self, name: str, kind: Kind, begin: int, count: int) -> Tensor:
-        """`count` elements of it from `begin` on, float32 [count]; moments of one that never moved are 0."""
+        """`count` of its elements from `begin` on, float32 [count]; moments of one that was never updated are 0."""
         number, flat, slot = self._places[name]
         part = torch.zeros(count)
         for rank, shard in enumerate(self._shards):
@@ -88,13 +88,13 @@ class WholeState:
         return part
 
     def step(self, name: str) -> int:
-        """How often Adam moved the parameter."""
+        """Number of Adam updates of the parameter."""
         number = self._places[name][0]
         return int(self._shards[0].states.get(number, {}).get("step", 0))
 
     @torch.no_grad()
     def fill(self, module: nn.Module) -> None:
-        """Puts what was saved into a module of one process: averages where they were kept, else weights.
+        """Copies the saved averages, or weights where there are none, into a module of one process.
 
         Raises: CheckpointError when the module trains other parameters.
         """
@@ -166,8 +166,8 @@ def require_same_parameters(
     if other:
         lines = [f"{name}: saved {saved.get(name, 'absent')}, here {here.get(name, 'absent')}" for name in other[:3]]
         raise CheckpointError(
-            f"{folder} is of other trained parameters ({len(other)} differ): {'; '.join(lines)}",
-            expected="the model and adapter settings the checkpoint was saved by",
+            f"{folder} has other trained parameters ({len(other)} differ): {'; '.join(lines)}",
+            expected="the model and adapter settings of the run that saved the checkpoint",
             fix="use the run's own config.yaml (model.path, model.lora), or start a new run",
         )
 

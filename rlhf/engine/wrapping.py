@@ -1,16 +1,14 @@
-"""Around one DeepSpeed engine: how it starts, is called, and is read back."""
+"""DeepSpeed engines and their optimizers: how they are made, and what is checked before they step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rlhf.config.sections import DeepSpeedSection, OptimizerFields
-from rlhf.data.packing import PackedRow
 from rlhf.engine.ranks import Ranks
 from rlhf.engine.zero_config import needs_allreduce, zero_config
 from rlhf.errors import NonFiniteError
@@ -25,7 +23,7 @@ def wrapped_engine(
     dtype: str,
     max_grad_norm: float,
 ) -> Any:
-    """A DeepSpeed engine around a model that learns; 0 turns its own clipping off."""
+    """A DeepSpeed engine around a trained model; max_grad_norm 0 turns its own clipping off."""
     import deepspeed
 
     on_gpu = ranks.device.type != "cpu"
@@ -36,37 +34,8 @@ def wrapped_engine(
     return engine
 
 
-def call_row(module: Any, row: PackedRow, device: torch.device, **wanted: Any) -> Any:
-    """What a packed model gives for a row; `wanted` are further arguments of its `forward`."""
-    row = row.to(device)
-    return module(
-        input_ids=row.input_ids,
-        position_ids=row.position_ids,
-        segments=row.segments,
-        positions=row.positions,
-        **wanted,
-    )
-
-
-def loss_targets(row: PackedRow, total: float, device: torch.device) -> dict[str, Tensor]:
-    """Arguments of `call_row` that ask for the cross-entropy, divided by the global `total`."""
-    denominator = torch.tensor(total, device=device)
-    return {"labels": row.labels.to(device), "weights": row.weights.to(device), "denominator": denominator}
-
-
-@contextmanager
-def evaluating(engine: Any) -> Iterator[None]:
-    """Eval mode while active."""
-    training = engine.training
-    engine.eval()
-    try:
-        yield
-    finally:
-        engine.train(training)
-
-
 def drop_gradients(groups: Sequence[dict[str, Any]]) -> None:
-    """Takes gradients away, so that an optimizer leaves weights, moments and decay of these groups alone."""
+    """Drops gradients, so that an optimizer leaves the weights and moments of these groups as they are."""
     for group in groups:
         for parameter in group["params"]:
             parameter.grad = None

@@ -1,4 +1,4 @@
-"""Our schema as a DeepSpeed configuration: a pure function, so it can be read and tested without DeepSpeed."""
+"""The DeepSpeed configuration made from our schema: a pure function, testable without DeepSpeed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from rlhf.config.sections import DeepSpeedSection
 
 
 def zero_config(section: DeepSpeedSection, *, dtype: str, max_grad_norm: float, on_gpu: bool) -> dict[str, Any]:
-    """The dictionary given to `deepspeed.initialize`.
+    """The dictionary for `deepspeed.initialize`.
 
     Accumulation is ours (`managed_gradient_accumulation` off): a loss is divided by the global token count before
     backward, which needs `overlap_comm` off except at ZeRO 2. `gradient_clipping` is always written, since
-    DeepSpeed clips at 1.0 when it is not; at ZeRO 0 in float32 we clip ourselves, where DeepSpeed reports no norm.
+    DeepSpeed clips at 1.0 when it is not; at ZeRO 0 in float32, where DeepSpeed reports no norm, we clip ourselves.
     """
     plain = section.zero_stage == 0 and dtype == "float32"
     zero: dict[str, Any] = {
@@ -42,12 +42,12 @@ def zero_config(section: DeepSpeedSection, *, dtype: str, max_grad_norm: float, 
 
 
 def needs_allreduce(section: DeepSpeedSection, *, dtype: str, world_size: int) -> bool:
-    """Whether gradients are to be exchanged: DeepSpeed copies all of them there and back for one rank too."""
+    """Whether gradients must be exchanged: DeepSpeed would copy all of them back and forth for one rank too."""
     return world_size > 1 or section.zero_stage > 0 or dtype != "float32"
 
 
 def merged(config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """`config` with `overrides` laid over it, mapping by mapping."""
+    """`config` with `overrides` merged into it, mapping by mapping."""
     result = dict(config)
     for key, value in overrides.items():
         inner = result.get(key)

@@ -1,1 +1,6 @@
-"""Evaluation: what a model's answers and scores are worth, as numbers with a stated range."""
+"""Evaluation: measures of answers and of reward models, with intervals, as reports and pages.
+
+Sub-packages import one way: reward and answers know no other; geval, safety and benchmark may use answers; compare uses
+answers, reward and geval. The modules at this level are below all of them.
+May import: curate, and the layers below.
+"""

@@ -1,6 +1,6 @@
-"""Is the policy better than the model it started from, and better than spending the same KL on best-of-n sampling?
+"""Control group: the policy against the model it started from, and against best-of-n sampling from that model.
 
-Everything here is arithmetic on scores: [prompts, answers], reward units. All three arms answer the same prompts.
+Arithmetic on scores [prompts, answers] in reward units. All three arms answer the same prompts.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from scipy.stats import norm
 
-from rlhf.evaluate.reward.accuracy import share_interval
+from rlhf.evaluate.intervals import Figure, Floats, figure_text, mean_figure
 
-Scores = npt.NDArray[np.float64]
-MIN_PROMPTS = 10  # a bootstrap over fewer is far too sure of itself
-Z_CONFIDENCE, Z_POWER = 1.959964, 0.841621  # two-sided 95 %, 80 % power
+MIN_PROMPTS = 10  # with fewer, a bootstrap interval is far too narrow
+Z_CONFIDENCE, Z_POWER = norm.ppf(0.975), norm.ppf(0.8)  # two-sided 95 %, 80 % power
 
 
-def best_of_n(scores: Scores, n: int) -> Scores:
+def best_of_n(scores: Floats, n: int) -> Floats:
     """Expected highest score of `n` answers drawn without replacement from each prompt's pool, [prompts].
 
     Exact, by order statistics: the i-th smallest of m is the highest of C(i - 1, n - 1) of the C(m, n) subsets.
@@ -34,23 +33,17 @@ def best_of_n(scores: Scores, n: int) -> Scores:
 
 
 def best_of_n_kl(n: int) -> float:
-    """KL(best-of-n || the model sampled) in nats: log n - (n - 1) / n, an upper bound where answers can be alike.
+    """KL(best-of-n || the model sampled) in nats: log n - (n - 1) / n, an upper bound where answers can be equal.
 
     Source: arXiv:2009.01325 appendix G.3; arXiv:2401.01879 on the bound.
     """
     return math.log(n) - (n - 1) / n
 
 
-def mean_with_interval(values: Scores) -> dict[str, float]:
-    """Mean over prompts with its 95 % bootstrap interval."""
-    low, high = share_interval(values.tolist(), [1] * len(values))
-    return {"mean": float(values.mean()), "low": low, "high": high}
+def prompts_needed(differences: Floats) -> int | None:
+    """Prompts at which the interval of the observed mean difference would exclude 0 in 80 % of repetitions.
 
-
-def prompts_needed(differences: Scores) -> int | None:
-    """Prompts at which the observed mean difference would be told from 0 in 80 % of repetitions.
-
-    None where the mean is 0, which no number tells apart. Normal approximation: ((z + z') sd / mean)^2.
+    None where the mean is 0. Normal approximation: ((z + z') sd / mean)^2.
     """
     mean = float(differences.mean())
     if mean == 0 or len(differences) < 2:
@@ -59,7 +52,7 @@ def prompts_needed(differences: Scores) -> int | None:
 
 
 def control_card(
-    reference: Scores, policy: Scores, policy_kl: Sequence[float], *, best_of: Sequence[int], decoding: dict[str, Any]
+    reference: Floats, policy: Floats, policy_kl: Sequence[float], *, best_of: Sequence[int], decoding: dict[str, Any]
 ) -> dict[str, Any]:
     """The comparison, as control.json holds it.
 
@@ -72,47 +65,47 @@ def control_card(
     """
     num_prompts, num_samples = policy.shape
     before, after = reference[:, :num_samples].mean(1), policy.mean(1)
-    difference = mean_with_interval(after - before)
+    difference = mean_figure(after - before)
     needed = prompts_needed(after - before)
     card: dict[str, Any] = {
         "num_prompts": num_prompts,
         "samples": num_samples,
         "pool": reference.shape[1],
-        "reference": {**mean_with_interval(before), "kl": 0.0},
-        "policy": {**mean_with_interval(after), "kl": float(np.mean(policy_kl))},
+        "reference": {**mean_figure(before), "kl": 0.0},
+        "policy": {**mean_figure(after), "kl": float(np.mean(policy_kl))},
         "policy_minus_reference": {**difference, "prompts_for_80_percent_power": needed},
-        "best_of_n": [{"n": n, **mean_with_interval(best_of_n(reference, n)), "kl": best_of_n_kl(n)} for n in best_of],
+        "best_of_n": [{"n": n, **mean_figure(best_of_n(reference, n)), "kl": best_of_n_kl(n)} for n in best_of],
         "decoding": decoding,
     }
     return {**card, "outcome": outcome(difference, num_prompts), "verdict": verdict(card)}
 
 
-def outcome(difference: dict[str, float], num_prompts: int) -> str:
-    """better, worse or unknown, by where 0 lies to the interval; unknown below MIN_PROMPTS."""
+def outcome(figure: Figure, num_prompts: int, *, even: float = 0.0) -> str:
+    """better, worse or unknown, by the side of `even` on which the interval lies; unknown below MIN_PROMPTS."""
     if num_prompts < MIN_PROMPTS:
         return "unknown"
-    return "better" if difference["low"] > 0 else "worse" if difference["high"] < 0 else "unknown"
+    return "better" if figure["low"] > even else "worse" if figure["high"] < even else "unknown"
 
 
 def verdict(card: dict[str, Any]) -> str:
-    """What the comparison says, in plain sentences."""
+    """The comparison in plain sentences."""
     found = card["policy_minus_reference"]
-    figures = f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}] on {card['num_prompts']} prompts"
+    figures = f"{figure_text(found, '+.3f')} on {card['num_prompts']} prompts"
     match outcome(found, card["num_prompts"]):
         case "unknown":
             needed = max(MIN_PROMPTS, found["prompts_for_80_percent_power"] or 0)
             tells = found["prompts_for_80_percent_power"] is not None
-            more = f"; about {needed:,} prompts would tell a difference of this size" if tells else ""
-            first = f"The policy cannot be told from the model it started from: {figures}{more}."
+            more = f"; about {needed:,} prompts would detect a difference of this size" if tells else ""
+            first = f"Too few prompts to tell the policy from the model it started from: {figures}{more}."
         case word:
             first = f"The policy scores {word} than the model it started from: {figures}."
     return f"{first} {_beside_best_of_n(card)}"
 
 
 def _beside_best_of_n(card: dict[str, Any]) -> str:
-    """Where the policy stands among best-of-n sampling of that model, and at what KL each."""
+    """The policy beside best-of-n sampling from that model, with the KL of each."""
     policy, arms = card["policy"], card["best_of_n"]
     around = [arm for arm in arms if arm["mean"] <= policy["mean"]][-1:]
     around += [arm for arm in arms if arm["mean"] > policy["mean"]][:1]
     others = " and ".join(f"best-of-{arm['n']} {arm['mean']:.3f} at {arm['kl']:.2f}" for arm in around)
-    return f"It scores {policy['mean']:.3f} at {policy['kl']:.2f} nats of KL; sampling of that model, {others}."
+    return f"It scores {policy['mean']:.3f} at {policy['kl']:.2f} nats of KL; sampling from that model, {others}."

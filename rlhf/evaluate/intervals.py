@@ -1,22 +1,28 @@
-"""Figures with 95 % intervals: the bootstrap over prompts, the jackknife where that is biased, Wilson's for shares.
+"""Figures with 95 % intervals: bootstrap over prompts, jackknife where that is biased, Wilson for counted shares.
 
-Prompts are the units throughout, because answers to one prompt are not independent. Draws come from a fixed seed, so
-that a figure is the same each time it is made.
+Prompts are the units throughout, because answers to one prompt are not independent. The random stream has a fixed seed,
+so that a figure is the same each time it is computed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TypedDict
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
-
-from rlhf.evaluate.reward.accuracy import BOOTSTRAP_DRAWS, DRAWN_AT_ONCE
+from scipy.stats import DegenerateDataWarning, binomtest, bootstrap, norm
 
 Floats = npt.NDArray[np.float64]
-Z_95 = 1.959964
+Draws = npt.NDArray[np.int64]  # row numbers of prompts, [..., P]
+Bounds = tuple[float, float]
+BOOTSTRAP_DRAWS = 2000
+DRAWN_AT_ONCE = 2_000_000  # row numbers held in memory at a time
+SAME = 1e-12  # rounding aside
+SHARE: Bounds = (0.0, 1.0)
+SHARE_DIFFERENCE: Bounds = (-1.0, 1.0)
 
 
 class Figure(TypedDict):
@@ -27,34 +33,71 @@ class Figure(TypedDict):
     high: float
 
 
-def resamples(number: int, draws: int = BOOTSTRAP_DRAWS) -> list[npt.NDArray[np.int64]]:
-    """Blocks of row numbers [draws in the block, number], drawn with replacement; few enough to fit into memory."""
-    generator, step = np.random.default_rng(0), max(1, DRAWN_AT_ONCE // max(1, number))
-    return [generator.integers(0, number, (min(step, draws - start), number)) for start in range(0, draws, step)]
+def bootstrap_interval(
+    statistic: Callable[[Draws], Any], number: int, draws: int = BOOTSTRAP_DRAWS
+) -> tuple[float, float]:
+    """Percentile interval of a statistic over `number` prompts, drawn with replacement.
+
+    NaN for fewer than two prompts, and where no draw has a value.
+
+    Args:
+        statistic: from row numbers [..., number] to values [...]; several models read by the same rows are paired.
+    """
+    if number < 2:
+        return math.nan, math.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # a draw without any count has no ratio
+        found = bootstrap(
+            (np.arange(number),),
+            lambda drawn, axis: statistic(drawn),
+            n_resamples=draws,
+            batch=max(1, DRAWN_AT_ONCE // number),
+            vectorized=True,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        )
+    values = found.bootstrap_distribution[~np.isnan(found.bootstrap_distribution)]
+    low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (np.nan, np.nan)
+    return float(low), float(high)
 
 
-def ratio_figure(sums: Floats, counts: Floats) -> Figure:
-    """sum(sums) / sum(counts) by bootstrap over prompts; entry i of both [P] is prompt i. NaN without any count."""
-    return _figure(_ratio(sums, counts), [_ratio(sums[drawn], counts[drawn]) for drawn in resamples(len(sums))])
+def ratio_figure(sums: Floats, counts: Floats, bounds: Bounds | None = None) -> Figure:
+    """sum(sums) / sum(counts) by bootstrap over prompts; entry i of both [P] is prompt i. NaN without any count.
+
+    Args:
+        bounds: smallest and largest value a prompt can have, where there are such; see `widened`.
+    """
+
+    def ratio(drawn: Draws) -> Floats:
+        return _ratio(sums[drawn], counts[drawn])
+
+    low, high = bootstrap_interval(ratio, len(sums))
+    figure: Figure = {"mean": float(_ratio(sums, counts)), "low": low, "high": high}
+    return widened(figure, int((counts > 0).sum()), bounds)
 
 
-def ratio_difference(sums: tuple[Floats, Floats], counts: tuple[Floats, Floats]) -> Figure:
-    """Second ratio minus first, the same prompts drawn for both."""
+def ratio_difference(
+    sums: tuple[Floats, Floats], counts: tuple[Floats, Floats], bounds: Bounds | None = None
+) -> Figure:
+    """Second ratio minus first, the same prompts drawn for both; `bounds` are those of the difference."""
 
-    def difference(drawn: npt.NDArray[np.int64] | slice) -> Floats:
+    def difference(drawn: Draws) -> Floats:
         first, second = (_ratio(total[drawn], count[drawn]) for total, count in zip(sums, counts, strict=True))
         return second - first
 
-    return _figure(difference(slice(None)), [difference(drawn) for drawn in resamples(len(sums[0]))])
+    number = len(sums[0])
+    low, high = bootstrap_interval(difference, number)
+    figure: Figure = {"mean": float(difference(np.arange(number))), "low": low, "high": high}
+    return widened(figure, int(((counts[0] > 0) & (counts[1] > 0)).sum()), bounds)
 
 
-def mean_figure(values: Sequence[float] | Floats) -> Figure:
+def mean_figure(values: Sequence[float] | Floats, bounds: Bounds | None = None) -> Figure:
     """Mean over prompts with its bootstrap interval."""
     found = np.asarray(values, dtype=float)
-    return ratio_figure(found, np.ones(len(found)))
+    return ratio_figure(found, np.ones(len(found)), bounds)
 
 
-def jackknife_figure(value: float, without: Floats) -> Figure:
+def jackknife_figure(value: float, without: Floats, bounds: Bounds | None = None) -> Figure:
     """A statistic with its jackknife interval; `without[i]` is the statistic when prompt i is left out.
 
     For measures of variety: drawing a prompt twice, as the bootstrap does, makes any text look repetitive.
@@ -62,9 +105,11 @@ def jackknife_figure(value: float, without: Floats) -> Figure:
     """
     count = len(without)
     if count < 2:
-        return {"mean": value, "low": float("nan"), "high": float("nan")}
+        return widened({"mean": value, "low": math.nan, "high": math.nan}, count, bounds)
     error = math.sqrt((count - 1) / count * float(((without - without.mean()) ** 2).sum()))
-    return {"mean": value, "low": value - Z_95 * error, "high": value + Z_95 * error}
+    half = float(norm.ppf(0.975)) * error
+    lowest, highest = bounds or (-math.inf, math.inf)
+    return widened({"mean": value, "low": max(lowest, value - half), "high": min(highest, value + half)}, count, bounds)
 
 
 def wilson(successes: int, total: int) -> Figure:
@@ -73,25 +118,35 @@ def wilson(successes: int, total: int) -> Figure:
     Source: Wilson (1927).
     """
     if not total:
-        return {"mean": float("nan"), "low": 0.0, "high": 1.0}
-    share, square = successes / total, Z_95**2
-    centre = (share + square / (2 * total)) / (1 + square / total)
-    half = Z_95 / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total**2))
-    return {"mean": share, "low": max(0.0, centre - half), "high": min(1.0, centre + half)}
+        return {"mean": math.nan, "low": 0.0, "high": 1.0}
+    interval = binomtest(successes, total).proportion_ci(method="wilson")
+    return {"mean": successes / total, "low": float(interval.low), "high": float(interval.high)}
+
+
+def widened(figure: Figure, num_prompts: int, bounds: Bounds | None) -> Figure:
+    """The figure, unless all prompts agree: resampling then gives no width, however few they are, or one none at all.
+
+    Where 0 of n prompts differ from the value, Wilson's interval says that a share of up to u may, each by as much as
+    `bounds` allow. At the ends of a share's scale this is Wilson's interval of 0 or n successes in n.
+    """
+    if bounds is None or not num_prompts or figure["high"] - figure["low"] > SAME:
+        return figure
+    value, differing = figure["mean"], wilson(0, num_prompts)["high"]
+    low, high = value - differing * (value - bounds[0]), value + differing * (bounds[1] - value)
+    return {"mean": value, "low": low, "high": high}
+
+
+def figure_text(figure: Mapping[str, Any], spec: str = ".3f", value: str = "mean") -> str:
+    """A figure as text, `0.750 [0.600, 0.900]`, or its value alone without an interval; `value` is the value's key."""
+    ends = "" if math.isnan(figure["low"]) else f" [{figure['low']:{spec}}, {figure['high']:{spec}}]"
+    return f"{figure[value]:{spec}}{ends}"
 
 
 def excludes_zero(figure: Figure) -> bool:
-    """Whether a difference is told from 0."""
+    """Whether 0 lies outside a difference's interval."""
     return figure["low"] > 0 or figure["high"] < 0
 
 
 def _ratio(sums: Floats, counts: Floats) -> Floats:
     total = np.asarray(counts.sum(-1), dtype=float)
     return np.divide(sums.sum(-1), total, out=np.full(total.shape, np.nan), where=total > 0)
-
-
-def _figure(value: Floats, draws: Sequence[Floats]) -> Figure:
-    found = np.concatenate(draws)
-    found = found[~np.isnan(found)]
-    low, high = np.percentile(found, [2.5, 97.5]) if len(found) else (np.nan, np.nan)
-    return {"mean": float(value), "low": float(low), "high": float(high)}

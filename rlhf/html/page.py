@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from importlib.util import find_spec
 
-from rlhf.errors import ConfigError
+from rlhf.errors import require_packages
 
 STYLE = """
 :root { color-scheme: light; }
@@ -36,8 +35,7 @@ Cells = Sequence[str]
 
 def require_matplotlib() -> None:
     """Raises ConfigError, naming the extra, when the page's plots could not be drawn."""
-    if find_spec("matplotlib") is None:
-        raise ConfigError("the report page needs matplotlib, which is not installed", fix='pip install "rlhf[report]"')
+    require_packages("matplotlib", extra="report", needed_by="the report page")
 
 
 def document(title: str, body: str, style: str = "") -> str:

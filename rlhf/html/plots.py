@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from markupsafe import Markup
+
 BLUE, GREY, RED, LINE = "#2f5d8c", "#9aa4b1", "#b3541e", "#d5dae0"
 WIDTH = 4.8  # inches; the page scales it to the screen
 
@@ -26,10 +28,10 @@ def figure(height: float) -> Iterator[tuple[Any, Any]]:
         yield drawn, axes
 
 
-def svg(drawn: Any) -> str:
+def svg(drawn: Any) -> Markup:
     """The figure as an <svg> element."""
     text = io.StringIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # it only measures; the browser draws
         drawn.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]
+    return Markup(text.getvalue()[text.getvalue().index("<svg") :])

@@ -1,1 +1,4 @@
-"""Hugging Face models as this project uses them: loaded, packed, adapted, scored. No DeepSpeed in here."""
+"""Hugging Face models: loaded, adapted and quantised, with packed attention and heads. No DeepSpeed in here.
+
+May import: data, and the layers below.
+"""

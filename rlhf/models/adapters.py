@@ -1,4 +1,4 @@
-"""LoRA through peft, with the failures of 2023 made loud."""
+"""LoRA through peft; targets that match no module are an error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ADAPTABLE = (nn.Linear, nn.Embedding, Conv1D)
 
 
 def add_lora(model: PackedModel, lora: LoraSection) -> None:
-    """Wraps `model.model` with adapters in place; the head of a scalar model is trained whole.
+    """Wraps `model.model` with adapters in place; the head of a scalar model is trained in full.
 
     Raises: ModelError when a target names no linear module (a scope that matches nothing trains nothing).
     """
@@ -28,7 +28,7 @@ def add_lora(model: PackedModel, lora: LoraSection) -> None:
 
 
 def lora_settings(lora: LoraSection, *, scalar: bool) -> Any:
-    """peft's settings; a scalar model's head is trained whole."""
+    """peft's settings; a scalar model's head is trained in full."""
     from peft import LoraConfig
 
     return LoraConfig(
@@ -63,7 +63,7 @@ def check_targets(model: nn.Module, targets: list[str] | str) -> None:
 
 
 def plain_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Weights of a Hugging Face model by name, an adapter merged into them while they are read."""
+    """Weights of a Hugging Face model by name, with the adapter merged into them while they are read."""
     if not hasattr(model, "peft_config"):
         yield from model.named_parameters()
         return

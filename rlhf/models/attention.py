@@ -1,13 +1,14 @@
-"""Attention over packed rows, in one place for every backend and architecture.
+"""Attention over packed rows, for every backend and architecture.
 
 The functions are registered with transformers' attention interfaces, so any architecture with attention
 backends works and no model code is copied. `Segments` travel as a keyword argument of `forward`, never as
-state: recomputed activations see them too. Without segments the same names behave as transformers' own SDPA
-(generation with a cache).
+state, so that recomputed activations see them too. Without segments (generation with a cache) the same names are
+transformers' own SDPA.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -29,13 +30,13 @@ PACKED_VARLEN = "rlhf_packed_varlen"
 def no_mask(device: torch.device | str) -> Tensor:
     """The attention mask to pass with segments: four-dimensional and empty.
 
-    transformers hands a 4-D mask through untouched, so no [T, T] mask is built.
+    transformers passes a 4-D mask through unchanged, so no [T, T] mask is built.
     """
     return torch.empty(1, 1, 0, 0, dtype=torch.bool, device=device)
 
 
 def _refuse_unsupported(segments: Segments, options: dict[str, Any]) -> None:
-    """Attention variants that packed attention would get wrong in silence."""
+    """Raises ModelError for attention variants that packed attention would silently compute wrongly."""
     if options.get("softcap") is not None:
         raise ModelError("this architecture caps its attention scores, which packed attention cannot do")
     window = options.get("sliding_window")
@@ -54,31 +55,11 @@ def _tree_mask(span: Segment, device: torch.device) -> Tensor:
     return torch.ones(queries, prefix + queries, dtype=torch.bool, device=device).tril(diagonal=prefix)
 
 
-def packed_sdpa(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    segments: Segments | None = None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor | None]:
-    """One SDPA call a segment; runs on every device.
-
-    Shapes: query [1, H, T, D]; key, value [1, H_kv, T, D]; returns [1, T, H, D] and None.
-    Raises: ModelError for a sliding window shorter than a sequence, or soft-capped scores.
-    """
-    if segments is None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
-        )
-    _refuse_unsupported(segments, kwargs)
+def _sdpa(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float | None, dropout: float) -> Tensor:
+    """One SDPA call per segment; runs on every device."""
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    # Split, not sliced: the backward of one split is one concatenation, that of a slice is a row of zeros.
+    # Split, not sliced: the backward of one split is one concatenation, that of a slice fills a row of zeros.
     lengths = [span.end - span.start for span in segments.spans]
     queries, keys, values = (each.split(lengths, dim=2) for each in (query, key, value))
     first = {span.start: number for number, span in enumerate(segments.spans)}
@@ -91,35 +72,20 @@ def packed_sdpa(
             seen_values = torch.cat([values[prompt], seen_values], dim=2)
             mask = _tree_mask(span, query.device)
         attended = scaled_dot_product_attention(
-            queries[number], seen_keys, seen_values, mask, dropout, is_causal=mask is None, scale=scaling
+            queries[number], seen_keys, seen_values, mask, dropout, is_causal=mask is None, scale=scale
         )
         pieces.append(attended.transpose(1, 2))
-    return torch.cat(pieces, dim=1), None
+    return torch.cat(pieces, dim=1)
 
 
-def packed_varlen(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    segments: Segments | None = None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor | None]:
+def _varlen(
+    query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float | None, dropout: float
+) -> Tensor:
     """One variable-length flash kernel for the whole row (GPU, half precision; not measured here).
 
     A segment's keys are gathered as prefix + itself. The kernel's causal window is aligned to the
-    last key, so every query sees the whole prefix and its own past: trees need no kernel of their own.
-    Shapes as in `packed_sdpa`.
+    last key, so every query sees the whole prefix and its own past, and trees need no kernel of their own.
     """
-    if segments is None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
-        )
-    _refuse_unsupported(segments, kwargs)
     if dropout:
         raise ModelError("the variable-length kernel has no attention dropout", fix="use model.attention=sdpa")
     from torch.nn.attention.varlen import varlen_attn
@@ -136,11 +102,39 @@ def packed_varlen(
         plan.key_bounds,
         plan.longest_query,
         plan.longest_key,
-        scale=scaling,
+        scale=scale,
         window_size=(-1, 0),
         enable_gqa=query.shape[1] != key.shape[1],
     )
-    return attended[None], None
+    return attended[None]
+
+
+def _attention_function(kernel: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """A kernel over segments as an attention function of transformers.
+
+    Shapes: query [1, H, T, D]; key, value [1, H_kv, T, D]; returns [1, T, H, D] and None.
+    Raises: ModelError for a sliding window shorter than a sequence, or soft-capped scores.
+    """
+
+    def attention(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        *,
+        segments: Segments | None = None,
+        scaling: float | None = None,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        if segments is None:
+            options = {"scaling": scaling, "dropout": dropout, **kwargs}
+            return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        _refuse_unsupported(segments, kwargs)
+        return kernel(query, key, value, segments, scaling, dropout), None
+
+    return attention
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +164,7 @@ def varlen_plan(segments: Segments, device: torch.device) -> VarlenPlan:
     )
 
 
+packed_sdpa, packed_varlen = _attention_function(_sdpa), _attention_function(_varlen)
 for _name, _function in ((PACKED_SDPA, packed_sdpa), (PACKED_VARLEN, packed_varlen)):
     AttentionInterface.register(_name, _function)
     AttentionMaskInterface.register(_name, sdpa_mask)

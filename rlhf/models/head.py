@@ -1,63 +1,102 @@
-"""The language-model head where it meets its loss: logits in chunks, whole, or by Liger's kernel."""
+"""The language-model head and what is asked of it: logits, log-probabilities or a loss, the latter two in chunks."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from rlhf.errors import ModelError
+from rlhf.errors import ModelError, require_packages
 from rlhf.ops.linear_cross_entropy import linear_cross_entropy
-from rlhf.ops.linear_logprobs import linear_logprobs
-from rlhf.ops.losses import CrossEntropy
+from rlhf.ops.linear_logprobs import TokenLogprobs, linear_logprobs
+from rlhf.ops.logprobs import entropy, token_logprobs
+from rlhf.ops.losses import CrossEntropy, cross_entropy
 
 FEW_ROWS = 16
 HeadKind = Literal["chunked", "whole", "liger"]
+Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class Request(Protocol[Result_co]):
+    """What a language model computes at the N read positions of a row.
+
+    What it returns must be a tensor or a named tuple of tensors: ZeRO 3 gathers weights for the backward pass by hooks on
+    a module's outputs, and finds no tensor inside a dataclass.
+    """
+
+    def from_head(self, head: LanguageModelHead, hidden: Tensor) -> Result_co:
+        """From what the head reads, hidden [N, D]; called inside the head's `forward`."""
+        ...
+
+    def from_logits(self, logits: Tensor) -> Result_co:
+        """From all logits, [N, V]."""
+        ...
+
+
+class LogitsRequest(NamedTuple):
+    """Asks for logits."""
+
+    def from_head(self, head: LanguageModelHead, hidden: Tensor) -> Tensor:
+        """Logits [..., V] for hidden [..., D]."""
+        rows = hidden.numel() // hidden.shape[-1]
+        if hidden.device.type == "cpu" and rows <= FEW_ROWS and not torch.is_grad_enabled():
+            flat = (head.weight @ hidden.reshape(rows, -1).T).T  # twice as fast as the same product the other way round
+            flat = flat if head.bias is None else flat + head.bias
+            return flat.reshape(*hidden.shape[:-1], -1)
+        return nn.functional.linear(hidden, head.weight, head.bias)
+
+    def from_logits(self, logits: Tensor) -> Tensor:
+        return logits
+
+
+class LogprobRequest(NamedTuple):
+    """Asks for log-probabilities of labels [N] under softmax(logits / temperature), and for the entropy if wanted."""
+
+    labels: Tensor
+    temperature: float
+    with_entropy: bool = False
+
+    def from_head(self, head: LanguageModelHead, hidden: Tensor) -> TokenLogprobs:
+        return linear_logprobs(
+            hidden, head.weight, head.bias, self.labels, temperature=self.temperature, with_entropy=self.with_entropy
+        )
+
+    def from_logits(self, logits: Tensor) -> TokenLogprobs:
+        wanted = entropy(logits, temperature=self.temperature) if self.with_entropy else logits.new_zeros(len(logits))
+        return TokenLogprobs(token_logprobs(logits, self.labels, temperature=self.temperature), wanted)
+
+
+class LossRequest(NamedTuple):
+    """Asks for the cross-entropy of labels [N] with weights [N], divided by the global total `denominator` []."""
+
+    labels: Tensor
+    weights: Tensor
+    denominator: Tensor
+
+    def from_head(self, head: LanguageModelHead, hidden: Tensor) -> CrossEntropy:
+        compute = _liger_loss if head.kind == "liger" else linear_cross_entropy
+        return compute(hidden, head.weight, head.bias, self.labels, self.weights, self.denominator)
+
+    def from_logits(self, logits: Tensor) -> CrossEntropy:
+        return cross_entropy(logits, self.labels, self.weights, self.denominator)
+
+
+LOGITS = LogitsRequest()
 
 
 class LanguageModelHead(nn.Linear):
-    """A linear head that computes its own loss when it is given labels.
-
-    The loss is taken inside the module's `forward`, where ZeRO 3 has gathered the weight.
-    """
+    """A linear head that answers requests inside its own `forward`, where ZeRO 3 has gathered the weight."""
 
     kind: HeadKind = "chunked"
 
-    def forward(
-        self,
-        hidden: Tensor,
-        labels: Tensor | None = None,
-        weights: Tensor | None = None,
-        denominator: Tensor | None = None,
-        *,
-        temperature: float | None = None,
-        with_entropy: bool = False,
-    ) -> Any:
-        """Logits [..., V]. For hidden [N, D] with labels [N]: a CrossEntropy, given weights [N] and the denominator [];
-        TokenLogprobs, given a temperature."""
-        if labels is None:
-            return self._logits(hidden)
-        if temperature is not None:
-            settings: dict[str, Any] = {"temperature": temperature, "with_entropy": with_entropy}
-            return linear_logprobs(hidden, self.weight, self.bias, labels, **settings)
-        assert weights is not None
-        assert denominator is not None
-        if self.kind == "liger":
-            return _liger_loss(hidden, self.weight, self.bias, labels, weights, denominator)
-        return linear_cross_entropy(hidden, self.weight, self.bias, labels, weights, denominator)
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        rows = hidden.numel() // hidden.shape[-1]
-        if hidden.device.type == "cpu" and rows <= FEW_ROWS and not torch.is_grad_enabled():
-            flat = (self.weight @ hidden.reshape(rows, -1).T).T  # twice as quick as the same product the other way
-            flat = flat if self.bias is None else flat + self.bias
-            return flat.reshape(*hidden.shape[:-1], -1)
-        return super().forward(hidden)
+    def forward(self, hidden: Tensor, request: Request[Result] = LOGITS) -> Result:  # type: ignore[assignment]
+        return request.from_head(self, hidden)
 
 
 def install_head(model: Any, kind: HeadKind) -> None:
-    """Lets the head of a causal LM compute its own loss; the whole-logits way needs nothing.
+    """Makes the head of a causal LM compute its own loss; nothing to do for `whole`, which computes all logits.
 
     Raises: ModelError when the head is not one linear layer, or Liger is asked for and missing.
     """
@@ -78,12 +117,7 @@ def install_head(model: Any, kind: HeadKind) -> None:
 
 
 def _require_liger() -> None:
-    try:
-        import liger_kernel  # noqa: F401
-    except ImportError as error:
-        raise ModelError(
-            "model.head=liger needs the liger-kernel package", where="model.head", fix="pip install 'rlhf[gpu]'"
-        ) from error
+    require_packages("liger_kernel", extra="gpu", needed_by="model.head=liger", where="model.head")
     if not torch.cuda.is_available():
         raise ModelError("model.head=liger needs a GPU", where="model.head", fix="set model.head=chunked")
 
@@ -93,7 +127,7 @@ def _liger_loss(
 ) -> CrossEntropy:
     """Liger's fused kernel, once for each distinct token weight: its sums cannot be weighted token by token.
 
-    Not measured here. Its per-token output has no correct backward, so losses a token come from sums of one weight:
+    Not measured here. Its per-token output has no correct backward, so per-token losses come from sums over one weight:
     `nll` holds the mean of the tokens that share a weight.
     """
     from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy

@@ -1,7 +1,7 @@
 """Loads Hugging Face models and wraps them for packed rows.
 
 The engine passes its own context in (ZeRO-3 partitions weights while they are created); nothing
-here knows about it.
+here depends on it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 import transformers
@@ -19,11 +19,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from rlhf.errors import ModelError
 from rlhf.models.attention import PACKED_SDPA, PACKED_VARLEN, no_mask
-from rlhf.models.head import LanguageModelHead
+from rlhf.models.head import LOGITS, LanguageModelHead, LogitsRequest, Request, Result
 from rlhf.models.quantization import Quantize, keep_differentiable, quantized_loading
-from rlhf.ops.linear_logprobs import TokenLogprobs
-from rlhf.ops.logprobs import entropy, token_logprobs
-from rlhf.ops.losses import cross_entropy
 from rlhf.ops.segments import Segments
 
 LoadContext = Callable[[], AbstractContextManager[Any]]
@@ -49,7 +46,7 @@ def hidden_states(model: Any, inputs: dict[str, Any], positions: Tensor) -> Tens
 
 
 class PackedCausalLM(nn.Module):
-    """A causal LM over packed rows; its head runs only where it is asked to."""
+    """A causal LM over packed rows; its head runs at the read positions alone."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
@@ -61,18 +58,13 @@ class PackedCausalLM(nn.Module):
         position_ids: Tensor,
         segments: Segments,
         positions: Tensor,
-        labels: Tensor | None = None,
-        weights: Tensor | None = None,
-        denominator: Tensor | None = None,
+        request: Request[Result] = LOGITS,  # type: ignore[assignment]
         noise: Tensor | None = None,
-        temperature: float | None = None,
-        with_entropy: bool = False,
-    ) -> Any:
-        """What follows the tokens at `positions` [P] of one row (input_ids [1, T]).
+    ) -> Result:
+        """What `request` asks of the tokens at `positions` [P] of one row (input_ids [1, T]); logits [P, V] by default.
 
-        Returns: logits [P, V]; with labels [P], weights [P] and their global total [], the CrossEntropy of the
-        labels; with labels and a temperature, their TokenLogprobs. Neither holds the logits where the head is a
-        `LanguageModelHead`. `noise` [1, T, width] is added to the embeddings of the row's tokens.
+        Losses and log-probabilities never hold all logits where the head is a `LanguageModelHead`. `noise`
+        [1, T, width] is added to the embeddings of the row's tokens.
         """
         inputs = packed_inputs(input_ids, position_ids, segments)
         if noise is not None:
@@ -80,18 +72,9 @@ class PackedCausalLM(nn.Module):
             inputs["inputs_embeds"] = embedded + noise.to(embedded.dtype)
         causal = unwrap_peft(self.model)
         head = causal.get_output_embeddings()
-        if labels is not None and isinstance(head, LanguageModelHead):
-            hidden = hidden_states(causal, inputs, positions)
-            return head(hidden, labels, weights, denominator, temperature=temperature, with_entropy=with_entropy)
-        logits = self.model(**inputs, logits_to_keep=positions).logits[0]
-        if labels is None:
-            return logits
-        if temperature is not None:
-            spread = entropy(logits, temperature=temperature) if with_entropy else logits.new_zeros(len(logits))
-            return TokenLogprobs(token_logprobs(logits, labels, temperature=temperature), spread)
-        assert weights is not None
-        assert denominator is not None
-        return cross_entropy(logits, labels, weights, denominator)
+        if isinstance(head, LanguageModelHead) and not isinstance(request, LogitsRequest):
+            return head(hidden_states(causal, inputs, positions), request=request)
+        return request.from_logits(self.model(**inputs, logits_to_keep=positions).logits[0])
 
 
 class PackedScalarModel(nn.Module):
@@ -148,65 +131,51 @@ def artifact_model_path(path: str) -> str:
     return str(Path(path) / "model") if path and inner.is_file() else path
 
 
-def load_causal_lm(
-    path: str,
-    *,
-    dtype: str = "float32",
-    attention: str = "sdpa",
-    context: LoadContext = nullcontext,
-    quantize: Quantize = "none",
-) -> PackedCausalLM:
-    """A causal LM by folder or hub id, with every weight accounted for; `quantize` holds linear layers in four bits.
+class LoadOptions(TypedDict, total=False):
+    """How a model is loaded; `quantize` stores its linear layers in four bits, `context` is active while it loads."""
+
+    dtype: str
+    attention: str
+    context: LoadContext
+    quantize: Quantize
+
+
+def load_causal_lm(path: str, **options: Unpack[LoadOptions]) -> PackedCausalLM:
+    """A causal LM by folder or hub id.
 
     Raises: ModelError when the folder cannot be read or weights are missing.
     """
-    return PackedCausalLM(_load(AutoModelForCausalLM, path, dtype, attention, context, quantize, {}, new_weights=()))
+    return PackedCausalLM(_load(AutoModelForCausalLM, path, options))
 
 
-def load_scalar_model(
-    path: str,
-    *,
-    dtype: str = "float32",
-    attention: str = "sdpa",
-    context: LoadContext = nullcontext,
-    quantize: Quantize = "none",
-    new_head: bool = False,
-) -> PackedScalarModel:
+def load_scalar_model(path: str, *, new_head: bool = False, **options: Unpack[LoadOptions]) -> PackedScalarModel:
     """A one-label classifier; `new_head` allows a causal LM's folder and leaves the head to be initialised."""
-    allowed = ("score",) if new_head else ()
-    options = {"num_labels": 1}
-    model = _load(AutoModelForSequenceClassification, path, dtype, attention, context, quantize, options, allowed)
+    model = _load(AutoModelForSequenceClassification, path, options, new_head=new_head, num_labels=1)
     return PackedScalarModel(model)
 
 
 def _load(
-    auto: Any,
-    path: str,
-    dtype: str,
-    attention: str,
-    context: LoadContext,
-    quantize: Quantize,
-    options: dict[str, Any],
-    new_weights: tuple[str, ...],
+    auto: Any, path: str, options: LoadOptions, *, new_head: bool = False, **config_options: Any
 ) -> PreTrainedModel:
-    # Bars and reports of a load are noise beside a run's own; what matters in them is checked below.
+    # Progress bars and load reports would drown the output of a run; what matters in them is checked below.
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+    dtype = DTYPES[options.get("dtype", "float32")]
     try:
-        config = AutoConfig.from_pretrained(path, **options)
+        config = AutoConfig.from_pretrained(path, **config_options)
         without_dropout(config)
-        with context():
+        with options.get("context", nullcontext)():
             model, report = auto.from_pretrained(
                 path,
                 config=config,
-                dtype=DTYPES[dtype],
-                attn_implementation=ATTENTION[attention],
+                dtype=dtype,
+                attn_implementation=ATTENTION[options.get("attention", "sdpa")],
                 output_loading_info=True,
-                **quantized_loading(quantize, DTYPES[dtype]),
+                **quantized_loading(options.get("quantize", "none"), dtype),
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"cannot load {path}: {error}", fix="check the folder, or the hub id") from error
-    missing = [key for key in report["missing_keys"] if not key.startswith(new_weights or ("\0",))]
+    missing = [key for key in report["missing_keys"] if not (new_head and key.startswith("score"))]
     mismatched = list(report.get("mismatched_keys", []))
     if missing or mismatched:
         names = ", ".join(str(key) for key in [*missing, *mismatched][:4])
@@ -220,7 +189,7 @@ def _load(
 
 
 def without_dropout(config: Any) -> None:
-    """Sets every dropout of the configuration to 0: log-probabilities must not depend on chance."""
+    """Sets every dropout of the configuration to 0: log-probabilities must not be random."""
     for name, value in config.to_dict().items():
         if "dropout" in name and isinstance(value, float):
             setattr(config, name, 0.0)

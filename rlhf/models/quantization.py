@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from rlhf.errors import ConfigError
+from rlhf.errors import require_packages
 
 Quantize = Literal["none", "4bit"]
 
 
 def require_quantizer(quantize: Quantize) -> None:
     """Raises ConfigError when 4-bit weights are asked for and their package is missing."""
-    if quantize != "none" and find_spec("bitsandbytes") is None:
-        raise ConfigError(
-            "bitsandbytes is not installed",
-            where=f"model.quantize = {quantize}",
-            expected="the package that holds weights in four bits",
-            fix="pip install 'rlhf[gpu]', or set model.quantize=none",
+    if quantize != "none":
+        require_packages(
+            "bitsandbytes",
+            extra="gpu",
+            needed_by=f"model.quantize={quantize}",
+            where="model.quantize",
+            otherwise="set model.quantize=none",
         )
 
 
@@ -41,8 +41,8 @@ def quantized_loading(quantize: Quantize, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def keep_differentiable(model: Any) -> None:
-    """Stops the CPU library from packing weights anew for evaluation: the packed product rounds to bfloat16, has no
-    gradient, and stays when training goes on."""
+    """Stops the CPU library from repacking weights for evaluation: the packed product rounds to bfloat16, has no
+    gradient, and stays in place when training continues."""
     for _, module in _quantized_layers(model):
         module.support_avx512bf16_for_cpu = False
 

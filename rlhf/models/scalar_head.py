@@ -1,4 +1,4 @@
-"""The one-number head of reward and value models: its start, and the shift of its zero."""
+"""The one-number head of reward and value models: initialisation, scaling, and an offset of its scores."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def scaled_head(weights: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
 
 
 def shift_scores(classifier: Any, offset: float) -> str:
-    """Adds `offset` (reward units) to every score, and says where it went.
+    """Adds `offset` (reward units) to every score, and returns where it is stored.
 
-    A final norm with a bias takes it exactly: w . (b + w * offset / |w|^2) = w . b + offset, so any
-    loader sees it. Otherwise it is kept in the configuration, which only this project's loader reads.
+    A final norm with a bias absorbs it exactly: w . (b + w * offset / |w|^2) = w . b + offset, so that any
+    loader sees it. Otherwise it is stored in the configuration, which only this project's loader reads.
 
     Returns: "bias" or "config".
     """

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rlhf.config.sections import LoraSection
 from rlhf.errors import ModelError
 from rlhf.models.adapters import check_targets, lora_settings
+from rlhf.models.head import LOGITS, Request, Result
 from rlhf.models.loading import PackedCausalLM, hidden_states, packed_inputs
 from rlhf.ops.segments import Segments
 
@@ -48,7 +49,7 @@ class SharedBackbone(nn.Module):
         self._layers = [module for module in self.modules() if isinstance(module, BaseTunerLayer)]
 
     def add_adapter(self, role: str, settings: Any) -> None:
-        """A further adapter, which starts as no change."""
+        """Adds an adapter whose initial effect is zero."""
         self.language.model.add_adapter(role, settings)
         self._collect_layers()
 
@@ -85,7 +86,7 @@ class SharedBackbone(nn.Module):
             parameter.requires_grad_(self.role_of(name) in roles)
 
     def role_of(self, name: str) -> str:
-        """Whose a parameter is, by its name here; empty for the backbone's own."""
+        """The role that owns a parameter, by its name here; empty for the backbone's own."""
         parts = name.split(".")
         if parts[0] == "heads":
             return parts[1]
@@ -106,7 +107,7 @@ class SharedBackbone(nn.Module):
         return state
 
     def select(self, role: str) -> None:
-        """Makes `role` the one that computes, until the next call; recomputed activations see it too."""
+        """Activates the adapter of `role` until the next call, also for recomputed activations."""
         for layer in self._layers:
             layer._active_adapter = [role]
 
@@ -117,18 +118,12 @@ class SharedBackbone(nn.Module):
         position_ids: Tensor,
         segments: Segments,
         positions: Tensor,
-        labels: Tensor | None = None,
-        weights: Tensor | None = None,
-        denominator: Tensor | None = None,
-        temperature: float | None = None,
-        with_entropy: bool = False,
-    ) -> Any:
+        request: Request[Result] = LOGITS,  # type: ignore[assignment]
+    ) -> Result | Tensor:
         """As `PackedCausalLM` for a role without a head; scores [P] float32, in reward units, for one with a head."""
         self.select(role)
         if role not in self.heads:
-            wanted: dict[str, Any] = {"labels": labels, "weights": weights, "denominator": denominator}
-            wanted |= {"temperature": temperature, "with_entropy": with_entropy}
-            return self.language(input_ids, position_ids, segments, positions, **wanted)
+            return self.language(input_ids, position_ids, segments, positions, request=request)
         causal = self.language.model.get_base_model()
         hidden = hidden_states(causal, packed_inputs(input_ids, position_ids, segments), positions)
         return self.heads[role](hidden).squeeze(-1).float() + self._shifts[role]
@@ -144,9 +139,9 @@ def fresh_settings(language: PackedCausalLM, lora: LoraSection) -> Any:
 
 
 def stored_settings(settings: Mapping[str, Any]) -> Any:
-    """peft's settings of an adapter from its adapter_config.json, without a head: heads are held apart here.
+    """peft's settings of an adapter from its adapter_config.json, without a head: heads are kept separately here.
 
-    The dropout it was trained with is off: a ratio of log-probabilities must not depend on chance.
+    Its dropout is set to 0: a ratio of log-probabilities must not be random.
     """
     from peft import LoraConfig
 

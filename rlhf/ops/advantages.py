@@ -1,4 +1,4 @@
-"""Advantage estimators."""
+"""Advantage estimators, and how much of the returns the values explain."""
 
 from __future__ import annotations
 
@@ -90,6 +90,18 @@ def discounted_returns(rewards: Tensor, mask: Tensor, *, gamma: float) -> Tensor
     Source:  arXiv:2501.03262 section 3.
     """
     return gae(rewards, torch.zeros_like(rewards), mask, gamma=gamma, lam=1.0).returns
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
+    """1 - Var(returns - values) / Var(returns) over the mask: 1 for a perfect critic, 0 for a constant, below 0 worse.
+
+    Shapes:  values, returns [...] reward units; mask [...] bool, at least one True.
+    Raises:  ValueError if the shapes differ or the mask is not boolean.
+    """
+    check_mask(mask, values=values, returns=returns)
+    due = returns[mask]
+    residual = due - values[mask]
+    return float(1 - residual.var(unbiased=False) / due.var(unbiased=False).clamp(min=1e-8))
 
 
 def _grouped(totals: Tensor) -> Tensor:

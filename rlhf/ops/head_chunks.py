@@ -1,4 +1,4 @@
-"""What operations on chunks of a head's logits share: how large a chunk is, its softmax, and its gradients."""
+"""Shared by operations on chunks of a head's logits: the size of a chunk, its softmax and its gradients."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**27}  # entries: 16 MiB stays in a CPU's cache; a GPU wants larger products
+CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**27}  # entries: 16 MiB fit a CPU's cache; a GPU needs larger products
 
 
-def rows_a_chunk(weight: Tensor, logits: int | None) -> int:
-    """Tokens whose logits are held at once: `logits` entries, or the default of the weight's device."""
+def rows_per_chunk(weight: Tensor, logits: int | None) -> int:
+    """Number of tokens whose logits are held at once: `logits` entries, or the default of the weight's device."""
     return max(1, (logits or CHUNK_LOGITS.get(weight.device.type, CHUNK_LOGITS["cpu"])) // weight.shape[0])
 
 
@@ -24,7 +24,7 @@ def softmax_in_place(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class HeadGradients(NamedTuple):
-    """Gradients of hidden states [N, D], and in float32 of weight [V, D] and bias [V]; None where none is wanted."""
+    """Gradients of hidden states [N, D], and in float32 of weight [V, D] and bias [V]; None where not needed."""
 
     hidden: Tensor | None
     weight: Tensor | None
@@ -32,7 +32,7 @@ class HeadGradients(NamedTuple):
 
     @classmethod
     def empty(cls, hidden: Tensor, weight: Tensor, bias: Tensor | None, wanted: tuple[bool, ...]) -> HeadGradients:
-        """Memory for those that are wanted, in the order of the arguments."""
+        """Memory for the gradients that are `wanted`, in the order of the arguments."""
         return cls(
             torch.empty_like(hidden) if wanted[0] else None,
             torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None,
@@ -40,7 +40,7 @@ class HeadGradients(NamedTuple):
         )
 
     def add(self, part: slice, of_logits: Tensor, hidden: Tensor, weight: Tensor) -> None:
-        """Adds what the gradient of the logits of `part` [n, V] float32 makes of each."""
+        """Adds the part of each gradient that comes from the gradient of the logits of `part` [n, V] float32."""
         narrow = of_logits.to(hidden.dtype)
         if self.hidden is not None:
             torch.mm(narrow, weight, out=self.hidden[part])
@@ -53,6 +53,6 @@ class HeadGradients(NamedTuple):
             self.bias.add_(of_logits.sum(0))
 
     def narrowed(self, weight: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """As autograd takes them: in the type of the head."""
+        """The gradients in the dtype of the head, as autograd expects."""
         of_weight = None if self.weight is None else self.weight.to(weight.dtype)
         return self.hidden, of_weight, None if self.bias is None else self.bias.to(weight.dtype)

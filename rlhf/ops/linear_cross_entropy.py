@@ -1,8 +1,8 @@
 """The language-model head and its cross-entropy as one operation over chunks of tokens.
 
-Logits of one chunk exist at a time, so a [tokens, vocabulary] tensor is never held. The gradient of a softmax
-cross-entropy is known as soon as its logits are, so it is taken in the forward pass while the chunk is in the cache,
-and `backward` only scales it.
+Only the logits of one chunk exist at a time, never a [tokens, vocabulary] tensor. The gradient of a softmax
+cross-entropy follows from its logits alone, so the forward pass computes it while the chunk is in the cache, and
+`backward` only scales it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rlhf.ops.head_chunks import HeadGradients, rows_a_chunk, softmax_in_place
+from rlhf.ops.head_chunks import HeadGradients, rows_per_chunk, softmax_in_place
 from rlhf.ops.losses import CrossEntropy
 from rlhf.ops.masking import check_scalar
 
@@ -38,9 +38,9 @@ def linear_cross_entropy(
     Source:  the gradient softmax(z) - onehot(label) is taken chunk by chunk as in arXiv:2410.10989 section 3.2.
     """
     _check(hidden, weight, labels, weights, denominator)
-    rows = rows_a_chunk(weight, chunk_logits)
+    rows = rows_per_chunk(weight, chunk_logits)
     scale = weights.float() / denominator
-    if not torch.is_grad_enabled():  # else a trained weight's gradient would be computed and thrown away
+    if not torch.is_grad_enabled():  # otherwise a trained weight's gradient would be computed in vain
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
     loss, nll = _LinearCrossEntropy.apply(hidden, weight, bias, labels, scale, rows)
     return CrossEntropy(loss, torch.where(weights > 0, nll, 0))
@@ -72,7 +72,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         weight, *saved = ctx.saved_tensors
-        # These tensors belong to this node alone, so they are scaled where they lie.
+        # These tensors belong to this node alone, so they are scaled in place.
         scaled = [None if each is None else each.mul_(grad_loss.to(each.dtype)) for each in saved]
         return (*HeadGradients(*scaled).narrowed(weight), None, None, None)
 

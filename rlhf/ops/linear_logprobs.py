@@ -1,7 +1,7 @@
 """Log-probabilities of tokens, and the entropy around them, from hidden states: the head over chunks of tokens.
 
-Unlike a cross-entropy's, the gradient of what follows (a clipped ratio) is not known in the forward pass. Probabilities
-are kept for it while they are few; beyond that each chunk's logits are computed once more in the backward pass.
+Unlike that of a cross-entropy, the gradient depends on what follows (a clipped ratio) and is not known in the forward
+pass. A limited number of probabilities is kept for it; beyond that, `backward` computes each chunk's logits again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rlhf.ops.head_chunks import HeadGradients, rows_a_chunk, softmax_in_place
+from rlhf.ops.head_chunks import HeadGradients, rows_per_chunk, softmax_in_place
 
 KEPT = {"cpu": 2**26, "cuda": 2**27}  # probabilities held from forward to backward, in entries (256 MiB, 512 MiB)
 
@@ -50,7 +50,7 @@ def linear_logprobs(
     if ((tokens < 0) | (tokens >= weight.shape[0])).any():
         raise ValueError(f"a token lies outside [0, {weight.shape[0]})")
     words, device = weight.shape[0], hidden.device.type
-    rows = rows_a_chunk(weight, chunk)
+    rows = rows_per_chunk(weight, chunk)
     if not torch.is_grad_enabled():
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
     wanted = any(each is not None and each.requires_grad for each in (hidden, weight, bias))

@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens, the entropy of their distribution, and drawing from it."""
+"""Log-probabilities of tokens, the entropy of their distribution, and sampling from it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-BLOCK = 128  # tokens summed together when one is drawn
+BLOCK = 128  # tokens summed together when one is sampled
 
 
 class SampledTokens(NamedTuple):
-    """Shapes: tokens [B] int64; logprobs [B] float32 nats, under the distribution that was drawn from."""
+    """Shapes: tokens [B] int64; logprobs [B] float32 nats, under the distribution they were sampled from."""
 
     tokens: Tensor
     logprobs: Tensor
@@ -71,13 +71,13 @@ def sampling_logits(logits: Tensor, *, temperature: float, top_k: int = 0, top_p
 
 
 def sample_inverse_cdf(logits: Tensor, uniform: Tensor) -> SampledTokens:
-    """The first token whose cumulative probability exceeds `uniform`: one draw a row from softmax(logits).
+    """The first token whose cumulative probability exceeds `uniform`: one sample per row from softmax(logits).
 
     A token of probability 0 is never returned, whatever `uniform` is. The running sum is taken over blocks of tokens,
     then inside the one block that holds the draw: one pass over the vocabulary instead of several.
 
     Shapes:  logits [B, V], may hold -inf; uniform [B] in [0, 1).
-    Returns: Sampled, logprobs under softmax(logits).
+    Returns: SampledTokens, logprobs under softmax(logits).
     Raises:  ValueError if the shapes differ, uniform leaves [0, 1), or a row's largest logit is not finite.
     Source:  inverse transform sampling, Devroye (1986), Non-Uniform Random Variate Generation, III.2.
     """
@@ -114,7 +114,7 @@ def greedy(logits: Tensor) -> SampledTokens:
     """The most probable token of each row.
 
     Shapes:  logits [B, V], may hold -inf.
-    Returns: Sampled, logprobs under softmax(logits).
+    Returns: SampledTokens, logprobs under softmax(logits).
     Raises:  ValueError if logits are not [B, V], or a row's largest logit is not finite.
     """
     _largest(logits)

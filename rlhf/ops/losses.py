@@ -13,7 +13,7 @@ from rlhf.ops.masking import check_mask, check_scalar, masked_sum, widen
 
 
 class CrossEntropy(NamedTuple):
-    """Shapes: loss [] in nats a unit of weight; nll [N] float32 nats, unweighted and detached, 0 where weight is 0."""
+    """Shapes: loss [] nats per unit of weight; nll [N] float32 nats, unweighted and detached, 0 where weight is 0."""
 
     loss: Tensor
     nll: Tensor
@@ -170,6 +170,21 @@ def kl_loss(kl: Tensor, mask: Tensor, num_tokens: Tensor, *, coefficient: float)
     return coefficient * masked_sum(kl, mask) / num_tokens
 
 
+def entropy_bonus(entropy: Tensor, mask: Tensor, num_tokens: Tensor, *, weight: float) -> Tensor:
+    """Entropy of the policy as a term to subtract from the policy loss: weight * mean over response tokens.
+
+    Shapes:  entropy [...] nats, with a gradient; mask [...] bool; num_tokens [] as in `policy_loss`.
+    Returns: [] reward units.
+    Raises:  ValueError if the shapes differ, the mask is not boolean, or weight is negative.
+    Source:  arXiv:1707.06347 eq. 9, the term c2 S.
+    """
+    check_mask(mask, entropy=entropy)
+    check_scalar(num_tokens=num_tokens)
+    if not weight >= 0:
+        raise ValueError(f"weight = {weight}, expected >= 0: the bonus is subtracted from the loss")
+    return weight * masked_sum(entropy, mask) / num_tokens
+
+
 def value_loss(
     values: Tensor,
     old_values: Tensor,
@@ -179,7 +194,7 @@ def value_loss(
     *,
     clip: float | None,
 ) -> ValueLoss:
-    """Half the squared error of the critic: the larger of plain and of held within `clip` of the old value.
+    """Half the squared error of the critic: the larger of the plain one and of the value clipped around the old one.
 
     Shapes:  values, old_values, returns [...] reward units; mask [...] bool, True = response token;
              num_tokens [] = mask total over every rank and micro-batch of this optimizer step.
@@ -199,6 +214,21 @@ def value_loss(
         loss=0.5 * masked_sum(torch.maximum(plain, clipped), mask) / num_tokens,
         clip_fraction=masked_sum((clipped > plain).float(), mask) / num_tokens,
     )
+
+
+def score_margins(scores: Tensor, mask: Tensor, *, scale: float) -> Tensor:
+    """Margins for `ranking_loss` from a judge's scores: `scale` times how far score i lies above score j, at least 0.
+
+    Shapes:  scores [B, K] in the judge's units; mask [B, K] bool, True = scored answer; scale in reward units per unit
+             of the judge.
+    Returns: [B, K, K] reward units, read at [b, better, worse]; 0 where either answer has no score.
+    Raises:  ValueError if the shapes differ or the mask is not boolean.
+    Source:  arXiv:2307.09288 section 3.2.2, with a gap of scores in place of four classes.
+    """
+    check_mask(mask, scores=scores)
+    known = torch.where(mask, scores, 0)
+    gaps = (known.unsqueeze(2) - known.unsqueeze(1)).clamp(min=0)
+    return torch.where(mask.unsqueeze(2) & mask.unsqueeze(1), scale * gaps, 0)
 
 
 def _check_ranking(

@@ -1,4 +1,4 @@
-"""Sums, means and whitening that see only the entries a boolean mask counts, and the argument checks."""
+"""Sums, means and whitening over the entries that a boolean mask counts, and the checks of arguments."""
 
 from __future__ import annotations
 
@@ -62,37 +62,18 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return total / count
 
 
-def squared_deviation_sum(values: Tensor, mask: Tensor, mean: Tensor) -> Tensor:
-    """Second pass of a two-pass global variance: the sum of (value - mean)^2 over the counted entries.
+def whiten(values: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Tensor:
+    """Scale the counted entries to mean 0 and variance 1.
 
-    Shapes:  values [...]; mask [...] bool; mean [] over every rank.
-    Returns: [] in the squared unit of `values`; the caller adds it over ranks and divides by the count.
-    Raises:  ValueError as masked_sum, or if the mean is not a scalar.
-    """
-    check_mask(mask, values=values)
-    check_scalar(mean=mean)
-    return torch.where(mask, widen(values) - mean, 0).square().sum()
+    The moments are those of this mask alone: give it the values of all ranks at once.
 
-
-def whiten(
-    values: Tensor,
-    mask: Tensor,
-    *,
-    mean: Tensor,
-    variance: Tensor,
-    shift_mean: bool = True,
-    epsilon: float = 1e-8,
-) -> Tensor:
-    """Scale to unit variance with global moments, and to zero mean unless `shift_mean` is False.
-
-    Shapes:  values [...]; mask [...] bool; mean, variance [] over every rank.
-    Returns: [...] standard deviations (plus the old mean when it is kept); 0 outside the mask.
-    Raises:  ValueError as masked_sum, if a moment is not a scalar, or if epsilon is not positive.
+    Shapes:  values [...]; mask [...] bool.
+    Returns: [...] standard deviations; 0 outside the mask.
+    Raises:  ValueError as masked_mean, or if epsilon is not positive; it is added to the variance.
     Source:  arXiv:1909.08593, `whiten` in github.com/openai/lm-human-preferences.
     """
-    check_mask(mask, values=values)
-    check_scalar(mean=mean, variance=variance)
     if not epsilon > 0:
         raise ValueError(f"epsilon = {epsilon}, expected > 0: equal values have variance 0")
-    whitened = torch.where(mask, widen(values) - mean, 0) * torch.rsqrt(variance + epsilon)
-    return whitened if shift_mean else torch.where(mask, whitened + mean, 0)
+    centred = torch.where(mask, widen(values) - masked_mean(values, mask), 0)
+    variance = centred.square().sum() / mask.sum()
+    return centred * torch.rsqrt(variance + epsilon)

@@ -48,8 +48,8 @@ def token_rewards(
 ) -> Tensor:
     """-kl_coefficient * kl on every response token, plus the score on the last one.
 
-    The last response token is the sampled EOS when the response finished. The score is held within
-    +-score_clip; after that an unfinished response loses missing_eos_penalty.
+    The last response token is the sampled EOS when the response finished. The score is clipped to
+    +-score_clip; then missing_eos_penalty is subtracted for an unfinished response.
 
     Shapes:  scores [B] reward units; kl [B, T] nats; mask [B, T] bool, True = response token, EOS among them;
              finished [B] bool, True = ended with EOS.
@@ -66,8 +66,8 @@ def token_rewards(
             f"kl_coefficient = {kl_coefficient}, missing_eos_penalty = {missing_eos_penalty}:"
             " expected both >= 0, they are subtracted"
         )
-    held = scores if score_clip is None else scores.clamp(-score_clip, score_clip)
-    final = torch.where(finished, held, held - missing_eos_penalty)
+    clipped = scores if score_clip is None else scores.clamp(-score_clip, score_clip)
+    final = torch.where(finished, clipped, clipped - missing_eos_penalty)
     is_last = mask & (mask.flip(1).cumsum(1).flip(1) == 1)  # counted from the right, it is the first
     return torch.where(mask, -kl_coefficient * kl, 0) + torch.where(is_last, final.unsqueeze(1), 0)
 

@@ -1,4 +1,4 @@
-"""What attends to what in a packed row.
+"""Which tokens attend to which in a packed row.
 
 A packed row holds many sequences one after another. Each segment attends causally to itself and, whole, to
 its prefix. A plain sequence has an empty prefix. K answers to one prompt are a tree: the prompt is one segment,

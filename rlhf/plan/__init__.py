@@ -1,1 +1,4 @@
-"""Memory and time of a run before anything is allocated."""
+"""Memory and time of a run, computed before anything is allocated.
+
+May import: artifacts, and the layers below.
+"""

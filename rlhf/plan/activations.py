@@ -1,4 +1,4 @@
-"""What a forward pass leaves behind for the backward pass, the head's logits, and the cache of a rollout, in bytes."""
+"""Bytes of saved activations, of the head's logits, and of the KV cache of a rollout."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ STATISTIC = 4  # float32: a norm's mean or deviation, an attention row's log-sum
 
 
 def layer_bytes(shape: ModelShape, model: ModelSection, element: int, *, tree: bool = False) -> float:
-    """Bytes that one token leaves in one layer, by what autograd keeps.
+    """Bytes of activations per token and layer, as autograd saves them.
 
     Always: the residual stream, query, key and value, query and key after their rotation, the attention's output, and
-    what the activation reads. For a linear layer that learns, or has an adapter: its input. A tree's answers attend to
-    a copy of keys and values.
+    what the activation reads. For a linear layer that is trained, or has an adapter: its input. The answers of a
+    tree attend to a copy of keys and values.
     """
     attended, shared = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
     kept, inputs = _kept(shape, attended, shared), _inputs(shape, attended)
@@ -25,7 +25,7 @@ def layer_bytes(shape: ModelShape, model: ModelSection, element: int, *, tree: b
         kept += sum({name: size for names, size in inputs for name in names[:1]}.values())
         return kept * element + _statistics(shape)
     adapted = shape.adapted(model.lora.targets)
-    if model.lora.dropout:  # each adapter reads its own dropped-out copy, and keeps its mask
+    if model.lora.dropout:  # each adapter reads its own copy after dropout, and keeps the mask
         kept += sum(2 * given for given, _ in adapted.values())
     else:
         kept += sum(size for names, size in inputs if any(name in adapted for name in names))
@@ -35,7 +35,7 @@ def layer_bytes(shape: ModelShape, model: ModelSection, element: int, *, tree: b
 
 
 def _kept(shape: ModelShape, attended: int, shared: int) -> float:
-    """Entries a token that are kept whatever learns."""
+    """Entries per token that are kept whatever is trained."""
     if not shape.gated:  # one residual, fused query-key-value, its rotated halves, attention's output, before GELU
         rotated = 0 if shape.positions else 2 * attended
         stream = 2 * shape.width if shape.positions else shape.width
@@ -45,7 +45,7 @@ def _kept(shape: ModelShape, attended: int, shared: int) -> float:
 
 
 def _inputs(shape: ModelShape, attended: int) -> list[tuple[tuple[str, ...], int]]:
-    """Entries that linear layers read, by the layers that share them."""
+    """Entries of the inputs of linear layers, by the layers that share an input."""
     if shape.gated:
         return [
             (("q_proj", "k_proj", "v_proj"), shape.width),
@@ -65,19 +65,19 @@ def _statistics(shape: ModelShape) -> int:
 def training_bytes(
     shape: ModelShape, model: ModelSection, element: int, tokens: int, *, tree: bool = False
 ) -> dict[str, float]:
-    """Activations of one packed row: what is kept, and what the backward pass of a layer has in hand.
+    """Activations of one packed row: those kept, and the working memory of a layer's backward pass.
 
-    With gradient checkpointing a layer keeps its input alone, and one layer at a time is computed anew.
+    With gradient checkpointing a layer keeps its input alone, and one layer at a time is recomputed.
     """
-    a_layer = layer_bytes(shape, model, element, tree=tree) * tokens
+    per_layer = layer_bytes(shape, model, element, tree=tree) * tokens
     outside = 2 * shape.width * element * tokens  # before and after the last norm
     working = (2 * shape.inner + 2 * shape.width) * element * tokens
     if model.lora is not None:
         working += max(3 * out for _, out in shape.linears.values()) * element * tokens
     if model.gradient_checkpointing:
         kept = shape.layers * shape.width * element * tokens + outside
-        return {"activations": kept, "one layer anew": a_layer + working}
-    return {"activations": shape.layers * a_layer + outside, "one layer anew": working}
+        return {"activations": kept, "one layer recomputed": per_layer + working}
+    return {"activations": shape.layers * per_layer + outside, "one layer recomputed": working}
 
 
 def head_bytes(
@@ -87,7 +87,7 @@ def head_bytes(
 
     kind: loss (cross-entropy in chunks), logprobs (probabilities kept up to a limit), or score (one number).
     """
-    around = 2 * positions * shape.width * element  # what the head reads, and its gradient
+    around = 2 * positions * shape.width * element  # the input of the head, and its gradient
     if shape.scalar or kind == "score":
         return around
     learns = model.lora is None
@@ -107,7 +107,7 @@ def _logits(shape: ModelShape, element: int, positions: int, device: Device, *, 
 def inference_bytes(
     shape: ModelShape, model: ModelSection, element: int, tokens: int, device: Device, *, kind: str
 ) -> float:
-    """Bytes of a forward pass without a graph: a layer's tensors at a time, and the head's chunk."""
+    """Bytes of a forward pass without a graph: one layer at a time, and a chunk of the head."""
     attended = shape.heads * shape.head_size
     widest = 2 * shape.inner if not shape.gated else 3 * shape.inner
     layer = (3 * shape.width + max(7 * attended, widest)) * element * tokens
@@ -117,7 +117,7 @@ def inference_bytes(
 
 
 def dequantized_bytes(shape: ModelShape, model: ModelSection, element: int) -> float:
-    """The largest 4-bit matrix as it is multiplied."""
+    """The largest 4-bit matrix, dequantised for its product."""
     if model.quantize == "none":
         return 0.0
     return float(max(given * out for given, out in shape.linears.values()) * element)

@@ -1,4 +1,4 @@
-"""How many tokens a forward pass, a step and a rollout have, as the configuration bounds them."""
+"""Upper bounds on the tokens of a forward pass, a step and a rollout, from the configuration."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from rlhf.config.schema import LanguageConfig, PpoConfig, RewardConfig, StageCon
 
 @dataclass(frozen=True)
 class Batches:
-    """row: tokens of one packed row; micro: rows a rank runs before a step; prompt: tokens of a prompt."""
+    """row: tokens of one packed row; micro: rows of a rank per step; prompt: tokens of a prompt."""
 
     row: int
     micro: int
     prompt: int
 
 
-SHORTEST = Batches(row=1, micro=1, prompt=1)  # what no data can be shorter than
+SHORTEST = Batches(row=1, micro=1, prompt=1)  # a lower bound for any data
 
 
 def batches_of(config: StageConfig, world_size: int) -> Batches:
-    """Rows are taken as full: an upper bound for data that is shorter than its limit."""
+    """Rows are assumed full: an upper bound for data that is shorter than its limit."""
     longest = longest_item(config)
     total = config.train.batch_size * longest
     rows = max(1, math.ceil(total / config.train.micro_tokens / world_size))

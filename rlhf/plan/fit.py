@@ -1,4 +1,4 @@
-"""Whether a run fits, the cheapest change that makes it fit, and the refusal of one that cannot."""
+"""Whether a run fits and, if not, the cheapest change that makes it fit."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from rlhf.plan.memory import GIB, MemoryPlan
 from rlhf.plan.roles import Shapes, plan_memory, stage_shapes
 from rlhf.plan.states import Placement
 
-MARGIN = 0.15  # the largest error of the plan where it was measured: what is refused would not fit with 15 % less
+MARGIN = 0.15  # largest measured error of the plan: a refused run would not fit with 15 % less
 MOST_CHANGES = 4
 MORE_RANKS = (2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
 class PlanChange:
-    """A `key=value` of the command line; cost orders changes by what they take from speed or from the result."""
+    """A `key=value` of the command line; `cost` orders changes by their effect on speed or on the result."""
 
     words: tuple[str, ...]
     cost: float
@@ -48,19 +48,19 @@ class Fit:
         return " ".join(change.text for change in self.changes)
 
 
-def possible_changes(config: StageConfig, job: Placement) -> Iterator[PlanChange]:
-    """What may be changed, in the keys that this configuration can take."""
+def possible_changes(config: StageConfig, placement: Placement) -> Iterator[PlanChange]:
+    """Changes that this configuration allows."""
     model, zero = config.model, config.deepspeed
     if not model.gradient_checkpointing:
-        yield PlanChange(("model.gradient_checkpointing=true",), 2.0, "a third more computing in training")
+        yield PlanChange(("model.gradient_checkpointing=true",), 2.0, "a third more computation in training")
     yield from _smaller_batches(config)
-    gpu = job.device == "gpu"
+    gpu = placement.device == "gpu"
     if gpu and zero.zero_stage > 0 and not zero.overrides:
         yield PlanChange(
-            ("deepspeed.overrides.zero_optimization.reduce_bucket_size=50000000",), 0.5, "smaller messages"
+            ("deepspeed.overrides.zero_optimization.reduce_bucket_size=50000000",), 0.5, "smaller communication buckets"
         )
     for stage in (2, 3):
-        if stage > zero.zero_stage and (job.world_size > 1 or (stage == 3 and zero.offload_parameters)):
+        if stage > zero.zero_stage and (placement.world_size > 1 or (stage == 3 and zero.offload_parameters)):
             yield PlanChange((f"deepspeed.zero_stage={stage}",), float(stage) + 0.5, "more communication")
     if gpu:
         yield from _offloads(config)
@@ -75,7 +75,7 @@ def possible_changes(config: StageConfig, job: Placement) -> Iterator[PlanChange
 
 
 def _smaller_batches(config: StageConfig) -> Iterator[PlanChange]:
-    """Fewer tokens a pass, fewer answers at a time: the same result, a little slower."""
+    """Fewer tokens per pass, fewer answers at a time: the same result, a little slower."""
     least = longest_item(config)
     if isinstance(config, RewardConfig):
         least = config.data.max_length * 2
@@ -96,17 +96,17 @@ def _offloads(config: StageConfig) -> Iterator[PlanChange]:
     zero = config.deepspeed
     if isinstance(config, PpoConfig) and config.ppo.roles == "separate":
         if not config.reference.offload:
-            yield PlanChange(("reference.offload=true",), 2.5, "its weights cross the bus each iteration")
+            yield PlanChange(("reference.offload=true",), 2.5, "its weights are copied to the GPU in each iteration")
         if not config.reward.offload and config.reward.path:
-            yield PlanChange(("reward.offload=true",), 2.5, "its weights cross the bus each iteration")
+            yield PlanChange(("reward.offload=true",), 2.5, "its weights are copied to the GPU in each iteration")
     if not zero.offload_optimizer and zero.zero_stage > 0:
         yield PlanChange(("deepspeed.offload_optimizer=true",), 4.0, "the update runs on the CPU")
     if zero.zero_stage == 3 and not zero.offload_parameters:
-        yield PlanChange(("deepspeed.offload_parameters=true",), 9.0, "each layer crosses the bus at each pass")
+        yield PlanChange(("deepspeed.offload_parameters=true",), 9.0, "each layer is copied to the GPU in each pass")
 
 
 def changed(config: StageConfig, changes: tuple[PlanChange, ...]) -> StageConfig | None:
-    """The configuration with changes; None where its own rules refuse them."""
+    """The configuration with changes; None if its validation refuses them."""
     content = config.model_dump()
     for word in (word for change in changes for word in change.words):
         key, _, value = word.partition("=")
@@ -124,9 +124,9 @@ def _put(content: dict[str, Any], keys: list[str], value: str) -> None:
     content[keys[-1]] = int(value) if value.isdigit() else {"true": True, "false": False}.get(value, value)
 
 
-def cheapest_fit(config: StageConfig, shapes: Shapes, job: Placement, memory: float) -> Fit | None:
+def cheapest_fit(config: StageConfig, shapes: Shapes, placement: Placement, memory: float) -> Fit | None:
     """The cheapest set of at most four changes that brings the peak under `memory` bytes; None without one."""
-    options = list(possible_changes(config, job))
+    options = list(possible_changes(config, placement))
     sets = [
         each
         for count in range(1, MOST_CHANGES + 1)
@@ -138,17 +138,17 @@ def cheapest_fit(config: StageConfig, shapes: Shapes, job: Placement, memory: fl
         candidate = changed(config, changes)
         if candidate is None:
             continue
-        plan = plan_memory(candidate, shapes, job)
+        plan = plan_memory(candidate, shapes, placement)
         if plan.peak <= memory:
             return Fit(changes, candidate, plan)
     return None
 
 
-def ranks_that_fit(config: StageConfig, shapes: Shapes, job: Placement, memory: float) -> int | None:
-    """The smallest number of ranks above the job's that fits as configured; None up to 64."""
+def ranks_that_fit(config: StageConfig, shapes: Shapes, placement: Placement, memory: float) -> int | None:
+    """The smallest larger number of ranks that fits as configured; None if 64 do not."""
     for world in MORE_RANKS:
-        if world > job.world_size:
-            plan = plan_memory(config, shapes, Placement(world, job.device, job.dtype, job.ranks_a_node))
+        if world > placement.world_size:
+            plan = plan_memory(config, shapes, Placement(world, placement.device, placement.dtype))
             if plan.peak <= memory:
                 return world
     return None
@@ -162,34 +162,32 @@ def check_fits(
     device: Device = "cpu",
     named: Mapping[str, str] | None = None,
 ) -> MemoryPlan | None:
-    """The plan of a run with full rows, refused when it could not fit whatever its data.
+    """The plan of a run with full rows; None if the shape of a model is not known.
 
-    Refused is what exceeds `memory_per_rank` bytes even with rows of one token and 15 % less than planned. None where
-    the shape of a model is not known: what cannot be planned is not refused.
-
-    Raises: ConfigError that says what would fit.
+    Raises: ConfigError, with what would fit, for a run that exceeds `memory_per_rank` bytes even with rows of one token
+        and 15 % less than planned: one that cannot fit whatever its data.
     """
     try:
         shapes = stage_shapes(config, named)
     except ModelError:
         return None
-    job = Placement(world_size, device, config.model.dtype, world_size)
-    least = plan_memory(config, shapes, job, SHORTEST)
+    placement = Placement(world_size, device, config.model.dtype)
+    least = plan_memory(config, shapes, placement, SHORTEST)
     if least.peak * (1 - MARGIN) <= memory_per_rank:
-        return plan_memory(config, shapes, job)
+        return plan_memory(config, shapes, placement)
     raise ConfigError(
         f"a rank needs at least {least.peak / GIB:.1f} GiB ({least.largest}), and {memory_per_rank / GIB:.1f} GiB are "
         "free",
         where="memory",
         expected="a run that fits; `rlhf plan CONFIG` shows every part of it",
-        fix=advice(config, shapes, job, memory_per_rank) + "; run.memory_check=warn goes on all the same",
+        fix=advice(config, shapes, placement, memory_per_rank) + "; run.memory_check=warn starts it all the same",
     )
 
 
-def advice(config: StageConfig, shapes: Shapes, job: Placement, memory: float) -> str:
+def advice(config: StageConfig, shapes: Shapes, placement: Placement, memory: float) -> str:
     """What would fit: settings, ranks, or a smaller model."""
-    found = cheapest_fit(config, shapes, job, memory)
+    found = cheapest_fit(config, shapes, placement, memory)
     if found is not None:
         return f"{found.words} ({found.plan.peak / GIB:.1f} GiB)"
-    more = ranks_that_fit(config, shapes, job, memory)
-    return f"{more} ranks" if more else "no change of settings is enough: take a smaller model"
+    more = ranks_that_fit(config, shapes, placement, memory)
+    return f"{more} ranks" if more else "no change of settings is enough: use a smaller model"

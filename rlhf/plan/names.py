@@ -1,4 +1,4 @@
-"""Which model stands behind a run folder that is not there yet: the stages' own files say what will be written."""
+"""The model that a run folder will hold: read from the configurations of the stages before the folder exists."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def models_of_runs(config_path: str | Path) -> dict[str, str]:
 
 
 def _followed(path: str, found: dict[str, str]) -> str:
-    """The model itself where a stage starts from another stage's run."""
+    """The base model of a stage that starts from the run of another stage."""
     seen: set[str] = set()
     while path.rstrip("/") in found and path not in seen:
         seen.add(path)

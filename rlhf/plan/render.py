@@ -13,11 +13,11 @@ from rlhf.plan.memory import MemoryPlan
 from rlhf.plan.report import PlanReport
 from rlhf.plan.time import MAX_WARMUP_SHARE
 
-SMALLEST = 0.005  # GB; less than that is shown as a dot
+SMALLEST = 0.005  # GB; smaller values are shown as a dot
 
 
 def show(report: PlanReport, console: Console) -> None:
-    """Parts by role at the peak, the peak of every phase, whether it fits, time and the launch line."""
+    """Prints parts by role at the peak, the bytes of every phase, whether it fits, time and the launch command."""
     console.print(_title(report), highlight=False)
     console.print(parts_table(report))
     console.print(phases_table(report))
@@ -35,23 +35,23 @@ def _title(report: PlanReport) -> str:
 
 
 def parts_table(report: PlanReport) -> Table:
-    """GB of one rank at the peak: a row a role, a column a part."""
+    """GB of one rank at the peak: a column per role, a row per part."""
     found = report.plan.by_role(report.plan.largest)
     parts = list(dict.fromkeys(part for row in found.values() for part in row))
-    table = Table(title=f"GB a rank at the peak ({report.plan.largest})", title_justify="left")
+    table = Table(title=f"GB per rank at the peak ({report.plan.largest})", title_justify="left")
     table.add_column("part")
     for role in found:
         table.add_column(role, justify="right")
     for part in parts:
         table.add_row(part, *(_cell(found[role].get(part)) for role in found))
     table.add_section()
-    table.add_row("together", *(gigabytes(sum(row.values())) for row in found.values()))
+    table.add_row("total", *(gigabytes(sum(row.values())) for row in found.values()))
     return table
 
 
 def phases_table(report: PlanReport) -> Table:
     """GB of one rank in each phase, the largest marked."""
-    table = Table(title="GB a rank by phase", title_justify="left")
+    table = Table(title="GB per rank by phase", title_justify="left")
     table.add_column("phase")
     table.add_column("GB", justify="right")
     for name in report.plan.phases:
@@ -61,7 +61,7 @@ def phases_table(report: PlanReport) -> Table:
 
 
 def closing_lines(report: PlanReport) -> Iterator[str]:
-    """Verdict, change, effort, launch."""
+    """Verdict, change that fits, time, launch command."""
     peak, memory = gigabytes(report.plan.peak), gigabytes(report.machine.memory)
     yield f"peak {peak} GB of {memory} GB: {'fits' if report.fits else 'does NOT fit'}"
     if report.plan.host_bytes:
@@ -96,13 +96,13 @@ def _effort_lines(report: PlanReport) -> Iterator[str]:
     )
     speed = "312 TFLOP/s" if report.machine.device == "gpu" else "0.1 TFLOP/s"
     yield (
-        f"{effort.flops:.2e} FLOPs: about {effort.hours:.2f} hours at {effort.utilisation:.0%} of {speed} a rank, "
+        f"{effort.flops:.2e} FLOPs: about {effort.hours:.2f} hours at {effort.utilisation:.0%} of {speed} per rank, "
         "without evaluation and saving"
     )
 
 
 def needed(plan: MemoryPlan) -> str:
-    """A rank's peak, and what it has offloaded to CPU memory."""
+    """The peak of a rank, and its offloaded bytes in CPU memory."""
     beside = f" + {gigabytes(plan.host_bytes)} GB of CPU memory" if plan.host_bytes else ""
     return f"{gigabytes(plan.peak)} GB{beside}"
 

@@ -1,4 +1,4 @@
-"""Everything `rlhf plan` says of a configuration, as data; `render` shows it."""
+"""The report of `rlhf plan` on a configuration, as data; `render` prints it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rlhf.plan.memory import MemoryPlan
 from rlhf.plan.names import models_of_runs
 from rlhf.plan.roles import Shapes, plan_memory, stage_shapes
 from rlhf.plan.states import Placement
-from rlhf.plan.time import A100_FLOPS, Effort, effort_of
+from rlhf.plan.time import A100_FLOPS, RunEstimate, estimate_run
 
 CPU_FLOPS = 1e11
 
 
 @dataclass(frozen=True)
 class PlanReport:
-    """A plan with what follows from it. `fit` is None where the run fits, or nothing would make it fit."""
+    """A plan and its consequences. `fit` is None if the run fits, or if nothing would make it fit."""
 
     stage: str
     config: StageConfig
@@ -32,7 +32,7 @@ class PlanReport:
     plan: MemoryPlan
     fit: Fit | None
     more_ranks: int | None
-    effort: Effort
+    effort: RunEstimate
     line: str
     hosts: str
 
@@ -59,7 +59,7 @@ class PlanReport:
             "host": self.plan.host_bytes,
             "cheapest_change": change,
             "ranks_that_fit": self.more_ranks,
-            "effort": {name: getattr(self.effort, name) for name in Effort.__dataclass_fields__},
+            "effort": {name: getattr(self.effort, name) for name in RunEstimate.__dataclass_fields__},
             "launch": self.line,
             "hostfile": self.hosts,
         }
@@ -86,16 +86,16 @@ def report_on(
     *,
     utilisation: float = UTILISATION,
 ) -> PlanReport:
-    """The report of a configuration that is loaded."""
+    """The report on a loaded configuration."""
     shapes = stage_shapes(config, named)
-    job = Placement(machine.ranks, machine.device, config.model.dtype, machine.gpus)
-    plan = plan_memory(config, shapes, job)
+    placement = Placement(machine.ranks, machine.device, config.model.dtype)
+    plan = plan_memory(config, shapes, placement)
     fit, more = None, None
     if plan.peak > machine.memory:
-        fit = cheapest_fit(config, shapes, job, machine.memory)
-        more = ranks_that_fit(config, shapes, job, machine.memory)
+        fit = cheapest_fit(config, shapes, placement, machine.memory)
+        more = ranks_that_fit(config, shapes, placement, machine.memory)
     speed = A100_FLOPS if machine.device == "gpu" else CPU_FLOPS
-    effort = effort_of(config, shapes, machine.ranks, utilisation=utilisation, flops_a_second=speed)
+    effort = estimate_run(config, shapes, machine.ranks, utilisation=utilisation, flops_per_second=speed)
     all_words = [*words, *(word for change in fit.changes for word in change.words)] if fit else list(words)
     line = launch_line(stage, path, all_words, nodes=machine.nodes, gpus=machine.gpus, device=machine.device)
     hosts = hostfile(machine.nodes, machine.gpus)

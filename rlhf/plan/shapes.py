@@ -1,4 +1,4 @@
-"""The shape of a model from its config.json, or from tables of well-known ones: nothing is loaded or downloaded."""
+"""The shape of a model from its config.json, or from a table of well-known models: nothing is loaded or downloaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a rank holds of a model's weights, gradients and optimizer, as this project's engines and DeepSpeed 0.19 do."""
+"""Bytes of weights, gradients and optimizer state of a rank, as this project's engines and DeepSpeed 0.19 keep them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ FOUR_BITS = 0.5 + 1 / 64 + 4 / (64 * 256)
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a model is trained: ranks in all and on a node, their kind, and the type of arithmetic."""
+    """Where a model is trained: number of ranks, their kind, and the type of arithmetic."""
 
     world_size: int
     device: Device
     dtype: str
-    ranks_a_node: int = 1
 
     @property
     def element(self) -> int:
-        """Bytes of a number."""
+        """Bytes per number."""
         return ELEMENT[self.dtype]
 
 
@@ -36,8 +35,8 @@ class States:
     """Bytes of one rank. Resident through the run: weights, adapters, master (float32 copy), moments, average.
 
     gradients: from a backward pass to the step; reduction: DeepSpeed's buffers while gradients are exchanged, bucket
-    the part of them that is allocated at once; step: what the update takes besides; gathered: whole weights that ZeRO 3
-    brings together; host: what is offloaded.
+    the part of them that is allocated at once; step: further buffers of the update; gathered: whole weights that ZeRO 3
+    brings together; host: offloaded to CPU memory.
     """
 
     weights: float = 0.0
@@ -52,15 +51,6 @@ class States:
     gathered: float = 0.0
     host: float = 0.0
 
-    @property
-    def resident(self) -> float:
-        return self.weights + self.adapters + self.master + self.moments + self.average
-
-    @property
-    def at_step(self) -> float:
-        """Model states where they are largest: at the optimizer's step."""
-        return self.resident + self.gradients + self.step
-
 
 def frozen_bytes(shape: ModelShape, model: ModelSection, element: int) -> float:
     """Bytes of all weights; in four bits the matrices of layers are, and nothing else."""
@@ -71,7 +61,7 @@ def frozen_bytes(shape: ModelShape, model: ModelSection, element: int) -> float:
 
 
 def trained_parameters(shape: ModelShape, model: ModelSection) -> int:
-    """Parameters with a gradient: all, or adapters and the one-number head."""
+    """Trained parameters: all, or adapters and the one-number head."""
     if model.lora is None:
         return shape.parameters
     adapters = shape.adapter_parameters(model.lora.rank, model.lora.targets)
@@ -86,90 +76,81 @@ def setting(section: DeepSpeedSection, name: str, default: float) -> float:
 
 
 def inference_states(
-    shape: ModelShape, model: ModelSection, section: DeepSpeedSection, job: Placement, *, offload: bool
+    shape: ModelShape, model: ModelSection, section: DeepSpeedSection, placement: Placement, *, offload: bool
 ) -> States:
     """A frozen model: whole below ZeRO 3, a part of it there."""
-    whole = frozen_bytes(shape, model, job.element)
+    whole = frozen_bytes(shape, model, placement.element)
     if section.zero_stage < 3:
         return States(weights=whole)
-    part = whole / job.world_size
-    parked = job.device == "gpu" and (offload or section.offload_parameters)
-    gathered = _live(shape, section) * job.element
+    part = whole / placement.world_size
+    parked = placement.device == "gpu" and (offload or section.offload_parameters)
+    gathered = _live(shape, section) * placement.element
     return States(weights=0 if parked else part, gathered=gathered, host=part if parked else 0)
 
 
+@dataclass(frozen=True)
+class EngineSizes:
+    """Bytes of weights and of adapters beside them, number of trained parameters, and whether they are averaged."""
+
+    whole: float
+    adapters: float
+    trained: float
+    averaged: bool
+
+    @property
+    def average(self) -> float:
+        """Bytes of the running average, which is float32."""
+        return 4.0 * self.trained if self.averaged else 0.0
+
+
 def trained_states(
-    shape: ModelShape, model: ModelSection, section: DeepSpeedSection, job: Placement, *, average: bool = False
+    shape: ModelShape, model: ModelSection, section: DeepSpeedSection, placement: Placement, *, average: bool = False
 ) -> States:
-    """A model that learns under one DeepSpeed engine."""
-    trained = trained_parameters(shape, model)
-    whole = frozen_bytes(shape, model, job.element)
-    adapters = trained * job.element if model.lora is not None else 0.0
-    return engine_states(shape, whole, adapters, trained, section, job, average=average)
+    """A trained model under one DeepSpeed engine."""
+    trained, element = trained_parameters(shape, model), placement.element
+    adapters = trained * element if model.lora is not None else 0.0
+    sizes = EngineSizes(frozen_bytes(shape, model, element), adapters, trained, average)
+    return engine_states(shape, sizes, section, placement)
 
 
-def engine_states(
-    shape: ModelShape,
-    whole: float,
-    adapters: float,
-    trained: int,
-    section: DeepSpeedSection,
-    job: Placement,
-    *,
-    average: bool = False,
-) -> States:
-    """An engine over `whole` bytes of weights and `adapters` bytes beside them, of which `trained` numbers learn."""
-    build = {0: _replicated, 1: _sharded_optimizer, 2: _sharded_optimizer, 3: _sharded_weights}[section.zero_stage]
-    return build(shape, whole, adapters, float(trained), section, job, 4.0 * trained if average else 0.0)
+def engine_states(shape: ModelShape, sizes: EngineSizes, section: DeepSpeedSection, placement: Placement) -> States:
+    """Everything one engine holds on a rank."""
+    if section.zero_stage == 0:
+        return _replicated(sizes, placement)
+    if section.zero_stage == 3:
+        return _sharded_weights(shape, sizes, section, placement)
+    return _sharded_optimizer(sizes, section, placement)
 
 
-def _replicated(
-    shape: ModelShape,
-    whole: float,
-    adapters: float,
-    trained: float,
-    section: DeepSpeedSection,
-    job: Placement,
-    kept: float,
-) -> States:
+def _replicated(sizes: EngineSizes, placement: Placement) -> States:
     """ZeRO 0: everything on every rank. In half precision DeepSpeed keeps float32 masters, and makes float32
     gradients of them all at the step; in float32 the weights are the masters."""
-    half = job.element == 2
-    exchanged = job.world_size > 1 or half
+    half, trained = placement.element == 2, sizes.trained
+    exchanged = placement.world_size > 1 or half
     return States(
-        weights=whole,
-        adapters=adapters,
+        weights=sizes.whole,
+        adapters=sizes.adapters,
         master=MASTER * trained if half else 0,
         moments=MOMENTS * trained,
-        average=kept,
-        gradients=job.element * trained,
-        reduction=job.element * min(trained, BUCKET) if exchanged else 0,
+        average=sizes.average,
+        gradients=placement.element * trained,
+        reduction=placement.element * min(trained, BUCKET) if exchanged else 0,
         step=4 * trained if half else 0,
     )
 
 
-def _sharded_optimizer(
-    shape: ModelShape,
-    whole: float,
-    adapters: float,
-    trained: float,
-    section: DeepSpeedSection,
-    job: Placement,
-    kept: float,
-) -> States:
+def _sharded_optimizer(sizes: EngineSizes, section: DeepSpeedSection, placement: Placement) -> States:
     """ZeRO 1 and 2: a rank holds masters and moments of its part, also in float32. Gradients pass through buckets,
     which a GPU allocates whole (two of them where communication overlaps), and are flattened once more to be sent."""
-    part, element = trained / job.world_size, job.element
-    offloaded = section.offload_optimizer and job.device == "gpu"
-    bucket = setting(section, "reduce_bucket_size", BUCKET)
-    filled = min(trained, bucket)
-    buckets = bucket * (2 if section.zero_stage == 2 else 1) if job.device == "gpu" else filled
+    part, element = sizes.trained / placement.world_size, placement.element
+    offloaded = section.offload_optimizer and placement.device == "gpu"
+    buckets, filled = _buckets(sizes, section, placement, 2 if section.zero_stage == 2 else 1)
     return States(
-        weights=whole,
-        adapters=adapters,
+        weights=sizes.whole,
+        adapters=sizes.adapters,
         master=0 if offloaded else MASTER * part,
         moments=0 if offloaded else MOMENTS * part,
-        average=kept,
+        average=sizes.average,
         gradients=0 if offloaded else element * part,
         reduction=element * (buckets + filled),
         bucket=element * buckets,
@@ -178,37 +159,34 @@ def _sharded_optimizer(
     )
 
 
-def _sharded_weights(
-    shape: ModelShape,
-    whole: float,
-    adapters: float,
-    trained: float,
-    section: DeepSpeedSection,
-    job: Placement,
-    kept: float,
-) -> States:
+def _sharded_weights(shape: ModelShape, sizes: EngineSizes, section: DeepSpeedSection, placement: Placement) -> States:
     """ZeRO 3: a part of everything; layers are gathered to be used, and stay while they are soon used again."""
-    ranks, element = job.world_size, job.element
-    part, offloaded = trained / ranks, section.offload_optimizer and job.device == "gpu"
-    parked = section.offload_parameters and job.device == "gpu"
-    bucket = setting(section, "reduce_bucket_size", BUCKET)
-    filled = min(trained, bucket)
-    buckets = bucket if job.device == "gpu" else filled
+    ranks, element, on_gpu = placement.world_size, placement.element, placement.device == "gpu"
+    part, offloaded = sizes.trained / ranks, section.offload_optimizer and on_gpu
+    parked = section.offload_parameters and on_gpu
+    buckets, filled = _buckets(sizes, section, placement, 1)
     stepped = 0.0 if offloaded else (4 + (element if element == 2 else 0)) * min(part, SUB_GROUP)
     optimizer = (MASTER + MOMENTS) * part
     return States(
-        weights=0 if parked else whole / ranks,
-        adapters=adapters / ranks,
+        weights=0 if parked else sizes.whole / ranks,
+        adapters=sizes.adapters / ranks,
         master=0 if offloaded else MASTER * part,
         moments=0 if offloaded else MOMENTS * part,
-        average=kept / ranks,
+        average=sizes.average / ranks,
         gradients=0 if offloaded else element * part,
         reduction=element * (buckets + filled),
         bucket=element * buckets,
         step=stepped,
         gathered=_live(shape, section) * element,
-        host=(optimizer + (4 + element) * part if offloaded else 0) + (whole / ranks if parked else 0),
+        host=(optimizer + (4 + element) * part if offloaded else 0) + (sizes.whole / ranks if parked else 0),
     )
+
+
+def _buckets(sizes: EngineSizes, section: DeepSpeedSection, placement: Placement, count: int) -> tuple[float, float]:
+    """Entries of the buckets as they are allocated, and of the gradients that fill one."""
+    bucket = setting(section, "reduce_bucket_size", BUCKET)
+    filled = min(sizes.trained, bucket)
+    return bucket * count if placement.device == "gpu" else filled, filled
 
 
 def _live(shape: ModelShape, section: DeepSpeedSection) -> float:

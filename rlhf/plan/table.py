@@ -16,9 +16,9 @@ from rlhf.plan.states import Placement
 
 CARDS, COUNTS = (40, 80), (1, 8)
 NOTE = (
-    "Planned, not measured: GB (1e9 bytes) a GPU at the peak, and the cheapest change where that does not fit. "
+    "Planned, not measured: GB (1e9 bytes) per GPU at the peak, and the cheapest change where that does not fit. "
     "bfloat16, ZeRO 2, checkpointed activations, full rows of 4,096 tokens; stage 3 with four models of one size, "
-    "256 + 256 tokens and 16 answers at a time. CPU memory is a rank's.\n\n"
+    "256 + 256 tokens and 16 answers at a time. CPU memory is per rank.\n\n"
 )
 
 
@@ -37,14 +37,14 @@ def _rows() -> Iterator[dict[str, Any]]:
 
 def _row(size: str, stage: str, learns: str, count: int) -> dict[str, Any]:
     config = setting(size, stage, lora=learns != "all weights")
-    shapes, job = stage_shapes(config), Placement(count, "gpu", "bfloat16", count)
-    plan = plan_memory(config, shapes, job)
+    shapes, placement = stage_shapes(config), Placement(count, "gpu", "bfloat16")
+    plan = plan_memory(config, shapes, placement)
     row: dict[str, Any] = {"model": f"Polyglot-ko {size.upper()}", "stage": stage, "trained": learns, "GPUs": count}
-    row["GB a GPU"] = gigabytes(plan.peak)
+    row["GB per GPU"] = gigabytes(plan.peak)
     for card in CARDS:
         row[f"A100-{card}G"] = "fits"
         if plan.peak > card * GIGABYTE:
-            found = cheapest_fit(config, shapes, job, card * GIGABYTE)
+            found = cheapest_fit(config, shapes, placement, card * GIGABYTE)
             row[f"A100-{card}G"] = "no" if found is None else f"`{found.words}` ({needed(found.plan)})"
     return row
 

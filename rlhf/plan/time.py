@@ -16,13 +16,13 @@ from rlhf.plan.batches import longest_item
 from rlhf.plan.roles import Shapes
 
 ASSUMED_ROWS = 1000
-A100_FLOPS, A100_BANDWIDTH = 312e12, 1.6e12  # bfloat16 operations and bytes a second of one A100
+A100_FLOPS, A100_BANDWIDTH = 312e12, 1.6e12  # bfloat16 operations and bytes per second of one A100
 MAX_WARMUP_SHARE = 0.3
 
 
 @dataclass(frozen=True)
-class Effort:
-    """What a run takes. rows: of data.train; assumed: whether they are a stand-in for files that are not there.
+class RunEstimate:
+    """Size and time of a run. rows: of data.train; assumed: whether they stand in for files that do not exist.
 
     tokens are an upper bound (every row as long as it may be); flops over all ranks; hours on all ranks together.
     """
@@ -42,10 +42,10 @@ class Effort:
         return self.warmup / max(1, self.steps)
 
 
-def effort_of(
-    config: StageConfig, shapes: Shapes, world_size: int, *, utilisation: float, flops_a_second: float
-) -> Effort:
-    """Steps, tokens and hours; `flops_a_second` is one rank's peak."""
+def estimate_run(
+    config: StageConfig, shapes: Shapes, world_size: int, *, utilisation: float, flops_per_second: float
+) -> RunEstimate:
+    """Steps, tokens and hours; `flops_per_second` is one rank's peak."""
     sizes, assumed = count_rows(config)
     weights = tuple(source.weight for source in config.data.train) if not assumed else (1.0,)
     per_step = config.ppo.num_prompts if isinstance(config, PpoConfig) else config.train.batch_size
@@ -64,8 +64,8 @@ def effort_of(
         shape = shapes["model"]
         length = config.data.max_length
         flops = tokens * (_training(config) * shape.parameters + 6.0 * shape.layers * shape.width * length)
-    hours = (flops / (flops_a_second * utilisation * world_size) + decode_s) / 3600
-    return Effort(
+    hours = (flops / (flops_per_second * utilisation * world_size) + decode_s) / 3600
+    return RunEstimate(
         sum(sizes), assumed, steps, updates, warmup_steps(config.train, steps), tokens, flops, hours, utilisation
     )
 
@@ -78,27 +78,27 @@ def warmup_steps(train: TrainSection, total: int) -> int:
 
 
 def _training(config: StageConfig) -> float:
-    """Operations a parameter and token: forward 2, gradient of activations 2, of weights 2, recomputation 2."""
+    """Operations per parameter and token: forward 2, gradient of activations 2, of weights 2, recomputation 2."""
     of_weights = 0.0 if config.model.lora is not None else 2.0
     return 4.0 + of_weights + (2.0 if config.model.gradient_checkpointing else 0.0)
 
 
 def _ppo_flops(config: PpoConfig, shapes: Shapes, tokens: float) -> float:
-    """Drawing and reading once by every role, learning `ppo.epochs` times by those that learn."""
+    """Sampling, one forward pass per role, and `ppo.epochs` training passes per trained role."""
     read = sum(2.0 * shape.parameters for shape in shapes.values())
-    taught = sum(_training(config) * shapes[role].parameters for role in ("actor", "critic") if role in shapes)
-    return tokens * (read + config.ppo.epochs * taught)
+    trained = sum(_training(config) * shapes[role].parameters for role in ("actor", "critic") if role in shapes)
+    return tokens * (read + config.ppo.epochs * trained)
 
 
 def _decode_seconds(config: PpoConfig, shapes: Shapes, iterations: int, world_size: int) -> float:
-    """A decode step reads all weights once for all slots: memory, not arithmetic, sets its pace."""
+    """A decode step reads all weights once for all slots: it is bound by memory bandwidth."""
     waves = math.ceil(config.ppo.rollout_size / world_size / config.sampling.batch_size)
     weights = shapes["actor"].parameters * 2.0 * (0.25 if config.model.quantize == "4bit" else 1.0)
     return iterations * waves * config.sampling.max_new_tokens * weights / A100_BANDWIDTH / 0.5
 
 
 def count_rows(config: StageConfig) -> tuple[tuple[int, ...], bool]:
-    """Usable rows of each training file; (1000,) and True where one is not there."""
+    """Usable rows of each training file; (1000,) and True if one does not exist."""
     found = []
     for source in config.data.train:
         path = data_path(source.path)

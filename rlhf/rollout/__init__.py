@@ -1,1 +1,4 @@
-"""Answers drawn from a model, with the log-probabilities of the distribution that drew them."""
+"""Sampling: answers of a model with the log-probabilities of the distribution they were sampled from.
+
+May import: models, and the layers below.
+"""

@@ -1,6 +1,6 @@
-"""Keys and values of answers that are being written: one slot an answer, all newest tokens in one column.
+"""Keys and values of the answers being decoded: one slot per answer, all newest tokens in one column.
 
-Slots are right-aligned, so a decode step writes one column of memory that is there already, whatever the lengths.
+Slots are right-aligned, so that a decode step writes one column of allocated memory, whatever the lengths.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class SlotLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        raise AssertionError("a slot layer is made with its memory")
+        raise AssertionError("a slot layer is created with its memory")
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Appends the newest token's key and value [slots, heads, 1, size]; what is to be attended to."""
+        """Appends the newest token's key and value [slots, heads, 1, size]; returns all keys and values."""
         assert self.keys is not None
         assert self.values is not None
         end = self.length + key_states.shape[2]
@@ -66,7 +66,7 @@ class SlotCache(Cache):
         return int(self.mask.shape[1]) - self.length
 
     def next_mask(self) -> Tensor:
-        """The mask of the next decode step, [slots, 1, 1, columns], its new column opened to every slot."""
+        """The mask of the next decode step, [slots, 1, 1, columns], with the new column visible to every slot."""
         self.mask[:, self.length] = True
         return self.mask[:, None, None, : self.length + 1]
 
@@ -84,7 +84,7 @@ def rearranged(
     Args:
         prefilled: keys and values of one packed row of prompts; `spans` are the columns of each new slot's prompt,
             the same one for every answer to a prompt.
-        room: columns for tokens to come.
+        room: columns for further tokens.
     """
     widths = [*lengths, *(end - start for start, end in spans)]
     width, count = max(widths), len(keep)
@@ -100,7 +100,7 @@ def rearranged(
                 longest = max(lengths)
                 rows = torch.as_tensor(keep, device=kept.device)
                 memory[:count, :, width - longest : width] = kept[rows, :, old.length - longest : old.length]
-                setattr(old.layers[number], name, None)  # or a whole second cache would stand beside the first
+                setattr(old.layers[number], name, None)  # freed at once, so that no second whole cache is held
             if prefilled is not None:
                 packed: Any = getattr(prefilled.layers[number], name)
                 for slot, (start, end) in enumerate(spans, start=count):
@@ -114,7 +114,7 @@ def rearranged(
 
 
 def enter(cache: SlotCache, slots: Sequence[int], prefilled: Any, spans: Sequence[tuple[int, int]]) -> None:
-    """Writes prompts over the slots of answers that have ended; none may be longer than the columns written so far.
+    """Writes prompts into the slots of ended answers; none may be longer than the columns written so far.
 
     Args:
         prefilled, spans: as in `rearranged`.
@@ -131,12 +131,12 @@ def enter(cache: SlotCache, slots: Sequence[int], prefilled: Any, spans: Sequenc
 
 
 def check_cacheable(model: Any, longest: int) -> None:
-    """Raises ModelError for an architecture whose layers keep something else than all keys and values."""
+    """Raises ModelError for an architecture whose layers cache anything but all keys and values."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if unknown := kinds - {"full_attention", "sliding_attention"}:
         raise ModelError(
-            f"layers of kind {', '.join(sorted(unknown))} cannot be decoded by the transformers rollout",
+            f"layers of kind {', '.join(sorted(unknown))} are not supported by the transformers rollout",
             fix="use a model of attention layers, or rollout.backend=vllm",
         )
     window = getattr(config, "sliding_window", None)

@@ -1,8 +1,8 @@
-"""One decode loop for all that is drawn here: answers enter slots, grow by a token a step, and leave.
+"""The decode loop of rollouts and of the service: continuous batching over the slots of one cache.
 
-Prompts are prefilled as one packed row, once for all the answers to a prompt. Answers are written in slots of one
-cache: ended ones leave, waiting ones take their place. Each answer brings its own random numbers and its own
-settings, and each token's log-probability is taken from the very distribution it was drawn from.
+Prompts are prefilled as one packed row, once for all answers to a prompt. Ended answers leave their slots and waiting
+ones take their place. Each answer has its own random numbers and settings, and the log-probability of each token is
+that of the distribution it was sampled from.
 """
 
 from __future__ import annotations
@@ -25,49 +25,50 @@ from rlhf.ops.logprobs import SampledTokens, greedy, sample_inverse_cdf, samplin
 from rlhf.ops.segments import Segments
 from rlhf.rollout.cache import SlotCache, enter, rearranged
 
-KEEP_ABOVE = 0.75  # slots are rearranged when fewer than this share of them are at work
+KEEP_ABOVE = 0.75  # slots are rearranged when a smaller share of them is active
 ENTER_IN_PLACE = 8  # an eighth of the slots may enter without a rearrangement
 PREFILL_TOKENS = 4096  # of prompts in one forward pass
-ROOM = 256  # columns set aside for tokens to come; when they are used up, the cache is rearranged
+ROOM = 256  # columns allocated for further tokens; when they are used up, the cache is rearranged
 
 
 class Decoding(NamedTuple):
-    """How a token is drawn; temperature 0 is greedy, top_k 0 and top_p 1 cut nothing."""
+    """Sampling settings; temperature 0 is greedy, top_k 0 and top_p 1 keep all tokens."""
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
 
 
-UNCUT = Decoding()
+PLAIN_SAMPLING = Decoding()
 
 
-class Considered(NamedTuple):
-    """What the model itself, at temperature 1 and uncut, thought of a drawn token, and its likeliest ones; nats."""
+class TopLogprobs(NamedTuple):
+    """Log-probability of the sampled token and the `top` alternatives as (id, log-probability), in nats: of the model's
+    own distribution, at temperature 1 and before top-k and top-p."""
 
     logprob: float
-    likeliest: tuple[tuple[int, float], ...]
+    top: tuple[tuple[int, float], ...]
 
 
 @dataclass(slots=True, eq=False)
 class ActiveSequence:
-    """One answer that is being written.
+    """One answer being decoded.
 
     Args:
         prompt: ids it follows.
-        draws: uniform numbers in [0, 1), one a token; as many as the answer may have tokens.
-        ends: told the tokens so far after each; true ends the answer as EOS does.
-        num_likeliest: keep what was considered at each token, with so many of the likeliest; None keeps nothing.
+        draws: uniform numbers in [0, 1), one per token; their count is the most tokens the answer may have.
+        ends: called with the tokens so far after each token; True ends the answer as EOS does.
+        num_likeliest: record the log-probability of each token with so many alternatives; None records nothing.
     """
 
     prompt: Ids
     draws: npt.NDArray[np.float64]
-    decoding: Decoding = UNCUT
+    decoding: Decoding = PLAIN_SAMPLING
     ends: Callable[[Sequence[int]], bool] | None = None
     num_likeliest: int | None = None
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    considered: list[Considered] = field(default_factory=list)
+    top_logprobs: list[TopLogprobs] = field(default_factory=list)
     ended: bool = False
     finished: bool = False
 
@@ -78,16 +79,16 @@ class ActiveSequence:
 
     @property
     def next_draw(self) -> float:
-        """The random number of its next token; an ended answer, whose token is dropped, has one too."""
+        """The random number of its next token; for an ended answer, whose token is dropped, the last one."""
         return float(self.draws[min(len(self.tokens), len(self.draws) - 1)])
 
     @property
     def cached(self) -> int:
-        """Tokens of prompt and answer in the cache: the newest is not there yet."""
+        """Tokens of prompt and answer in the cache: all but the newest."""
         return len(self.prompt) + len(self.tokens) - 1
 
     def append(self, token: int, logprob: float, eos_id: int) -> None:
-        """Adds a token; EOS, the last one allowed, and what `ends` says end the answer."""
+        """Adds a token; EOS, the token limit or `ends` end the answer."""
         self.tokens.append(token)
         self.logprobs.append(logprob)
         self.finished = token == eos_id or (self.ends is not None and self.ends(self.tokens))
@@ -95,16 +96,16 @@ class ActiveSequence:
 
 
 class Decoder:
-    """Writes answers with a Hugging Face causal LM that holds whole weights and was loaded by this package.
+    """Decodes answers with a Hugging Face causal LM that has whole weights and was loaded by this package.
 
     Args:
         model: the causal LM, in eval mode.
         eos_id: ends an answer.
-        num_slots: answers written together.
-        enter_above: a waiting answer enters when fewer than this share of the slots it could fill are at work; 1 lets
-            it in at once, less waits until several can enter together.
+        num_slots: answers decoded together.
+        enter_above: waiting answers enter when the active share of the slots they could fill is no larger; 1 lets one
+            in at once, less waits until several can enter together.
 
-    Raises: ModelError for a model that was loaded otherwise.
+    Raises: ModelError for a model that was not loaded by this package.
     """
 
     def __init__(self, model: Any, eos_id: int, *, num_slots: int, enter_above: float = KEEP_ABOVE) -> None:
@@ -119,12 +120,12 @@ class Decoder:
 
     @property
     def num_running(self) -> int:
-        """Answers in slots that go on."""
+        """Answers in slots that have not ended."""
         return sum(not answer.ended for answer in self._slots)
 
     @property
     def num_waiting(self) -> int:
-        """Answers that have no slot yet."""
+        """Answers without a slot."""
         return len(self._waiting)
 
     @property
@@ -133,7 +134,7 @@ class Decoder:
         return bool(self._waiting or self._slots)
 
     def admit(self, answers: Iterable[ActiveSequence]) -> None:
-        """Answers that take slots as they become free, in this order."""
+        """Queues answers, which take slots in this order."""
         self._waiting.extend(answers)
 
     def cancel(self, answer: ActiveSequence) -> None:
@@ -143,7 +144,7 @@ class Decoder:
             self._waiting.remove(answer)
 
     def clear(self) -> list[ActiveSequence]:
-        """Forgets everything, and returns what was waiting or being written."""
+        """Empties slots and queue, and returns the answers that had not ended."""
         dropped = [answer for answer in (*self._slots, *self._waiting) if not answer.ended]
         self._waiting.clear()
         self._slots, self._cache = [], None
@@ -151,9 +152,9 @@ class Decoder:
 
     @torch.no_grad()
     def step(self) -> list[ActiveSequence]:
-        """One forward pass: a token for every slot, or a first token for those who enter; the answers that grew.
+        """One forward pass: a token for every slot, or the first of those that enter. Returns the answers that grew.
 
-        Raises: ValueError when the model's numbers are not finite; call `clear` before the next step.
+        Raises: ValueError for logits that are not finite; call `clear` before the next step.
         """
         keep = [slot for slot, answer in enumerate(self._slots) if not answer.ended]
         could_enter = min(self._num_slots - len(keep), len(self._waiting))
@@ -165,7 +166,7 @@ class Decoder:
         return self._arrange(keep, full=full)
 
     def _arrange(self, keep: list[int], *, full: bool) -> list[ActiveSequence]:
-        """Ended answers leave their slots; waiting ones are prefilled into free ones and draw their first token."""
+        """Frees the slots of ended answers, prefills waiting ones into them and samples their first token."""
         entering = self._admitted(self._num_slots - len(keep))
         if not keep and not entering:
             self._slots, self._cache = [], None
@@ -186,7 +187,7 @@ class Decoder:
         return self._draw(entering, logits) if entering else []
 
     def _fits_in_place(self, keep: list[int], entering: list[ActiveSequence]) -> bool:
-        """Whether few enter, into slots that are free, left of the column that is written next."""
+        """Whether few enter, into free slots, with prompts no longer than the columns written so far."""
         if self._cache is None or not entering:
             return False
         few = max(1, len(self._slots) // ENTER_IN_PLACE)
@@ -247,11 +248,11 @@ class Decoder:
         return self._draw(self._slots, logits.float())
 
     def _draw(self, answers: Sequence[ActiveSequence], logits: Tensor) -> list[ActiveSequence]:
-        """Draws the next token of each answer from its logits [answers, V]; that of an ended one is dropped."""
+        """Samples the next token of each answer from its logits [answers, V]; that of an ended one is dropped."""
         uniform = torch.from_numpy(np.array([answer.next_draw for answer in answers])).to(self._device)
         chosen = _choose(logits, uniform, [answer.decoding for answer in answers])
         tokens, logprobs = chosen.tokens.tolist(), chosen.logprobs.tolist()
-        _consider(answers, logits, chosen.tokens)
+        _note_top_logprobs(answers, logits, chosen.tokens)
         grown = []
         for answer, token, logprob in zip(answers, tokens, logprobs, strict=True):
             if not answer.ended:
@@ -261,7 +262,7 @@ class Decoder:
 
 
 def _choose(logits: Tensor, uniform: Tensor, decodings: Sequence[Decoding]) -> SampledTokens:
-    """One token a row, rows of equal settings together."""
+    """One token per row; rows of equal settings are sampled together."""
     if all(each is decodings[0] for each in decodings) or len(set(decodings)) == 1:
         return _choose_alike(logits, uniform, decodings[0])
     tokens = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
@@ -279,8 +280,8 @@ def _choose_alike(logits: Tensor, uniform: Tensor, decoding: Decoding) -> Sample
     return sample_inverse_cdf(kept, uniform)
 
 
-def _consider(answers: Sequence[ActiveSequence], logits: Tensor, tokens: Tensor) -> None:
-    """Notes what was considered, for the answers that want it."""
+def _note_top_logprobs(answers: Sequence[ActiveSequence], logits: Tensor, tokens: Tensor) -> None:
+    """Records the top log-probabilities, for the answers that ask for them."""
     wanting = [row for row, answer in enumerate(answers) if answer.num_likeliest is not None and not answer.ended]
     if not wanting:
         return
@@ -290,4 +291,4 @@ def _consider(answers: Sequence[ActiveSequence], logits: Tensor, tokens: Tensor)
     values, ids = logprobs.topk(most, dim=-1)
     for row, logprob, top_ids, top_values in zip(wanting, own, ids.tolist(), values.tolist(), strict=True):
         count = answers[row].num_likeliest
-        answers[row].considered.append(Considered(logprob, tuple(zip(top_ids, top_values, strict=True))[:count]))
+        answers[row].top_logprobs.append(TopLogprobs(logprob, tuple(zip(top_ids, top_values, strict=True))[:count]))

@@ -11,17 +11,16 @@ import numpy as np
 from rlhf.config.sections import SamplingSection
 from rlhf.data.encode import Ids
 from rlhf.errors import ConfigError
-from rlhf.models.packed_linears import packed_linears
 from rlhf.rollout.base import Rollouts, uniform_draws
 from rlhf.rollout.cache import check_cacheable, check_memory
 from rlhf.rollout.decoding import ActiveSequence, Decoder, Decoding
 
-STOP_MARGIN = 8  # tokens read back beyond the stop string's own characters
+STOP_MARGIN = 8  # tokens decoded beyond those of the stop string itself
 
 
 @dataclass(slots=True)
 class TransformersRollout:
-    """Decodes with a Hugging Face causal LM that holds whole weights and was loaded by this package.
+    """Decodes with a Hugging Face causal LM that has whole weights and was loaded by this package.
 
     Args:
         model: the causal LM, in eval mode.
@@ -36,10 +35,11 @@ class TransformersRollout:
     def generate(
         self, prompts: Sequence[Ids], streams: Sequence[tuple[int, ...]], sampling: SamplingSection
     ) -> Rollouts:
-        """One answer a prompt; `streams` are named apart, so the same name gives the same draw anywhere.
+        """One answer per prompt. `streams` names the random stream of each answer, so that it depends on neither rank,
+        batch nor order.
 
-        Raises: ModelError when the model cannot be decoded so or its cache does not fit; ConfigError for stop strings
-            without `decode`.
+        Raises: ModelError for an unsupported model or a cache that does not fit; ConfigError for stop strings without
+            `decode`.
         """
         if not prompts:
             return Rollouts([], [], [])
@@ -52,9 +52,8 @@ class TransformersRollout:
             for prompt, stream in zip(prompts, streams, strict=True)
         ]
         decoder.admit(sorted(answers, key=lambda answer: len(answer.prompt)))
-        with packed_linears(self.model):
-            while decoder.busy:
-                decoder.step()
+        while decoder.busy:
+            decoder.step()
         return Rollouts(
             [np.asarray(answer.tokens, np.int32) for answer in answers],
             [np.asarray(answer.logprobs, np.float32) for answer in answers],
@@ -69,7 +68,7 @@ class TransformersRollout:
         check_memory(self.model, min(len(prompts), sampling.batch_size), longest)
 
     def _ends(self, stops: Sequence[str]) -> Callable[[Sequence[int]], bool] | None:
-        """Whether the newest tokens hold a stop text; None where there is none to look for."""
+        """A check whether the newest tokens contain a stop string; None without stop strings."""
         if not stops:
             return None
         decode = self.decode

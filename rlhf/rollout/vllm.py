@@ -1,7 +1,7 @@
-"""The vLLM backend: an engine in the trainer's own process, asleep while the trainer trains. GPU; not measured here.
+"""The vLLM backend: an engine in the trainer's own process that sleeps during training. GPU only; not measured here.
 
 Weights are pushed into the engine before each rollout. Its kernels are not the trainer's, so its log-probabilities
-differ a little from those the trainer computes: the trainer reads them anew and corrects the difference
+differ a little from those the trainer computes: the trainer recomputes them and corrects the difference
 (`ops.importance`); both are logged.
 """
 
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from rlhf.config.sections import RolloutSection, SamplingSection
 from rlhf.data.encode import Ids
-from rlhf.errors import ConfigError
+from rlhf.errors import ConfigError, require_packages
 from rlhf.rollout.base import Rollouts
 
 
 class Engine(Protocol):
-    """What is used of `vllm.LLM`."""
+    """The methods of `vllm.LLM` that are used."""
 
     def generate(self, prompts: Any, sampling_params: Any, use_tqdm: bool = False) -> Sequence[Any]: ...
     def sleep(self, level: int = 1) -> None: ...
@@ -32,12 +32,12 @@ class Engine(Protocol):
 
 @dataclass(slots=True)
 class VllmRollout:
-    """Draws answers with vLLM.
+    """Samples answers with vLLM.
 
     Args:
         engine: a `vllm.LLM` made by `start_engine`.
         eos_id: ends an answer.
-        parameters: `vllm.SamplingParams`, or what takes its arguments.
+        parameters: `vllm.SamplingParams`, or a callable with its arguments.
     """
 
     engine: Engine
@@ -47,8 +47,8 @@ class VllmRollout:
     def generate(
         self, prompts: Sequence[Ids], streams: Sequence[tuple[int, ...]], sampling: SamplingSection
     ) -> Rollouts:
-        """One answer a prompt. Each has a seed of its own drawn from its stream, so that answers do not depend on the
-        batch; they are other draws than the transformers backend's."""
+        """One answer per prompt, with its own seed from its stream, so that answers do not depend on the batch; they
+        differ from those of the transformers backend."""
         requests = [{"prompt_token_ids": prompt.tolist()} for prompt in prompts]
         settings = [self._settings(stream, sampling) for stream in streams]
         outputs = self.engine.generate(requests, settings, use_tqdm=False)
@@ -71,7 +71,7 @@ class VllmRollout:
             top_k=sampling.top_k or -1,
             top_p=sampling.top_p,
             seed=int(np.random.default_rng(stream).integers(2**31)),
-            logprobs=0,  # of the drawn token alone
+            logprobs=0,  # of the sampled token alone
             stop=list(sampling.stop) or None,
             stop_token_ids=[self.eos_id],
             ignore_eos=False,
@@ -79,11 +79,11 @@ class VllmRollout:
         )
 
     def wake(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Gives the engine its memory back and the trainer's newest weights, named as in the Hugging Face model."""
+        """Restores the engine's memory and loads the trainer's newest weights, named as in the Hugging Face model."""
         self.engine.wake_up(tags=["weights"])
-        self.engine.collective_rpc(_load, args=(weights,))  # read while they are merged, one after another
+        self.engine.collective_rpc(_load, args=(weights,))  # an iterator: adapters are merged one weight at a time
         self.engine.wake_up(tags=["kv_cache"])
-        self.engine.reset_prefix_cache()  # it was written by older weights
+        self.engine.reset_prefix_cache()  # computed with older weights
 
     def rest(self) -> None:
         """Frees the engine's weights and cache for the trainer."""
@@ -95,17 +95,12 @@ def _load(worker: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
 
 
 def require_vllm(backend: str) -> None:
-    """Raises ConfigError when vLLM is asked for and missing, or there is no GPU: never replaced in silence."""
+    """Raises ConfigError when vLLM is asked for and missing, or there is no GPU: never silently replaced."""
     if backend != "vllm":
         return
     import torch
 
-    try:
-        import vllm  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            "rollout.backend=vllm needs the vllm package", where="rollout.backend", fix="pip install 'rlhf[vllm]'"
-        ) from error
+    require_packages("vllm", extra="vllm", needed_by="rollout.backend=vllm", where="rollout.backend")
     if not torch.cuda.is_available():
         raise ConfigError(
             "rollout.backend=vllm needs a GPU", where="rollout.backend", fix="set rollout.backend=transformers"
@@ -124,8 +119,8 @@ def start_engine(path: str, section: RolloutSection, *, dtype: str, max_length: 
         max_model_len=max_length,
         gpu_memory_utilization=section.gpu_memory,
         enable_sleep_mode=True,
-        logprobs_mode="processed_logprobs",  # after temperature, top-k and top-p: of the distribution drawn from
-        distributed_executor_backend="external_launcher",  # every rank has an engine of its own
+        logprobs_mode="processed_logprobs",  # after temperature, top-k and top-p: that is, of the sampling distribution
+        distributed_executor_backend="external_launcher",  # each rank has its own engine
     )
     eos = AutoConfig.from_pretrained(path).eos_token_id
     rollout = VllmRollout(engine, int(eos), vllm.SamplingParams)

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from html import escape
+from itertools import islice
 from pathlib import Path
 
-from rlhf.html.page import document, section, table
-from rlhf.html.plots import LINE, figure, svg
+from markupsafe import Markup
+
+from rlhf.artifacts.changed_keys import shown
+from rlhf.artifacts.files import short_hash
 from rlhf.errors import ArtifactError
-from rlhf.runs.listing import RunSummary, columns, is_run, summarise
-from rlhf.config.stages import STAGES
-from rlhf.runs.plots import COLOURS, PANELS, Panel, Series, curves_of
-from rlhf.runs.record import RunRecord, flat, read_run, shown
+from rlhf.html.templates import render
+from rlhf.html.words import Words
+from rlhf.runs.listing import columns, is_run, outcome_cells
+from rlhf.runs.plots import COLOURS, Curve, Panel, curves_of, curves_plot, panels
+from rlhf.runs.record import RunRecord, flat, read_run
+from rlhf.runs.texts import named
 
 DASHES = ("-", "--", ":", "-.")  # a colour comes again with the next of them
 CSS_DASHES = ("solid", "dashed", "dotted", "double")
+HEAD = ("run", "status", "steps", "best", "at step")
 TERMINAL_KEYS = 8
 LONGEST_CELL = 40
-HASH_DIGITS = 12
 Differences = dict[str, list[str]]
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunRecord]:
-    """The runs among `paths`; files are passed over, so that a folder's whole content can be named.
+    """The runs among `paths`; files are skipped, so that a folder's whole content can be named.
 
     Raises: ArtifactError for a folder that is no run, fewer than two runs, or runs of several stages.
     """
@@ -49,7 +52,7 @@ def read_runs(paths: Sequence[Path]) -> list[RunRecord]:
 
 
 def labels(records: Sequence[RunRecord]) -> list[str]:
-    """The folder's name of each run, or as much of its path as tells it from the others."""
+    """The folder's name of each run, or as much of its path as distinguishes it from the others."""
     parts = [record.path.resolve().parts for record in records]
     for length in range(1, max(len(each) for each in parts) + 1):
         names = ["/".join(each[-length:]) for each in parts]
@@ -59,7 +62,7 @@ def labels(records: Sequence[RunRecord]) -> list[str]:
 
 
 def setting_differences(records: Sequence[RunRecord]) -> Differences:
-    """Values by key, one a run, of every key that is not the same in all; where a run has no such key, "-".
+    """Values by key, one per run, of every key that is not the same in all; "-" where a run has no such key.
 
     Keys of the configuration come first, then what manifests say of data, ranks and packages, in brackets.
     """
@@ -86,61 +89,38 @@ def _facts(record: RunRecord) -> dict[str, str]:
 
 
 def _hash(entry: Mapping[str, str]) -> str:
-    return str(entry.get("sha256", "-"))[:HASH_DIGITS]
+    return short_hash(entry.get("sha256")) or "-"
 
 
 def comparison_table(records: Sequence[RunRecord]) -> str:
-    """A line a run for the terminal: how it ended, its best, and what it was set to."""
+    """One line per run for the terminal: how it ended, its best value, and its settings that differ."""
     differences = setting_differences(records)
-    keys = list(differences)[:TERMINAL_KEYS]
+    keys = list(islice(differences, TERMINAL_KEYS))
     rows = [
-        (*_cells(name, summarise(record.path)), *(_short(differences[key][number]) for key in keys))
+        (name, *outcome_cells(record), *(_cut(differences[key][number]) for key in keys))
         for number, (name, record) in enumerate(zip(labels(records), records, strict=True))
     ]
     more = len(differences) - len(keys)
     note = f"and {more} more keys that differ: see the page\n" if more else ""
-    return columns((*_HEAD, *keys), rows) + note
+    return columns((*HEAD, *keys), rows) + note
 
 
-_HEAD = ("run", "status", "steps", "best", "at step")
-
-
-def _cells(name: str, run: RunSummary) -> tuple[str, ...]:
-    best = ("", "") if run.best is None else (f"{run.best.metric} {run.best.value:.4g}", str(run.best.step))
-    return (name, run.status, str(run.step), *best)
-
-
-def _short(text: str) -> str:
+def _cut(text: str) -> str:
     return text if len(text) <= LONGEST_CELL else f"{text[: LONGEST_CELL - 1]}…"
 
 
 def render_comparison(records: Sequence[RunRecord]) -> str:
     """The whole page."""
     names = labels(records)
-    title = f"{STAGES[records[0].stage].title}: {len(records)} runs"
-    runs = [_cells(name, summarise(record.path)) for name, record in zip(names, records, strict=True)]
-    differences = [(key, *values) for key, values in setting_differences(records).items()]
-    settings = table(("key", *names), differences) if differences else "<p>No setting differs.</p>"
-    body = "".join(
-        (
-            f"<h1>{escape(title)}</h1>{_key(names)}",
-            section("Runs", table(_HEAD, runs)),
-            section("What differs", settings),
-            section("Curves", _curves(names, records)),
-        )
+    return render(
+        "runs/comparison.html.j2",
+        title=Words("{}: 실행 {}개", "{}: {} runs").format(named("stage", records[0].stage), len(records)),
+        names=names,
+        marks=[{"name": name, "colour": _colour(at), "dash": CSS_DASHES[_dash(at)]} for at, name in enumerate(names)],
+        rows=[(name, *outcome_cells(record)) for name, record in zip(names, records, strict=True)],
+        differences=[(key, *values) for key, values in setting_differences(records).items()],
+        plots=_plots(records),
     )
-    return document(title, body)
-
-
-def _key(names: Sequence[str]) -> str:
-    """Which line is which run."""
-    marks = "".join(
-        f'<span style="white-space:nowrap;margin-right:1rem"><span style="display:inline-block;width:1.6rem;'
-        f'border-top:3px {CSS_DASHES[_dash(number)]} {_colour(number)};vertical-align:middle"></span> '
-        f"{escape(name)}</span> "
-        for number, name in enumerate(names)
-    )
-    return f'<p class="path">{marks}</p>'
 
 
 def _colour(number: int) -> str:
@@ -151,33 +131,19 @@ def _dash(number: int) -> int:
     return number // len(COLOURS) % len(DASHES)
 
 
-def _curves(names: Sequence[str], records: Sequence[RunRecord]) -> str:
-    """A plot for every metric of the panels that changes over a run, with the key above it."""
+def _plots(records: Sequence[RunRecord]) -> list[tuple[Words, Panel, Markup]]:
+    """(title, panel, plot) of every metric of the panels that changes over a run."""
     curves = [curves_of(record.metrics) for record in records]
-    logged = sorted({name for each in curves for name, (steps, _) in each.items() if len(steps) > 1})
-    parts = []
-    for panel in PANELS:
-        for metric in _metrics_of(panel, logged):
-            plot = _plot([each.get(metric) for each in curves])
-            title = panel.title if metric == panel.names else f"{panel.title}: {metric}"
-            caption = f'<p class="note">{escape(panel.caption)}</p>'
-            parts.append(f"<h3>{escape(title)}</h3>{_key(names)}{plot}{caption}")
-    return "".join(parts)
-
-
-def _metrics_of(panel: Panel, logged: Sequence[str]) -> list[str]:
-    found = [name for name in logged if re.fullmatch(panel.names, name)]
-    return found if len(found) > any("/" in name for name in found) else []  # of a single source the whole says it
-
-
-def _plot(series: Sequence[Series | None]) -> str:
-    with figure(2.1) as (drawn, axes):
-        for number, each in enumerate(series):
-            if each is not None:
-                sparse = {"marker": "o", "markersize": 3.5} if len(each[0]) <= 30 else {}
-                style = {"color": _colour(number), "linestyle": DASHES[_dash(number)], **sparse}
-                axes.plot(*each, linewidth=1.6, **style)
-        axes.set_xlabel("step", fontsize=8)
-        axes.tick_params(labelsize=8)
-        axes.grid(axis="y", color=LINE, linewidth=0.6)
-        return svg(drawn)
+    logged = {name for each in curves for name, (steps, _) in each.items() if len(steps) > 1}
+    plots = []
+    for panel in panels():
+        for metric in panel.among(logged):
+            lines = [
+                Curve(each[metric], _colour(number), dash=DASHES[_dash(number)])
+                for number, each in enumerate(curves)
+                if metric in each
+            ]
+            single = metric == panel.metrics
+            title = panel.title if single else Words("{}: {}", "{}: {}").format(panel.title, metric)
+            plots.append((title, panel, curves_plot(lines)))
+    return plots

@@ -1,56 +1,19 @@
-"""Many runs in a table: what each is, what became of it, and the best it reached."""
+"""Many runs in a table: what each is, what became of it, and the best value it reached."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from rich.cells import cell_len
 
-from rlhf.artifacts.files import read_json
-from rlhf.artifacts.run_folder import RunFolder
 from rlhf.errors import ArtifactError
-from rlhf.runs.record import Row, read_lines
+from rlhf.runs.record import BEST, JOB, LOWEST, RunRecord
 
-JOB = "job.json"  # what a sweep leaves of a run it has queued
-DEPTH = 3  # folders below a named one that are looked through
-LEAST, MOST = min, max
-BEST = {
-    "sft": (("eval_loss", LEAST), ("loss", LEAST)),
-    "reward": (("eval_accuracy", MOST), ("accuracy", MOST)),
-    "ppo": (("eval_reward", MOST), ("reward", MOST)),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Best:
-    """The best value of a metric and its step; held-out where the run measured it."""
-
-    metric: str
-    value: float
-    step: int
-
-
-@dataclass(frozen=True, slots=True)
-class RunSummary:
-    """A run in a line.
-
-    status: that of state.json, or `killed` (running, but nobody holds the lock), `queued` (a job that has not begun)
-        or `not started`.
-    parents: run or model by role. when: the last change of its state, seconds since the epoch; 0 where there is none.
-    """
-
-    path: Path
-    stage: str
-    status: str
-    reason: str
-    step: int
-    best: Best | None
-    parents: dict[str, str]
-    when: float
+DEPTH = 3  # folders below a named one that are searched
+HEAD = ("run", "stage", "status", "steps", "best", "at step", "when", "starts from")
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
@@ -80,81 +43,51 @@ def is_run(folder: Path) -> bool:
     return (folder / "state.json").is_file() or (folder / JOB).is_file()
 
 
-def summarise(path: Path) -> RunSummary:
-    """A run in a line, from its files alone."""
-    folder = RunFolder(path)
-    state = folder.state()
-    metrics = read_lines(folder.metrics)
-    manifest = read_json(path / "manifest.json") if (path / "manifest.json").is_file() else {}
-    stage = str(state.get("stage") or manifest.get("stage") or "")
-    logged = int(metrics[-1].get("step", 0)) if metrics else 0
-    marks = [path / name for name in ("state.json", JOB) if (path / name).is_file()]
-    return RunSummary(
-        path,
-        stage,
-        status_of(folder),
-        str(state.get("reason", "")),
-        max(int(state.get("step", 0)), logged),
-        best_of(stage, metrics),
-        _parents(manifest),
-        marks[0].stat().st_mtime if marks else 0.0,
-    )
-
-
-def status_of(folder: RunFolder) -> str:
-    """What became of a run, the lock asked where state.json cannot know."""
-    status = folder.status()
-    if status == "running" and not folder.holder():
-        return "killed"
-    return status or ("queued" if (folder.path / JOB).is_file() else "not started")
-
-
-def best_of(stage: str, metrics: Sequence[Row]) -> Best | None:
-    """The best of the first of the stage's metrics that was logged with a finite value."""
-    for name, better in BEST.get(stage, ()):
-        values = [(float(row[name]), int(row["step"])) for row in metrics if name in row]
-        finite = [each for each in values if math.isfinite(each[0])]
-        if finite:
-            value, step = better(finite, key=lambda each: each[0])
-            return Best(name, value, step)
-    return None
-
-
-def best_first(runs: Sequence[RunSummary]) -> list[RunSummary]:
+def best_first(runs: Sequence[RunRecord]) -> list[RunRecord]:
     """Runs of one stage, the best first; those without a value last, as they came."""
 
-    def place(run: RunSummary) -> float:
+    def place(run: RunRecord) -> float:
         if run.best is None:
             return math.inf
         better = dict(BEST[run.stage])[run.best.metric]
-        return run.best.value if better is LEAST else -run.best.value
+        return run.best.value if better is LOWEST else -run.best.value
 
     return sorted(runs, key=place)
 
 
-def _parents(manifest: Row) -> dict[str, str]:
-    """Role to run: `runs/a` where a stage made its `runs/a/model`. A role that repeats another's is left out."""
-    found: dict[str, str] = {}
-    for role, entry in manifest.get("parents", {}).items():
-        path = Path(entry["path"])
-        name = str(path.parent) if path.name == "model" and "stage" in entry else str(path)
-        if name not in found.values():
-            found[role] = name
-    return found
+def last_change(run: RunRecord) -> float:
+    """When the run's state last changed, seconds since the epoch; 0 where there is none."""
+    marks = [run.path / name for name in ("state.json", JOB) if (run.path / name).is_file()]
+    return marks[0].stat().st_mtime if marks else 0.0
 
 
-def runs_table(runs: Sequence[RunSummary]) -> str:
-    """A line a run under a head."""
-    head = ("run", "stage", "status", "steps", "best", "at step", "when", "starts from")
-    return columns(head, [(*_cells(run), _when(run.when), ", ".join(run.parents.values())) for run in runs])
+def runs_table(runs: Sequence[RunRecord]) -> str:
+    """One line per run under a head."""
+    return columns(
+        HEAD,
+        [
+            (str(run.path), run.stage, *outcome_cells(run), _written(last_change(run)), ", ".join(_parents(run)))
+            for run in runs
+        ],
+    )
 
 
-def _cells(run: RunSummary) -> tuple[str, ...]:
+def outcome_cells(run: RunRecord) -> tuple[str, str, str, str]:
+    """Status, steps, best value and its step."""
     best = ("", "") if run.best is None else (f"{run.best.metric} {run.best.value:.4g}", str(run.best.step))
-    return (str(run.path), run.stage, run.status, str(run.step), *best)
+    return (run.status, str(run.step), *best)
 
 
-def _when(seconds: float) -> str:
+def _parents(run: RunRecord) -> list[str]:
+    """The models it started from, each once: `runs/a` where a stage made its `runs/a/model`."""
+    found: dict[str, None] = {}
+    for entry in run.manifest.get("parents", {}).values():
+        path = Path(entry["path"])
+        found[str(path.parent) if path.name == "model" and "stage" in entry else str(path)] = None
+    return list(found)
+
+
+def _written(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M") if seconds else ""
 
 

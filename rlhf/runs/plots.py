@@ -1,54 +1,25 @@
-"""Curves of a run, and the policy between best-of-n points."""
+"""Curves of runs, and the policy between best-of-n points."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
 from typing import Any, NamedTuple
 
+import yaml
+from markupsafe import Markup
+
 from rlhf.html.plots import BLUE, GREY, LINE, RED, figure, svg
+from rlhf.html.words import Words
 
 Row = Mapping[str, Any]
+Series = tuple[list[float], list[float]]  # steps, values
 MAX_POINTS = 300  # of one curve; longer ones are averaged, or the page would take megabytes
+MAX_TRAJECTORY = 60  # points of the policy's way from the reference; single iterations are noise
+FEW_POINTS = 30  # a curve with at most as many shows each as a dot
 COLOURS = (BLUE, "#c98a1b", "#23735a", "#7a4d8f", "#5a6473", "#b0567a")
-
-
-class Panel(NamedTuple):
-    """Metrics drawn over one another: those whose whole name matches. `caption` says what to look for."""
-
-    title: str
-    names: str
-    caption: str
-
-
-PANELS = (
-    Panel("Reward", r"reward|eval_reward", "Reward units: training prompts, and held-out ones (eval_reward)."),
-    Panel("Held-out reward model", r"held_out_reward", "Should rise with the reward; falling alone is reward hacking."),
-    Panel("Reward by source", r"reward/.+", "Each source before its weight."),
-    Panel("Deviation of scores", r"(held_out_)?reward_std", "At 0 nothing is left to learn from."),
-    Panel("KL to the reference", r"kl", "Nats a sequence: how far the policy has gone."),
-    Panel("KL coefficient", r"kl_coefficient", "Weight of the KL penalty."),
-    Panel("By source of prompts: reward", r"by_source/.+/reward", "Reward units."),
-    Panel("By source of prompts: KL", r"by_source/.+/kl", "Nats a sequence."),
-    Panel("Loss", r"loss|eval_loss|eval_loss_before|(eval_)?loss/.+", "Nats a token in stage 1."),
-    Panel("Accuracy", r"accuracy|eval_accuracy", "Share of pairs in the right order."),
-    Panel("Policy loss", r"policy_loss", "Hovers near 0; its level means little."),
-    Panel("Value loss", r"value_loss|ptx_loss", "Reward units squared (values)."),
-    Panel("Explained variance", r"explained_variance", "Below 0 the critic is worse than a constant."),
-    Panel("Clipped tokens", r"clip_fraction|value_clip_fraction", "Share of tokens; above .3 an update goes too far."),
-    Panel("Step of the policy", r"approx_kl", "Nats a token, old to new policy within an iteration."),
-    Panel("Largest ratio", r"ratio_max", "Of one token's probabilities, new to old."),
-    Panel("Gradient norms", r"(critic_|ptx_)?grad_norm", "Before clipping."),
-    Panel("Entropy", r"entropy", "Nats a token."),
-    Panel("Length of answers", r"response_tokens", "Tokens, EOS included."),
-    Panel("Length in characters", r"length_chars", "Mean of an answer."),
-    Panel("Score and length", r"reward_length_correlation", "Correlation; far from 0 the reward follows length."),
-    Panel("Answers that end", r"(eval_)?eos_rate", "Share with EOS."),
-    Panel("Variety", r"distinct_[12]", "Unique words and word pairs, as a share of all."),
-    Panel("Repetition", r"repeated_token_share", "Words that equal one of the 8 before them."),
-    Panel("Script and register", r"hangul_share|polite_share", "Share of letters, and of sentences."),
-    Panel("Learning rate", r"(critic_)?lr", "After warm-up, decay and tripwires."),
-)
 WIRE_METRICS = {
     "kl": r"kl",
     "wireheading": r"reward|held_out_reward",
@@ -63,18 +34,57 @@ WIRE_METRICS = {
     "critic": r"explained_variance",
     "reward_variance": r"reward_std",
 }
-Series = tuple[list[float], list[float]]
 
 
-def panel_plots(metrics: Sequence[Row], trips: Sequence[Row], abandoned: Sequence[Row]) -> list[tuple[Panel, str]]:
-    """Every panel that has something to draw. What a rollback took back is dashed; a trip is a line in its panels."""
+class Panel(NamedTuple):
+    """Metrics drawn over one another: those whose whole name matches. `caption` says what to look for; `first` lists
+    the stages whose page shows the plot unfolded."""
+
+    title: Words
+    metrics: str
+    caption: Words
+    first: tuple[str, ...]
+
+    def among(self, names: Iterable[str]) -> list[str]:
+        """The panel's metrics among `names`, sorted. Of a single source there are none: the whole says the same."""
+        found = sorted(name for name in names if re.fullmatch(self.metrics, name))
+        return found if len(found) > any("/" in name for name in found) else []
+
+
+class Curve(NamedTuple):
+    """A line of a plot; without a label it has no entry in the legend. `lost` is what a rollback took back."""
+
+    series: Series
+    colour: str
+    label: str | None = None
+    dash: str = "-"
+    lost: Series | None = None
+
+
+@cache
+def panels() -> tuple[Panel, ...]:
+    """Every panel, in the order of the page."""
+    entries = yaml.safe_load((files("rlhf.runs") / "panels.yaml").read_text(encoding="utf-8"))
+    return tuple(
+        Panel(Words(**each["title"]), each["metrics"], Words(**each["caption"]), tuple(each.get("first", ())))
+        for each in entries
+    )
+
+
+def panel_plots(metrics: Sequence[Row], trips: Sequence[Row], abandoned: Sequence[Row]) -> list[tuple[Panel, Markup]]:
+    """Every panel that has something to draw. What a rollback took back is dotted; a trip is a line in its panels."""
     curves, lost = curves_of(metrics), curves_of(abandoned)
     drawn = []
-    for panel in PANELS:
-        found = {name: each for name, each in curves.items() if re.fullmatch(panel.names, name)}
-        if len(found) > any("/" in name for name in found):  # of a single source the whole says the same
+    for panel in panels():
+        if found := panel.among(curves):
+            lines = [
+                Curve(
+                    curves[name], COLOURS[number % len(COLOURS)], name if len(found) > 1 else None, "-", lost.get(name)
+                )
+                for number, name in enumerate(found)
+            ]
             marks = [trip for trip in trips if any(re.fullmatch(WIRE_METRICS[trip["wire"]], name) for name in found)]
-            drawn.append((panel, _curves(found, {name: lost[name] for name in found if name in lost}, marks)))
+            drawn.append((panel, curves_plot(lines, marks)))
     return drawn
 
 
@@ -87,24 +97,26 @@ def curves_of(metrics: Sequence[Row]) -> dict[str, Series]:
                 steps, values = found.setdefault(name, ([], []))
                 steps.append(float(row["step"]))
                 values.append(float(value))
-    return {name: (_thinned(steps), _thinned(values)) for name, (steps, values) in found.items()}
+    return {
+        name: (_thinned(steps, MAX_POINTS), _thinned(values, MAX_POINTS)) for name, (steps, values) in found.items()
+    }
 
 
-def _thinned(values: list[float]) -> list[float]:
-    """Means of neighbours, so that at most MAX_POINTS are left."""
-    size = -(-len(values) // MAX_POINTS)
+def _thinned(values: Sequence[float], most: int) -> list[float]:
+    """Means of neighbours, so that at most `most` are left."""
+    size = -(-len(values) // most)
     parts = [values[start : start + size] for start in range(0, len(values), size)]
     return [sum(part) / len(part) for part in parts]
 
 
-def _curves(found: Mapping[str, Series], lost: Mapping[str, Series], trips: Sequence[Row]) -> str:
+def curves_plot(curves: Sequence[Curve], trips: Sequence[Row] = ()) -> Markup:
+    """Curves over steps; every trip is a vertical line with the name of its wire."""
     with figure(1.9) as (drawn, axes):
-        for number, (name, (steps, values)) in enumerate(sorted(found.items())):
-            colour = COLOURS[number % len(COLOURS)]
-            sparse = {"marker": "o", "markersize": 4} if len(steps) <= 30 else {}
-            axes.plot(steps, values, color=colour, linewidth=1.6, label=name, **sparse)
-            if name in lost:
-                axes.plot(*lost[name], color=colour, linewidth=1, linestyle=":", alpha=0.7)
+        for each in curves:
+            dots = {"marker": "o", "markersize": 4} if len(each.series[0]) <= FEW_POINTS else {}
+            axes.plot(*each.series, color=each.colour, linewidth=1.6, linestyle=each.dash, label=each.label, **dots)
+            if each.lost:
+                axes.plot(*each.lost, color=each.colour, linewidth=1, linestyle=":", alpha=0.7)
         for trip in trips:
             axes.axvline(trip["step"], color=RED, linewidth=1, linestyle="--")
             axes.annotate(
@@ -115,18 +127,18 @@ def _curves(found: Mapping[str, Series], lost: Mapping[str, Series], trips: Sequ
         axes.locator_params(axis="y", nbins=5)
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
         axes.grid(axis="y", color=LINE, linewidth=0.6)
-        if len(found) > 1:
-            columns = 2 if len(found) <= 4 else 3
+        if named := sum(each.label is not None for each in curves):
+            columns = 2 if named <= 4 else 3
             axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=columns, frameon=False, fontsize=8)
         return svg(drawn)
 
 
-def control_plot(control: Row, metrics: Sequence[Row]) -> str:
-    """Reward against KL: the reference at 0, best-of-n of it, the policy, and the way the policy took."""
+def control_plot(control: Row, metrics: Sequence[Row]) -> Markup:
+    """Reward against KL: the reference at 0, its best-of-n, the policy, and the policy's trajectory."""
     with figure(3.6) as (drawn, axes):
-        way, name = trajectory(metrics)
-        if way:
-            kls, rewards = zip(*way, strict=True)
+        points, name = trajectory(metrics)
+        if points:
+            kls, rewards = zip(*points, strict=True)
             axes.plot(kls, rewards, color="#d9a184", linewidth=1.5, marker="o", markersize=3, zorder=1, label=name)
         arms = control["best_of_n"]
         axes.plot(
@@ -141,7 +153,7 @@ def control_plot(control: Row, metrics: Sequence[Row]) -> str:
                 f"n = {arm['n']}", (arm["kl"], arm["mean"]), xytext=(5, -11), textcoords="offset points", fontsize=8
             )
         _arm(axes, control["policy"], RED, "PPO")
-        axes.set_xlabel("KL to the SFT model, nats a sequence")
+        axes.set_xlabel("KL to the SFT model, nats per sequence")
         axes.set_ylabel("score")
         axes.grid(axis="y", color=LINE, linewidth=0.6)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, fontsize=8)
@@ -154,16 +166,14 @@ def _arm(axes: Any, arm: Row, colour: str, label: str | None) -> None:
 
 
 def trajectory(metrics: Sequence[Row]) -> tuple[list[tuple[float, float]], str]:
-    """(KL, score) over training, and what they are of: held-out prompts where they were scored twice or more."""
-    for name, label in (("eval_reward", "PPO on the way, held-out"), ("reward", "PPO on the way, training prompts")):
-        points = [(row["kl"], row[name]) for row in metrics if name in row and "kl" in row]
-        if len(points) > 1:
-            return [(sum(kls) / len(kls), sum(rewards) / len(rewards)) for kls, rewards in _grouped(points)], label
+    """(KL, score) over training, and its label: on held-out prompts where those were scored twice or more, else on
+    training prompts."""
+    for name, label in (
+        ("eval_reward", "PPO in training, held-out prompts"),
+        ("reward", "PPO in training, training prompts"),
+    ):
+        rows = [row for row in metrics if name in row and "kl" in row]
+        if len(rows) > 1:
+            kls, scores = (_thinned([row[key] for row in rows], MAX_TRAJECTORY) for key in ("kl", name))
+            return list(zip(kls, scores, strict=True)), label
     return [], ""
-
-
-def _grouped(points: list[tuple[float, float]]) -> list[tuple[list[float], list[float]]]:
-    """Neighbours together, at most 60 groups: single iterations are noise."""
-    size = -(-len(points) // 60)
-    parts = [points[start : start + size] for start in range(0, len(points), size)]
-    return [([kl for kl, _ in part], [reward for _, reward in part]) for part in parts]

@@ -1,4 +1,4 @@
-"""Several runs as one project: which made which, on what data, and the comparisons that were made of their models."""
+"""Several runs as one project: which run started from which, on what data, and the comparisons of their models."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ class Parent(NamedTuple):
     stage: str
     run: RunRecord | None
 
+    @property
+    def name(self) -> str:
+        """The run folder's name; of a hub id the part after the slash."""
+        return run_folder_of(self.path).name or self.path
+
 
 class Use(NamedTuple):
     """A data source as one run read it; `report` is its entry in the manifest."""
@@ -71,9 +76,9 @@ def read_project(folders: Sequence[Path]) -> Project:
         except (RlhfError, ValueError, OSError) as error:
             unread.append((path, str(error).split("\n")[0]))
     if not runs:
-        told = "; ".join(reason for _, reason in unread)
+        reasons = "; ".join(reason for _, reason in unread)
         raise ArtifactError(
-            f"no run in {', '.join(map(str, folders))}{f': {told}' if told else ''}",
+            f"no run in {', '.join(map(str, folders))}{f': {reasons}' if reasons else ''}",
             expected="run folders, or a folder that holds some",
             fix="list what a folder holds: rlhf runs FOLDER",
         )
@@ -167,7 +172,7 @@ def sources_of(runs: Sequence[RunRecord]) -> list[list[Use]]:
 
 
 def trained_and_held_out(uses: Sequence[Use]) -> bool:
-    """Whether one source was both learnt from and measured on, by any of the runs."""
+    """Whether one source was both trained on and measured on, by any of the runs."""
     held_out = [str(use.report.get("role", "")).startswith("eval") for use in uses]
     return any(held_out) and not all(held_out)
 

@@ -1,6 +1,6 @@
-"""One stage over a grid of settings: a run a point, each in a folder named by what it changes.
+"""One stage over a grid of settings: one run per point, each in a folder named by what it changes.
 
-Every point is checked before the first starts. What is finished is kept, so a sweep that was stopped goes on.
+Every point is checked before the first starts. Finished runs are kept, so that a stopped sweep can be continued.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlhf.artifacts.changed_keys import shown
 from rlhf.artifacts.files import read_json, write_json
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import load_config
 from rlhf.config.schema import StageConfig
 from rlhf.config.stages import STAGES
 from rlhf.errors import ArtifactError, ConfigError, RlhfError
+from rlhf.runs.record import JOB, RunRecord, flat, status_of
 from rlhf.train.run.readiness import require_parents
-from rlhf.runs.listing import JOB, RunSummary, status_of, summarise
-from rlhf.runs.record import flat, shown
 from rlhf.train.run.start import ROOT, require_checkout, start_stage
 
 LONGEST_NAME = 120  # characters; file systems take 255 bytes
@@ -46,21 +46,21 @@ class Sweep:
     config: str
     points: tuple[Point, ...]
 
-    def summaries(self) -> list[RunSummary]:
+    def runs(self) -> list[RunRecord]:
         """What became of every point."""
-        return [summarise(point.folder) for point in self.points]
+        return [RunRecord(point.folder) for point in self.points]
 
     def run_local(self, *, ranks: int | None = None) -> None:
-        """Runs the points one after another; one that fails does not stop the others, one that is stopped does."""
+        """Runs the points one after another. A run that fails does not end the sweep; a run that is stopped does."""
         for number, point in enumerate(self.points, 1):
             folder = RunFolder(point.folder)
             sys.stderr.write(f"\n== {number}/{len(self.points)}  {point.folder.name} ==\n")
             if status_of(folder) == "finished":
-                sys.stderr.write("finished and kept\n")
+                sys.stderr.write("already finished\n")
                 continue
             start_stage(self.stage, self._words(point), ranks=ranks)
             if folder.status() == "preempted":
-                sys.stderr.write("stopped; the same command goes on\n")
+                sys.stderr.write("stopped; the same command continues the sweep\n")
                 return
 
     def submit(self, options: Sequence[str]) -> None:
@@ -68,9 +68,9 @@ class Sweep:
         for point in self.points:
             folder = RunFolder(point.folder)
             if status_of(folder) == "finished":
-                sys.stderr.write(f"{point.folder.name}: finished and kept\n")
+                sys.stderr.write(f"{point.folder.name}: already finished\n")
             elif job := _active_job(folder):
-                sys.stderr.write(f"{point.folder.name}: job {job} is queued or runs\n")
+                sys.stderr.write(f"{point.folder.name}: job {job} is queued or running\n")
             else:
                 job = self._sbatch(point, options)
                 point.folder.mkdir(parents=True, exist_ok=True)
@@ -135,9 +135,11 @@ def parse_grid(words: Sequence[str]) -> dict[str, list[str]]:
         if key in axes:
             raise ConfigError(f"{key} is given twice", where=where, fix="put all its values into one --grid")
         if len(set(values)) < len(values):
-            raise ConfigError("a value is given twice", where=where, fix="leave one out")
+            raise ConfigError("a value is given twice", where=where, fix="remove one of them")
         if key == "run.dir":
-            raise ConfigError("a sweep names the run folders itself", where=where, fix="leave it out; --out holds them")
+            raise ConfigError(
+                "a sweep names the run folders itself", where=where, fix="remove it; --out is the folder of the runs"
+            )
         axes[key] = values
     return axes
 

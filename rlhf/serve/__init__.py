@@ -1,1 +1,4 @@
-"""Models behind an HTTP interface that clients of OpenAI's service know: chat, files, fine-tuning jobs."""
+"""Models behind an HTTP interface that clients of OpenAI's service know: chat, files, fine-tuning jobs.
+
+May import: serve.chat, serve.jobs, train, and the layers below.
+"""

@@ -1,7 +1,6 @@
-"""Who may use the service, and how much: a bearer key, requests a minute, tokens a day.
+"""Who may use the service, and how much: a bearer key, requests per minute, tokens per day.
 
-`Access` is a FastAPI dependency: `caller: Annotated[Caller, Depends(access)]`. What it refuses is an `ApiError`, which
-`add_error_handler` turns into the JSON that clients of OpenAI's service read.
+`ApiAccess` is a FastAPI dependency: `caller: Annotated[Caller, Depends(access)]`.
 """
 
 from __future__ import annotations
@@ -10,97 +9,38 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 
 from rlhf.errors import ConfigError
+from rlhf.serve.errors import ApiError
 from rlhf.serve.keys import ApiKey, KeyStore
 from rlhf.web.guard import LOOPBACK
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 WINDOW_S = 60.0
 
 
-class ApiError(Exception):
-    """An answer other than success, in the shape OpenAI's clients know.
-
-    Args:
-        status: the HTTP status.
-        message: for a person.
-        param: the parameter that was wrong.
-        code: for a program, such as "invalid_api_key".
-        retry_after_s: seconds until the same request could succeed.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        type: str = "invalid_request_error",
-        param: str | None = None,
-        code: str | None = None,
-        retry_after_s: float | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status, self.message, self.type, self.param, self.code = status, message, type, param, code
-        self.retry_after_s = retry_after_s
-
-    def body(self) -> dict[str, Any]:
-        """The JSON of the answer."""
-        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
-
-    def headers(self) -> dict[str, str]:
-        """Beside the content type."""
-        headers = {} if self.retry_after_s is None else {"retry-after": str(max(1, math.ceil(self.retry_after_s)))}
-        return headers | ({"www-authenticate": "Bearer"} if self.status == 401 else {})
-
-
-def add_error_handler(app: FastAPI) -> None:
-    """Answers every `ApiError` of the application's routes, and requests of another form than a route wants."""
-    from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse
-
-    def answer(request: Request, error: Exception) -> JSONResponse:
-        refusal = _malformed(error.errors()) if isinstance(error, RequestValidationError) else error
-        assert isinstance(refusal, ApiError)
-        return JSONResponse(refusal.body(), refusal.status, headers=refusal.headers())
-
-    app.add_exception_handler(ApiError, answer)
-    app.add_exception_handler(RequestValidationError, answer)
-
-
-def _malformed(problems: Sequence[Any]) -> ApiError:
-    """What pydantic found wrong with a request; values are left out, for they may be large or private."""
-    places = [".".join(str(part) for part in problem["loc"][1:]) or str(problem["loc"][0]) for problem in problems]
-    lines = [f"{place}: {problem['msg']}" for place, problem in zip(places, problems, strict=True)]
-    return ApiError(400, "; ".join(lines), param=places[0])
-
-
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request; `key` is None on a service that is open to this machine."""
+    """Who sent a request; `key` is None where no keys are needed."""
 
     key: ApiKey | None = None
 
     @property
     def organization(self) -> str:
-        """What job objects call `organization_id`."""
+        """The owner of files and jobs: `organization_id` in job objects."""
         return "org-local" if self.key is None else f"org-{self.key.id}"
 
 
 class ApiAccess:
-    """Lets requests in. Without a store everyone on this machine may come in, without limits.
+    """Admits requests. Without a store every client of this machine is admitted, without limits.
 
     Args:
-        keys: the keys that are known; looked up at each request, so that a revoked key ends at once.
+        keys: looked up at each request, so that a revoked key ends at once.
         now: seconds since 1970.
     """
 
@@ -110,14 +50,10 @@ class ApiAccess:
         self._recent: dict[str, deque[float]] = {}
 
     def __call__(self, request: Request) -> Caller:
-        """The sender of a request, counted against their requests a minute; raises ApiError 401 or 429."""
-        return self.admit(request.headers)
-
-    def admit(self, headers: Mapping[str, str]) -> Caller:
-        """As calling: the sender, by the headers (names in lower case) of a request."""
+        """The sender of a request, counted against their requests per minute; raises ApiError 401 or 429."""
         if self._keys is None:
             return Caller()
-        scheme, _, token = headers.get("authorization", "").partition(" ")
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
         key = self._keys.find(token.strip()) if scheme.lower() == "bearer" else None
         if key is None:
             raise ApiError(
@@ -146,7 +82,8 @@ class ApiAccess:
                 recent.append(now)
                 return
             wait = recent[0] + WINDOW_S - now
-        message = f"This key may send {key.requests_per_minute} requests a minute. Try again in {math.ceil(wait)} s."
+        limit = f"{key.requests_per_minute} requests per minute"
+        message = f"This key may send {limit}. Try again in {math.ceil(wait)} s."
         raise ApiError(429, message, type="requests", code="rate_limit_exceeded", retry_after_s=wait)
 
     def _require_quota(self, key: ApiKey) -> None:
@@ -158,7 +95,7 @@ class ApiAccess:
         now = datetime.fromtimestamp(self._now(), UTC)
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
         wait = (midnight - now).total_seconds()
-        message = f"This key's {key.tokens_per_day:,} tokens a day are spent ({used:,}). They renew at 00:00 UTC."
+        message = f"This key's {key.tokens_per_day:,} tokens per day are spent ({used:,}). They renew at 00:00 UTC."
         raise ApiError(429, message, type="insufficient_quota", code="insufficient_quota", retry_after_s=wait)
 
     def _day(self) -> str:
@@ -167,20 +104,20 @@ class ApiAccess:
 
 
 def open_access(host: str, keys_file: Path) -> ApiAccess:
-    """Access for a service that listens on `host`: by key where the file holds any, else for this machine alone.
+    """Access for a service that listens on `host`: by key where the file holds any, else for this machine only.
 
-    Raises: ConfigError for a host other machines reach when nobody has a key.
+    Raises: ConfigError for a host that other machines reach when there is no key.
     """
     if keys_file.is_file():
         store = KeyStore(keys_file)
-        if store.all():  # revoked ones too: taking the last key back must not open the door
+        if store.all():  # revoked ones too: revoking the last key must not open the service
             return ApiAccess(store)
         store.close()
     if host in LOOPBACK:
         return ApiAccess()
     raise ConfigError(
-        "other machines could use the service, and nobody has a key",
+        "other machines could use the service, and there is no API key",
         where=f"--host {host}",
-        expected="a key for each who may come in, or a loopback address",
+        expected="a key for each client, or a loopback address",
         fix=f"rlhf keys add NAME --keys {keys_file}, or --host 127.0.0.1",
     )

@@ -1,6 +1,6 @@
-"""API keys. A key is shown once, when it is made; the file holds the hash of its secret.
+"""API keys. A key is shown once, when it is created; the file holds the hash of its secret.
 
-A key reads `rlhf-ID-SECRET`. The secret is 256 random bits, which nobody guesses however quick the hash is, so one
+A key is `rlhf-ID-SECRET`. The secret is 256 random bits, which cannot be guessed however fast the hash is, so one
 SHA-256 is enough; the id finds the row, and the hashes are compared in constant time.
 """
 
@@ -15,8 +15,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlhf.artifacts.database import Database
 from rlhf.errors import ConfigError
-from rlhf.web.database import Database
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS keys (
@@ -26,12 +26,12 @@ CREATE TABLE IF NOT EXISTS spent (key TEXT NOT NULL, day TEXT NOT NULL, tokens I
   PRIMARY KEY (key, day));
 """
 _FORM = re.compile(r"rlhf-([0-9a-f]{12})-([\w-]{43})", re.ASCII)
-_NOBODY = hashlib.sha256(b"").digest()  # compared with where there is no such key, so that it takes as long
+_NOBODY = hashlib.sha256(b"").digest()  # compared where there is no such key, so that it takes as long
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What is known of a key; a limit of None is none."""
+    """A key without its secret; a limit of None is no limit."""
 
     id: str
     name: str
@@ -45,19 +45,19 @@ class KeyStore:
     """The keys in one file."""
 
     def __init__(self, path: Path) -> None:
-        self._database = Database(path, SCHEMA)
+        self._database = Database(path, SCHEMA, option="--keys")
 
     def close(self) -> None:
-        """Ends all use of the file."""
+        """Closes the file."""
         self._database.close()
 
     def add(self, name: str, *, requests_per_minute: int | None = None, tokens_per_day: int | None = None) -> str:
-        """Makes a key and returns it, the only time it can be read.
+        """Creates a key and returns it, the only time it can be read.
 
         Raises: ConfigError for an empty name, or one that a key in use has.
         """
         if not name.strip() or not name.isprintable():
-            raise ConfigError(f"{name!r} is no name", expected="who the key is for, such as 민수 or web-demo")
+            raise ConfigError(f"{name!r} is not a name", expected="who the key is for, such as 민수 or web-demo")
         identifier, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
         with self._database.change():
             if self._database.row("SELECT id FROM keys WHERE name = ? AND revoked_at IS NULL", name):
@@ -71,20 +71,20 @@ class KeyStore:
         return [_key(row) for row in self._database.rows("SELECT * FROM keys ORDER BY created_at, rowid")]
 
     def revoke(self, name: str) -> ApiKey:
-        """Ends a key by its name or its id, at once.
+        """Revokes a key by its name or its id, at once.
 
-        Raises: ConfigError when no key in use is called so.
+        Raises: ConfigError when no key in use has that name.
         """
         with self._database.change():
             row = self._database.row("SELECT * FROM keys WHERE ? IN (name, id) AND revoked_at IS NULL", name)
             if row is None:
                 known = ", ".join(key.name for key in self.all() if key.revoked_at is None)
-                raise ConfigError(f"no key in use is called {name}", expected=known or "none is in use")
+                raise ConfigError(f"no key in use is named {name}", expected=known or "none is in use")
             self._database.run("UPDATE keys SET revoked_at = ? WHERE id = ?", int(time.time()), row["id"])
         return _key(row)
 
     def find(self, token: str) -> ApiKey | None:
-        """The key in use that a client sent, or None."""
+        """The key in use of that text, or None."""
         match = _FORM.fullmatch(token)
         identifier, secret = match.groups() if match else ("", "")
         row = self._database.row("SELECT * FROM keys WHERE id = ? AND revoked_at IS NULL", identifier)
@@ -98,8 +98,8 @@ class KeyStore:
 
     def spent(self, identifier: str, day: str) -> int:
         """Tokens a key has used on a day."""
-        row = self._database.row("SELECT tokens FROM spent WHERE key = ? AND day = ?", identifier, day)
-        return 0 if row is None else int(row["tokens"])
+        query = "SELECT tokens FROM spent WHERE key = ? AND day = ?"
+        return self._database.value(query, identifier, day) or 0
 
 
 def _hashed(secret: str) -> bytes:

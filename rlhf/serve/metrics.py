@@ -1,4 +1,4 @@
-"""What `/metrics` shows, in Prometheus' words. One registry an application, so that two can live in one process."""
+"""The Prometheus metrics of `/metrics`. Each application has a registry, so that two can run in one process."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
 class Metrics:
-    """Counters of one service. `first_token` and `step` are told by the models' threads."""
+    """The metrics of one service. The models' threads call `first_token` and `step`."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
-        self._running = Gauge("rlhf_answers_running", "Answers being written", registry=registry)
+        self._running = Gauge("rlhf_answers_running", "Answers being generated", registry=registry)
         self._waiting = Gauge("rlhf_answers_waiting", "Answers in the queue", registry=registry)
-        self._prompt = Counter("rlhf_prompt_tokens", "Tokens of prompts taken on", registry=registry)
-        self._drawn = Counter("rlhf_generated_tokens", "Tokens drawn", registry=registry)
-        self._steps = Counter("rlhf_decode_steps", "Forward passes that drew tokens", registry=registry)
+        self._prompt = Counter("rlhf_prompt_tokens", "Tokens of accepted prompts", registry=registry)
+        self._drawn = Counter("rlhf_generated_tokens", "Tokens sampled", registry=registry)
+        self._steps = Counter("rlhf_decode_steps", "Forward passes that sampled tokens", registry=registry)
         self._first = Histogram(
             "rlhf_first_token_seconds", "From request to first token", buckets=SECONDS, registry=registry
         )
@@ -26,28 +26,28 @@ class Metrics:
         )
 
     def first_token(self, seconds: float) -> None:
-        """An answer's first token, so long after it was asked for."""
+        """Counts an answer's first token, `seconds` after its request."""
         self._first.observe(seconds)
 
     def step(self, tokens: int) -> None:
-        """A forward pass that drew `tokens`."""
+        """Counts a forward pass that sampled `tokens`."""
         self._drawn.inc(tokens)
         self._steps.inc()
 
     def levels(self, running: int, waiting: int) -> None:
-        """Answers now, of all models."""
+        """Sets the current answers of all models."""
         self._running.set(running)
         self._waiting.set(waiting)
 
     def prompt(self, tokens: int) -> None:
-        """A request was taken on."""
+        """Counts the tokens of an accepted prompt."""
         self._prompt.inc(tokens)
 
     def request(self, path: str, status: int, seconds: float) -> None:
-        """A request was answered; `path` is a route's pattern."""
+        """Counts an answered request; `path` is a route's pattern."""
         self._requests.labels(path, str(status)).inc()
         self._seconds.labels(path).observe(seconds)
 
     def text(self) -> bytes:
-        """The exposition."""
+        """The metrics in Prometheus' text format."""
         return generate_latest(self._registry)

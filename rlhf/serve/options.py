@@ -13,14 +13,14 @@ from rlhf.config.flags import flag
 from rlhf.web.guard import LOOPBACK
 
 if TYPE_CHECKING:
-    from rlhf.serve.jobs.service import FineTuning
+    from rlhf.serve.jobs.service import FineTuningService
 
 FOLDER = Path("runs/serve")
 KEYS_FILE = FOLDER / "keys.sqlite"
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class ServingSettings:
     """How models are loaded and how many answers they write at once."""
 
     num_slots: int | None = flag(
@@ -47,7 +47,7 @@ class ServeOptions:
     """
 
     models: dict[str, str]
-    serving: Serving
+    serving: ServingSettings
     host: str = flag("127.0.0.1", "address to listen on", metavar="HOST")
     port: int = flag(8000, "port; 0 takes a free one", least=0)
     keys: Path = flag(
@@ -65,7 +65,7 @@ class ServeOptions:
     )
     drain_s: float = flag(60.0, "seconds for running requests after SIGTERM", name="--drain", metavar="S", least=0)
     max_body_bytes: int = flag(4 << 20, "largest request", name="--max-body", metavar="BYTES")
-    jobs: Callable[[Callable[[str, Path], object]], FineTuning | None] = lambda add_model: None
+    jobs: Callable[[Callable[[str, Path], object]], FineTuningService | None] = lambda add_model: None
     votes: Path | None = flag(
         None,
         "where the chat page's votes go, as rankings for stage 2; thumbs go into FILE.ratings.jsonl beside it "

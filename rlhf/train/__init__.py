@@ -1,1 +1,4 @@
-"""The three stages. Scripts wire, these modules sequence, `rlhf.ops` computes."""
+"""The three stages. Scripts wire, these modules sequence, `rlhf.ops` computes.
+
+May import: train.policy, train.run, evaluate, and the layers below.
+"""

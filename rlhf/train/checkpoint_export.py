@@ -1,7 +1,7 @@
-"""`rlhf export --checkpoint`: the model of a run that has not finished, or of an earlier step, for others.
+"""`rlhf export --checkpoint`: publishes the model of an unfinished run or of an earlier step.
 
-On one process and the CPU, whatever ranks and ZeRO stage saved it. What the run would have left at its end is made
-in a scratch folder beside the output, and published from there; the run folder is only read.
+It runs in one process on the CPU, whatever ranks and ZeRO stage saved the checkpoint. A scratch folder beside the
+output is filled as if the run had ended there, and published; the run folder is only read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rlhf.artifacts.checkpoint import STATE_FILE, Checkpoint, CheckpointStore
 from rlhf.artifacts.files import scratch_beside
-from rlhf.artifacts.fixed_text import probe_row, probe_sequences
+from rlhf.artifacts.fixed_text import fixed_row, fixed_sequences
 from rlhf.artifacts.publish import ModelOrigin, Published, check_request, publish
 from rlhf.artifacts.publish_options import ExportOptions
 from rlhf.artifacts.reload import Reload, in_fresh_process
@@ -32,7 +32,7 @@ from rlhf.errors import ArtifactError, CheckpointError
 from rlhf.models.loading import PackedModel, artifact_model_path
 from rlhf.models.shared import SharedBackbone
 from rlhf.train.models import build_causal_lm, build_scalar_model, is_scalar_folder, make_trainable
-from rlhf.train.policy.roles import role_paths
+from rlhf.train.policy.build_roles import checked_paths
 from rlhf.train.policy.shared_roles import build_backbone, find_sources
 from rlhf.train.run.lifecycle import export
 from rlhf.train.run.run import Run
@@ -49,7 +49,7 @@ def publish_checkpoint(
     *,
     reload: Reload = in_fresh_process,
 ) -> Published:
-    """Writes the model of a checkpoint of the run in `path` into `out`; of stage 3 it is the actor.
+    """Writes the model of a checkpoint of the run in `path` into `out`; in stage 3 that is the actor.
 
     Args:
         checkpoint: step-000100, latest, or best (where the run marked one).
@@ -67,9 +67,9 @@ def publish_checkpoint(
 
 
 def find_checkpoint(path: Path, name: str) -> Checkpoint:
-    """The checkpoint of a run by name, its files unchanged since it was saved.
+    """The checkpoint of a run by name, with its files verified.
 
-    Raises: CheckpointError when there is none of that name, or it is damaged.
+    Raises: CheckpointError when there is no checkpoint of that name, or it is damaged.
     """
     folder = RunFolder(path).checkpoints
     store = CheckpointStore(folder, _alone(), keep_last=1)
@@ -93,7 +93,7 @@ def _alone() -> Ranks:
 
 
 def _assemble(path: Path, scratch: Path, checkpoint: Checkpoint, stage: str) -> Path:
-    """A run folder as if the run had ended at the checkpoint."""
+    """Makes a run folder as if the run had ended at the checkpoint."""
     if stage not in STAGES or not (path / "config.yaml").is_file() or not (path / "manifest.json").is_file():
         raise ArtifactError(
             f"{path} lacks its state.json, config.yaml or manifest.json",
@@ -110,21 +110,21 @@ def _assemble(path: Path, scratch: Path, checkpoint: Checkpoint, stage: str) -> 
     store = CheckpointStore(folder.checkpoints, ranks, keep_last=1)
     run = _QuietRun(stage, config, ranks, folder, store, None, dry_run=False, step=checkpoint.step)
     model = CheckpointModel.of(run, checkpoint)
-    row = probe_row(probe_sequences(model.tokenizer, config.data.max_length), scalar=stage == "reward")
+    row = fixed_row(fixed_sequences(model.tokenizer, config.data.max_length), scalar=stage == "reward")
     export(run, model, model.tokenizer, row, base_path=model.base_path)
     folder.set_state("finished", stage=stage, step=checkpoint.step, reason=f"made from {checkpoint.path.name}")
     return scratch
 
 
 class _QuietRun(Run[Any]):
-    """A run nobody watches: its folder is a scratch one."""
+    """A run in a scratch folder that prints nothing."""
 
     def say(self, text: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointModel:
-    """What `export` needs of a trained model, with the weights of a checkpoint.
+    """A model with the weights of a checkpoint, as `export` needs it.
 
     backbone: the shared backbone whose actor `model` is; None for a model of its own.
     """
@@ -146,7 +146,7 @@ class CheckpointModel:
 
     @classmethod
     def of(cls, run: Run[Any], checkpoint: Checkpoint) -> CheckpointModel:
-        """The model the stage would have built, filled."""
+        """The model as the stage builds it, filled from the checkpoint."""
         config = run.config
         settings = config.model.model_copy(update={"dtype": "float32", "attention": "sdpa", "head": "chunked"})
         if run.stage == "ppo" and config.ppo.roles == "shared":
@@ -168,7 +168,7 @@ class CheckpointModel:
 
     @classmethod
     def _shared(cls, run: Run[Any], checkpoint: Checkpoint, settings: ModelSection) -> CheckpointModel:
-        paths = role_paths(run.config)
+        paths = checked_paths(run.config)
         tokenizer = load_tokenizer(paths.actor, run.config.data.template)
         sources = find_sources(run.config, paths)
         config = run.config.model_copy(update={"model": settings, "deepspeed": WHOLE})

@@ -1,4 +1,4 @@
-"""The loss taken in chunks must be that of the model's own logits, which some architectures scale or cap."""
+"""Checks the chunked loss against the model's own logits, which some architectures scale or cap."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NUM_CHECKED = 8
 
 
 class Policy(Protocol):
-    """A causal LM that gives logits, and log-probabilities in chunks."""
+    """A causal LM with logits, and log-probabilities computed in chunks."""
 
     @property
     def dtype(self) -> str: ...
@@ -27,7 +27,7 @@ class Policy(Protocol):
 
 
 def check_head(policy: Policy, item: EncodedSequence) -> None:
-    """Compares both on a few tokens; to be called by all ranks.
+    """Compares log-probabilities of both on a few tokens; must be called by all ranks.
 
     Raises: ModelError when they differ.
     """
@@ -36,13 +36,13 @@ def check_head(policy: Policy, item: EncodedSequence) -> None:
     row = replace(row, positions=row.positions[few], labels=row.labels[few], weights=row.weights[few])
     logits = policy.infer(row)
     expected = token_logprobs(logits, row.labels.to(logits.device))
-    if not expected.isfinite().all():  # the first step stops on it, and names it
+    if not expected.isfinite().all():  # the first step raises for it
         return
     difference = float((policy.infer_logprobs(row, 1.0).logprobs - expected).abs().max())
     if not difference <= TOLERANCE[policy.dtype]:
         raise ModelError(
             f"the head's log-probabilities differ from those of the model's own logits by {difference:.3g} nats",
             where="model.head",
-            expected="the same: this architecture does more to its logits than one linear layer",
+            expected="the same: this architecture changes its logits after the linear layer",
             fix="set model.head=whole",
         )

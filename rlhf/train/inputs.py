@@ -1,4 +1,4 @@
-"""Data and models as a stage receives them: read, audited, rendered and counted before any step is taken."""
+"""Training data of a stage: read, checked, rendered and counted before the first step."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+from rlhf.config.schema import StageConfig
 from rlhf.config.sections import AnswerSource, DataSection, SourceSection, TrainingSource
 from rlhf.data.embedded import data_path
 from rlhf.data.encode import Encoder
@@ -21,7 +22,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class LoadedRows(Generic[Item]):
-    """Rows of several sources, one after another."""
+    """Encoded rows of several sources, one source after another."""
 
     items: list[Item]
     sizes: tuple[int, ...]
@@ -31,7 +32,7 @@ class LoadedRows(Generic[Item]):
     def stream(
         self, *, seed: int, batch_size: int, epochs: float, first_by: tuple[int, ...] | None = None
     ) -> RowStream:
-        """The order in which training sees the rows; `first_by` as in `RowStream`."""
+        """The order in which training uses the rows; `first_by` as in `RowStream`."""
         return RowStream(self.sizes, self.weights, seed, batch_size, epochs, first_by)
 
 
@@ -48,7 +49,7 @@ def load(
 
     A row that `encode` refuses is a bad row like one that cannot be read: `data.on_bad_row` decides.
 
-    Raises: ConfigError when no source is given; DataError, with file and line, for what cannot be read or encoded.
+    Raises: ConfigError when no source is given; DataError, with file and line, for a row that cannot be used.
     """
     if not sources:
         raise ConfigError("no data is named", where=key, fix=f"set {key}=FILE")
@@ -64,6 +65,22 @@ def load(
     return LoadedRows(items, tuple(sizes), tuple(weights), reports)
 
 
+def load_train_and_eval(
+    config: StageConfig,
+    kind: type[Record],
+    encoder: Encoder,
+    encode: Callable[[Encoder], Callable[[Sequence[Record]], list[Item]]],
+) -> tuple[tuple[LoadedRows[Item], str], tuple[LoadedRows[Item], str]]:
+    """Training rows and held-out rows (none without data.eval), each with a line that sums up what was read."""
+    data = config.data
+    train = load(data, data.train, kind, encode(encoder), key="data.train"), encode_summary(encoder)
+    if not data.eval:
+        return train, (LoadedRows([], (), (), []), "")
+    encoder = replace(encoder, report=type(encoder.report)())
+    held_out = load(data, data.eval, kind, encode(encoder), key="data.eval", limit=config.eval.max_rows)
+    return train, (held_out, encode_summary(encoder))
+
+
 def load_first(
     data: DataSection,
     source: SourceSection,
@@ -71,14 +88,14 @@ def load_first(
     encode: Callable[[Sequence[Record]], list[Item]],
     count: int,
 ) -> list[Item]:
-    """The first rows of a source; the rest of the file is not parsed. Bad rows as in `load`."""
+    """The first rows of a source, without parsing the rest of the file. Bad rows are treated as in `load`."""
     few = source.model_copy(update={"limit": min(count, source.limit or count)})
     return _encoded(_read(few, kind, data.on_bad_row), encode, data.on_bad_row, count)
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A source's rows: the line of each, and its records (several where all answers of a ranking are learnt)."""
+    """Rows of a source: the line of each, and its records (several where all answers of a ranking are used)."""
 
     path: str
     name: str
@@ -105,7 +122,7 @@ def _encoded(
     on_bad_row: Literal["error", "skip"],
     limit: int | None,
 ) -> list[Item]:
-    """Items of the first usable rows, at most `limit` of them; refused rows stop the run or move to the skipped."""
+    """Items of the first usable rows, at most `limit`; a row that cannot be encoded stops the run or is skipped."""
     items: list[Item] = []
     for line, records in read.rows:
         if limit is not None and len(items) >= limit:
@@ -129,7 +146,7 @@ def _every_answer(ranking: Ranking) -> list[Demonstration]:
 
 
 def encode_summary(encoder: Encoder) -> str:
-    """One line a person can read before paying for the run."""
+    """One line on what was read, for the person who starts the run."""
     report = encoder.report
     cuts = {
         "with old turns dropped": report.rows_with_dropped_turns,
@@ -140,8 +157,3 @@ def encode_summary(encoder: Encoder) -> str:
     if report.special_texts_removed:
         notes.append(f"{report.special_texts_removed} special-token texts removed from data")
     return f"{report.num_rows:,} rows, {report.num_tokens:,} tokens" + "".join(f"; {note}" for note in notes)
-
-
-def fresh_report(encoder: Encoder) -> Encoder:
-    """The same encoder with its counts at zero."""
-    return replace(encoder, report=type(encoder.report)())

@@ -1,23 +1,23 @@
-"""What stage 2 makes of numbers beside ranks: a judge's scores as margins, and the zero and unit of its own scores."""
+"""A judge's scores as margins of stage 2, and the zero point of its reward model: data in, `rlhf.ops` computes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from rlhf.data.encode import EncodedRanking
 from rlhf.errors import ConfigError, DataError
+from rlhf.ops.losses import score_margins
+from rlhf.ops.zero_point import ZeroPoint, zero_point
 
 
 def rows_without_scores(rankings: Sequence[EncodedRanking]) -> int:
-    """How many rankings get a margin of 0 for want of scores.
+    """How many rankings have no scores, and so a margin of 0.
 
-    Raises: ConfigError when all of them do.
+    Raises: ConfigError when all of them have none.
     """
     count = sum(item.scores is None for item in rankings)
     if count == len(rankings):
@@ -30,46 +30,31 @@ def rows_without_scores(rankings: Sequence[EncodedRanking]) -> int:
     return count
 
 
-def score_margins(rankings: Sequence[EncodedRanking], width: int, scale: float) -> Tensor:
-    """Margins [B, K, K] float32 in reward units: entry [b, i, j] is `scale` times how far score i lies above score j.
+def margins_of(rankings: Sequence[EncodedRanking], width: int, scale: float) -> Tensor:
+    """Margins [B, K, K] float32 in reward units, 0 in rows without scores and where scores contradict the ranks.
 
-    Where the scores contradict the ranks, and in rows without scores, a margin is 0. `width` is K, the largest number
-    of answers; B is at least 1, for an idle row.
+    `width` is K, the largest number of answers; B is at least 1, for an idle row.
     """
-    margins = torch.zeros(max(1, len(rankings)), width, width)
-    for number, item in enumerate(rankings):
+    scores = torch.zeros(max(1, len(rankings)), width)
+    mask = torch.zeros_like(scores, dtype=torch.bool)
+    for row, item in enumerate(rankings):
         if item.scores is not None:
-            scores = torch.tensor(item.scores, dtype=torch.float32)
-            gaps = (scores[:, None] - scores[None, :]).clamp(min=0)
-            margins[number, : len(scores), : len(scores)] = scale * gaps
-    return margins
+            scores[row, : len(item.scores)] = torch.tensor(item.scores, dtype=torch.float32)
+            mask[row, : len(item.scores)] = True
+    return score_margins(scores, mask, scale=scale)
 
 
-@dataclass(frozen=True, slots=True)
-class ZeroPoint:
-    """Where exported scores have their zero and unit: exported = scale * score + offset."""
-
-    scale: float
-    offset: float
-    mean: float
-    deviation: float
-
-
-def zero_point(scores: Sequence[float], normalise: Literal["mean", "mean_and_deviation", "none"]) -> ZeroPoint:
-    """The zero point that gives demonstrations, scored `scores` in reward units, mean 0 and, if asked, deviation 1.
+def demonstration_zero(scores: Sequence[float], normalise: Literal["mean", "mean_and_deviation", "none"]) -> ZeroPoint:
+    """The zero point of demonstrations that were scored `scores`.
 
     Raises: DataError when a deviation is asked for and all scores are equal.
     """
-    mean, deviation = float(np.mean(scores)), float(np.std(scores))
-    if normalise == "none":
-        return ZeroPoint(1.0, 0.0, mean, deviation)
-    if normalise == "mean":
-        return ZeroPoint(1.0, -mean, mean, deviation)
-    if not deviation > 0:
+    try:
+        return zero_point(torch.tensor(scores, dtype=torch.float64), normalise)
+    except ValueError as error:
         raise DataError(
-            f"the deviation of the scores of {len(scores)} demonstration(s) is {deviation}",
+            f"the demonstrations cannot set the unit of scores: {error}",
             where="train.normalise = mean_and_deviation",
             expected="demonstrations with different scores",
             fix="set train.normalise=mean, or name more data.demonstrations",
-        )
-    return ZeroPoint(1 / deviation, -mean / deviation, mean, deviation)
+        ) from error

@@ -1,4 +1,4 @@
-"""Models for a stage: loaded, given the tokenizer's special tokens, adapters and memory options."""
+"""Models for a stage: loaded, fitted to the tokenizer, with adapters and memory options."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from rlhf.errors import ArtifactError, ModelError
 from rlhf.models.adapters import add_lora
 from rlhf.models.head import install_head
 from rlhf.models.loading import (
+    LoadOptions,
     PackedCausalLM,
     PackedModel,
     PackedScalarModel,
@@ -34,6 +35,11 @@ from rlhf.models.scalar_head import HEAD_WEIGHT, initialise_head
 Say = Callable[[str], None]
 
 
+def _load_options(model: ModelSection, section: DeepSpeedSection, ranks: Ranks) -> LoadOptions:
+    context = partial(loading_context, section, dtype=model.dtype, on_gpu=ranks.device.type != "cpu")
+    return LoadOptions(dtype=model.dtype, attention=model.attention, context=context, quantize=model.quantize)
+
+
 def build_causal_lm(
     path: str,
     model: LanguageModelSection,
@@ -45,10 +51,7 @@ def build_causal_lm(
 ) -> PackedCausalLM:
     """The language model at `path`, ready to be wrapped."""
     check_model_path(path, key=key)
-    context = partial(loading_context, section, dtype=model.dtype, on_gpu=ranks.device.type != "cpu")
-    wrapped = load_causal_lm(
-        path, dtype=model.dtype, attention=model.attention, context=context, quantize=model.quantize
-    )
+    wrapped = load_causal_lm(path, **_load_options(model, section, ranks))
     _fit_tokenizer(wrapped, tokenizer, path, override_eos=model.override_eos)
     install_head(wrapped.model, model.head)
     return wrapped
@@ -66,16 +69,7 @@ def build_scalar_model(
 ) -> PackedScalarModel:
     """The one-number model at `path`; `new_head_seed` starts a head on a language model's weights."""
     check_model_path(path, key=key)
-    context = partial(loading_context, section, dtype=model.dtype, on_gpu=ranks.device.type != "cpu")
-    new_head = new_head_seed is not None
-    wrapped = load_scalar_model(
-        path,
-        dtype=model.dtype,
-        attention=model.attention,
-        context=context,
-        quantize=model.quantize,
-        new_head=new_head,
-    )
+    wrapped = load_scalar_model(path, new_head=new_head_seed is not None, **_load_options(model, section, ranks))
     if new_head_seed is not None:
         head: Any = wrapped.model.score
         with writable(list(head.parameters())):
@@ -98,20 +92,20 @@ def build_critic(
 
 
 def is_scalar_folder(path: str) -> bool:
-    """Whether the folder holds a classifier already, whose head is to be kept."""
+    """Whether the folder holds a classifier, whose head is kept."""
     config = Path(path) / "config.json"
     names = read_json(config).get("architectures") or [] if config.is_file() else []
     return any("SequenceClassification" in name for name in names)
 
 
 def make_trainable(wrapped: PackedModel, model: ModelSection, say: Say) -> None:
-    """Adds LoRA and gradient checkpointing as configured, and says how much is trained."""
+    """Adds LoRA and gradient checkpointing as configured, and reports how much is trained."""
     if model.lora is not None:
         add_lora(wrapped, model.lora)
     if model.adapter:
         say(f"starts from the adapter {start_from_adapter(wrapped, model.adapter, artifact_model_path(model.path))}")
     if isinstance(wrapped, PackedCausalLM) and isinstance(model, LanguageModelSection):
-        install_head(unwrap_peft(wrapped.model), model.head)  # refuses an adapter that has come over it
+        install_head(unwrap_peft(wrapped.model), model.head)  # refuses a head that the adapter has replaced
     if model.gradient_checkpointing:
         wrapped.model.gradient_checkpointing_enable({"use_reentrant": False})
     total, trained = count_parameters(wrapped)
@@ -119,7 +113,7 @@ def make_trainable(wrapped: PackedModel, model: ModelSection, say: Say) -> None:
 
 
 def starting_points(model: ModelSection, base_path: str) -> dict[str, str]:
-    """What a run of stage 1 or 2 grows from, by the name it has in the manifest."""
+    """The parents of a run of stage 1 or 2, by their names in the manifest."""
     return {"base": base_path} | ({"adapter": model.adapter} if model.adapter else {})
 
 
@@ -158,7 +152,7 @@ def start_from_adapter(wrapped: PackedModel, path: str, base_path: str) -> Path:
 
 
 def _saved_name(name: str) -> str:
-    """What a parameter is called in adapter_model.safetensors; a one-number head is `score`."""
+    """The name of a parameter in adapter_model.safetensors; a one-number head is `score`."""
     if HEAD_WEIGHT.search(name):
         return "score" if ".modules_to_save." in name else name
     plain = name.replace(".default", "")
@@ -168,7 +162,7 @@ def _saved_name(name: str) -> str:
 def _fit_tokenizer(wrapped: PackedModel, tokenizer: ChatTokenizer, path: str, *, override_eos: bool) -> None:
     """Embeddings for every token, and the tokenizer's EOS and PAD in the configurations.
 
-    Raises: ModelError when the model was made with another EOS: it would be asked to end with a token it never wrote.
+    Raises: ModelError when the model was made with another EOS: it would have to end answers with a token it never saw.
     """
     config, settings = wrapped.model.config, getattr(wrapped.model, "generation_config", None)
     for name, holder in (("config.json", config), ("generation_config.json", settings)):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rlhf.config.role_paths import RolePaths
 from rlhf.config.schema import PpoConfig
 from rlhf.data.encode import EncodedPrompt, EncodedSequence, Encoder
 from rlhf.data.loader import RowStream
@@ -22,41 +23,42 @@ from rlhf.errors import TrainingError
 from rlhf.ops.moments import Moments
 from rlhf.rollout.vllm import VllmRollout, require_vllm, start_engine
 from rlhf.train.head_check import check_head
-from rlhf.train.inputs import LoadedRows, encode_summary, fresh_report, load
+from rlhf.train.inputs import LoadedRows, load, load_train_and_eval
+from rlhf.train.policy.build_roles import build_roles, checked_paths, role_tokenizers
 from rlhf.train.policy.control_group import run_control
-from rlhf.train.policy.experience import corrected, draw_answers, gather_experience
+from rlhf.train.policy.experience import correct_for_engine, draw_answers, gather_experience
 from rlhf.train.policy.reward_sources import RewardSources, check_sources, text_sources
-from rlhf.train.policy.roles import RolePaths, Roles, build_roles, role_paths, role_tokenizers
+from rlhf.train.policy.roles import Roles
 from rlhf.train.policy.samples import Sample
 from rlhf.train.policy.tripwire_monitor import TripwireMonitor
 from rlhf.train.policy.update import Demonstrations, update
 from rlhf.train.run.lifecycle import end_if_asked, is_due, metrics_log, restore, save, write_manifest
 from rlhf.train.run.metrics import MetricsLog
 from rlhf.train.run.run import Run
-from rlhf.train.schedules import KlController, Schedule, schedule_of
+from rlhf.train.schedules import Schedule, next_kl_coefficient, schedule_of
 
-SHOWN = ("reward", "kl", "eos_rate", "policy_loss", "value_loss", "clip_fraction", "samples_per_s")
-EVAL_STEP = 2**31  # names the random streams of evaluation apart from those of training
+PROGRESS_METRICS = ("reward", "kl", "eos_rate", "policy_loss", "value_loss", "clip_fraction", "samples_per_s")
+EVAL_STEP = 2**31  # gives evaluation random streams apart from those of training
 
 
 @dataclass(slots=True)
 class PpoProgress:
-    """Everything a resumed run needs beside weights and optimizers.
+    """Everything a resumed run needs besides weights and optimizers.
 
-    consumed, ptx_consumed: prompts and demonstrations used; score_moments: those of the scores (ppo.score_normalise);
-    watch: what the tripwires remember.
+    consumed, ptx_consumed: prompts and demonstrations used; score_moments: of all scores (ppo.score_normalise);
+    tripwires: a `TripwireState` as JSON.
     """
 
     consumed: int = 0
     kl_coefficient: float = 0.0
     score_moments: list[float] = field(default_factory=lambda: list(Moments()))
     ptx_consumed: int = 0
-    watch: dict[str, Any] = field(default_factory=dict)
+    tripwires: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """What a run works on: its data, what was read of it (by train, eval, ptx), and the order in which it is used."""
+    """The data of a run, the reports on reading it (train, eval, ptx), its order, and the learning-rate schedule."""
 
     prompts: LoadedRows[EncodedPrompt]
     held_out: LoadedRows[EncodedPrompt]
@@ -69,126 +71,123 @@ class TrainingData:
 
 @dataclass(frozen=True, slots=True)
 class PpoState:
-    """All that an iteration touches."""
+    """Everything that an iteration reads or changes."""
 
-    material: TrainingData
+    data: TrainingData
     paths: RolePaths
     roles: Roles
     sources: RewardSources
-    watch: TripwireMonitor
+    tripwires: TripwireMonitor
     progress: PpoProgress
-    controller: KlController
     engine: VllmRollout | None = None
 
 
 def train_ppo(run: Run[PpoConfig]) -> None:
     """The whole stage: prompts, roles, iterations, evaluation, checkpoints, export of the actor."""
-    stage, config = prepare(run), run.config
-    last, held_out, watch = stage.material.last, stage.material.held_out.items, stage.watch
+    state, config = prepare(run), run.config
+    last, held_out, tripwires = state.data.last, state.data.held_out.items, state.tripwires
     if run.step < last:
-        check_head(stage.roles.actor, _probe(stage.material.prompts.items[0], stage.sources.tokenizers[0]))
-    with metrics_log(run, last, SHOWN) as log:
-        while run.step < last and not watch.stopped:
+        check_head(state.roles.actor, _probe(state.data.prompts.items[0], state.sources.tokenizers[0]))
+    with metrics_log(run, last, PROGRESS_METRICS) as log:
+        while run.step < last and not tripwires.stopped:
             step = run.step + 1
             # 1.-8. prompts, answers, rewards, advantages, updates
-            metrics = iteration(run, stage, step)
+            metrics = iteration(run, state, step)
             run.step = step
             # 9. tripwires
-            watch.observe(step, metrics, log.say)
-            stage.progress.watch = watch.state
+            tripwires.observe(step, metrics, log.say)
+            state.progress.tripwires = tripwires.state
             # 10. held-out prompts
-            due = is_due(step, config.eval.every_steps or config.log.samples_every_steps, last) or watch.stopped
-            if held_out and due and not watch.goes_back:
-                with _completed_work_saved(run, stage, partial(log.log, step, metrics)):
-                    metrics |= evaluate(run, stage.roles, stage.sources, held_out, log)
+            due = is_due(step, config.eval.every_steps or config.log.samples_every_steps, last) or tripwires.stopped
+            if held_out and due and not tripwires.rolls_back:
+                with _completed_work_saved(run, state, partial(log.log, step, metrics)):
+                    metrics |= evaluate(run, state.roles, state.sources, held_out, log)
             # 11. log, and a checkpoint or the way back to one
             log.log(step, metrics)
-            if watch.goes_back:
-                stage = _at(stage, watch.roll_back(stage.roles, PpoProgress()))
-            elif watch.stopped or is_due(step, config.checkpoint.every_steps, last):
-                save(run, stage.roles.trained(), stage.progress)
-            end_if_asked(run, stage.roles.trained(), stage.progress)
-    _finish(run, stage)
+            if tripwires.rolls_back:
+                state = _at(state, tripwires.roll_back(state.roles, PpoProgress()))
+            elif tripwires.stopped or is_due(step, config.checkpoint.every_steps, last):
+                save(run, state.roles.trained(), state.progress)
+            end_if_asked(run, state.roles.trained(), state.progress)
+    _finish(run, state)
 
 
 def prepare(run: Run[PpoConfig]) -> PpoState:
-    """Sources asked, data read, roles built and brought to where the run stood."""
+    """Checks the reward sources, reads the data, builds the roles and restores them from a checkpoint."""
     config = run.config
-    paths = role_paths(config)
+    paths = checked_paths(config)
     require_vllm(config.rollout.backend)
     tokenizers = role_tokenizers(config, paths)
     texts = text_sources(config.reward)
     check_sources(texts, run.ranks)
-    material = _load_material(run, tokenizers[0])
-    watch = TripwireMonitor(run, tokenizers[0])
+    data = _load_data(run, tokenizers[0])
+    tripwires = TripwireMonitor(run, tokenizers[0])
     roles = build_roles(run, paths, *tokenizers)
     sources = RewardSources(config, run.ranks, tokenizers, roles.reward, texts)
     named = {"actor": paths.actor, "reference": paths.reference, "reward": paths.reward, "critic": paths.critic}
     parents = {role: path for role, path in named.items() if path is not None}
-    write_manifest(run, tokenizers[0], parents, material.reports)
+    write_manifest(run, tokenizers[0], parents, data.reports)
     progress = restore(run, roles.trained(), PpoProgress(kl_coefficient=config.ppo.kl_coefficient))
-    watch.resume(progress.watch)
-    controller = KlController(progress.kl_coefficient, config.ppo.kl_target, config.ppo.kl_horizon)
+    tripwires.resume(progress.tripwires)
     engine = None
     if config.rollout.backend == "vllm":
         longest = config.sampling.max_prompt_tokens + config.sampling.max_new_tokens
         engine = start_engine(paths.actor, config.rollout, dtype=config.model.dtype, max_length=longest)
-    return _at(PpoState(material, paths, roles, sources, watch, progress, controller, engine), progress)
+    return _at(PpoState(data, paths, roles, sources, tripwires, progress, engine), progress)
 
 
-def _at(stage: PpoState, progress: PpoProgress) -> PpoState:
-    """The stage where `progress` stands; weights and the tripwires are there already."""
-    if stage.material.demonstrations is not None:
-        stage.material.demonstrations.consumed = progress.ptx_consumed
-    controller = replace(stage.controller, coefficient=progress.kl_coefficient)
-    return replace(stage, progress=progress, controller=controller)
+def _at(state: PpoState, progress: PpoProgress) -> PpoState:
+    """The state at `progress`; weights and tripwires are restored already."""
+    if state.data.demonstrations is not None:
+        state.data.demonstrations.consumed = progress.ptx_consumed
+    return replace(state, progress=progress)
 
 
-def iteration(run: Run[PpoConfig], stage: PpoState, step: int) -> dict[str, float]:
-    """A rollout and all the updates made from it; its metrics. `stage.progress` then says that it is complete."""
-    config, material, progress = run.config, stage.material, stage.progress
-    started, coefficient = time.perf_counter(), stage.controller.coefficient
-    # 1. prompts, each as often as it is to be answered
-    rows = material.stream.batch(progress.consumed)
-    asked = [material.prompts.items[row] for row in rows for _ in range(config.ppo.answers_per_prompt)]
-    # 2. answers, with the log-probabilities of the distribution that drew them
-    samples = draw_answers(stage.roles.actor, stage.sources.tokenizers[0], asked, config, step, stage.engine)
-    gaps: dict[str, float] = {}
-    if stage.engine is not None:
-        samples, gaps = corrected(samples, stage.roles, config)
+def iteration(run: Run[PpoConfig], state: PpoState, step: int) -> dict[str, float]:
+    """A rollout and all the updates made from it; its metrics. `state.progress` is then up to date."""
+    config, data, progress = run.config, state.data, state.progress
+    started, coefficient = time.perf_counter(), progress.kl_coefficient
+    # 1. prompts, each repeated for every answer to it
+    rows = data.stream.batch(progress.consumed)
+    asked = [data.prompts.items[row] for row in rows for _ in range(config.ppo.answers_per_prompt)]
+    # 2. answers, with the log-probabilities of the distribution they were sampled from
+    samples = draw_answers(state.roles.actor, state.sources.tokenizers[0], asked, config, step, state.engine)
+    importance, gaps = None, dict[str, float]()
+    if state.engine is not None:
+        samples, importance, gaps = correct_for_engine(samples, state.roles, config)
     rollout_s = time.perf_counter() - started
     # 3.-6. reference, values, scores; token rewards; advantages; whitening
     moments = Moments(*progress.score_moments)
-    with _completed_work_saved(run, stage):
-        experience = gather_experience(samples, stage.roles, stage.sources, config, coefficient, moments)
+    with _completed_work_saved(run, state):
+        experience = gather_experience(samples, state.roles, state.sources, config, coefficient, moments, importance)
     # 7. several epochs of minibatches
     updates = update(
-        stage.roles,
+        state.roles,
         experience.samples,
         config,
-        material.schedule.factor(step) * stage.watch.rate,
+        data.schedule.factor(step) * state.tripwires.rate,
         step,
         kl_coefficient=coefficient,
-        demonstrations=material.demonstrations,
+        demonstrations=data.demonstrations,
     )
-    # 8. the KL coefficient follows
+    # 8. the KL coefficient of the next iteration
     metrics = {**experience.metrics, **updates, **gaps, "kl_coefficient": coefficient}
-    metrics |= stage.watch.measure(experience.samples)
-    stage.controller.update(metrics["kl"], len(samples))
+    metrics |= state.tripwires.measure(experience.samples)
+    progress.kl_coefficient = next_kl_coefficient(config.ppo, coefficient, metrics["kl"], len(samples))
     progress.consumed += len(rows)
-    progress.kl_coefficient, progress.score_moments = stage.controller.coefficient, list(experience.moments)
-    progress.ptx_consumed = 0 if material.demonstrations is None else material.demonstrations.consumed
+    progress.score_moments = list(experience.moments)
+    progress.ptx_consumed = 0 if data.demonstrations is None else data.demonstrations.consumed
     elapsed = time.perf_counter() - started
     return {**metrics, "step_s": elapsed, "rollout_s": rollout_s, "samples_per_s": len(samples) / elapsed}
 
 
 @contextmanager
 def _completed_work_saved(
-    run: Run[PpoConfig], stage: PpoState, before: Callable[[], None] = lambda: None
+    run: Run[PpoConfig], state: PpoState, before: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
-    """A reward source that fails stops the run, after a checkpoint of the last iteration completed.
+    """When a reward source fails inside, `before` is called, the last complete iteration is saved, and the run stops.
 
-    Nothing that moves weights may stand inside. `before` is done first.
+    Nothing inside may change weights.
     """
     try:
         yield
@@ -196,7 +195,7 @@ def _completed_work_saved(
         before()
         latest = run.store.latest()
         if run.step and (latest is None or latest.step != run.step):
-            save(run, stage.roles.trained(), stage.progress)
+            save(run, state.roles.trained(), state.progress)
         run.say(f"the work up to step {run.step} is saved" if run.step else "no iteration was completed")
         raise
 
@@ -204,8 +203,8 @@ def _completed_work_saved(
 def evaluate(
     run: Run[PpoConfig], roles: Roles, sources: RewardSources, prompts: Sequence[EncodedPrompt], log: MetricsLog
 ) -> dict[str, float]:
-    """Score and EOS rate on held-out prompts, answered with the same draws every time (by the average of weights,
-    where one is kept)."""
+    """Score and EOS rate on held-out prompts, answered with the same random streams every time (by the averaged
+    weights, with train.ema_decay)."""
     config, tokenizer = run.config, sources.tokenizers[0]
     with roles.actor.averaged():
         samples = draw_answers(roles.actor, tokenizer, prompts, config, EVAL_STEP)
@@ -227,28 +226,30 @@ def evaluate(
     }
 
 
-def _finish(run: Run[PpoConfig], stage: PpoState) -> None:
-    roles, tokenizer = stage.roles, stage.sources.tokenizers[0]
+def _finish(run: Run[PpoConfig], state: PpoState) -> None:
+    roles, tokenizer = state.roles, state.sources.tokenizers[0]
     if run.dry_run:
         for name, part in roles.trained().items():
             part.load(run.store.require_latest().path / name)
-    probe = pack_sequences([_probe(stage.material.prompts.items[0], tokenizer)])
+    probe = pack_sequences([_probe(state.data.prompts.items[0], tokenizer)])
     with roles.actor.averaged():
-        roles.export_actor(run, tokenizer, probe, stage.paths.actor)
-    run_control(run, roles, stage.sources, tokenizer, stage.material.held_out.items)
-    stage.watch.conclude()
+        roles.export_actor(run, tokenizer, probe, state.paths.actor)
+    run_control(run, roles, state.sources, tokenizer, state.data.held_out.items)
+    state.tripwires.conclude()
 
 
 def _probe(prompt: EncodedPrompt, tokenizer: ChatTokenizer) -> EncodedSequence:
-    """A prompt and EOS: enough to compare two models' numbers."""
+    """A prompt and EOS: enough to compare the outputs of two models."""
     ids = np.append(prompt.ids, np.int32(tokenizer.eos_id))
     return Sample(prompt, ids[-1:], True, np.zeros(1, np.float32)).sequence
 
 
-def _load_material(run: Run[PpoConfig], tokenizer: ChatTokenizer) -> TrainingData:
-    """All data, read before any model is."""
+def _load_data(run: Run[PpoConfig], tokenizer: ChatTokenizer) -> TrainingData:
+    """Reads all data, before any model is loaded."""
     config, data = run.config, run.config.data
-    prompts, held_out = _load_prompts(run, tokenizer)
+    encoder = Encoder(tokenizer, config.sampling.max_prompt_tokens)
+    (prompts, summary), (held_out, _) = load_train_and_eval(config, Prompt, encoder, lambda each: each.prompts)
+    run.say(f"prompts: {summary}")
     lengths = tuple(map(len, prompts.items)) if data.curriculum == "length" else None
     stream = prompts.stream(
         seed=config.run.seed, batch_size=config.ppo.num_prompts, epochs=config.train.epochs, first_by=lengths
@@ -262,16 +263,3 @@ def _load_material(run: Run[PpoConfig], tokenizer: ChatTokenizer) -> TrainingDat
         demonstrations, reports["ptx"] = Demonstrations(loaded.items, order), loaded.reports
     schedule, last = schedule_of(config.train, stream.num_steps), run.last_step(stream.num_steps)
     return TrainingData(prompts, held_out, demonstrations, reports, stream, schedule, last)
-
-
-def _load_prompts(
-    run: Run[PpoConfig], tokenizer: ChatTokenizer
-) -> tuple[LoadedRows[EncodedPrompt], LoadedRows[EncodedPrompt]]:
-    data, limit = run.config.data, run.config.sampling.max_prompt_tokens
-    encoder = Encoder(tokenizer, limit)
-    train = load(data, data.train, Prompt, encoder.prompts, key="data.train")
-    run.say(f"prompts: {encode_summary(encoder)}")
-    if not data.eval:
-        return train, LoadedRows([], (), (), [])
-    encoder = fresh_report(encoder)
-    return train, load(data, data.eval, Prompt, encoder.prompts, key="data.eval", limit=run.config.eval.max_rows)

@@ -1,4 +1,4 @@
-"""What stage 2 learns from and is judged by: rankings with a pair to learn, encoded, and their text for the card."""
+"""Training and held-out data of stage 2: encoded rankings with an untied pair, and their text for the report card."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlhf.data.records import Ranking
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.evaluate.reward.shortcuts import MAX_TRAINING_RANKINGS, sampled
 from rlhf.evaluate.reward.test_set import distinct_answers, record_subset
-from rlhf.train.inputs import LoadedRows, encode_summary, fresh_report, load
+from rlhf.train.inputs import LoadedRows, load_train_and_eval
 from rlhf.train.run.run import Run
 
 Ranked = tuple[Ranking, EncodedRanking]
@@ -21,7 +21,7 @@ Ranked = tuple[Ranking, EncodedRanking]
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Rankings as text: those held out, and of the training rows as many as the shortcut baselines use."""
+    """Rankings as text: the held-out rows, and as many training rows as the shortcut baselines use."""
 
     train: list[Ranking]
     held_out: list[Ranking]
@@ -30,23 +30,17 @@ class Records:
 def load_rankings(
     run: Run[RewardConfig], tokenizer: ChatTokenizer
 ) -> tuple[LoadedRows[EncodedRanking], LoadedRows[EncodedRanking], Records]:
-    """Training rows, held-out rows (none without data.eval), and the records behind them."""
+    """Training rows, held-out rows (none without data.eval), and their records."""
     data, seed = run.config.data, run.config.run.seed
     encoder = Encoder(tokenizer, data.max_length)
-    train, notes = usable(load(data, data.train, Ranking, _both(encoder), key="data.train"), data.max_answers, seed)
-    run.say(f"train: {encode_summary(encoder)}{notes}")
-    learnt = sampled([record for record, _ in train.items], MAX_TRAINING_RANKINGS)
-    if not data.eval:
-        run.say("no data.eval: no held-out accuracy, and the report card is empty")
-        return _encoded(train), LoadedRows([], (), (), []), Records(learnt, [])
-    encoder = fresh_report(encoder)
-    held_out, notes = usable(
-        load(data, data.eval, Ranking, _both(encoder), key="data.eval", limit=run.config.eval.max_rows),
-        data.max_answers,
-        seed,
-    )
-    run.say(f"eval:  {encode_summary(encoder)}{notes}")
-    return _encoded(train), _encoded(held_out), Records(learnt, [record for record, _ in held_out.items])
+    (train, summary), (held_out, held_out_summary) = load_train_and_eval(run.config, Ranking, encoder, _both)
+    train, notes = usable(train, data.max_answers, seed)
+    run.say(f"train: {summary}{notes}")
+    held_out, notes = usable(held_out, data.max_answers, seed)
+    without = "no data.eval: no held-out accuracy, and the report card is empty"
+    run.say(f"eval:  {held_out_summary}{notes}" if data.eval else without)
+    records = [[record for record, _ in rows.items] for rows in (train, held_out)]
+    return _encoded(train), _encoded(held_out), Records(sampled(records[0], MAX_TRAINING_RANKINGS), records[1])
 
 
 def _both(encoder: Encoder) -> Callable[[Sequence[Ranking]], list[Ranked]]:
@@ -58,9 +52,8 @@ def _encoded(loaded: LoadedRows[Ranked]) -> LoadedRows[EncodedRanking]:
 
 
 def usable(loaded: LoadedRows[Ranked], max_answers: int, seed: int) -> tuple[LoadedRows[Ranked], str]:
-    """Rows with at least one pair to learn: answers alike after tokenisation once, at most `max_answers` of them.
-
-    Two alike would cost log 2 for ever.
+    """Rows with at least one untied pair, with duplicate answers (after tokenisation) removed and at most `max_answers`
+    kept. A pair of equal answers would add a constant log 2 to the loss.
     """
     items: list[Ranked] = []
     sizes, alike, cut, dropped, first = [], 0, 0, 0, 0
@@ -84,7 +77,7 @@ def usable(loaded: LoadedRows[Ranked], max_answers: int, seed: int) -> tuple[Loa
 
 
 def drawn_answers(item: EncodedRanking, among: Sequence[int], count: int, stream: tuple[int, ...]) -> list[int]:
-    """Numbers of `count` answers drawn from a named stream, at least two of them of different rank."""
+    """Numbers of `count` answers sampled from a seeded stream, at least two of them of different rank."""
     generator = np.random.default_rng(stream)
     order = [among[place] for place in generator.permutation(len(among))]
     other = next((answer for answer in order if item.ranks[answer] != item.ranks[order[0]]), order[0])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,18 +19,18 @@ from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import TrainedModel
 from rlhf.evaluate.reward.accuracy import ScoredRanking, report_card
 from rlhf.evaluate.reward.card import build_reward_card, summary_line
-from rlhf.evaluate.reward.test_set import Tree, set_exam, sit
+from rlhf.evaluate.reward.test_set import Tree, build_test_set, score_test_set
 from rlhf.models.loading import artifact_model_path, check_model_path
 from rlhf.models.quantization import require_quantizer
 from rlhf.ops.losses import RankingLoss, ranking_loss
+from rlhf.ops.zero_point import ZeroPoint
 from rlhf.train.inputs import load
-from rlhf.train.margins import ZeroPoint, rows_without_scores, score_margins, zero_point
+from rlhf.train.margins import demonstration_zero, margins_of, rows_without_scores
 from rlhf.train.models import build_scalar_model, is_scalar_folder, make_trainable, starting_points
 from rlhf.train.rankings import Records, load_rankings
 from rlhf.train.run.lifecycle import (
     end_if_asked,
     export,
-    has_patience,
     is_due,
     load_best,
     metrics_log,
@@ -39,21 +39,13 @@ from rlhf.train.run.lifecycle import (
     save,
     write_manifest,
 )
+from rlhf.train.run.progress import EvaluatedProgress
 from rlhf.train.run.run import Run
+from rlhf.train.run.sharing import read_shared
 from rlhf.train.schedules import Schedule, schedule_of
 
-SHOWN = ("loss", "accuracy", "eval_accuracy", "margin", "lr", "grad_norm")
+PROGRESS_METRICS = ("loss", "accuracy", "eval_accuracy", "margin", "lr", "grad_norm")
 MAX_DEMONSTRATIONS = 512
-
-
-@dataclass(slots=True)
-class RewardProgress:
-    """Everything a resumed run needs beside weights and optimizer."""
-
-    consumed: int = 0
-    best_accuracy: float = -1.0
-    best_step: int = 0
-    evaluations_since_best: int = 0
 
 
 def train_reward(run: Run[RewardConfig]) -> None:
@@ -81,26 +73,21 @@ def train_reward(run: Run[RewardConfig]) -> None:
     write_manifest(
         run, tokenizer, starting_points(config.model, path), {"train": train.reports, "eval": held_out.reports}
     )
-    progress = restore(run, roles, RewardProgress())
+    progress = restore(run, roles, EvaluatedProgress())
 
-    with metrics_log(run, last, SHOWN) as log:
+    with metrics_log(run, last, PROGRESS_METRICS) as log:
         trained.train()
-        while run.step < last and has_patience(progress.evaluations_since_best, config.eval.patience):
+        while run.step < last and progress.has_patience(config.eval.patience):
             step, started = run.step + 1, time.perf_counter()
             rows = stream.batch(progress.consumed)
             metrics = reward_step(trained, [train.items[row] for row in rows], config, schedule, step)
             metrics |= {"step_s": (elapsed := time.perf_counter() - started), "rankings_per_s": len(rows) / elapsed}
             progress.consumed += len(rows)
-            run.step = step
-            improved = False
+            run.step, improved = step, False
             if held_out.items and is_due(step, config.eval.every_steps or stream.steps_per_epoch, last):
-                card = judge(trained, held_out.items, config)
-                metrics["eval_accuracy"] = card["accuracy"]
-                improved = card["accuracy"] > progress.best_accuracy
-                progress.evaluations_since_best = 0 if improved else progress.evaluations_since_best + 1
-                if improved:
-                    progress.best_accuracy, progress.best_step = card["accuracy"], step
-            patient = has_patience(progress.evaluations_since_best, config.eval.patience)
+                metrics["eval_accuracy"] = held_out_accuracy(trained, held_out.items, config)["accuracy"]
+                improved = progress.record(metrics["eval_accuracy"], step, operator.gt)
+            patient = progress.has_patience(config.eval.patience)
             log.log(step, metrics)
             if improved or is_due(step, config.checkpoint.every_steps, last if patient else step):
                 save(run, roles, progress, best=improved)
@@ -115,7 +102,7 @@ def reward_step(
 ) -> dict[str, float]:
     """One optimizer step on a global batch of rankings; every rank is given all of it and runs its share."""
     ranks = trained.ranks
-    # 1. micro-batches of whole prompts, planned alike on every rank
+    # 1. micro-batches of whole prompts; every rank computes the same plan
     plan = plan_micro_batches([len(item) for item in batch], config.train.micro_tokens, ranks.world_size)
     # 2. forward and backward; the denominator is the global number of prompts
     sums = torch.zeros(4, dtype=torch.float64)
@@ -124,7 +111,7 @@ def reward_step(
         loss = _row_loss(trained, pack_trees(trees_of(rankings)), rankings, len(batch), config)
         trained.backward(loss.loss)
         sums += torch.stack([loss.loss.detach(), loss.num_correct, loss.num_pairs, loss.margin_sum]).double().cpu()
-    # 3. a loss that is not finite stops before the weights change
+    # 3. stop before the weights change if the loss is not finite
     mean, correct, pairs, margin = ranks.global_sum(*sums)
     require_finite(mean, step)
     # 4. update
@@ -149,7 +136,7 @@ def _row_loss(
     scores, ranks, mask = ranking_table(flat, rankings)
     margins = None
     if config.train.margin == "scores":
-        margins = score_margins(rankings, scores.shape[1], config.train.margin_scale).to(flat.device)
+        margins = margins_of(rankings, scores.shape[1], config.train.margin_scale).to(flat.device)
     return ranking_loss(
         scores,
         ranks,
@@ -162,7 +149,7 @@ def _row_loss(
 
 
 def ranking_table(flat: Tensor, rankings: Sequence[EncodedRanking]) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores read one after another as a table: scores, ranks and mask, each [B, K].
+    """Scores in the order of the row as a table: scores, ranks and mask, each [B, K].
 
     An idle row becomes one prompt of one masked answer, so that it has a graph and no loss.
     """
@@ -180,17 +167,18 @@ def ranking_table(flat: Tensor, rankings: Sequence[EncodedRanking]) -> tuple[Ten
 def score_trees(trained: TrainedModel, trees: Sequence[Tree], micro_tokens: int) -> list[list[float]]:
     """Scores of each tree's answers, in order, on every rank."""
     lengths = [len(prompt) + sum(map(len, answers)) for prompt, answers in trees]
-    plan = plan_micro_batches(lengths, micro_tokens, trained.ranks.world_size)
-    found: dict[int, list[float]] = {}
-    for items in plan[trained.ranks.rank]:
-        flat = trained.infer(pack_trees([trees[item] for item in items])).tolist()
-        for item in items:
-            found[item], flat = flat[: len(trees[item][1])], flat[len(trees[item][1]) :]
-    everywhere = {item: scores for part in trained.ranks.gather(found) for item, scores in part.items()}
-    return [everywhere[item] for item in range(len(trees))]
+
+    def read(items: list[int]) -> list[list[float]]:
+        flat = trained.infer(pack_trees([trees[item] for item in items]))
+        sizes = [len(trees[item][1]) for item in items]
+        return [scores.tolist() for scores in flat.split(sizes or 1)]
+
+    return read_shared(lengths, micro_tokens, trained.ranks, read)
 
 
-def judge(trained: TrainedModel, rankings: Sequence[EncodedRanking], config: RewardConfig) -> dict[str, Any]:
+def held_out_accuracy(
+    trained: TrainedModel, rankings: Sequence[EncodedRanking], config: RewardConfig
+) -> dict[str, Any]:
     """Accuracy on held-out rankings: the cheap part of the report card."""
     scores = score_trees(trained, trees_of(rankings), config.train.micro_tokens)
     rows = [ScoredRanking(item.ranks, tuple(each), item.source) for item, each in zip(rankings, scores, strict=True)]
@@ -205,11 +193,11 @@ def _finish(
     records: Records,
     path: str,
 ) -> None:
-    """The best checkpoint, its zero point set on demonstrations, exported with its report card."""
+    """Exports the best checkpoint with its report card, its zero point set on demonstrations."""
     load_best(run, trained)
     trees = _demonstrations(run, tokenizer, train)
     scores = [score for (score,) in score_trees(trained, trees, run.config.train.micro_tokens)]
-    zero = zero_point(scores, run.config.train.normalise)
+    zero = demonstration_zero(scores, run.config.train.normalise)
     moments = {"mean_before_shift": zero.mean, "deviation_before_scale": zero.deviation}
     card = {**_card(run, trained, tokenizer, records, zero), **moments}
     probe = pack_trees(trees_of(train[:1]))
@@ -224,29 +212,29 @@ def _finish(
 def _card(
     run: Run[RewardConfig], trained: TrainedModel, tokenizer: ChatTokenizer, records: Records, zero: ZeroPoint
 ) -> dict[str, Any]:
-    """The report card, in the units of the exported model; all ranks score, and the first does the rest."""
+    """The report card in the units of the exported model; all ranks score, and rank 0 does the rest."""
     config = run.config
     if not records.held_out:
         return {"num_rankings": 0}
     run.say("report card: held-out rankings, probes and shortcut baselines ...")
-    exam = set_exam(records.held_out, tokenizer, config.data.max_length)
+    test_set = build_test_set(records.held_out, tokenizer, config.data.max_length)
 
     def exported_scores(trees: Sequence[Tree]) -> list[list[float]]:
         found = score_trees(trained, trees, config.train.micro_tokens)
-        return [[zero.scale * score + zero.offset for score in each] for each in found]
+        return [[zero.shifted(score) for score in each] for each in found]
 
-    marks = sit(exam, exported_scores, max_tokens=config.train.micro_tokens)
+    scores = score_test_set(test_set, exported_scores, max_tokens=config.train.micro_tokens)
 
     def fill_in() -> dict[str, Any]:
         manifest = read_json(run.folder.path / "manifest.json")
-        return build_reward_card(exam, marks, training=records.train, manifest=manifest)
+        return build_reward_card(test_set, scores, training=records.train, manifest=manifest)
 
     card: dict[str, Any] = run.on_main(fill_in)
     return card
 
 
 def _demonstrations(run: Run[RewardConfig], tokenizer: ChatTokenizer, train: Sequence[EncodedRanking]) -> list[Tree]:
-    """Prompts with one good answer each: what is to score 0 on average."""
+    """Prompts with one good answer each, whose mean score becomes 0."""
     data = run.config.data
     if not data.demonstrations:
         best: list[Tree] = [(item.prompt, [item.answers[item.ranks.index(min(item.ranks))]]) for item in train]

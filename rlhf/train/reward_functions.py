@@ -1,7 +1,7 @@
 """Reward functions that come with the package, for `reward.functions`.
 
-Each takes lists of prompts (what the user said last), of answers, and of whether an answer ended by itself, and gives
-one score an answer. Penalties are never above 0, so that their weights are positive.
+Each takes lists of prompts (the last user turn), of answers, and of whether an answer ended with EOS, and returns one
+score per answer. Penalties are never above 0, so their weights are positive.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ def length_penalty(
     finished: Sequence[bool],
     *,
     free_characters: int = 300,
-    characters_a_unit: float = 100.0,
+    characters_per_unit: float = 100.0,
 ) -> list[float]:
-    """0 up to `free_characters`; beyond them -1 for each `characters_a_unit` more."""
-    return [-max(0, len(answer.strip()) - free_characters) / characters_a_unit for answer in answers]
+    """0 up to `free_characters`, then -1 per `characters_per_unit` more."""
+    return [-max(0, len(answer.strip()) - free_characters) / characters_per_unit for answer in answers]
 
 
 def repetition_penalty(prompts: Sequence[str], answers: Sequence[str], finished: Sequence[bool]) -> list[float]:
-    """Minus the share of words that equal one of the 8 before them: 0 to -1."""
+    """Minus the share of words that equal one of the 8 before them, 0 to -1."""
     return [-repeated_token_share(answer) for answer in answers]
 
 

@@ -1,45 +1,42 @@
-"""Values that follow the run: the learning rate and the KL coefficient."""
+"""Learning rate and KL coefficient over a run: the configuration's part; the formulas are in `rlhf.ops`."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+from rlhf.config.algorithm import PpoSection
 from rlhf.config.sections import TrainSection
 from rlhf.errors import ConfigError
+from rlhf.ops.kl_control import adapted_kl_coefficient
+from rlhf.ops.schedules import ScheduleKind, learning_rate_factor
 from rlhf.plan.time import MAX_WARMUP_SHARE, warmup_steps
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The learning rate's factor over a run of `total` steps: linear warm-up, then a decay to `floor`."""
+    """The learning-rate schedule of a run of `total` steps; fields as in `learning_rate_factor`."""
 
     total: int
     warmup: int
-    kind: str
+    kind: ScheduleKind
     floor: float
 
     def factor(self, step: int) -> float:
         """Share of the peak at optimizer step `step`, counted from 1."""
-        if step <= self.warmup:
-            return step / self.warmup
-        if self.kind == "constant":
-            return 1.0
-        share = min(1.0, (step - self.warmup - 1) / max(1, self.total - self.warmup - 1))
-        decay = 1 - share if self.kind == "linear" else (1 + math.cos(math.pi * share)) / 2
-        return self.floor + (1 - self.floor) * decay
+        return learning_rate_factor(step, total=self.total, warmup=self.warmup, kind=self.kind, floor=self.floor)
 
 
 def schedule_of(train: TrainSection, total_steps: int) -> Schedule:
-    """The schedule of a run of `total_steps`, all epochs counted (`run.max_steps` stops a run, and leaves its
-    schedule alone, so that raising it later goes on with the same numbers).
+    """The schedule of a run whose epochs take `total_steps`.
+
+    `run.max_steps` stops a run without changing its schedule, so that raising it later continues with the same rates.
 
     Raises: ConfigError when the warm-up is longer than 30 % of the run.
     """
     warmup = warmup_steps(train, total_steps)
     if warmup > MAX_WARMUP_SHARE * total_steps:
         raise ConfigError(
-            f"a warm-up of {warmup} steps in a run of {total_steps} optimizer steps: training would hardly leave it",
+            f"a warm-up of {warmup} steps in a run of {total_steps} optimizer steps leaves too few at the full rate",
             where=f"train.warmup_steps = {warmup}",
             expected=f"at most 30 % of the run: {int(MAX_WARMUP_SHARE * total_steps)} steps",
             fix="lower train.warmup_steps or train.batch_size, or raise train.epochs",
@@ -47,20 +44,9 @@ def schedule_of(train: TrainSection, total_steps: int) -> Schedule:
     return Schedule(total_steps, warmup, train.schedule, train.min_lr_ratio)
 
 
-@dataclass(slots=True)
-class KlController:
-    """The weight of the KL penalty: fixed, or steered to a target.
-
-    Adaptive rule: arXiv:1909.08593 section 2.2. `target` in nats a sequence, `horizon` in samples.
-    """
-
-    coefficient: float
-    target: float | None
-    horizon: int
-
-    def update(self, kl_nats: float, num_samples: int) -> None:
-        """Moves the coefficient after an iteration whose mean KL a sequence was `kl_nats`."""
-        if self.target is None:
-            return
-        error = max(-0.2, min(0.2, kl_nats / self.target - 1))
-        self.coefficient *= 1 + error * num_samples / self.horizon
+def next_kl_coefficient(ppo: PpoSection, coefficient: float, kl_nats: float, num_samples: int) -> float:
+    """The KL coefficient after an iteration of mean KL `kl_nats` per sequence; constant without ppo.kl_target."""
+    if ppo.kl_target is None:
+        return coefficient
+    target, horizon = ppo.kl_target, ppo.kl_horizon
+    return adapted_kl_coefficient(coefficient, kl_nats, target=target, num_samples=num_samples, horizon=horizon)

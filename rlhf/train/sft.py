@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import operator
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,15 +18,14 @@ from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import TrainedModel
 from rlhf.models.loading import artifact_model_path, check_model_path
 from rlhf.models.quantization import require_quantizer
+from rlhf.ops.neftune import embedding_noise
 from rlhf.rollout.transformers import TransformersRollout
 from rlhf.train.head_check import check_head
-from rlhf.train.inputs import LoadedRows, encode_summary, fresh_report, load, load_first
+from rlhf.train.inputs import LoadedRows, load_first, load_train_and_eval
 from rlhf.train.models import build_causal_lm, make_trainable, starting_points
-from rlhf.train.neftune import embedding_noise
 from rlhf.train.run.lifecycle import (
     end_if_asked,
     export,
-    has_patience,
     is_due,
     load_best,
     metrics_log,
@@ -36,21 +34,12 @@ from rlhf.train.run.lifecycle import (
     save,
     write_manifest,
 )
+from rlhf.train.run.progress import EvaluatedProgress
 from rlhf.train.run.run import Run
 from rlhf.train.schedules import Schedule, schedule_of
 from rlhf.train.source_loss import SourceLoss, source_names
 
-SHOWN = ("loss", "eval_loss", "lr", "grad_norm", "tokens_per_s")
-
-
-@dataclass(slots=True)
-class SftProgress:
-    """Everything a resumed run needs beside weights and optimizer."""
-
-    consumed: int = 0
-    best_loss: float = math.inf
-    best_step: int = 0
-    evaluations_since_best: int = 0
+PROGRESS_METRICS = ("loss", "eval_loss", "lr", "grad_norm", "tokens_per_s")
 
 
 def train_sft(run: Run[SftConfig]) -> None:
@@ -69,17 +58,17 @@ def train_sft(run: Run[SftConfig]) -> None:
     write_manifest(
         run, tokenizer, starting_points(config.model, path), {"train": train.reports, "eval": held_out.reports}
     )
-    progress = restore(run, roles, SftProgress())
+    progress = restore(run, roles, EvaluatedProgress())
 
     if run.step < last:
         check_head(trained, train.items[0])
-    with metrics_log(run, last, SHOWN) as log:
+    with metrics_log(run, last, PROGRESS_METRICS) as log:
         first: dict[str, float] = {}
         if held_out.items and run.step == 0:
             first = {"eval_loss_before": evaluate_sft(trained, held_out.items, config)["eval_loss"]}
             log.say(f"held-out loss before training {first['eval_loss_before']:.4f}")
         trained.train()
-        while run.step < last and has_patience(progress.evaluations_since_best, config.eval.patience):
+        while run.step < last and progress.has_patience(config.eval.patience):
             step, started = run.step + 1, time.perf_counter()
             rows = stream.batch(progress.consumed)
             metrics = sft_step(trained, [train.items[row] for row in rows], config, schedule, step, sources)
@@ -91,11 +80,8 @@ def train_sft(run: Run[SftConfig]) -> None:
             if held_out.items and is_due(step, config.eval.every_steps or stream.steps_per_epoch, last):
                 with trained.averaged():
                     metrics |= evaluate_sft(trained, held_out.items, config)
-                improved = metrics["eval_loss"] < progress.best_loss
-                progress.evaluations_since_best = 0 if improved else progress.evaluations_since_best + 1
-                if improved:
-                    progress.best_loss, progress.best_step = metrics["eval_loss"], step
-            end = last if has_patience(progress.evaluations_since_best, config.eval.patience) else step
+                improved = progress.record(metrics["eval_loss"], step, operator.lt)
+            end = last if progress.has_patience(config.eval.patience) else step
             log.log(step, metrics)
             if prompts and is_due(step, config.log.samples_every_steps, end):
                 with trained.averaged():
@@ -128,10 +114,10 @@ def sft_step(
 ) -> dict[str, float]:
     """One optimizer step on a global batch; every rank is given all of it and runs its share.
 
-    `sources` are those of the whole run (default: of this batch), whose losses are told apart.
+    `sources` are those of the whole run (default: of this batch); each has a loss of its own in the metrics.
     """
     ranks, weight = trained.ranks, config.train.prompt_loss_weight
-    # 1. micro-batches, planned alike on every rank
+    # 1. micro-batches; every rank computes the same plan
     plan = plan_micro_batches([len(item) for item in batch], config.train.micro_tokens, ranks.world_size)
     packed = [[batch[i] for i in items] for items in plan[ranks.rank]]
     rows = [pack_sequences(items, prompt_weight=weight) for items in packed]
@@ -140,10 +126,10 @@ def sft_step(
     # 3. forward and backward
     losses = SourceLoss(sources or source_names(batch), ranks)
     for row, items, places in zip(rows, packed, plan[ranks.rank], strict=True):
-        entropy = trained.loss(row, total, noise=_noise(trained, items, places, config, step))
-        trained.backward(entropy.loss)
-        losses.add(entropy.nll, row, items)
-    # 4. a loss that is not finite stops before the weights change
+        loss = trained.loss(row, total, noise=_noise(trained, items, places, config, step))
+        trained.backward(loss.loss)
+        losses.add(loss.nll, row, items)
+    # 4. stop before the weights change if the loss is not finite
     means = losses.means("loss")
     require_finite(means["loss"], step)
     # 5. update
@@ -156,7 +142,7 @@ def sft_step(
 def _noise(
     trained: TrainedModel, items: Sequence[EncodedSequence], places: Sequence[int], config: SftConfig, step: int
 ) -> torch.Tensor | None:
-    """NEFTune's noise for a row of these items, which have these places in the global batch; None when it is off."""
+    """NEFTune's noise for a row of items with these places in the global batch; None when it is off."""
     alpha = config.train.neftune_alpha
     if not alpha:
         return None
@@ -165,13 +151,13 @@ def _noise(
 
 
 def evaluate_sft(trained: TrainedModel, items: Sequence[EncodedSequence], config: SftConfig) -> dict[str, float]:
-    """Mean negative log-likelihood of held-out answer tokens in nats, whole and by source."""
+    """Mean negative log-likelihood of held-out answer tokens in nats, over all sources and by source."""
     ranks = trained.ranks
     plan = plan_micro_batches([len(item) for item in items], config.train.micro_tokens, ranks.world_size)
     losses = SourceLoss(source_names(items), ranks)
     for numbers in plan[ranks.rank]:
         packed = [items[number] for number in numbers]
-        row = pack_sequences([replace(item, weight=1.0) for item in packed])
+        row = pack_sequences(packed)
         losses.add(trained.infer_loss(row).nll, row, packed)
     return losses.means("eval_loss")
 
@@ -179,7 +165,7 @@ def evaluate_sft(trained: TrainedModel, items: Sequence[EncodedSequence], config
 def sample_answers(
     trained: TrainedModel, tokenizer: ChatTokenizer, prompts: Sequence[EncodedPrompt], config: SftConfig
 ) -> list[dict[str, Any]]:
-    """Answers to the first held-out prompts; drawn on rank 0 while the others lend their weights."""
+    """Answers to the first held-out prompts, sampled on rank 0 with the weights gathered from all ranks."""
     with trained.full_weights() as model:
         if not trained.ranks.is_main:
             return []
@@ -198,20 +184,17 @@ def _load_data(
 ) -> tuple[LoadedRows[EncodedSequence], LoadedRows[EncodedSequence], list[EncodedPrompt]]:
     data = run.config.data
     encoder = Encoder(tokenizer, data.max_length, data.train_on)
-    train = load(data, data.train, Demonstration, encoder.demonstrations, key="data.train")
-    run.say(f"train: {encode_summary(encoder)}")
-    if not data.eval:
-        run.say("no data.eval: no held-out loss, and the last checkpoint is exported")
-        return train, LoadedRows([], (), (), []), _sample_prompts(run, tokenizer, data.train[0])
-    encoder = fresh_report(encoder)
-    limit = run.config.eval.max_rows
-    held_out = load(data, data.eval, Demonstration, encoder.demonstrations, key="data.eval", limit=limit)
-    run.say(f"eval:  {encode_summary(encoder)}")
-    return train, held_out, _sample_prompts(run, tokenizer, data.eval[0])
+    (train, summary), (held_out, held_out_summary) = load_train_and_eval(
+        run.config, Demonstration, encoder, lambda each: each.demonstrations
+    )
+    run.say(f"train: {summary}")
+    without = "no data.eval: no held-out loss, and the last checkpoint is exported"
+    run.say(f"eval:  {held_out_summary}" if data.eval else without)
+    return train, held_out, _sample_prompts(run, tokenizer, (data.eval or data.train)[0])
 
 
 def _sample_prompts(run: Run[SftConfig], tokenizer: ChatTokenizer, source: SourceSection) -> list[EncodedPrompt]:
-    """The first prompts of the data, to be answered while training goes on."""
+    """The first prompts of the data, to be answered during training."""
     encoder = Encoder(tokenizer, run.config.sampling.max_prompt_tokens)
 
     def encode(records: Sequence[Demonstration]) -> list[EncodedPrompt]:
@@ -220,9 +203,9 @@ def _sample_prompts(run: Run[SftConfig], tokenizer: ChatTokenizer, source: Sourc
     return load_first(run.config.data, source, Demonstration, encode, run.config.log.num_samples)
 
 
-def _closing_line(run: Run[SftConfig], progress: SftProgress) -> str:
-    if not progress.best_step:
+def _closing_line(run: Run[SftConfig], progress: EvaluatedProgress) -> str:
+    if progress.best_figure is None:
         return f"trained {run.step} steps"
-    stopped = "" if has_patience(progress.evaluations_since_best, run.config.eval.patience) else " and stopped early"
-    best = f"best held-out loss {progress.best_loss:.4f} after step {progress.best_step}"
+    stopped = "" if progress.has_patience(run.config.eval.patience) else " and stopped early"
+    best = f"best held-out loss {progress.best_figure:.4f} after step {progress.best_step}"
     return f"trained {run.step} steps{stopped}; {best}"

@@ -1,4 +1,4 @@
-"""Mean loss by data source: one source that is learnt at another's cost shows here and nowhere else."""
+"""Mean loss by data source, which shows when one source improves at the cost of another."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SourceLoss:
         self._sums = torch.zeros(2, len(self._names), dtype=torch.float64, device=ranks.device)
 
     def add(self, nll: Tensor, row: PackedRow, items: Sequence[EncodedSequence]) -> None:
-        """Counts one row: nll [P] nats, and the sequences that were packed into it (none for an idle row)."""
+        """Adds one row: nll [P] nats, and the sequences packed into it (none for an idle row)."""
         if not items:
             return
         device = nll.device
@@ -30,7 +30,7 @@ class SourceLoss:
         self._sums.index_add_(1, source, torch.stack([nll.double() * weights, weights]))
 
     def means(self, name: str) -> dict[str, float]:
-        """`name`, the mean over all rows of all ranks in nats a token, and `name/SOURCE` where there are several."""
+        """`name`, the mean over all rows of all ranks in nats per token, and `name/SOURCE` with several sources."""
         loss, weight = torch.tensor(self._ranks.global_sum(*self._sums.flatten())).view(2, -1).double()
         found = {name: float(loss.sum() / weight.sum().clamp(min=1e-12))}
         if len(self._names) > 1:

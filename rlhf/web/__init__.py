@@ -1,4 +1,4 @@
-"""What every web application here stands on: the request guard, the socket server, the SQLite file.
+"""What the web applications share: the request guard, the socket server, pages with their style and script.
 
 May import: errors, and the layers below.
 """

@@ -1,120 +1,113 @@
-"""What stands before a small local web application: known hosts, bounded requests, headers that let nothing else in."""
+"""ASGI middleware before every web application here: known hosts, no cross-site requests, bounded bodies, headers."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-MAX_REQUEST_BYTES = 256 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class PageAccess:
-    """Who may come in. `people` is token -> name; empty means that people give a name themselves."""
-
-    owner_token: str = field(repr=False)
-    people: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-    def name_of(self, token: str) -> str | None:
-        """Whose token it is; every token is compared in full, in a time that tells nothing."""
-        found = None
-        for known, name in self.people.items():
-            if same_secret(known, token):
-                found = name
-        return found
-
-    def is_owner(self, token: str) -> bool:
-        """Whether this is the token of whoever started the page."""
-        return same_secret(self.owner_token, token)
-
-
-def same_secret(known: str, given: str) -> bool:
-    """Whether two texts are equal, in a time that does not depend on where they differ."""
-    return hmac.compare_digest(known.encode(), given.encode())
-
-
-def content_policy(page: str) -> str:
-    """A Content-Security-Policy under which `page` runs its own inline style and script, and nothing else runs."""
-
-    def hashes(tag: str) -> str:
-        blocks = re.findall(rf"<{tag}>(.*?)</{tag}>", page, flags=re.DOTALL)
-        digests = (base64.b64encode(hashlib.sha256(block.encode()).digest()).decode() for block in blocks)
-        return " ".join(f"'sha256-{digest}'" for digest in digests)
-
-    return (
-        f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; connect-src 'self'; "
-        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
+NO_CONTENT = "default-src 'none'; frame-ancestors 'none'"
+HEADERS = {b"x-content-type-options": b"nosniff", b"referrer-policy": b"no-referrer", b"cache-control": b"no-store"}
 
 
 class RequestGuard:
-    """ASGI middleware: 421 for a host that is not ours, 413 for a body over `max_bytes`, headers on every answer.
+    """Answers 421 for an unknown host, 403 for a page of another site, 413 for a body over `max_bytes`.
 
-    `hosts` are the names a browser may have asked for; empty allows all, which is safe only where every request
-    carries a token: a page of another site whose name points here (DNS rebinding) has none.
+    Args:
+        hosts: names a client may have asked for; empty allows all, which is safe only where every request carries a
+            token: a page of another site whose name points here (DNS rebinding) has none.
+        error_body: the JSON of a refusal, by status and message.
+        max_bytes: of a request's body.
+        policy: Content-Security-Policy of answers that set none.
+        bounded_elsewhere: paths whose routes bound their bodies themselves.
+        observe: called with the route, the status and the seconds of every request.
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: frozenset[str], policy: str, max_bytes: int = MAX_REQUEST_BYTES) -> None:
-        self.app, self.hosts, self.max_bytes = app, hosts, max_bytes
-        self._headers = [
-            (b"content-security-policy", policy.encode()),
-            (b"x-content-type-options", b"nosniff"),
-            (b"referrer-policy", b"no-referrer"),
-            (b"cache-control", b"no-store"),
-        ]
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        hosts: frozenset[str],
+        error_body: Callable[[int, str], Mapping[str, Any]],
+        max_bytes: int,
+        policy: str = NO_CONTENT,
+        bounded_elsewhere: frozenset[str] = frozenset(),
+        observe: Callable[[str, int, float], None] = lambda route, status, seconds: None,
+    ) -> None:
+        self._app, self._hosts, self._error_body, self._max_bytes = app, hosts, error_body, max_bytes
+        self._headers = HEADERS | {b"content-security-policy": policy.encode()}
+        self._bounded_elsewhere, self._observe = bounded_elsewhere, observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One connection."""
+        """Handles one connection."""
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            await self._app(scope, receive, send)
             return
-        if self.hosts and _host(scope) not in self.hosts:
-            await _refuse(send, 421, "this address is not served here")
-            return
-        body = await self._body(receive)
-        if body is None:
-            await _refuse(send, 413, f"the request is larger than {self.max_bytes} bytes")
-            return
-        waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        started, status = time.monotonic(), 500
 
-        async def replay() -> Message:
-            return waiting.pop() if waiting else await receive()
-
-        async def guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *self._headers]
+                status = message["status"]
+                given = {name.lower() for name, _ in message["headers"]}
+                more = [(name, value) for name, value in self._headers.items() if name not in given]
+                message["headers"] = [*message["headers"], *more]
             await send(message)
 
-        await self.app(scope, replay, guarded)
+        try:
+            await self._handle(scope, receive, send_with_headers)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self._observe(route, status, time.monotonic() - started)
 
-    async def _body(self, receive: Receive) -> bytes | None:
-        """The request's body; None as soon as it is too large."""
-        body, more = b"", True
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        host, origin = headers.get(b"host", ""), headers.get(b"origin")
+        if self._hosts and re.sub(r":\d+$", "", host).strip("[]").lower() not in self._hosts:
+            await self._refuse(send, 421, "This address is not served here.")
+        elif origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            await self._refuse(send, 403, "Pages of other sites may not use this service.")
+        elif scope["path"] in self._bounded_elsewhere:
+            await self._app(scope, receive, send)
+        elif (received := await self._received(headers.get(b"content-length", ""), receive)) is None:
+            await self._refuse(send, 413, f"The request is larger than {self._max_bytes:,} bytes.")
+        else:
+            await self._app(scope, received, send)
+
+    async def _received(self, announced: str, receive: Receive) -> Receive | None:
+        """A `receive` that gives the request, read already; None as soon as its body is known to be too large."""
+        if announced.isdecimal() and int(announced) > self._max_bytes:
+            return None
+        messages: deque[Message] = deque()
+        size, more = 0, True
         while more:
             message = await receive()
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > self.max_bytes:
+            messages.append(message)
+            size += len(message.get("body", b""))
+            if size > self._max_bytes:
                 return None
-        return body
+            more = message.get("more_body", False)
+
+        async def replay() -> Message:
+            return messages.popleft() if messages else await receive()
+
+        return replay
+
+    async def _refuse(self, send: Send, status: int, message: str) -> None:
+        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        body = json.dumps(self._error_body(status, message)).encode()
+        await send({"type": "http.response.body", "body": body})
 
 
-def _host(scope: Scope) -> str:
-    value = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
-    return re.sub(r":\d+$", "", value).strip("[]").lower()
-
-
-async def _refuse(send: Send, status: int, error: str) -> None:
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps({"error": error}).encode()})
+def allowed_hosts(host: str) -> frozenset[str]:
+    """The names a server that listens on `host` answers to: this machine's alone on loopback, else all (empty)."""
+    return LOOPBACK if host in LOOPBACK else frozenset()

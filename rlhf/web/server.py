@@ -1,4 +1,4 @@
-"""Runs an application of ours on a socket until it is told to stop."""
+"""Serves an application on a socket until Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens already; 0 takes a free port.
+    """A socket that listens already; port 0 takes a free one.
 
-    So a port in use is said before anything starts, and whoever is told the address can connect: they wait their turn.
+    A port in use is thus reported before anything is loaded, and clients that connect early wait until it serves.
+
+    Raises: ConfigError when the address cannot be used.
     """
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -31,8 +33,14 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def url_of(host: str, port: int) -> str:
+    """The address to open in a browser: this machine's name where it listens on every address."""
+    name = socket.gethostname() if host in ("0.0.0.0", "::") else host
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
 def serve(app: FastAPI, listener: socket.socket, *, grace_s: float = 3) -> None:
-    """Serves until Ctrl-C or SIGTERM, and comes back.
+    """Serves until Ctrl-C or SIGTERM, then returns.
 
     Args:
         grace_s: seconds that running requests have to end, while new connections are refused.
@@ -53,7 +61,7 @@ def serve(app: FastAPI, listener: socket.socket, *, grace_s: float = 3) -> None:
 
 @contextmanager
 def _signals_return() -> Iterator[None]:
-    """uvicorn raises the signal that stopped it once more; under this that ends nothing, and we go on."""
+    """Ignores the signal that stopped uvicorn, which uvicorn raises once more when it returns."""
     chosen = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, lambda *_: None) for number in chosen}
     try:

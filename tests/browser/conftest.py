@@ -22,7 +22,7 @@ def browser() -> Iterator[object]:
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        pytest.skip("playwright is not installed: pip install 'rlhf[dev]'")
+        pytest.skip("playwright is not installed: pip install -e '.[dev]' in the checkout")
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield chromium

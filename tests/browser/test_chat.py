@@ -59,7 +59,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_dir: Path) 
 def opened(browser: Browser, service: Service, **context) -> Page:
     """The page, behind its key."""
     page = watched_page(browser, service.url, deadline_s=DEADLINE_S, **context)
-    expect(page.locator("#door h2")).to_have_text("API 키를 넣어 주세요")
+    expect(page.locator("#door h2")).to_have_text("API 키를 입력해 주세요")
     page.locator("#key").fill(service.key)
     page.locator("#door-form button").click()
     expect(page.locator("#door")).to_be_hidden()
@@ -93,7 +93,7 @@ def test_answers_stream_stop_and_are_written_again(browser: Browser, service: Se
     longer_than(text, 20)
     longer_than(text, len(text.text_content()) + 20)
     page.locator("#stop").click()
-    expect(page.locator(".side .note")).to_have_text("멈춘 답변이에요")
+    expect(page.locator(".side .note")).to_have_text("중지한 답변이에요")
     deadline = time.monotonic() + DEADLINE_S
     while service.running():
         assert time.monotonic() < deadline
@@ -109,8 +109,8 @@ def test_answers_stream_stop_and_are_written_again(browser: Browser, service: Se
     # Written again, it takes the old answer's place; a seed makes it repeatable, and the next attempt another one.
     slide(page, "max_tokens", 16)
     page.locator("#seed").fill("7")
-    page.get_by_role("button", name="다시 쓰기").click()
-    expect(page.locator(".side .note")).to_have_text("최대 토큰에 닿아 여기서 끊겼어요")
+    page.get_by_role("button", name="다시 생성").click()
+    expect(page.locator(".side .note")).to_have_text("최대 토큰에 도달해 여기서 끊겼어요")
     expect(page.locator(".turn")).to_have_count(1)
     again = text.text_content()
     assert again != stopped

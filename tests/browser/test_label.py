@@ -229,7 +229,7 @@ def test_markup_is_text_and_models_are_hidden(browser: Browser, command: Command
     assert ranks_shown(page) == ["", "#1", ""]
     assert page.problems == []
     wrong = opened(browser, command.link("민호")[:-3] + "xyz")
-    expect(wrong.locator("main h2")).to_have_text("들어올 수 없는 링크예요")
+    expect(wrong.locator("main h2")).to_have_text("유효하지 않은 링크예요")
 
 
 def test_a_person_types_a_name_on_a_phone_and_finishes(browser: Browser, tmp_path: Path) -> None:

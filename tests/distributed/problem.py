@@ -18,7 +18,8 @@ from rlhf.train.schedules import Schedule
 
 EOS, PAD, FIRST_ID, LAST_ID = 0, 1, 2, 400  # PAD is in no batch
 SCHEDULE = Schedule(total=5, warmup=2, kind="linear", floor=0.1)
-FACTORS = (0.5, 1.0, 1.0)  # what SCHEDULE gives at steps 1, 2, 3, by hand
+STEP_NUMBERS = (1, 3, 4)  # of the three updates: one in the warm-up, one at the peak, one in the decay
+FACTORS = (0.5, 1.0, 0.55)  # of SCHEDULE at these steps, by hand: half the warm-up; the peak; half way from 1 to 0.1
 LARGE, SMALL = 4096, 48  # micro_tokens: the whole batch in a row, and at least four rows a rank at step 1
 STEPS = 3
 EMA_DECAY, SLOW = 0.15, 1e-6
@@ -131,14 +132,14 @@ def _ids(random: np.random.Generator, count: int) -> Ids:
 
 
 def _demonstrations(random: np.random.Generator, count: int) -> list[EncodedSequence]:
-    """Of 16 to 44 tokens; every third has two answers, every fourth counts half."""
+    """Of 16 to 44 tokens; every third has two answers."""
     sequences = []
     for row in range(count):
         length = int(random.integers(16, 45))
         mask = np.arange(length) >= length // 2
         if row % 3 == 1:
             mask[2:5] = True
-        sequences.append(EncodedSequence(_ids(random, length), mask, weight=0.5 if row % 4 == 3 else 1.0))
+        sequences.append(EncodedSequence(_ids(random, length), mask))
     return sequences
 
 

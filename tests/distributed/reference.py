@@ -97,7 +97,7 @@ def sft(folder: Path, batches: Sequence[Sequence[EncodedSequence]]) -> Trace:
         cost, count = torch.zeros(()), 0.0
         for row, item in enumerate(batch):
             for token in range(1, len(item)):
-                weight = item.weight * (1.0 if item.answer_mask[token] else 0.25)
+                weight = 1.0 if item.answer_mask[token] else 0.25
                 cost = cost - weight * logprobs[row, token - 1, int(item.ids[token])]
                 count += weight
         loss = cost / count
@@ -260,14 +260,14 @@ def critic_free(
 
 
 def demonstrated(model: Any, batch: Sequence[EncodedSequence]) -> Tensor:
-    """Mean of weight * -log p over answer tokens."""
-    cost, count = torch.zeros(()), 0.0
+    """Mean of -log p over answer tokens."""
+    cost, count = torch.zeros(()), 0
     for item in batch:
         logprobs = model(input_ids=torch.from_numpy(item.ids.astype(np.int64))[None]).logits[0].log_softmax(-1)
         for token in range(1, len(item)):
             if item.answer_mask[token]:
-                cost = cost - item.weight * logprobs[token - 1, int(item.ids[token])]
-                count += item.weight
+                cost = cost - logprobs[token - 1, int(item.ids[token])]
+                count += 1
     return cost / count
 
 

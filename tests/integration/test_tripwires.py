@@ -90,7 +90,7 @@ def test_a_reward_for_length_and_a_critic_that_does_not_learn(
     found = {trip["wire"]: trip["step"] for trip in trips(tmp_path)}
     assert 3 <= found["length_slope"] <= 6  # three in a row
     assert found["critic"] == 5  # three after the first two
-    assert "control group: left out (control.enabled is false)" in text
+    assert "control group: skipped (control.enabled is false)" in text
     assert not (tmp_path / "control.json").exists()
     metrics = read_lines(tmp_path / "metrics.jsonl")
     assert metrics[-1]["reward_length_correlation"] > 0.7
@@ -141,7 +141,7 @@ def test_a_rolled_back_run_stops_after_two_and_is_the_same_when_it_is_killed(
     assert [line["step"] for line in metrics] == list(range(1, found[2]["step"] + 1))
     rates = [5e-3] * (first - 1) + [1.25e-3] * (found[2]["step"] - first + 1)
     assert [line["lr"] for line in metrics] == pytest.approx(rates)
-    fault = Fault("rlhf.train.policy.tripwire_monitor:Watch.roll_back", 2)
+    fault = Fault("rlhf.train.policy.tripwire_monitor:TripwireMonitor.roll_back", 2)
     starter.run("ppo", *words, f"run.dir={parts}", fault=fault, status=KILLED)
     starter.run("ppo", *words, f"run.dir={parts}", "--resume", "auto")
     require_same_run(parts, read_run(whole))

@@ -1,12 +1,16 @@
-"""Imports point down the layer list of DESIGN.md, whatever form they take."""
+"""Imports point down the layer list, whatever form they take, run in no circle, and are what packages say they are."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 import rlhf
 
@@ -47,7 +51,7 @@ def level(module: str) -> int:
 
 
 def imports(source: str, module: str, *, is_package: bool) -> Iterator[tuple[int, str]]:
-    """(line, dotted name) of every import in a source, inside functions too; names taken from a package included."""
+    """(line, dotted name) of all that a source imports, inside functions too; `from a import b` is a.b."""
     inside = module.split(".") if is_package else module.split(".")[:-1]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -55,9 +59,7 @@ def imports(source: str, module: str, *, is_package: bool) -> Iterator[tuple[int
         elif isinstance(node, ast.ImportFrom):
             start = inside[: len(inside) - node.level + 1] if node.level else []
             origin = ".".join([*start, *([node.module] if node.module else [])])
-            yield node.lineno, origin
-            if origin in ("rlhf", "torch"):  # `from rlhf import train` names a module
-                yield from ((node.lineno, f"{origin}.{alias.name}") for alias in node.names)
+            yield from ((node.lineno, f"{origin}.{alias.name}") for alias in node.names)
         elif isinstance(node, ast.Call) and node.args and _imports_by_name(node.func):
             name = node.args[0]
             if isinstance(name, ast.Constant) and isinstance(name.value, str):
@@ -75,6 +77,42 @@ def is_module(name: str) -> bool:
     return len(parts) > 1 and (
         parts[1] in LAYERS or (PACKAGE / parts[1]).is_dir() or (PACKAGE / f"{parts[1]}.py").is_file()
     )
+
+
+def imported_modules(source: str, module: str, known: Collection[str], *, is_package: bool) -> set[str]:
+    """Modules of ours that a source imports from; `from rlhf import __version__` counts for none."""
+    found = {resolved(name, known) for _, name in imports(source, module, is_package=is_package)}
+    return found - {module, "rlhf", ""}
+
+
+def resolved(name: str, known: Collection[str]) -> str:
+    """The module that a dotted name is, or is in; empty for one of another package."""
+    while name and name not in known:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def circles(graph: Mapping[str, Collection[str]]) -> list[list[str]]:
+    """Groups of modules that import one another, however long the way round."""
+    names = sorted(graph)
+    number = {name: place for place, name in enumerate(names)}
+    edges = [(number[name], number[other]) for name in names for other in graph[name]]
+    rows, columns = zip(*edges, strict=True)
+    matrix = coo_array(([True] * len(edges), (rows, columns)), shape=(len(names), len(names)))
+    _, labels = connected_components(matrix, directed=True, connection="strong")
+    groups = [[name for name in names if labels[number[name]] == label] for label in set(labels)]
+    return sorted(group for group in groups if len(group) > 1)
+
+
+@cache
+def import_graph() -> dict[str, set[str]]:
+    """The modules of ours that each module imports, anywhere in it."""
+    found = modules()
+    known = {name for name, _ in found}
+    return {
+        name: imported_modules(path.read_text(encoding="utf-8"), name, known, is_package=path.name == "__init__.py")
+        for name, path in found
+    }
 
 
 def problems(source: str, module: str, *, is_package: bool = False) -> list[str]:
@@ -100,6 +138,124 @@ def modules() -> list[tuple[str, Path]]:
         parts = ["rlhf", *path.relative_to(PACKAGE).with_suffix("").parts]
         found.append((".".join(parts[:-1] if parts[-1] == "__init__" else parts), path))
     return found
+
+
+def packages() -> dict[str, str]:
+    """Docstrings of the packages, by name without `rlhf.`."""
+    found = [(name, path) for name, path in modules() if path.name == "__init__.py"]
+    texts = {name: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) for name, path in found}
+    return {name.removeprefix("rlhf").lstrip("."): text or "" for name, text in texts.items()}
+
+
+@dataclass(frozen=True)
+class Permission:
+    """What the docstring of a package says that it may import: packages by name, and maybe the layers below them."""
+
+    named: tuple[str, ...]
+    below: bool
+
+    @classmethod
+    def of(cls, docstring: str) -> Permission:
+        lines = [line for line in docstring.splitlines() if line.startswith("May import: ")]
+        if len(lines) != 1 or not lines[0].endswith("."):
+            raise AssertionError(f"one line `May import: a, b, and the layers below.` is expected in {docstring!r}")
+        words = lines[0].removeprefix("May import: ").removesuffix(".").split(", ")
+        below = words[-1] == "and the layers below"
+        return cls((), False) if words == ["nothing of rlhf"] else cls(tuple(words[:-1] if below else words), below)
+
+    def covers(self, package: str, other: str) -> bool:
+        """Whether modules of `package` may import those of `other`; its own and those around it always."""
+        if other == package or package.startswith(f"{other}."):
+            return True
+        if any(other == name or (other.startswith(f"{name}.") and layer(name) < layer(package)) for name in self.named):
+            return True
+        return self.below and layer(other) < max(layer(name) for name in self.named)
+
+
+def layer(package: str) -> int:
+    return level(f"rlhf.{package}")
+
+
+def package_of(module: str, known: Collection[str]) -> str:
+    """The package a module lies in, without `rlhf.`; a module right under `rlhf` stands for itself."""
+    name = module.removeprefix("rlhf.")
+    return name if name in known or "." not in name else name.rpartition(".")[0]
+
+
+def test_no_modules_import_one_another():
+    graph = import_graph()
+    assert len(graph) > 200
+    assert circles(graph) == []
+
+
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        ({"a": "from rlhf.data import b", "b": "import rlhf.data.a"}, [["rlhf.data.a", "rlhf.data.b"]]),
+        (
+            {
+                "a": "from .b import x",
+                "b": "def f():\n    from .c import y",
+                "c": "if TYPE_CHECKING:\n    from . import a",
+            },
+            [["rlhf.data.a", "rlhf.data.b", "rlhf.data.c"]],
+        ),
+        ({"a": "from .b import x\nfrom .c import y", "b": "from .c import y", "c": "import os"}, []),
+        ({"a": "from . import b, a", "b": "from rlhf.data import Record"}, []),
+    ],
+)
+def test_a_planted_circle_is_found(sources, expected):
+    known = {"rlhf.data", *(f"rlhf.data.{name}" for name in sources)}
+    graph = {
+        f"rlhf.data.{name}": imported_modules(text, f"rlhf.data.{name}", known, is_package=False)
+        for name, text in sources.items()
+    }
+    assert circles({"rlhf.data": set(), **graph}) == expected
+
+
+def test_packages_say_what_they_may_import_in_the_order_of_the_layers():
+    found = packages()
+    assert len(found) > 30
+    known = {package_of(name, found) for name, _ in modules()}
+    for package, docstring in found.items():
+        permission = Permission.of(docstring)
+        unknown = [name for name in permission.named if name not in known]
+        later = [name for name in permission.named if name in known and layer(name) > layer(package)]
+        assert (package, unknown, later) == (package, [], [])
+
+
+def test_packages_import_what_they_say():
+    found = packages()
+    permissions = {package: Permission.of(docstring) for package, docstring in found.items()}
+    undeclared = sorted(
+        f"{module} imports {other}"
+        for module, others in import_graph().items()
+        for other in others
+        if (package := package_of(module, found)) in permissions
+        and not permissions[package].covers(package, package_of(other, found))
+    )
+    assert undeclared == []
+
+
+@pytest.mark.parametrize(
+    ("docstring", "package", "covered", "refused"),
+    [
+        ("May import: nothing of rlhf.", "ops", ["ops"], ["errors", "config"]),
+        ("May import: errors, ops.", "data", ["errors", "ops", "data"], ["config"]),
+        ("May import: ops, and the layers below.", "data", ["errors", "config", "ops"], ["models"]),
+        ("May import: curate, and the layers below.", "evaluate.geval", ["curate.judge", "web"], ["evaluate.reward"]),
+        ("May import: curate.check, data.", "curate.stats", ["curate", "curate.check", "data"], ["curate.label"]),
+    ],
+)  # fmt: skip
+def test_what_a_docstring_permits(docstring, package, covered, refused):
+    permission = Permission.of(f"A package.\n\n{docstring}\n")
+    assert [name for name in (*covered, *refused) if permission.covers(package, name)] == covered
+
+
+@pytest.mark.parametrize("docstring", ["A package.", "May import: data", "May import: a.\nMay import: b.", ""])
+def test_a_docstring_without_the_line_is_refused(docstring):
+    with pytest.raises(AssertionError, match="one line"):
+        Permission.of(docstring)
 
 
 def test_every_import_points_to_an_earlier_layer():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tomllib
 import unicodedata
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 import rlhf
 from rlhf.data.korean import contains_rude, polite_share
+from rlhf.errors import ConfigError, require_packages
 
 ROOT = Path(rlhf.__file__).parents[1]
 DATA = Path(rlhf.__file__).parent / "demo" / "data"
@@ -53,6 +55,24 @@ def test_decomposed_text_is_found():
     assert not_composed(f"첫 줄\n{decomposed}\n".encode()) == decomposed
     assert not_composed("한국어\n".encode()) is None
     assert not_composed(b"\x00" + decomposed.encode()) is None
+
+
+def test_no_text_installs_the_other_project_of_this_name():
+    """`rlhf` on PyPI is another project: extras are named as `.[serve]` in the checkout."""
+    wrong = [path.relative_to(ROOT) for path in tracked() if b"rlhf" + b"[" in path.read_bytes()]
+    assert wrong == []
+    name = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
+    assert name != "rlhf"
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it():
+    require_packages("json", "unicodedata", extra="serve", needed_by="the service")
+    with pytest.raises(ConfigError) as caught:
+        require_packages("json", "no_such_one", "nor_this", extra="serve", needed_by="the service", where="--host")
+    assert str(caught.value) == (
+        "--host: the service needs no-such-one, nor-this, which are not installed\n"
+        "  fix:      pip install -e '.[serve]' in the checkout"
+    )
 
 
 # The embedded rankings

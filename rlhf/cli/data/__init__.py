@@ -1,4 +1,7 @@
-"""`rlhf data`: from chat logs and instructions to training sets. One module per command."""
+"""`rlhf data`: from chat logs and instructions to training sets. One module per command.
+
+May import: curate, and the layers below.
+"""
 
 from __future__ import annotations
 

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
-from pathlib import Path
-
-from rlhf.cli.parser import Command
+from rlhf.cli.parser import OptionFunction, option_command
 
 
-def _flags(parser: argparse.ArgumentParser) -> None:
-    formats = ("openai", "messages", "alpaca", "hh")
-    parser.add_argument("--format", required=True, choices=formats, help="format to write")
-    parser.add_argument("--in", dest="file", required=True, metavar="FILE", help="JSONL, JSON array or CSV to read")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSONL file to write")
+def _load() -> OptionFunction:
+    from rlhf.curate.formats.exporting import ExportOptions, run
+
+    return run, (ExportOptions,)
 
 
-def run_data_export(arguments: argparse.Namespace) -> int:
-    """`rlhf data export`."""
-    from rlhf.curate.formats.exporting import HOSTED_MINIMUM, export_file
-    from rlhf.curate.output import manifest_path
-
-    output = export_file(arguments.file, arguments.out, arguments.format)
-    sys.stdout.write(f"{output.summary()}\nmanifest: {manifest_path(output.path)}\n")
-    if arguments.format == "openai" and output.kept < HOSTED_MINIMUM:
-        sys.stdout.write(f"note: hosted fine-tuning refuses files of fewer than {HOSTED_MINIMUM} rows\n")
-    return 0
-
-
-COMMAND = Command(
+COMMAND = option_command(
     "export",
     "rows for other tools: openai, messages, alpaca, hh",
-    run_data_export,
-    _flags,
+    _load,
     description="Writes rows for other tools:\n"
     "  openai    input of hosted fine-tuning: messages, or input with a preferred answer for rankings\n"
     "  messages  {messages: [{role, content}]}\n"

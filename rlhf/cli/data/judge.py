@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rlhf.cli.endpoint_flags import ENDPOINT, add_endpoint_flags, budget_of, open_endpoint
-from rlhf.cli.judge_flags import add_judge_flags, judge_settings_of
+from rlhf.cli.endpoint_flags import add_endpoint_flags
 from rlhf.cli.parser import Command
 from rlhf.config.flags import add_flags, fill
-
-if TYPE_CHECKING:
-    from rlhf.curate.endpoint.client import Endpoint
 
 SHIPPED = ("conversation", "harmless", "translation", "general")
 
 
 class _PrintCriteria(argparse.Action):
-    """Prints a set and ends, whatever other flags are missing."""
+    """Prints a set of criteria and exits, even if required flags are missing."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
         from rlhf.curate.judge.criteria import criteria_text
@@ -28,41 +24,23 @@ class _PrintCriteria(argparse.Action):
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-    from rlhf.curate.judge.command import JudgePlan
+    from rlhf.curate.judge.command import JudgeOptions
+    from rlhf.curate.judge.pairwise import JudgeSettings
 
-    shipped = "print a shipped set as YAML, for editing, and exit"
+    shipped = "print a shipped set as YAML and exit"
     parser.add_argument("--print-criteria", action=_PrintCriteria, choices=SHIPPED, help=shipped)
-    add_flags(parser, JudgePlan, only=("rows",))
-    parser.add_argument("--endpoint", required=True, metavar="URL", help=ENDPOINT)
-    parser.add_argument("--model", required=True, metavar="NAME", help="the judge, as the endpoint names it")
-    add_flags(parser, JudgePlan, only=("out",))
-    add_judge_flags(parser)
-    add_flags(parser, JudgePlan, skip=("rows", "out", "criteria"))
+    add_flags(parser, JudgeOptions)
+    add_flags(parser, JudgeSettings)
     add_endpoint_flags(parser)
 
 
 def run_judge(arguments: argparse.Namespace) -> int:
     """`rlhf data judge`."""
-    from dataclasses import replace
+    from rlhf.curate.endpoint.options import EndpointOptions
+    from rlhf.curate.judge.command import JudgeOptions, run
+    from rlhf.curate.judge.pairwise import JudgeSettings
 
-    from rlhf.curate.judge.command import JudgePlan, extent, gives_logprobs, judge_file, verdict_on_judge
-
-    plan, budget, settings = fill(JudgePlan, arguments), budget_of(arguments), judge_settings_of(arguments)
-
-    def opened() -> Endpoint:
-        return open_endpoint(arguments.endpoint, arguments.model, arguments, budget)
-
-    wanted = extent(plan, settings, budget)
-    if arguments.weighting == "auto" and gives_logprobs(opened, plan, settings):
-        settings = replace(settings, weighting="logprobs")
-    sys.stderr.write(f"{wanted.described(settings)}\n")
-    with opened() as endpoint:
-        output, report = judge_file(plan, settings, endpoint, wanted.rows)
-        usage = endpoint.usage
-    verdict = verdict_on_judge(report, plan.criteria.highest_sum)
-    again = f"; {report.asked_again} asked again for their form" if report.asked_again else ""
-    sys.stderr.write(f"{output.summary()}\n{verdict}\n{usage.described()}{again}\n")
-    return 0
+    return run(fill(JudgeOptions, arguments), fill(JudgeSettings, arguments), fill(EndpointOptions, arguments))
 
 
 COMMAND = Command(

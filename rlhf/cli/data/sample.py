@@ -3,58 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
-from rlhf.cli.answer_flags import add_answer_flags, add_prompt_flag, drawing_of
-from rlhf.cli.endpoint_flags import ENDPOINT, add_endpoint_flags, budget_of, open_endpoint
+from rlhf.cli.answer_flags import add_sampling_flags
+from rlhf.cli.endpoint_flags import add_endpoint_flags
 from rlhf.cli.parser import Command
-from rlhf.config.flags import add_flags, fill
+from rlhf.config.flags import add_flags, fill, fill_section
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-    from rlhf.curate.sample.options import SamplePlan
+    from rlhf.curate.sample.command import SampleOptions
 
-    add_flags(parser, SamplePlan, only=("models",), models=())
-    parser.add_argument("--endpoint", metavar="URL", help=f"answers too: {ENDPOINT}")
-    parser.add_argument("--endpoint-model", metavar="NAME", help="the endpoint's model")
-    add_prompt_flag(parser)
-    add_flags(parser, SamplePlan, only=("out",))
-    add_answer_flags(parser, num_answers=4)
+    add_flags(parser, SampleOptions)
+    add_sampling_flags(parser)
     add_endpoint_flags(parser)
 
 
 def run_sample(arguments: argparse.Namespace) -> int:
     """`rlhf data sample`."""
-    from contextlib import ExitStack
+    from rlhf.config.sections import SamplingSection
+    from rlhf.curate.endpoint.options import EndpointOptions
+    from rlhf.curate.sample.command import SampleOptions, run
 
-    from rlhf.curate.sample.options import SamplePlan
-
-    _check(arguments)
-    plan = fill(SamplePlan, arguments, drawing=drawing_of(arguments))
-    from rlhf.curate.sample.command import sample_answers
-    from rlhf.engine.ranks import workers
-
-    with ExitStack() as stack:
-        ranks = stack.enter_context(workers(arguments.seed))
-        endpoint = None
-        if arguments.endpoint and ranks.is_main:
-            opened = open_endpoint(arguments.endpoint, arguments.endpoint_model, arguments, budget_of(arguments))
-            endpoint = stack.enter_context(opened)
-        report = sample_answers(plan, ranks, endpoint)
-    if report:
-        sys.stderr.write(f"{report}\n")
-    return 0
-
-
-def _check(arguments: argparse.Namespace) -> None:
-    from rlhf.errors import ConfigError
-
-    if not arguments.model and not arguments.endpoint:
-        raise ConfigError("no model is named", where="--model", fix="name a model with --model, or an --endpoint")
-    if bool(arguments.endpoint) != bool(arguments.endpoint_model):
-        raise ConfigError("--endpoint and --endpoint-model go together", fix="give both or neither")
-    if arguments.endpoint and arguments.top_k:
-        raise ConfigError("an endpoint takes no top-k", where="--top-k", fix="use --top-p, or remove the endpoint")
+    options = fill(SampleOptions, arguments, sampling=fill_section(SamplingSection, arguments))
+    return run(options, fill(EndpointOptions, arguments))
 
 
 COMMAND = Command(

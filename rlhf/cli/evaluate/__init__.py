@@ -1,4 +1,7 @@
-"""`rlhf evaluate`: how good a model is. One module per kind of evaluation."""
+"""`rlhf evaluate`: how good a model is. One module per kind of evaluation.
+
+May import: evaluate, and the layers below.
+"""
 
 from __future__ import annotations
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rlhf.cli.answer_flags import add_model_flag
 from rlhf.cli.parser import Command
 from rlhf.config.flags import add_flags, fill
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-    from rlhf.curate.sample.options import Asking
     from rlhf.evaluate.benchmark.options import BenchmarkOptions
 
     parser.add_argument("--tasks", choices=("kobest",), default="kobest", help="which tasks (default: %(default)s)")
-    add_flags(parser, Asking, only=("models",))
+    add_model_flag(parser)
     parser.add_argument("--data", required=True, metavar="DIR", help="folder of the tasks' files")
     out = "folder for benchmark.json and benchmark.html"
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=out)

@@ -6,14 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlhf.cli.answer_flags import add_answer_flags, add_page_flag, add_prompt_flag, asking_of
-from rlhf.cli.judge_flags import JUDGE_NAMES, add_judges, endpoints_of, judge_settings_of
+from rlhf.cli.answer_flags import add_answer_flags, add_page_flag, request_of
+from rlhf.cli.judge_flags import add_judges, panel_of
 from rlhf.cli.parser import Command
 from rlhf.config.flags import add_flags, fill
 
 if TYPE_CHECKING:
     from rlhf.curate.label.command import LabelOptions
-    from rlhf.evaluate.compare.command import JudgePanel
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +23,6 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("second", metavar="B", help="the model in question")
     out = "folder for compare.json, .html, answers.jsonl"
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=out)
-    add_prompt_flag(parser)
     add_answer_flags(parser)
     parser.add_argument("--reward", default="", metavar="RUN", help="a run of stage 2 whose score decides")
     people = parser.add_argument_group(
@@ -44,34 +42,19 @@ def run_evaluate_compare(arguments: argparse.Namespace) -> int:
     if arguments.label and arguments.labels:
         fix = "--label continues from the labels in --out by itself"
         raise ConfigError("--label and --labels together", fix=fix)
-    asking, page = asking_of(arguments, models=(arguments.first, arguments.second)), _page(arguments)
+    request, page = request_of(arguments, (arguments.first, arguments.second)), _page(arguments)
     from rlhf.evaluate.compare.command import evaluate_compare
 
     evaluate_compare(
-        asking,
+        request,
         arguments.out,
-        panel=_panel(arguments),
+        panel=panel_of(arguments) if arguments.judge else None,
         reward=arguments.reward,
         labels=arguments.labels,
         page=page,
         shown=arguments.show,
     )
     return 0
-
-
-def _panel(arguments: argparse.Namespace) -> JudgePanel | None:
-    if not arguments.judge:
-        return None
-    from rlhf.evaluate.compare.command import JudgePanel
-    from rlhf.evaluate.judging import judge_names
-
-    return JudgePanel(
-        judge_names(arguments.judge),
-        endpoints_of(arguments),
-        arguments.criteria,
-        judge_settings_of(arguments, JUDGE_NAMES),
-        weigh=arguments.weighting == "auto",
-    )
 
 
 def _page(arguments: argparse.Namespace) -> LabelOptions | None:

@@ -5,28 +5,24 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rlhf.cli.answer_flags import add_answer_flags, add_page_flag, add_prompt_flag, asking_of
+from rlhf.cli.answer_flags import add_answer_flags, add_model_flag, add_page_flag, request_of
 from rlhf.cli.parser import Command
-from rlhf.config.flags import add_flags
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-    from rlhf.curate.sample.options import Asking
-
-    add_flags(parser, Asking, only=("models",))
+    add_model_flag(parser)
     out = "folder for generation.json, .html, answers.jsonl"
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=out)
-    add_prompt_flag(parser)
     add_answer_flags(parser)
     add_page_flag(parser)
 
 
 def run_evaluate_generation(arguments: argparse.Namespace) -> int:
     """`rlhf evaluate generation`."""
-    asking = asking_of(arguments)
+    request = request_of(arguments, arguments.model)
     from rlhf.evaluate.answers.command import evaluate_generation
 
-    evaluate_generation(asking, arguments.out, shown=arguments.show)
+    evaluate_generation(request, arguments.out, shown=arguments.show)
     return 0
 
 

@@ -5,25 +5,21 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rlhf.cli.answer_flags import add_answer_flags, add_prompt_flag, asking_of
-from rlhf.cli.judge_flags import JUDGE_NAMES, add_judges, endpoints_of, judge_settings_of
+from rlhf.cli.answer_flags import add_answer_flags, add_model_flag, request_of
+from rlhf.cli.judge_flags import add_judges, panel_of
 from rlhf.cli.parser import Command
-from rlhf.config.flags import add_flags
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-    from rlhf.curate.sample.options import Asking
-
     scores = "rows {prompt, response, scores, criteria, model, set?, judge?}; no model and no judge is asked"
     parser.add_argument("--from-scores", metavar="FILE", help=scores)
-    add_flags(parser, Asking, only=("models",), models=())
+    add_model_flag(parser, models=())
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for geval.md, .csv, .json, .html"
     )
     against = "the model others are compared with (default: the best of each set)"
     parser.add_argument("--against", metavar="NAME", help=against)
-    add_prompt_flag(parser, prompts=None)
-    add_answer_flags(parser)
+    add_answer_flags(parser, prompts="")
     add_judges(parser)
 
 
@@ -39,20 +35,20 @@ def run_evaluate_judge(arguments: argparse.Namespace) -> int:
             fix = f"give --{flag}, or stored scores with --from-scores"
             raise ConfigError("is missing", where=f"--{flag}", fix=fix)
     from rlhf.evaluate.geval.command import evaluate_judge, table_from_scores
-    from rlhf.evaluate.judging import judge_names
 
     if arguments.from_scores:
         rows = {"against": arguments.against, "on_bad_row": arguments.on_bad_row}
         table_from_scores(arguments.from_scores, arguments.out, **rows)
         return 0
+    request, panel = request_of(arguments, arguments.model), panel_of(arguments)
     evaluate_judge(
-        asking_of(arguments),
-        judge_names(arguments.judge),
-        endpoints_of(arguments),
-        arguments.criteria,
-        judge_settings_of(arguments, JUDGE_NAMES),
+        request,
+        panel.judges,
+        panel.opened,
+        panel.criteria,
+        panel.settings,
         arguments.out,
-        weigh=arguments.weighting == "auto",
+        weigh=panel.weigh,
         against=arguments.against,
     )
     return 0

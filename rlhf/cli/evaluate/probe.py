@@ -5,28 +5,25 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rlhf.cli.answer_flags import add_answer_flags, asking_of
+from rlhf.cli.answer_flags import add_answer_flags, add_model_flag, request_of
 from rlhf.cli.parser import Command
-from rlhf.config.flags import add_flags
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-    from rlhf.curate.sample.options import Asking
-
-    add_flags(parser, Asking, only=("models",))
+    add_model_flag(parser)
     out = "folder for probe.json, probe.html, answers.jsonl"
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=out)
     rows = "rows {prompt, category, echo?, like?} (default: the shipped set)"
     parser.add_argument("--prompts", default="", metavar="FILE", help=rows)
-    add_answer_flags(parser, num_answers=None, rows=False)
+    add_answer_flags(parser, skip=("prompts", "k", "on_bad_row"))
 
 
 def run_evaluate_probe(arguments: argparse.Namespace) -> int:
     """`rlhf evaluate probe`."""
-    asking = asking_of(arguments)
-    from rlhf.evaluate.safety.command import evaluate_probe
+    request = request_of(arguments, arguments.model)
+    from rlhf.evaluate.safety.command import evaluate_red_team
 
-    evaluate_probe(asking, arguments.out)
+    evaluate_red_team(request, arguments.out)
     return 0
 
 

@@ -9,14 +9,14 @@ from rlhf.config.flags import add_flags
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-    from rlhf.curate.sample.options import Asking
+    from rlhf.curate.sample.command import SampleOptions
 
     parser.add_argument("--model", required=True, metavar="RUN", help="run folder of stage 2, or its model/")
     data = "files of rankings or pairs, or demo:rankings_dev"
     parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help=data)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for report_card.json and .html")
     parser.add_argument("--limit", type=int, metavar="N", help="use only the first N rows of each file")
-    add_flags(parser, Asking, only=("on_bad_row",))
+    add_flags(parser, SampleOptions, only=("on_bad_row",))
 
 
 def run_evaluate_reward(arguments: argparse.Namespace) -> int:

@@ -1,12 +1,11 @@
 """The page people label on, and its HTTP interface over a LabelStore.
 
-Nothing here knows files: what to export and what to report are functions given by the caller, so the same page
-serves blind comparisons of two answers. Names of models stay on this side, except on the owner's /agreement page.
+The caller gives the functions that export and report, so the same page serves blind comparisons of two answers. The
+names of the models never reach the page, except the owner's /agreement.
 """
 
 import unicodedata
 from collections.abc import Callable
-from importlib.resources import files
 from typing import Annotated, Any
 from urllib.parse import unquote
 
@@ -15,18 +14,21 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from rlhf.curate.label.access import PageAccess
 from rlhf.curate.label.draft import MAX_COMMENT_CHARACTERS, MAX_EDIT_CHARACTERS, Draft, Verdict
 from rlhf.curate.label.items import MAX_ANSWERS
 from rlhf.curate.label.store import LabelStore
-from rlhf.errors import RlhfError
-from rlhf.web.guard import PageAccess, RequestGuard, content_policy
+from rlhf.errors import ArtifactError, RlhfError
+from rlhf.web.guard import RequestGuard
+from rlhf.web.page import content_policy, load_page
 
 MAX_NAME_CHARACTERS = 40
-MAX_PEOPLE = 200  # who give a name themselves
+MAX_REQUEST_BYTES = 256 * 1024
+MAX_PEOPLE = 200  # who enter a name themselves
 
 
 class DraftBody(BaseModel):
-    """A row as it stands on the page."""
+    """The state of a row on the page."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     tiers: Annotated[list[Annotated[list[int], Field(max_length=MAX_ANSWERS)]], Field(max_length=MAX_ANSWERS)] = []
@@ -35,12 +37,12 @@ class DraftBody(BaseModel):
     comment: str = Field("", max_length=MAX_COMMENT_CHARACTERS)
 
     def draft(self) -> Draft:
-        """As the store takes it."""
+        """The draft for the store."""
         return Draft(tuple(tuple(tier) for tier in self.tiers), self.edit_of, self.edit_text, self.comment)
 
 
 class VerdictBody(DraftBody):
-    """A row that is handed in."""
+    """A row that is submitted."""
 
     verdict: Verdict
 
@@ -56,14 +58,20 @@ def build_app(
     """The application.
 
     Args:
-        access: who may come in; without people in it, a person gives a name (header X-Annotator).
-        export: writes the labels; what it returns is shown. RlhfError is shown too.
-        report: what the agreement page shows: `label_report`.
-        hosts: see `Guard`.
+        access: the tokens of people; without people in it, a person sends a name (header X-Annotator).
+        export: writes the labels; its result, or its RlhfError, is shown.
+        report: the content of the agreement page: `label_report`.
+        hosts: see `RequestGuard`.
     """
-    page = files("rlhf.curate.label").joinpath("page.html").read_text(encoding="utf-8")
+    page = load_page("rlhf.curate.label")
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(RequestGuard, hosts=hosts, policy=content_policy(page))
+    app.add_middleware(
+        RequestGuard,
+        hosts=hosts,
+        error_body=lambda status, message: {"detail": message},
+        max_bytes=MAX_REQUEST_BYTES,
+        policy=content_policy(page),
+    )
     app.add_exception_handler(RlhfError, _user_error)
     app.add_exception_handler(RequestValidationError, _bad_request)
     _add_pages(app, page)
@@ -133,7 +141,7 @@ def _token(request: Request) -> str:
 
 
 def _person(request: Request, access: PageAccess) -> str:
-    # A header of our own makes browsers ask before another site's page may send it; nobody here says yes.
+    # A browser asks this server before a page of another site may send a custom header, and is refused.
     if access.people:
         name = access.name_of(_token(request))
         if name is None:
@@ -146,7 +154,7 @@ def _person(request: Request, access: PageAccess) -> str:
 
 
 def _state(store: LabelStore, name: str) -> dict[str, Any]:
-    """The row a person is at and how far they are; neither models nor sources."""
+    """The row a person is labelling and their progress, without models and sources."""
     row = store.open_row(name)
     progress = store.progress(name)
     state: dict[str, Any] = {"name": name, "done": progress.done, "left": progress.left, "row": None}
@@ -164,12 +172,13 @@ def _state(store: LabelStore, name: str) -> dict[str, Any]:
 
 
 def _user_error(_: Request, error: Exception) -> JSONResponse:
+    """422 for what the person sent; 503 for a store that cannot be written now, at which the page tries again."""
     problem = error.problem if isinstance(error, RlhfError) else str(error)
-    return JSONResponse({"detail": problem}, 422)
+    return JSONResponse({"detail": problem}, 503 if isinstance(error, ArtifactError) else 422)
 
 
 def _bad_request(_: Request, error: Exception) -> JSONResponse:
-    # The framework's own answer repeats the input, which fails on text that is no Unicode.
+    # The framework's own answer repeats the input, which fails on invalid Unicode.
     problems = error.errors() if isinstance(error, RequestValidationError) else []
     texts = [f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in problems]
     return JSONResponse({"detail": "; ".join(texts)[:500]}, 422)

@@ -1,26 +1,25 @@
-"""`rlhf data label`: rows in, a page for people, labels out."""
+"""`rlhf data label`: reads rows, serves a page on which people rank the answers, writes the labels."""
 
 from __future__ import annotations
 
-import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf.config.flag_values import names
 from rlhf.config.flags import flag
+from rlhf.curate.label.access import PageAccess
 from rlhf.curate.label.agreement import label_report
 from rlhf.curate.label.export import Merge, export_labels
 from rlhf.curate.label.items import ReadItems, read_items
 from rlhf.curate.label.store import OWNER, LabelStore
 from rlhf.curate.output import Output
-from rlhf.errors import ConfigError, DataError
-from rlhf.web.guard import LOOPBACK, PageAccess
-from rlhf.web.server import listen, serve
+from rlhf.errors import ConfigError, DataError, require_packages
+from rlhf.web.guard import LOOPBACK, allowed_hosts
+from rlhf.web.server import listen, serve, url_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -28,12 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LabelOptions:
-    """What the command was asked for; `people` empty lets anyone at this machine give a name."""
+    """The options of the command; with no `people`, anyone at this machine enters a name."""
 
     rows: str = flag(..., "output of `rlhf data sample`, or any ranking file", name="--in", metavar="FILE")
     out: Path = flag(..., "ranking file to write (JSONL)", metavar="FILE")
-    port: int = flag(7861, "port; 0 takes a free one")
-    host: str = flag("127.0.0.1", "address to listen on; any but this machine's own needs --annotators", metavar="HOST")
     people: tuple[str, ...] = flag(
         (),
         "one link per person, e.g. 지수,민호; without it people type their name",
@@ -48,6 +45,8 @@ class LabelOptions:
     )
     merge: Merge = flag("majority", "one row by pairwise majority, or one row per person")
     seed: int = flag(17, "seed of the order of rows and of answers")
+    host: str = flag("127.0.0.1", "address to listen on; any but this machine's own needs --annotators", metavar="HOST")
+    port: int = flag(7861, "port; 0 takes a free one")
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap <= 1:
@@ -57,15 +56,13 @@ class LabelOptions:
         if self.host not in LOOPBACK and not self.people:
             raise ConfigError(
                 f"--host {self.host} opens the page to other machines, where anyone could label",
-                fix="name the people, who then get a link each: --annotators 지수,민호",
+                fix="name the people, each of whom then gets a link: --annotators 지수,민호",
             )
 
 
 def require_ui() -> None:
     """Raises ConfigError, naming the extra, when a package the page needs is missing."""
-    missing = [name for name in ("fastapi", "uvicorn", "krippendorff") if find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"labelling needs {', '.join(missing)}", fix="pip install 'rlhf[ui]'")
+    require_packages("fastapi", "uvicorn", "krippendorff", extra="ui", needed_by="labelling")
 
 
 class Labelling:
@@ -91,7 +88,7 @@ class Labelling:
                 inputs=[options.rows],
                 merge=options.merge,
                 options={"overlap": options.overlap, "seed": options.seed},
-                left_out=self.read.problems,
+                unusable=self.read.problems,
             )
 
     def access(self) -> PageAccess:
@@ -100,16 +97,15 @@ class Labelling:
         return PageAccess(self.store.token_of(OWNER), people)
 
     def app(self, access: PageAccess) -> FastAPI:
-        """The application; on this machine alone it answers to this machine's names alone."""
+        """The application; on loopback it answers only to this machine's names."""
         from rlhf.curate.label.app import build_app
 
         def export() -> dict[str, Any]:
             output = self.export()
             return {"rows": output.kept, "file": output.path.name}
 
-        hosts = LOOPBACK if self.options.host in LOOPBACK else frozenset[str]()
         report = lambda: label_report(self.store.judgements())  # noqa: E731
-        return build_app(self.store, access, export=export, report=report, hosts=hosts)
+        return build_app(self.store, access, export=export, report=report, hosts=allowed_hosts(self.options.host))
 
     def run(self) -> None:
         """Serves until Ctrl-C or SIGTERM, then writes the labels."""
@@ -124,22 +120,16 @@ class Labelling:
             sys.stderr.write(f"nothing was labelled, so {options.out} is not written\n")
 
     def greeting(self, access: PageAccess, port: int) -> Iterator[str]:
-        """What the terminal says: rows, and a link a person."""
+        """The lines for the terminal: the rows, and one link per person."""
         options, done = self.options, len(self.store.judgements())
         yield f"{len(self.read.items)} rows from {options.rows}; {done} judgements so far in {self.store.path}"
         for problem in self.read.problems[:5]:
-            yield f"  left out: {problem}"
+            yield f"  skipped: {problem}"
         if len(self.read.problems) > 5:
-            yield f"  left out: {len(self.read.problems) - 5} more"
-        root = f"http://{_shown_host(options.host)}:{port}"
+            yield f"  skipped: {len(self.read.problems) - 5} more"
+        root = url_of(options.host, port)
         links: Sequence[tuple[str, str]] = [(name, f"{root}/#token={token}") for token, name in access.people.items()]
         for name, link in links or [("label", f"{root}/")]:
             yield f"  {name}\t{link}"
-        yield f"  agreement (yours alone)\t{root}/agreement#token={access.owner_token}"
+        yield f"  agreement (for you only)\t{root}/agreement#token={access.owner_token}"
         yield f"Ctrl-C stops and writes {options.out}"
-
-
-def _shown_host(host: str) -> str:
-    if host in ("0.0.0.0", "::"):
-        return socket.gethostname()
-    return f"[{host}]" if ":" in host else host

@@ -1,24 +1,22 @@
-"""Labels in SQLite: who was shown what in which order, and every click, committed before it is answered.
+"""Labels in SQLite: which row each person was shown, in which order, and every click, committed before it is answered.
 
-A killed process loses nothing that was answered, and the next start goes on. A share of the rows goes to everyone
-(`overlap`, for agreement); each of the others goes to the first person who gets to it. A row that was skipped, or
-left open for half an hour, is given to somebody else.
+A killed process loses nothing that was answered, and the next start continues. A share of the rows (`overlap`, for
+the agreement) goes to everyone; each of the others goes to the first person who asks for a row. A row that was skipped,
+or left open for half an hour, goes to somebody else.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 import sqlite3
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlhf.artifacts.database import Database
 from rlhf.curate.label.draft import Draft, Judgement, Verdict, judgement_of
 from rlhf.curate.label.items import LabelItem
 from rlhf.errors import DataError
@@ -36,15 +34,16 @@ CREATE INDEX IF NOT EXISTS work_by_item ON work (item);
 """
 _FREE = """
 SELECT number, key FROM items
-WHERE number NOT IN (SELECT item FROM work WHERE annotator = :annotator)
+WHERE number NOT IN (SELECT item FROM work WHERE annotator = ?)
   AND (shared OR number NOT IN (
-    SELECT item FROM work WHERE verdict IN ('ranked', 'tie', 'bad') OR (verdict IS NULL AND updated_s > :since)))
+    SELECT item FROM work WHERE verdict IN ('ranked', 'tie', 'bad') OR (verdict IS NULL AND updated_s > ?)))
 """
+_OPEN = "SELECT number, body, shown, draft FROM work JOIN items ON item = number WHERE annotator = ?"
 
 
 @dataclass(frozen=True, slots=True)
 class OpenRow:
-    """The row a person is at, its answers in that person's order."""
+    """The row a person is labelling, its answers in that person's order."""
 
     number: int
     item: LabelItem
@@ -59,7 +58,7 @@ class OpenRow:
 
 @dataclass(frozen=True, slots=True)
 class LabelProgress:
-    """How many rows a person has handed in, and how many are left for them now."""
+    """How many rows a person has submitted, and how many are left for them now."""
 
     done: int
     left: int
@@ -69,128 +68,86 @@ class LabelStore:
     """The file `<out>.sqlite`; safe to use from several threads.
 
     Args:
-        path: file to open or make; readable by its owner alone, for it holds the links' tokens.
+        path: opened, or created, readable by its owner alone, because it holds the tokens of the links.
         seed: with a person's name, decides that person's order of rows and of answers.
 
-    Raises:
-        DataError: `path` cannot be written or is no store.
+    Raises: ArtifactError, here and in every method, when the file cannot be read or written.
     """
 
     def __init__(self, path: Path, *, seed: int = 17) -> None:
         self.path, self.seed = path, seed
-        self._lock = threading.Lock()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.executescript(SCHEMA)
-        except (OSError, sqlite3.Error) as error:
-            problem = f"cannot be used for labels: {getattr(error, 'strerror', None) or error}"
-            raise DataError(problem, where=str(path), fix="choose another --out") from None
+        self._database = Database(path, SCHEMA, option="--out")
 
     def close(self) -> None:
-        """Ends all use of the file."""
-        with self._lock:
-            self._db.close()
-
-    @contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+        """Closes the file."""
+        self._database.close()
 
     def add_items(self, items: Sequence[LabelItem], *, overlap: float = 0.0) -> int:
-        """Takes up the rows that are not there yet, a share `overlap` of them for everyone; how many were new.
+        """Adds the rows that are not there yet, a share `overlap` of them for everyone; returns how many were new.
 
-        Raises DataError when a row that people have labelled is not among `items`.
+        Raises: DataError when a row that people have labelled is not among `items`.
         """
         given = {item.key: item for item in items}
-        with self._change() as db:
-            worked = dict(db.execute("SELECT key, body FROM items WHERE number IN (SELECT item FROM work)").fetchall())
-            if missing := [key for key in worked if key not in given]:
-                text = LabelItem.from_json(worked[missing[0]]).prompt[-1].content
-                raise DataError(
-                    f"holds labels of {len(missing)} rows that are not in --in, e.g. {text[:40]!r}",
-                    where=str(self.path),
-                    fix="give the file it was begun with (rows may be added), or choose another --out",
-                )
-            known = {key for (key,) in db.execute("SELECT key FROM items")}
-            db.executemany("DELETE FROM items WHERE key = ?", [(key,) for key in known - set(given)])
+        with self._database.change():
+            self._check_labelled(given)
+            known = {row["key"] for row in self._database.rows("SELECT key FROM items")}
+            self._database.run_many("DELETE FROM items WHERE key = ?", [(key,) for key in known - set(given)])
             new = sorted((key for key in given if key not in known), key=lambda key: self._draw("shared", key))
             num_shared = round(overlap * len(new))
             rows = [(key, given[key].to_json(), place < num_shared) for place, key in enumerate(new)]
-            db.executemany("INSERT INTO items (key, body, shared) VALUES (?, ?, ?)", rows)
+            self._database.run_many("INSERT INTO items (key, body, shared) VALUES (?, ?, ?)", rows)
         return len(new)
 
     def token_of(self, name: str) -> str:
-        """The secret in a person's link; made once, the same after a restart."""
-        with self._change() as db:
-            db.execute("INSERT OR IGNORE INTO people VALUES (?, ?)", (name, secrets.token_urlsafe(24)))
-            return str(db.execute("SELECT token FROM people WHERE name = ?", (name,)).fetchone()[0])
+        """The secret in a person's link; created once, the same after a restart."""
+        self._database.run("INSERT OR IGNORE INTO people VALUES (?, ?)", name, secrets.token_urlsafe(24))
+        return str(self._database.value("SELECT token FROM people WHERE name = ?", name))
 
     def open_row(self, annotator: str) -> OpenRow | None:
-        """The row this person is at: the earliest that is not handed in, else a new one; None when all are done."""
-        with self._change() as db:
-            mine = "FROM work JOIN items ON item = number WHERE annotator = ?"
-            found = db.execute(
-                f"SELECT number, body, shown, draft {mine} AND verdict IS NULL ORDER BY turn LIMIT 1", (annotator,)
-            ).fetchone()
-            if found is None:
-                free = self._free(annotator)
-                if not free:
-                    return None
-                number, _ = min(free, key=lambda row: self._draw(annotator, row[1]))
+        """The earliest row this person has not submitted, else a new one; None when all are done."""
+        with self._database.change():
+            found = self._database.row(f"{_OPEN} AND verdict IS NULL ORDER BY turn LIMIT 1", annotator)
+            if found is None and (free := self._free(annotator)):
+                number, _ = min(free, key=lambda row: self._draw(annotator, row["key"]))
                 self._begin(annotator, number)
-                found = db.execute(
-                    f"SELECT number, body, shown, draft {mine} AND number = ?", (annotator, number)
-                ).fetchone()
+                found = self._database.row(f"{_OPEN} AND number = ?", annotator, number)
+        if found is None:
+            return None
         number, body, shown, draft = found
         return OpenRow(number, LabelItem.from_json(body), tuple(json.loads(shown)), Draft.from_json(draft))
 
     def save(self, annotator: str, number: int, draft: Draft) -> None:
-        """Keeps a row as it stands, not handed in. DataError for a row this person was not shown."""
-        with self._change():
+        """Keeps a row that is not submitted yet. Raises: DataError for a row this person was not shown."""
+        with self._database.change():
             draft.check(self._num_answers(annotator, number))
             self._write(annotator, number, draft, None)
 
     def submit(self, annotator: str, number: int, verdict: Verdict, draft: Draft) -> None:
-        """Hands a row in. DataError for a row this person was not shown, or a ranking with answers left out."""
-        with self._change():
+        """Submits a row. Raises: DataError for a row this person was not shown, or an incomplete ranking."""
+        with self._database.change():
             draft.check_verdict(verdict, self._num_answers(annotator, number))
             self._write(annotator, number, draft, verdict)
 
     def undo(self, annotator: str) -> bool:
-        """Takes the last row that was handed in back; it is open again as it was. False when there is none."""
-        with self._change() as db:
-            changed = db.execute(
-                "UPDATE work SET verdict = NULL, updated_s = ? WHERE annotator = ? AND turn ="
-                " (SELECT max(turn) FROM work WHERE annotator = ? AND verdict IS NOT NULL)",
-                (time.time(), annotator, annotator),
-            )
-            return changed.rowcount == 1
+        """Opens the row that was submitted last again, as it was. False when there is none."""
+        statement = (
+            "UPDATE work SET verdict = NULL, updated_s = ? WHERE annotator = ? AND turn ="
+            " (SELECT max(turn) FROM work WHERE annotator = ? AND verdict IS NOT NULL)"
+        )
+        return self._database.run(statement, time.time(), annotator, annotator) == 1
 
     def progress(self, annotator: str) -> LabelProgress:
         """Rows done and left."""
-        with self._lock:
-            count = "SELECT count(*) FROM work WHERE annotator = ? AND verdict IS"
-            done = self._db.execute(f"{count} NOT NULL", (annotator,)).fetchone()[0]
-            begun = self._db.execute(f"{count} NULL", (annotator,)).fetchone()[0]
-            return LabelProgress(done, begun + len(self._free(annotator)))
+        query = "SELECT count(verdict), count(*) FROM work WHERE annotator = ?"  # a NULL verdict is not counted
+        [(done, begun)] = self._database.rows(query, annotator)
+        return LabelProgress(done, begun - done + len(self._free(annotator)))
 
     def judgements(self) -> list[Judgement]:
-        """Everything handed in, skipped rows too, in the order of rows, then of people's names."""
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT body, annotator, verdict, draft, shown FROM work JOIN items ON item = number"
-                " WHERE verdict IS NOT NULL ORDER BY number, annotator"
-            ).fetchall()
+        """Everything submitted, skipped rows too, in the order of the rows, then of people's names."""
+        rows = self._database.rows(
+            "SELECT body, annotator, verdict, draft, shown FROM work JOIN items ON item = number"
+            " WHERE verdict IS NOT NULL ORDER BY number, annotator"
+        )
         return [
             judgement_of(LabelItem.from_json(body), name, verdict, Draft.from_json(draft), tuple(json.loads(shown)))
             for body, name, verdict, draft, shown in rows
@@ -198,46 +155,49 @@ class LabelStore:
 
     def num_items(self) -> int:
         """Rows in the store."""
-        with self._lock:
-            return int(self._db.execute("SELECT count(*) FROM items").fetchone()[0])
+        return int(self._database.value("SELECT count(*) FROM items"))
 
     def num_people(self) -> int:
         """People who were shown a row."""
-        with self._lock:
-            return int(self._db.execute("SELECT count(DISTINCT annotator) FROM work").fetchone()[0])
+        return int(self._database.value("SELECT count(DISTINCT annotator) FROM work"))
 
     def knows(self, annotator: str) -> bool:
         """Whether this person was shown a row before."""
-        with self._lock:
-            found = self._db.execute("SELECT 1 FROM work WHERE annotator = ? LIMIT 1", (annotator,)).fetchone()
-            return found is not None
+        return self._database.row("SELECT 1 FROM work WHERE annotator = ? LIMIT 1", annotator) is not None
+
+    def _check_labelled(self, given: Mapping[str, LabelItem]) -> None:
+        worked = self._database.rows("SELECT key, body FROM items WHERE number IN (SELECT item FROM work)")
+        missing = [body for key, body in worked if key not in given]
+        if missing:
+            text = LabelItem.from_json(missing[0]).prompt[-1].content
+            raise DataError(
+                f"holds labels of {len(missing)} rows that are not in --in, e.g. {text[:40]!r}",
+                where=str(self.path),
+                fix="give the file the labelling began with (rows may be added), or choose another --out",
+            )
 
     def _draw(self, *names: str) -> bytes:
-        """A number for these names under the seed; sorting by it is a random order that new rows do not upset."""
+        """A number for these names under the seed; sorting by it gives a random order that new rows do not change."""
         return hashlib.sha256("\0".join((str(self.seed), *names)).encode()).digest()
 
-    def _free(self, annotator: str) -> list[tuple[int, str]]:
-        """(number, key) of the rows this person could be given now."""
-        return self._db.execute(_FREE, {"annotator": annotator, "since": time.time() - CLAIM_S}).fetchall()
+    def _free(self, annotator: str) -> list[sqlite3.Row]:
+        """`number` and `key` of the rows this person could be given now."""
+        return self._database.rows(_FREE, annotator, time.time() - CLAIM_S)
 
     def _begin(self, annotator: str, number: int) -> None:
-        body, key = self._db.execute("SELECT body, key FROM items WHERE number = ?", (number,)).fetchone()
+        [(body, key)] = self._database.rows("SELECT body, key FROM items WHERE number = ?", number)
         answers = range(len(LabelItem.from_json(body).responses))
         shown = sorted(answers, key=lambda answer: self._draw(annotator, key, str(answer)))
-        turn = self._db.execute("SELECT count(*) FROM work WHERE annotator = ?", (annotator,)).fetchone()[0]
+        turn = self._database.value("SELECT count(*) FROM work WHERE annotator = ?", annotator)
         values = (annotator, number, turn, json.dumps(shown), Draft().to_json(), None, time.time())
-        self._db.execute("INSERT INTO work VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        self._database.run("INSERT INTO work VALUES (?, ?, ?, ?, ?, ?, ?)", *values)
 
     def _num_answers(self, annotator: str, number: int) -> int:
-        found = self._db.execute(
-            "SELECT shown FROM work WHERE annotator = ? AND item = ?", (annotator, number)
-        ).fetchone()
-        if found is None:
+        shown = self._database.value("SELECT shown FROM work WHERE annotator = ? AND item = ?", annotator, number)
+        if shown is None:
             raise DataError(f"row {number} was not shown to {annotator}", fix="reload the page")
-        return len(json.loads(found[0]))
+        return len(json.loads(shown))
 
     def _write(self, annotator: str, number: int, draft: Draft, verdict: Verdict | None) -> None:
-        self._db.execute(
-            "UPDATE work SET draft = ?, verdict = ?, updated_s = ? WHERE annotator = ? AND item = ?",
-            (draft.to_json(), verdict, time.time(), annotator, number),
-        )
+        statement = "UPDATE work SET draft = ?, verdict = ?, updated_s = ? WHERE annotator = ? AND item = ?"
+        self._database.run(statement, draft.to_json(), verdict, time.time(), annotator, number)

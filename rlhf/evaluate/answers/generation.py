@@ -1,70 +1,153 @@
-"""Numbers on a set of generated answers, read off the text alone: register, rudeness, variety, endings."""
+"""Answers of several models to the same prompts with the same decoding settings, kept on disk and reused.
+
+They are sampled by `rlhf.curate.sample.sampler`, which writes each answer at once and resumes after an interruption.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from rlhf.data.korean import (
-    contains_rude,
-    distinct_n,
-    hangul_share,
-    is_polite,
-    repeated_token_share,
-    split_sentences,
-)
-from rlhf.errors import DataError
+import torch
+
+from rlhf.artifacts.files import read_json
+from rlhf.config.sections import SamplingSection
+from rlhf.curate.output import manifest_path
+from rlhf.curate.sample.sampler import SamplePlan, sample_answers
+from rlhf.curate.sample.sources import DecodingOptions, model_folder, weights_hash
+from rlhf.data.embedded import data_path
+from rlhf.data.readers import locate, sha256_of
+from rlhf.data.records import Prompt
+from rlhf.data.sources import DataSource, OnBadRow, read_records
+from rlhf.engine.ranks import Ranks
+from rlhf.errors import ConfigError
+
+EMPTY = "(빈 답변)"  # shown to a judge or a person in place of an answer without text
 
 
 @dataclass(frozen=True, slots=True)
-class GenerationMetrics:
-    """What a model's answers look like. Shares run from 0 to 1.
+class GenerationRequest:
+    """Which models answer which prompts, and how they sample; the settings are the same for every model."""
 
-    polite            share of all sentences, of all answers, that end politely
-    rude              share of answers with a rude word
-    distinct2         unique word pairs divided by all word pairs, over all answers
-    distinct_answers  unique whole answers divided by answers; low means one answer to everything
-    repeated          mean over answers of the share of words that equal one of the 8 before them
-    eos               share of answers that the model ended itself
-    length_chars      mean length of an answer in characters, outer whitespace left out
-    hangul            share of the letters of all answers that are Hangul
-    num_answers       how many answers these are of
+    models: tuple[str, ...]
+    prompts: str
+    drawing: DecodingOptions
+    dtype: str = "auto"
+    limit: int | None = None
+    on_bad_row: OnBadRow = "error"
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """The settings that determine an answer, as reports hold them."""
+        sampling: SamplingSection = self.drawing.sampling
+        return {**sampling.model_dump(exclude={"batch_size", "stop"}), "seed": self.drawing.seed, "dtype": self.dtype}
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSet:
+    """One model's answers [P][K] and whether each ended in EOS; `name` is short and unique among the models."""
+
+    name: str
+    path: str
+    sha256: str
+    answers: list[list[str]]
+    finished: list[list[bool]]
+
+    def about(self) -> dict[str, str]:
+        """The model, as reports hold it."""
+        return {"name": self.name, "path": self.path, "sha256": self.sha256}
+
+
+@dataclass(frozen=True, slots=True)
+class Generations:
+    """The prompts and every model's answers to them."""
+
+    prompts: list[Prompt]
+    sets: list[AnswerSet]
+    decoding: dict[str, Any]
+    num_skipped: int
+
+    def about(self) -> dict[str, Any]:
+        """Models, decoding settings and counts, as reports hold them."""
+        return {
+            "models": [each.about() for each in self.sets],
+            "num_prompts": len(self.prompts),
+            "answers_per_prompt": len(self.sets[0].answers[0]),
+            "bad_rows_skipped": self.num_skipped,
+            "decoding": self.decoding,
+        }
+
+
+def generate(request: GenerationRequest, out: Path) -> Generations:
+    """Samples answers into out/answers.jsonl, or reads that file if it has the same models, prompts and settings.
+
+    Raises: ConfigError for a model named twice; DataError or ModelError for what cannot be read or loaded.
     """
+    _check_models(request.models)
+    folders = [model_folder(path) for path in request.models]
+    hashes = [weights_hash(folder) for folder in folders]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if request.dtype == "auto":
+        request = replace(request, dtype="float32" if device.type == "cpu" else "bfloat16")
+    source = DataSource(data_path(request.prompts), limit=request.limit)
+    read = read_records(source, Prompt, on_bad_row=request.on_bad_row)
+    file = out / "answers.jsonl"
+    if _is_there(file, request, hashes):
+        sys.stderr.write(f"answers are read from {file}\n")
+    else:
+        plan = SamplePlan(
+            request.prompts, file, request.models, request.drawing, request.dtype, request.limit, request.on_bad_row
+        )
+        sys.stderr.write(f"{sample_answers(plan, Ranks(0, 0, 1, device))}\n")
+    sets = _read(file, request, hashes)
+    return Generations(read.records, sets, request.decoding, read.report.num_skipped)
 
-    polite: float
-    rude: float
-    distinct2: float
-    distinct_answers: float
-    repeated: float
-    eos: float
-    length_chars: float
-    hangul: float
-    num_answers: int
 
-    def as_dict(self) -> dict[str, float | int]:
-        """The fields by name, rounded to 4 digits after the point."""
-        return {name: round(value, 4) for name, value in asdict(self).items()}
+def short_names(paths: Sequence[str]) -> list[str]:
+    """The shortest unique end of each path: of runs/a/sft/model and runs/a/ppo/model, sft and ppo."""
+    parts = [[part for part in Path(path).parts if part != "/"] for path in paths]
+    parts = [each[:-1] if len(each) > 1 and each[-1] == "model" else each for each in parts]
+    for size in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(each[-size:]) for each in parts]
+        if len(set(names)) == len(names):
+            return names
+    return list(paths)
 
 
-def measure_generations(answers: Sequence[str], finished: Sequence[bool]) -> GenerationMetrics:
-    """Measures answers; `finished[i]` says whether answer i ended in EOS. DataError without any answer.
+def _check_models(models: Sequence[str]) -> None:
+    if not models:
+        raise ConfigError("no model is named", where="--model", fix="--model runs/sft --model runs/ppo")
+    if len({str(Path(path).resolve()) for path in models}) < len(models):
+        raise ConfigError(f"the same model twice: {', '.join(models)}", fix="name each model once")
 
-    An empty answer counts as one impolite sentence, so that silence does not raise the polite share.
-    """
-    assert len(answers) == len(finished), f"{len(answers)} answers, {len(finished)} finish flags"
-    if not answers:
-        raise DataError("no answers to measure", expected="at least one generated answer")
-    texts = [answer.strip() for answer in answers]
-    sentences = [sentence for text in texts for sentence in split_sentences(text) or [""]]
-    num = len(texts)
-    return GenerationMetrics(
-        polite=sum(map(is_polite, sentences)) / len(sentences),
-        rude=sum(map(contains_rude, texts)) / num,
-        distinct2=distinct_n(texts, 2),
-        distinct_answers=len(set(texts)) / num,
-        repeated=sum(map(repeated_token_share, texts)) / num,
-        eos=sum(map(bool, finished)) / num,
-        length_chars=sum(map(len, texts)) / num,
-        hangul=hangul_share("".join(texts)),
-        num_answers=num,
-    )
+
+def _is_there(file: Path, request: GenerationRequest, hashes: Sequence[str]) -> bool:
+    """Whether the file holds exactly these answers, by its manifest; a hub id has no hash and is sampled again."""
+    manifest = manifest_path(file)
+    if not file.is_file() or not manifest.is_file() or not all(hashes):
+        return False
+    found = read_json(manifest)
+    answerers = [
+        {"model": path, "sha256": digest, "decoding": request.decoding}
+        for path, digest in zip(request.models, hashes, strict=True)
+    ]
+    options = {"k": request.drawing.num_answers, "limit": request.limit, "on_bad_row": request.on_bad_row}
+    same_options = all(found["options"].get(name) == value for name, value in options.items())
+    same_prompts = found["inputs"][0]["sha256"] == sha256_of(locate(data_path(request.prompts)))
+    return same_options and same_prompts and found.get("answerers") == answerers
+
+
+def _read(file: Path, request: GenerationRequest, hashes: Sequence[str]) -> list[AnswerSet]:
+    size = request.drawing.num_answers
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+    sets = []
+    for number, (name, path) in enumerate(zip(short_names(request.models), request.models, strict=True)):
+        mine = slice(number * size, (number + 1) * size)
+        texts = [row["responses"][mine] for row in rows]
+        finished = [[bool(answer["finished"]) for answer in row["answers"][mine]] for row in rows]
+        sets.append(AnswerSet(name, path, hashes[number], texts, finished))
+    return sets

@@ -1,22 +1,34 @@
-"""What answers look like, each measure with its interval, and the paired difference of two models.
+"""What is measured on answers, each measure with its interval, and the paired difference of two models.
 
-Read off the text: rules of thumb that are good for comparing many answers of two models, not for judging one.
+Every measure is a rule on the text: good for comparing many answers of two models, not for judging one. Training logs
+some of them each iteration, evaluation reports all with intervals, the quickstart prints their values.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
 from rlhf.curate.refusals import is_refusal
-from rlhf.data.korean import contains_rude, hangul_share, is_polite, repeated_token_share, split_sentences
-from rlhf.evaluate.intervals import Figure, Floats, jackknife_figure, ratio_difference, ratio_figure
+from rlhf.data.korean import contains_rude, hangul_letters, is_polite, repeated_token_share, split_sentences
+from rlhf.errors import DataError
+from rlhf.evaluate.intervals import (
+    SHARE,
+    SHARE_DIFFERENCE,
+    Bounds,
+    Figure,
+    Floats,
+    jackknife_figure,
+    ratio_difference,
+    ratio_figure,
+)
 
+Value = TypeVar("Value")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 # How a sentence in plain speech ends: 했어, 하네, 간다, 그래, 할까, 하자, 이야 ...; nouns and headings do not count.
 _PLAIN = re.compile(
@@ -24,43 +36,6 @@ _PLAIN = re.compile(
     r"|(?:^|\s)(?:가|와|사|놔|둬|마)$"
 )
 _TAIL = re.compile(r"[\W_ㄱ-ㆎ]+$")
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """A measure's names on pages, what it is, and how its figure is written."""
-
-    title: str
-    korean: str
-    meaning: str
-    percent: bool = True
-
-    def written(self, value: float) -> str:
-        """The value as a person reads it: a percentage, or a number."""
-        if np.isnan(value):
-            return "–"
-        return f"{100 * value:.1f} %" if self.percent else f"{value:.1f}"
-
-    def signed(self, value: float) -> str:
-        """A difference: percentage points, or a number."""
-        return "–" if np.isnan(value) else f"{(100 if self.percent else 1) * value:+.1f}"
-
-
-MEASURES: dict[str, Measure] = {
-    "polite": Measure("polite sentences", "존댓말 문장", "sentences that end in 해요 or 합니다 style"),
-    "mixed": Measure("mixed register", "말투 섞임", "answers with both polite (존댓말) and plain (반말) sentences"),
-    "rude": Measure("rude", "무례한 말", "answers with a rude word"),
-    "refused": Measure("refusals", "거절", "answers that decline"),
-    "eos": Measure("ended", "스스로 끝맺음", "answers the model ended itself"),
-    "empty": Measure("empty", "빈 답변", "answers without text"),
-    "hangul": Measure("Hangul", "한글 비율", "letters that are Hangul"),
-    "repeated": Measure("repetition", "되풀이", "words that equal one of the 8 before them, mean over answers"),
-    "length": Measure("length", "길이", "characters of an answer", percent=False),
-    "distinct1": Measure("distinct-1", "낱말 다양성", "unique words among all words"),
-    "distinct2": Measure("distinct-2", "낱말 쌍 다양성", "unique word pairs among all pairs"),
-    "distinct_answers": Measure("distinct answers", "답변 다양성", "unique whole answers among all"),
-}
-Totals = tuple[Floats, Floats]  # a measure's sums and counts by prompt, [P] each
 
 
 def is_plain(sentence: str) -> bool:
@@ -74,18 +49,76 @@ def is_mixed(text: str) -> bool:
     return any(map(is_polite, sentences)) and any(map(is_plain, sentences))
 
 
+def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
+    """Every run of n tokens; tokens are words and single punctuation marks."""
+    tokens = _TOKEN.findall(text)
+    return [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
+
+
+def _polite(text: str, ended: bool) -> tuple[float, float]:
+    sentences = split_sentences(text) or [""]  # an empty answer is not polite: silence must not raise the share
+    return sum(map(is_polite, sentences)), len(sentences)
+
+
+def _each(value: Callable[[str], float]) -> Callable[[str, bool], tuple[float, float]]:
+    """A measure whose figure is the mean over answers."""
+    return lambda text, ended: (value(text), 1)
+
+
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """One model's answers, measured: `ratios` are sums and counts by prompt, `variety` counts what is unique."""
+class Measure:
+    """A measure's names on pages, what it is, and how it is read off an answer.
 
-    ratios: dict[str, Totals]
-    variety: dict[str, Variety]
+    total: (numerator, denominator) of one answer, from its text and whether it ended in EOS; the figure is the sum of
+        numerators over the sum of denominators.
+    items: what one answer holds; the figure is the number of unique items over the number of items.
+    percent: whether the figure is a share, written as a percentage.
+    """
 
-    def figures(self) -> dict[str, Figure]:
-        """Every measure with its interval."""
-        found = {name: ratio_figure(*totals) for name, totals in self.ratios.items()}
-        found |= {name: jackknife_figure(each.share, each.without) for name, each in self.variety.items()}
-        return {name: found[name] for name in MEASURES}
+    title: str
+    korean: str
+    meaning: str
+    total: Callable[[str, bool], tuple[float, float]] | None = None
+    items: Callable[[str], Sequence[Hashable]] | None = None
+    percent: bool = True
+
+    def written(self, value: float) -> str:
+        """The value as a person reads it: a percentage, or a number."""
+        return "–" if np.isnan(value) else format(value, ".1%" if self.percent else ".1f")
+
+    def signed(self, value: float) -> str:
+        """A difference: percentage points, or a number."""
+        return "–" if np.isnan(value) else f"{(100 if self.percent else 1) * value:+.1f}"
+
+
+MEASURES: dict[str, Measure] = {
+    "polite": Measure("polite sentences", "존댓말 문장", "sentences that end in 해요 or 합니다 style", _polite),
+    "mixed": Measure(
+        "mixed register", "말투 섞임", "answers with both polite (존댓말) and plain (반말) sentences", _each(is_mixed)
+    ),
+    "rude": Measure("rude", "무례한 말", "answers with a rude word", _each(contains_rude)),
+    "refused": Measure("refusals", "거절", "answers that decline", _each(is_refusal)),
+    "eos": Measure("ended", "스스로 끝맺음", "answers that end in EOS", lambda text, ended: (ended, 1)),
+    "empty": Measure("empty", "빈 답변", "answers without text", _each(lambda text: not text)),
+    "hangul": Measure(
+        "Hangul", "한글 비율", "letters that are Hangul", lambda text, ended: hangul_letters(text)
+    ),
+    "repeated": Measure(
+        "repetition", "되풀이", "words that equal one of the 8 before them, mean over answers",
+        _each(repeated_token_share),
+    ),
+    "length_chars": Measure("length", "길이", "characters per answer", _each(len), percent=False),
+    "distinct1": Measure(
+        "distinct-1", "낱말 다양성", "unique words among all words", items=lambda text: ngrams(text, 1)
+    ),
+    "distinct2": Measure(
+        "distinct-2", "낱말 쌍 다양성", "unique word pairs among all pairs", items=lambda text: ngrams(text, 2)
+    ),
+    "distinct_answers": Measure(
+        "distinct answers", "답변 다양성", "unique whole answers among all", items=lambda text: [text]
+    ),
+}  # fmt: skip
+Totals = tuple[Floats, Floats]  # a measure's numerators and denominators by prompt, [P] each
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,29 +129,47 @@ class Variety:
     without: Floats
 
 
-def measure(answers: Sequence[Sequence[str]], finished: Sequence[Sequence[bool]]) -> Measured:
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One model's answers, measured; both by the name of the measure."""
+
+    ratios: dict[str, Totals]
+    variety: dict[str, Variety]
+
+    def means(self) -> dict[str, float]:
+        """Every measure's value; 0 where its denominator is, as of the Hangul share of answers without letters."""
+        found = {name: float(sums.sum() / (counts.sum() or 1)) for name, (sums, counts) in self.ratios.items()}
+        return _ordered(found | {name: each.share for name, each in self.variety.items()})
+
+    def figures(self) -> dict[str, Figure]:
+        """Every measure with its interval."""
+        found = {name: ratio_figure(*totals, _bounds(name, SHARE)) for name, totals in self.ratios.items()}
+        found |= {name: jackknife_figure(each.share, each.without, SHARE) for name, each in self.variety.items()}
+        return _ordered(found)
+
+
+def measure(
+    answers: Sequence[Sequence[str]], finished: Sequence[Sequence[bool]], names: Collection[str] = tuple(MEASURES)
+) -> Measured:
     """Measures the answers to P prompts, one or more each. `finished` says which ended in EOS.
 
-    An empty answer counts as one sentence that is not polite, so that silence does not raise the polite share.
+    Outer whitespace does not count. Raises: DataError without any answer.
     """
+    if not answers:
+        raise DataError("no answers to measure", expected="at least one generated answer")
     texts = [[text.strip() for text in group] for group in answers]
-    each: dict[str, Callable[[str], tuple[float, float]]] = {
-        "polite": _polite,
-        "mixed": lambda text: (is_mixed(text), 1),
-        "rude": lambda text: (contains_rude(text), 1),
-        "refused": lambda text: (is_refusal(text), 1),
-        "empty": lambda text: (not text, 1),
-        "hangul": _hangul,
-        "repeated": lambda text: (repeated_token_share(text), 1),
-        "length": lambda text: (len(text), 1),
-    }
-    ratios = {name: _totals([[read(text) for text in group] for group in texts]) for name, read in each.items()}
-    ratios["eos"] = _totals([[(float(flag), 1.0) for flag in group] for group in finished])
-    variety = {
-        "distinct1": unique_share([_grams(group, 1) for group in texts]),
-        "distinct2": unique_share([_grams(group, 2) for group in texts]),
-        "distinct_answers": unique_share(texts),
-    }
+    ratios, variety = {}, {}
+    for name in names:
+        known = MEASURES[name]
+        if known.total is not None:
+            totals = [
+                [known.total(text, bool(ended)) for text, ended in zip(group, flags, strict=True)]
+                for group, flags in zip(texts, finished, strict=True)
+            ]
+            sums, counts = ([float(sum(pair[part] for pair in group)) for group in totals] for part in (0, 1))
+            ratios[name] = np.asarray(sums), np.asarray(counts)
+        if known.items is not None:
+            variety[name] = unique_share([[item for text in group for item in known.items(text)] for group in texts])
     return Measured(ratios, variety)
 
 
@@ -126,20 +177,22 @@ def differences(first: Measured, second: Measured) -> dict[str, Figure]:
     """Second minus first, prompt by prompt."""
     found = {
         name: ratio_difference(
-            (first.ratios[name][0], second.ratios[name][0]), (first.ratios[name][1], second.ratios[name][1])
+            (first.ratios[name][0], second.ratios[name][0]),
+            (first.ratios[name][1], second.ratios[name][1]),
+            _bounds(name, SHARE_DIFFERENCE),
         )
         for name in first.ratios
     }
     for name, before in first.variety.items():
         after = second.variety[name]
-        found[name] = jackknife_figure(after.share - before.share, after.without - before.without)
-    return {name: found[name] for name in MEASURES}
+        found[name] = jackknife_figure(after.share - before.share, after.without - before.without, SHARE_DIFFERENCE)
+    return _ordered(found)
 
 
-def unique_share(groups: Sequence[Iterable[Any]]) -> Variety:
+def unique_share(groups: Sequence[Iterable[Hashable]]) -> Variety:
     """Unique items of all groups divided by items; without a group, the items that only it holds are gone."""
     counts = [Counter(group) for group in groups]
-    total: Counter[Any] = Counter()
+    total: Counter[Hashable] = Counter()
     for count in counts:
         total.update(count)
     size, unique = total.total(), len(total)
@@ -151,25 +204,10 @@ def unique_share(groups: Sequence[Iterable[Any]]) -> Variety:
     return Variety(unique / size if size else 0.0, np.asarray(without))
 
 
-def _polite(text: str) -> tuple[float, float]:
-    sentences = split_sentences(text) or [""]
-    return float(sum(map(is_polite, sentences))), float(len(sentences))
+def _bounds(name: str, bounds: Bounds) -> Bounds | None:
+    return bounds if MEASURES[name].percent else None
 
 
-def _hangul(text: str) -> tuple[float, float]:
-    letters = sum(map(str.isalpha, text))
-    return hangul_share(text) * letters, float(letters)
-
-
-def _totals(values: Sequence[Sequence[tuple[float, float]]]) -> Totals:
-    sums = [float(sum(value for value, _ in group)) for group in values]
-    counts = [float(sum(count for _, count in group)) for group in values]
-    return np.asarray(sums), np.asarray(counts)
-
-
-def _grams(texts: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    found: list[tuple[str, ...]] = []
-    for text in texts:
-        tokens = _TOKEN.findall(text)
-        found += [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
-    return found
+def _ordered(found: dict[str, Value]) -> dict[str, Value]:
+    """In the order of MEASURES."""
+    return {name: found[name] for name in MEASURES if name in found}

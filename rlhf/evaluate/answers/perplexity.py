@@ -1,10 +1,11 @@
-"""How likely a model finds the references: perplexity a token, and nats a character, which tokenizers do not change."""
+"""Likelihood of the references under a model: perplexity per token, and nats per character for any tokenizer."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,38 +13,40 @@ from rlhf.curate.sample.sources import LONGEST_PROMPT
 from rlhf.data.encode import EncodedSequence, Encoder
 from rlhf.data.records import Demonstration, Message, Prompt
 from rlhf.data.tokenizer import load_tokenizer
-from rlhf.evaluate.answers.scoring import answer_logprobs
+from rlhf.evaluate.answers.policy import answer_logprobs
 from rlhf.evaluate.intervals import Figure, Floats, ratio_difference, ratio_figure
 from rlhf.models.loading import PackedCausalLM, load_causal_lm
 
-ENDS: tuple[Literal["mean", "low", "high"], ...] = ("mean", "low", "high")
 
-
-class Surprise:
+@dataclass(frozen=True, slots=True)
+class ReferenceLikelihood:
     """Nats, tokens and characters of each reference under one model, [P] each."""
 
-    def __init__(self, nats: Floats, tokens: Floats, characters: Floats) -> None:
-        self.nats, self.tokens, self.characters = nats, tokens, characters
+    nats: Floats
+    tokens: Floats
+    characters: Floats
 
     def as_dict(self) -> dict[str, Any]:
-        """Perplexity a token and nats a character, with intervals by bootstrap over references."""
-        a_token = ratio_figure(self.nats, self.tokens)
+        """Perplexity per token and nats per character, with intervals by bootstrap over references."""
+        nats = ratio_figure(self.nats, self.tokens)
         return {
             "num_references": len(self.nats),
-            "perplexity": {end: math.exp(a_token[end]) for end in ENDS},
-            "nats_a_character": ratio_figure(self.nats, self.characters),
+            "perplexity": Figure(mean=math.exp(nats["mean"]), low=math.exp(nats["low"]), high=math.exp(nats["high"])),
+            "nats_per_character": ratio_figure(self.nats, self.characters),
         }
 
-    def minus(self, other: Surprise) -> Figure:
-        """Nats a character, this minus the other."""
+    def minus(self, other: ReferenceLikelihood) -> Figure:
+        """Nats per character, this minus the other."""
         return ratio_difference((other.nats, self.nats), (other.characters, self.characters))
 
 
-def surprise(folder: str, prompts: Sequence[Prompt], *, dtype: str, device: Any) -> Surprise | None:
-    """The surprise of a model at the references; None where no prompt has one.
+def reference_likelihood(
+    folder: str, prompts: Sequence[Prompt], *, dtype: str, device: Any
+) -> ReferenceLikelihood | None:
+    """Likelihood of the references under a model; None where no prompt has one.
 
-    A reference is the last turn of the prompt's own conversation, rendered as in training, EOS included. Prompts that
-    are too long are cut from the left.
+    A reference is rendered as the last turn of its prompt's conversation, as in training, EOS included. Prompts that
+    are too long are cut on the left.
     """
     known = [prompt for prompt in prompts if prompt.reference.strip()]
     if not known:
@@ -56,10 +59,10 @@ def surprise(folder: str, prompts: Sequence[Prompt], *, dtype: str, device: Any)
     ]
     positions = getattr(model.model.config, "max_position_embeddings", None)
     encoder = Encoder(tokenizer, min(positions or 2 * LONGEST_PROMPT, 2 * LONGEST_PROMPT), train_on="last")
-    split = [_last_answer(each) for each in encoder.demonstrations(records)]
-    nats = -np.asarray(answer_logprobs(model, split, temperature=1.0), dtype=float)
+    pairs = [_last_answer(each) for each in encoder.demonstrations(records)]
+    nats = -np.asarray(answer_logprobs(model, pairs, temperature=1.0), dtype=float)
     characters = np.asarray([len(prompt.reference.strip()) for prompt in known], dtype=float)
-    return Surprise(nats, np.asarray([float(len(answer)) for _, answer in split]), characters)
+    return ReferenceLikelihood(nats, np.asarray([float(len(answer)) for _, answer in pairs]), characters)
 
 
 def _last_answer(sequence: EncodedSequence) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
 """Public benchmarks through lm-eval (KoBEST).
 
-May import: curate.sample, and the layers below.
+May import: curate, and the layers below.
 """

@@ -1,30 +1,28 @@
-"""`rlhf evaluate benchmark`: KoBEST by lm-eval, from local files, with nothing fetched.
+"""`rlhf evaluate benchmark`: KoBEST by lm-eval, from local files, without the network.
 
-lm-eval's own task files are included as they are (prompts, choices, how answers are scored); only where the data comes
-from is replaced, by a file that names the local rows.
+lm-eval's own task files are included as they are (prompts, choices, scoring); only the data source is replaced, by a
+file that names the local rows.
 """
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-from rlhf.artifacts.files import sha256_of, write_json, write_text
+from rlhf.artifacts.files import sha256_of, write_text
 from rlhf.curate.sample.sources import model_folder, weights_hash
-from rlhf.errors import ConfigError, DataError
+from rlhf.errors import DataError, require_packages
 from rlhf.evaluate.benchmark.kobest import KOBEST, find_files, write_rows
 from rlhf.evaluate.benchmark.options import BenchmarkOptions
 from rlhf.evaluate.benchmark.page import render_page, summary
 from rlhf.evaluate.intervals import wilson
-from rlhf.evaluate.report_folder import report_folder
+from rlhf.evaluate.report_folder import report_folder, write_report
 
 PREFIX = "kobest_"
 
@@ -35,12 +33,12 @@ def evaluate_benchmark(
     """Runs KoBEST on every model; writes out/benchmark.json and .html, prints a summary, and returns the report.
 
     Args:
-        data: folder of the tasks' files; tasks without one are left out and named.
+        data: folder of the tasks' files; tasks without one are skipped and reported.
+        num_fewshot: examples from the train split, shown before each question.
 
-    Raises: ConfigError without lm-eval; DataError for files that are missing or hold bad rows.
+    Raises: ConfigError without lm-eval; DataError for missing files or bad rows.
     """
-    if find_spec("lm_eval") is None:
-        raise ConfigError("benchmarks need lm-eval, which is not installed", fix="pip install 'rlhf[eval]'")
+    require_packages("lm_eval", extra="eval", needed_by="the benchmark")
     folders = [model_folder(model) for model in models]
     files, shots = find_files(data, "test"), find_files(data, "train")
     _check_files(data, files, shots, options.num_fewshot)
@@ -60,14 +58,12 @@ def evaluate_benchmark(
             for model, folder, result in zip(models, folders, results, strict=True)
         ],
     }
-    write_json(out / "benchmark.json", report)
-    write_text(out / "benchmark.html", render_page(report))
-    sys.stdout.write(f"{summary(report)}\n{out / 'benchmark.html'}\n")
+    write_report(out, "benchmark", report, page=render_page(report), summary=summary(report))
     return report
 
 
 def task_result(samples: Sequence[Mapping[str, Any]], choices: int) -> dict[str, Any]:
-    """Accuracy with Wilson's interval, macro F1, and what the commonest label alone achieves, of one task's samples."""
+    """One task's accuracy with Wilson's interval, macro F1, and the accuracy of always choosing the commonest label."""
     from sklearn.metrics import f1_score
 
     gold = [int(sample["doc"]["label"]) for sample in samples]
@@ -85,7 +81,7 @@ def task_result(samples: Sequence[Mapping[str, Any]], choices: int) -> dict[str,
 
 
 def _chosen(sample: Mapping[str, Any], by_length: bool = False) -> int:
-    """The likeliest choice; `by_length` divides by the characters of each, as acc_norm does."""
+    """The likeliest choice; `by_length` divides each log-probability by its characters, as acc_norm does."""
     logprobs = [float(response[0]) for response in sample["filtered_resps"]]
     if by_length:
         logprobs = [each / len(choice) for each, choice in zip(logprobs, sample["doc"]["choices"], strict=True)]
@@ -98,7 +94,7 @@ def _check_files(data: str, files: Mapping[str, Path], shots: Mapping[str, Path]
             "holds no task of KoBEST",
             where=data,
             expected=f"files such as boolq.jsonl or boolq/test.parquet, for {', '.join(KOBEST)}",
-            fix="docs/evaluation.md says what the rows look like",
+            fix="see docs/evaluation.md for the rows it reads",
         )
     without = [name for name in files if name not in shots]
     if num_fewshot and without:
@@ -110,7 +106,7 @@ def _check_files(data: str, files: Mapping[str, Path], shots: Mapping[str, Path]
 
 
 def _write_tasks(place: Path, files: Mapping[str, Path], shots: Mapping[str, Path], limit: int | None) -> list[str]:
-    """Rows and task files for lm-eval; the tasks' names there."""
+    """Writes rows and task files for lm-eval; returns the tasks' names."""
     import lm_eval
 
     shipped = Path(lm_eval.__path__[0]) / "tasks" / "kobest"
@@ -134,7 +130,7 @@ def _write_tasks(place: Path, files: Mapping[str, Path], shots: Mapping[str, Pat
             "training_split": "train" if "train" in rows else None,
             "validation_split": None,
             "test_split": "test",
-            # The F1 of the task files loads a metric from the hub; ours is made from the samples.
+            # The F1 of the task files loads a metric from the hub; ours is computed from the samples.
             "metric_list": [{"metric": each, "aggregation": "mean", "higher_is_better": True} for each in measures],
         }
         write_text(place / f"{task['task']}.yaml", yaml.safe_dump(task, allow_unicode=True))

@@ -1,4 +1,4 @@
-"""KoBEST from local files: the five tasks, the keys their rows have, and where a folder holds them."""
+"""KoBEST from local files: the five tasks, the keys of their rows, and the files of a folder."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task of KoBEST: the keys that hold its text, and how many choices a question has."""
+    """A task of KoBEST: the keys of its text, and the number of choices per question."""
 
     name: str
     keys: tuple[str, ...]
     choices: int = 2
 
 
-# skt/kobest_v1 (Kim et al., COLING 2022) names the keys so.
+# Keys as in skt/kobest_v1 (Kim et al., COLING 2022).
 KOBEST: dict[str, Task] = {
     task.name: task
     for task in (
@@ -39,7 +39,7 @@ KOBEST: dict[str, Task] = {
 
 def find_files(folder: str, split: str) -> dict[str, Path]:
     """Each task's file of a split: FOLDER/boolq/test.jsonl (or .parquet, test-00000-of-00001.parquet ...), and for the
-    test split FOLDER/boolq.jsonl too. Tasks without one are left out."""
+    test split FOLDER/boolq.jsonl too. Tasks without a file are skipped."""
     root = Path(folder)
     found = {}
     for name in KOBEST:
@@ -54,9 +54,9 @@ def find_files(folder: str, split: str) -> dict[str, Path]:
 
 
 def write_rows(task: Task, file: Path, out: Path, limit: int | None = None) -> int:
-    """Copies a task's rows, checked, to JSONL; how many there are.
+    """Checks a task's rows and copies them to JSONL; returns their number.
 
-    Raises: DataError, naming file and row, for a row without a key or with a label that is no choice.
+    Raises: DataError, naming file and row, for a missing key or a label that is not a choice.
     """
     lines: list[str] = []
     for number, row in _rows(file):
@@ -78,7 +78,7 @@ def _rows(file: Path) -> Iterator[tuple[int, Row | DataError]]:
     try:
         yield from enumerate(parquet.read_table(file).to_pylist(), 1)
     except ArrowInvalid as error:
-        raise DataError(f"no parquet file: {error}", where=str(file), fix="download it again") from None
+        raise DataError(f"not a parquet file: {error}", where=str(file), fix="download it again") from None
 
 
 def _checked(task: Task, row: Row | DataError, where: str) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Where verdicts on two models come from: a judge's comparisons, a reward model's scores, people's labels."""
+"""Verdicts on two models, from a judge's comparisons, a reward model's scores or people's labels."""
 
 from __future__ import annotations
 
@@ -18,26 +18,25 @@ from rlhf.data.records import Ranking
 from rlhf.data.sources import placed
 from rlhf.data.tokenizer import load_tokenizer
 from rlhf.errors import DataError
-from rlhf.evaluate.answers.asking import EMPTY, Answered, AnswerSet, short_names
-from rlhf.evaluate.answers.scoring import tree_scores
+from rlhf.evaluate.answers.generation import EMPTY, AnswerSet, Generations, short_names
 from rlhf.evaluate.compare.statistics import Verdicts
-from rlhf.evaluate.judging import JudgeResults
+from rlhf.evaluate.geval.judging import JudgeResults
 from rlhf.evaluate.reward.accuracy import outcome
-from rlhf.evaluate.reward.command import trained_length
+from rlhf.evaluate.reward.scoring import trained_length, tree_scores
 from rlhf.models.loading import artifact_model_path, check_model_path, load_scalar_model
 
 TRAINED_ON = (
-    "This is the reward model that {name} was trained against: it says what training bought, not whether the answers "
+    "{name} was trained against this reward model: the score shows what training optimised, not whether the answers "
     "are better."
 )
 
 
-def judge_verdicts(judged: JudgeResults, answered: Answered) -> Verdicts:
-    """A win is what a judge says in both orders, or in one with a tie in the other; opposite verdicts tie."""
+def judge_verdicts(judged: JudgeResults, generations: Generations) -> Verdicts:
+    """A win takes the same verdict in both orders, or a tie in one of them; opposite verdicts are a tie."""
     outcomes: list[list[float]] = []
     gaps: list[list[float]] = []
     lengths: list[list[float]] = []
-    all_lengths = length_gaps(answered)
+    all_lengths = length_gaps(generations)
     for number, group in enumerate(judged.rows):
         found: list[tuple[float, float, float]] = []
         for row, length in zip(group, all_lengths[number], strict=True):
@@ -52,7 +51,7 @@ def judge_verdicts(judged: JudgeResults, answered: Answered) -> Verdicts:
         lengths.append([each[2] for each in found])
     bias = judged.report.get("opposite_verdicts")
     notes = [f"In {bias:.0%} of the pairs the two orders gave opposite verdicts; these count as ties."] if bias else []
-    return Verdicts("judge", judged.judge, outcomes, lengths, gaps, "points a criterion", tuple(notes))
+    return Verdicts("judge", judged.judge, outcomes, lengths, gaps, "points per criterion", tuple(notes))
 
 
 def reward_folder(reward: str) -> str:
@@ -63,28 +62,30 @@ def reward_folder(reward: str) -> str:
     return path
 
 
-def reward_verdicts(answered: Answered, reward: str) -> Verdicts:
-    """The higher score wins, equal scores tie. Every answer is scored with EOS, as in the model's training.
+def reward_verdicts(generations: Generations, reward: str) -> Verdicts:
+    """The higher score wins, equal scores tie. Every answer is scored with EOS, as in training.
 
     Raises: ModelError for a folder that cannot be read; ArtifactError for one that stage 2 did not make.
     """
     path = reward_folder(reward)
     tokenizer = load_tokenizer(path)
     model = load_scalar_model(path).to("cuda" if torch.cuda.is_available() else "cpu")
-    samples = len(answered.sets[0].answers[0])
+    samples = len(generations.sets[0].answers[0])
     rankings = [
         Ranking(prompt.messages, texts, (1,) * len(texts))
-        for number, prompt in enumerate(answered.prompts)
+        for number, prompt in enumerate(generations.prompts)
         for texts in [
-            tuple(each.answers[number][sample].strip() or EMPTY for sample in range(samples) for each in answered.sets)
+            tuple(
+                each.answers[number][sample].strip() or EMPTY for sample in range(samples) for each in generations.sets
+            )
         ]
     ]
     scores = tree_scores(model, trees_of(Encoder(tokenizer, trained_length(path)).rankings(rankings)))
     gaps = [[each[place + 1] - each[place] for place in range(0, len(each), 2)] for each in scores]
     outcomes = [[outcome(gap) for gap in group] for group in gaps]
-    notes = [TRAINED_ON.format(name=each.name) for each in answered.sets if trained_against(each, path)]
+    notes = [TRAINED_ON.format(name=each.name) for each in generations.sets if trained_against(each, path)]
     return Verdicts(
-        "reward", short_names([reward])[0], outcomes, length_gaps(answered), gaps, "reward units", tuple(notes)
+        "reward", short_names([reward])[0], outcomes, length_gaps(generations), gaps, "reward units", tuple(notes)
     )
 
 
@@ -104,13 +105,13 @@ def trained_against(model: AnswerSet, reward: str) -> bool:
     return False
 
 
-def label_verdicts(labels: str, answered: Answered) -> Verdicts:
-    """People's rankings of the two models' answers: rows {prompt, responses, ranks, models}, one a judgement or merged.
+def label_verdicts(labels: str, generations: Generations) -> Verdicts:
+    """People's rankings of both models' answers: rows {prompt, responses, ranks, models}, one per judgement or merged.
 
-    Raises: DataError, naming the line, for a bad row, and for a file that holds no row with both models.
+    Raises: DataError, naming the line, for a bad row, and for a file without a row of both models.
     """
-    both = tuple(each.name for each in answered.sets)
-    known = {name: number for number, each in enumerate(answered.sets) for name in (each.name, each.path)}
+    both = tuple(each.name for each in generations.sets)
+    known = {name: number for number, each in enumerate(generations.sets) for name in (each.name, each.path)}
     found: dict[str, tuple[list[float], list[float]]] = {}
     num_rows = 0
     for line, row in read_rows(locate(labels)):
@@ -147,18 +148,18 @@ def _labelled(row: Any, places: dict[int, int], where: str) -> tuple[float, floa
     return won, float(len(ranking.responses[second].strip()) - len(ranking.responses[first].strip()))
 
 
-def length_gaps(answered: Answered) -> list[list[float]]:
+def length_gaps(generations: Generations) -> list[list[float]]:
     """Characters of the second model's answers minus the first's, [P][K]."""
-    first, second = answered.sets
+    first, second = generations.sets
     return [
         [float(len(after.strip()) - len(before.strip())) for before, after in zip(mine, theirs, strict=True)]
         for mine, theirs in zip(first.answers, second.answers, strict=True)
     ]
 
 
-def equal_answers(answered: Answered) -> Sequence[bool]:
+def equal_answers(generations: Generations) -> Sequence[bool]:
     """Whether the first answers of both models are the same, by prompt."""
-    first, second = answered.sets
+    first, second = generations.sets
     return [
         (mine[0].strip() or EMPTY) == (theirs[0].strip() or EMPTY)
         for mine, theirs in zip(first.answers, second.answers, strict=True)

@@ -14,18 +14,19 @@ from typing import Any
 
 import numpy as np
 
+from rlhf.curate.judge.criteria import HIGHEST, LOWEST
 from rlhf.curate.label.agreement import ordinal_alpha
 from rlhf.data.readers import Row, locate, read_rows
 from rlhf.data.sources import OnBadRow, placed
 from rlhf.errors import DataError
-from rlhf.evaluate.intervals import Figure, mean_figure, ratio_figure
+from rlhf.evaluate.intervals import Bounds, Figure, mean_figure, ratio_figure
 
 WHOLE = "평균"  # the mean over criteria, as the table calls it
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
-    """Points a judge gave one answer, one a criterion."""
+    """Points a judge gave one answer, one per criterion."""
 
     prompt: str
     response: str
@@ -43,7 +44,7 @@ class ScoreRow:
 
 @dataclass(frozen=True, slots=True)
 class StoredScores:
-    """The rows that can be used, and a line for each that cannot."""
+    """The usable rows, and a line for each row that is skipped."""
 
     rows: list[ScoreRow]
     problems: list[str]
@@ -69,17 +70,17 @@ def read_scores(path: str, on_bad_row: OnBadRow = "error") -> StoredScores:
 
 
 def score_row(row: Row | DataError) -> ScoreRow:
-    """One row as it is stored. Raises DataError, naming the key, for one that is none."""
+    """One stored row, checked. Raises DataError, naming the key, for a bad one."""
     if isinstance(row, DataError):
         raise row
     criteria, scores = row.get("criteria"), row.get("scores")
     if not isinstance(criteria, list) or not criteria or not all(isinstance(name, str) for name in criteria):
         raise DataError(f"is {criteria!r}", where="key `criteria`", expected="a list of names")
     if not isinstance(scores, list) or len(scores) != len(criteria) or not all(map(_is_number, scores)):
-        raise DataError(f"is {scores!r}", where="key `scores`", expected=f"{len(criteria)} numbers, one a criterion")
+        raise DataError(f"is {scores!r}", where="key `scores`", expected=f"{len(criteria)} numbers, one per criterion")
     prompt = row.get("prompt")
     if not prompt:
-        raise DataError("is missing", where="key `prompt`", expected="the prompt, which intervals are taken over")
+        raise DataError("is missing", where="key `prompt`", expected="the prompt: intervals are over prompts")
     group, model = _model_of(row)
     asked = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, sort_keys=True)
     points = tuple(float(score) for score in scores)
@@ -88,10 +89,10 @@ def score_row(row: Row | DataError) -> ScoreRow:
 
 
 def geval_table(rows: Sequence[ScoreRow], against: str | None = None) -> dict[str, Any]:
-    """The table, a part for each set, judge and list of criteria; and how far judges agree, where there are two.
+    """The table, with a part per set, judge and list of criteria, and the agreement of judges where there are several.
 
     Args:
-        against: the model others are compared with; the one of the highest mean in each part where it is not there.
+        against: the model the others are compared with; in parts without it, the model with the highest mean.
     """
     parts = _grouped(rows, lambda row: (row.set, row.judge, row.criteria))
     tables = [_part(found, against) for found in parts.values()]
@@ -119,24 +120,31 @@ def agreement(rows: Sequence[ScoreRow]) -> dict[str, Any]:
 
 
 def _part(rows: Sequence[ScoreRow], against: str | None) -> dict[str, Any]:
-    """One set by one judge: a line a model, best first, and differences on the prompts two models share."""
+    """One set by one judge: a line per model, best first, and differences on the prompts that two models share."""
     by_model = _grouped(rows, lambda row: row.model)
+    points = [score for row in rows for score in row.scores]
+    scale = (float(min(LOWEST, *points)), float(max(HIGHEST, *points)))
     lines = [
         {
             "model": model,
             "num_answers": len(mine),
             "num_prompts": len({row.prompt for row in mine}),
             "criteria": {
-                name: _over_prompts(mine, lambda row, place=place: row.scores[place])  # type: ignore[misc]
+                name: _over_prompts(mine, lambda row, place=place: row.scores[place], scale)  # type: ignore[misc]
                 for place, name in enumerate(rows[0].criteria)
             },
-            "mean": _over_prompts(mine, lambda row: row.mean),
+            "mean": _over_prompts(mine, lambda row: row.mean, scale),
         }
         for model, mine in by_model.items()
     ]
     lines.sort(key=lambda line: -line["mean"]["mean"])  # type: ignore[index]
     standard = against if against in by_model else str(lines[0]["model"])
-    gaps = [_gap(by_model[str(line["model"])], by_model[standard]) for line in lines if line["model"] != standard]
+    widest = scale[1] - scale[0]
+    gaps = [
+        _gap(by_model[str(line["model"])], by_model[standard], (-widest, widest))
+        for line in lines
+        if line["model"] != standard
+    ]
     return {
         "set": rows[0].set,
         "judge": rows[0].judge,
@@ -147,15 +155,15 @@ def _part(rows: Sequence[ScoreRow], against: str | None) -> dict[str, Any]:
     }
 
 
-def _over_prompts(rows: Iterable[ScoreRow], value: Callable[[ScoreRow], float]) -> Figure:
-    """Mean over answers; whole prompts are drawn."""
+def _over_prompts(rows: Iterable[ScoreRow], value: Callable[[ScoreRow], float], scale: Bounds) -> Figure:
+    """Mean over answers, with the interval over prompts."""
     groups = _grouped(rows, lambda row: row.prompt).values()
     sums = np.asarray([sum(map(value, group)) for group in groups], dtype=float)
-    return ratio_figure(sums, np.asarray([len(group) for group in groups], dtype=float))
+    return ratio_figure(sums, np.asarray([len(group) for group in groups], dtype=float), scale)
 
 
-def _gap(rows: Sequence[ScoreRow], standard: Sequence[ScoreRow]) -> dict[str, Any]:
-    """Mean over criteria, of the prompts both answered: this model minus the standard."""
+def _gap(rows: Sequence[ScoreRow], standard: Sequence[ScoreRow], scale: Bounds) -> dict[str, Any]:
+    """Mean over criteria, over the prompts that both answered: this model minus the standard."""
     mine, theirs = (_grouped(each, lambda row: row.prompt) for each in (rows, standard))
     shared = [prompt for prompt in mine if prompt in theirs]
     gaps = [
@@ -163,7 +171,7 @@ def _gap(rows: Sequence[ScoreRow], standard: Sequence[ScoreRow]) -> dict[str, An
         for prompt in shared
     ]
     found: dict[str, Any] = {"model": rows[0].model, "minus": standard[0].model, "num_prompts": len(shared)}
-    return {**found, **mean_figure(gaps)} if gaps else found
+    return {**found, **mean_figure(gaps, scale)} if gaps else found
 
 
 def _model_of(row: Row) -> tuple[str, str]:

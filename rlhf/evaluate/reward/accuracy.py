@@ -1,17 +1,16 @@
-"""How well scores agree with rankings: pairwise accuracy with its interval, over all pairs and over groups of them."""
+"""Pairwise accuracy of scores against rankings, with its interval, over all pairs and over groups of them."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 
-BOOTSTRAP_DRAWS = 2000
-DRAWN_AT_ONCE = 2_000_000  # row numbers held in memory at a time
+from rlhf.evaluate.intervals import SHARE, ratio_figure
 
 
 class Pair(NamedTuple):
@@ -41,9 +40,9 @@ def outcome(difference: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ScoredRanking:
-    """One ranking with a score an answer: ranks 1 best, equal = tie; scores in reward units.
+    """One ranking with a score per answer: ranks 1 best, equal = tie; scores in reward units.
 
-    `prompt` names what was asked: rankings of one prompt are drawn together ("" is a prompt of its own).
+    `prompt` identifies the prompt: rankings of one prompt are resampled together ("" is a prompt of its own).
     """
 
     ranks: tuple[int, ...]
@@ -61,30 +60,11 @@ class ScoredRanking:
         return [outcome(self.difference(pair)) for pair in wanted]
 
 
-def share_interval(sums: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
-    """95 % interval of sum(sums) / sum(counts) by bootstrap over prompts.
-
-    Pairs of one prompt are not independent, so whole prompts are drawn. Entry i of both is prompt i.
-    """
-    totals, numbers = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
-    generator, shares = np.random.default_rng(0), []
-    step = max(1, DRAWN_AT_ONCE // len(totals))
-    for start in range(0, BOOTSTRAP_DRAWS, step):
-        size = (min(step, BOOTSTRAP_DRAWS - start), len(totals))
-        drawn = generator.integers(0, len(totals), size)
-        found = numbers[drawn].sum(1)
-        shares.append(totals[drawn].sum(1)[found > 0] / found[found > 0])
-    low, high = np.percentile(np.concatenate(shares), [2.5, 97.5])
-    return float(low), float(high)
-
-
 def accuracy_of(outcomes: Sequence[Sequence[float]]) -> dict[str, float]:
-    """Mean outcome with its 95 % interval; entry i holds the outcomes of prompt i, maybe none."""
-    counts, wins = [len(each) for each in outcomes], [sum(each) for each in outcomes]
-    if not sum(counts):
-        return {"accuracy": float("nan"), "low": float("nan"), "high": float("nan"), "num_pairs": 0}
-    low, high = share_interval(wins, counts)
-    return {"accuracy": sum(wins) / sum(counts), "low": low, "high": high, "num_pairs": sum(counts)}
+    """Mean outcome with its 95 % interval; entry i holds the outcomes of prompt i, which may be none."""
+    counts, correct = ([float(count(each)) for each in outcomes] for count in (len, sum))
+    figure = ratio_figure(np.asarray(correct), np.asarray(counts), SHARE)
+    return {"accuracy": figure["mean"], "low": figure["low"], "high": figure["high"], "num_pairs": int(sum(counts))}
 
 
 def accuracy(rows: Sequence[ScoredRanking], *, neighbours: bool = False) -> dict[str, float]:
@@ -102,7 +82,7 @@ def prompt_groups(rows: Sequence[ScoredRanking]) -> list[list[int]]:
 
 
 def report_card(rows: Sequence[ScoredRanking], lengths: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """Accuracy, overall, among neighbouring ranks and by source, beside what answer length alone achieves.
+    """Accuracy overall, among neighbouring ranks and by source, and the accuracy of answer length alone.
 
     Args:
         rows: rankings with the model's scores.
@@ -116,37 +96,33 @@ def report_card(rows: Sequence[ScoredRanking], lengths: Sequence[Sequence[int]])
         **accuracy(rows),
         "neighbours": accuracy(rows, neighbours=True),
         "by_source": {name: accuracy(each) for name, each in sorted(by_source.items())},
-        "longer_answer": accuracy(by_length(rows, lengths)),
+        "longer_answer": accuracy(rescored(rows, lengths)),
     }
 
 
-def by_length(rows: Sequence[ScoredRanking], lengths: Sequence[Sequence[int]]) -> list[ScoredRanking]:
-    """The same rankings judged by answer length alone."""
-    return [replace(row, scores=tuple(map(float, each))) for row, each in zip(rows, lengths, strict=True)]
+def rescored(rows: Sequence[ScoredRanking], scores: Sequence[Sequence[float]]) -> list[ScoredRanking]:
+    """The same rankings with other scores; lengths in tokens are the baseline that picks the longer answer."""
+    return [replace(row, scores=tuple(map(float, each))) for row, each in zip(rows, scores, strict=True)]
 
 
 def breakdown(rows: Sequence[ScoredRanking], lengths: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Accuracy by K, by rank gap and by quartile of the tokens of a pair's two answers."""
-    groups: dict[str, dict[int, list[list[float]]]] = {"by_k": {}, "by_rank_gap": {}, "by_length": {}}
-    tokens = [
-        [each[pair.better] + each[pair.worse] for pair in untied_pairs(row.ranks)]
-        for row, each in zip(rows, lengths, strict=True)
-    ]
-    edges = np.percentile([number for each in tokens for number in each], [25, 50, 75])
-    for number, (row, sizes) in enumerate(zip(rows, tokens, strict=True)):
-        for pair, size in zip(untied_pairs(row.ranks), sizes, strict=True):
-            bucket = int(np.searchsorted(edges, size))
-            for name, key in (("by_k", len(row.ranks)), ("by_rank_gap", pair.gap), ("by_length", bucket)):
-                prompts = groups[name].setdefault(key, [[] for _ in rows])
-                prompts[number].append(outcome(row.difference(pair)))
-    found: dict[str, Any] = {
-        name: {str(key): accuracy_of(group[key]) for key in sorted(group)}
-        for name, group in groups.items()
-        if name != "by_length"
+    pairs = [(number, row, pair) for number, row in enumerate(rows) for pair in untied_pairs(row.ranks)]
+    tokens = [lengths[number][pair.better] + lengths[number][pair.worse] for number, _, pair in pairs]
+    edges = np.percentile(tokens, [25, 50, 75])
+
+    def grouped(keys: Iterable[int]) -> dict[int, dict[str, float]]:
+        outcomes: dict[int, list[list[float]]] = {}
+        for key, (number, row, pair) in zip(keys, pairs, strict=True):
+            outcomes.setdefault(key, [[] for _ in rows])[number].append(outcome(row.difference(pair)))
+        return {key: accuracy_of(outcomes[key]) for key in sorted(outcomes)}
+
+    bounds = [float(edge) for edge in (min(tokens), *edges, max(tokens))]
+    quartiles = grouped(np.searchsorted(edges, tokens).tolist())
+    return {
+        "by_k": {str(key): each for key, each in grouped(len(row.ranks) for _, row, _ in pairs).items()},
+        "by_rank_gap": {str(key): each for key, each in grouped(pair.gap for _, _, pair in pairs).items()},
+        "by_length": [
+            {"min_tokens": bounds[place], "max_tokens": bounds[place + 1], **each} for place, each in quartiles.items()
+        ],
     }
-    bounds = [min(map(min, tokens)), *map(float, edges), max(map(max, tokens))]
-    found["by_length"] = [
-        {"min_tokens": float(bounds[bucket]), "max_tokens": float(bounds[bucket + 1]), **accuracy_of(group)}
-        for bucket, group in sorted(groups["by_length"].items())
-    ]
-    return found

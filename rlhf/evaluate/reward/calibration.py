@@ -1,4 +1,4 @@
-"""Whether a score difference means the probability it stands for, and what else a score goes along with."""
+"""Whether a score difference is the probability it stands for, and how scores correlate with length and rank."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def calibration(differences: Sequence[float]) -> dict[str, Any]:
     """Expected calibration error, reliability table and temperature of P(better wins) = sigmoid(difference).
 
     Args:
-        differences: score of the better answer minus the worse, one an untied pair, reward units.
+        differences: score of the better answer minus the worse, one per untied pair, reward units.
 
-    A pair's confidence is max(p, 1 - p): the model never knows which answer is better. Confidences lie in
+    A pair's confidence is max(p, 1 - p): the model does not know which answer is better. Confidences lie in
     [.5, 1] and go into 10 bins of equal width; the error is the mean over pairs of |accuracy - confidence| of
-    the pair's bin (arXiv:1706.04599 eq. 3). NLL in nats a pair.
+    the pair's bin (arXiv:1706.04599 eq. 3). NLL in nats per pair.
     """
     values = np.asarray(differences, dtype=float)
     confidence = expit(np.abs(values))
@@ -59,15 +59,15 @@ def calibration(differences: Sequence[float]) -> dict[str, Any]:
 
 
 def negative_log_likelihood(differences: Floats, inverse_temperature: float) -> float:
-    """Mean of -log sigmoid(difference * inverse_temperature), nats a pair."""
+    """Mean of -log sigmoid(difference * inverse_temperature), nats per pair."""
     return float(np.logaddexp(0, -inverse_temperature * differences).mean())
 
 
 def fitted_temperature(differences: Floats) -> tuple[float | None, float]:
     """The T > 0 that minimises the mean of -log sigmoid(difference / T), and that minimum in nats.
 
-    None where no finite T does: scores that order pairs no better than chance on average want T without bound
-    (log 2 nats), scores that order every pair rightly want T towards 0 (0 nats).
+    None where no finite T does: for scores that order pairs no better than chance on average T grows without bound
+    (log 2 nats), for scores that order every pair correctly it goes to 0 (0 nats).
     """
     if differences.mean() <= 0:
         return None, math.log(2)

@@ -1,4 +1,4 @@
-"""The report card of a reward model, as one JSON object, from the scores of its exam."""
+"""The report card of a reward model, as one JSON object, from its scores of a test set."""
 
 from __future__ import annotations
 
@@ -8,97 +8,102 @@ from typing import Any
 import numpy as np
 
 from rlhf.data.records import Ranking
+from rlhf.evaluate.intervals import figure_text
 from rlhf.evaluate.reward.accuracy import ScoredRanking, accuracy, breakdown, outcome, report_card, untied_pairs
 from rlhf.evaluate.reward.calibration import calibration, length_correlation, mean_kendall
-from rlhf.evaluate.reward.leakage import asked, leakage
-from rlhf.evaluate.reward.probes import Sheet
+from rlhf.evaluate.reward.leakage import last_question, leakage
+from rlhf.evaluate.reward.probes import ProbeInputs
 from rlhf.evaluate.reward.shortcuts import shortcut_section
 from rlhf.evaluate.reward.test_set import TestScores, TestSet
 
 
 def build_reward_card(
-    exam: TestSet, marks: TestScores, *, training: Sequence[Ranking], manifest: dict[str, Any] | None
+    test_set: TestSet, scores: TestScores, *, training: Sequence[Ranking], manifest: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Everything the card holds (docs/reward.md); of an exam without rankings, that there are none.
+    """The whole card (docs/reward.md); for a test set without rankings, only that there are none.
 
     Args:
-        exam, marks: what was asked, and the scores.
+        test_set, scores: the rankings with their probes, and the scores of both.
         training: rankings the model was trained on, for the shortcut baselines; may be empty.
-        manifest: of the model's run, for leakage.
+        manifest: of the model's run, to find leakage.
     """
-    rows, lengths = marks.rows, exam.lengths
+    rows, lengths = scores.rows, test_set.lengths
     if not rows:
-        return {"num_rankings": 0, "num_without_pair": exam.num_without_pair}
+        return {"num_rankings": 0, "num_without_pair": test_set.num_without_pair}
     differences = [row.difference(pair) for row in rows for pair in untied_pairs(row.ranks)]
-    leaks = leakage(exam.rankings, manifest)
+    leaks = leakage(test_set.rankings, manifest)
     return _without_nan(
         {
             **report_card(rows, lengths),
-            "num_without_pair": exam.num_without_pair,
+            "num_without_pair": test_set.num_without_pair,
             **breakdown(rows, lengths),
             "calibration": calibration(differences),
             "length_correlation": length_correlation(rows, lengths),
             "kendall": mean_kendall(rows),
             "probes": {
-                sheet.name: probe_section(sheet, rows, marks.probes[sheet.name]) for sheet in exam.sheets if sheet.rows
+                probe.name: probe_section(probe, rows, scores.probes[probe.name])
+                for probe in test_set.probes
+                if probe.rows
             },
-            "shortcuts": shortcut_section(rows, lengths, exam.rankings, training),
-            "leakage": {**leaks.section, "accuracy_on_unseen": _unseen(exam.rankings, rows, leaks.prompts)},
+            "shortcuts": shortcut_section(rows, lengths, test_set.rankings, training),
+            "leakage": {**leaks.section, "accuracy_on_unseen": _unseen(test_set.rankings, rows, leaks.prompts)},
         }
     )
 
 
 def summary_line(card: dict[str, Any]) -> str:
     """The card of at least one ranking in two lines."""
-    seen, asked_in_all = card["leakage"]["num_prompts_seen"], card["leakage"]["num_prompts"]
+    seen, num_prompts = card["leakage"]["num_prompts_seen"], card["leakage"]["num_prompts"]
     return (
-        f"held-out accuracy {card['accuracy']:.3f} [{card['low']:.3f}, {card['high']:.3f}] on {card['num_pairs']} "
-        f"pairs, neighbouring ranks {card['neighbours']['accuracy']:.3f}, the longer answer "
+        f"held-out accuracy {figure_text(card, value='accuracy')} on {card['num_pairs']} "
+        f"pairs, neighbouring ranks {card['neighbours']['accuracy']:.3f}, baseline: pick the longer answer "
         f"{card['longer_answer']['accuracy']:.3f}, calibration error {card['calibration']['ece']:.3f}, "
-        f"{seen} of {asked_in_all} prompts seen in training\n{card['shortcuts']['verdict']}"
+        f"{seen} of {num_prompts} prompts seen in training\n{card['shortcuts']['verdict']}"
     )
 
 
-def probe_section(sheet: Sheet, rows: Sequence[ScoredRanking], scores: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """What one probe did, over the pairs it changed.
+def probe_section(
+    probe: ProbeInputs, rows: Sequence[ScoredRanking], scores: Sequence[Sequence[float]]
+) -> dict[str, Any]:
+    """How one probe changed scores and pairs, over the pairs it edits.
 
     Args:
-        sheet: which rows and answers were edited.
+        probe: which rows and answers were edited.
         rows: scores before, of all rankings.
-        scores: scores after, in the order of `sheet.answers`.
+        scores: scores after, in the order of `probe.answers`.
 
-    Of a probe that touches answers, each pair has its better answer edited and its worse as it was.
+    A probe of answers compares the edited better answer with the unedited worse one.
     """
-    before, after, moves, preferred = [], [], [], []
-    for row, numbers, values in zip(sheet.rows, sheet.answers, scores, strict=True):
-        judged, edited = rows[row], dict(zip(numbers, values, strict=True))
-        moves += [value - judged.scores[number] for number, value in edited.items()]
-        preferred += [value > judged.scores[number] for number, value in edited.items()]
-        for pair in untied_pairs(judged.ranks):
+    before, after, changes, preferred = [], [], [], []
+    for row, numbers, values in zip(probe.rows, probe.answers, scores, strict=True):
+        original, edited = rows[row], dict(zip(numbers, values, strict=True))
+        changes += [value - original.scores[number] for number, value in edited.items()]
+        preferred += [value > original.scores[number] for number, value in edited.items()]
+        for pair in untied_pairs(original.ranks):
             if pair.better in edited:
-                worse = edited[pair.worse] if sheet.touches == "prompt" else judged.scores[pair.worse]
-                before.append(judged.difference(pair))
+                worse = edited[pair.worse] if probe.edits == "prompt" else original.scores[pair.worse]
+                before.append(original.difference(pair))
                 after.append(edited[pair.better] - worse)
     found = {
-        "applied_to": "the prompt" if sheet.touches == "prompt" else "the better answer",
-        "num_rankings": len(sheet.rows),
+        "applied_to": "the prompt" if probe.edits == "prompt" else "the better answer",
+        "num_rankings": len(probe.rows),
         "num_pairs": len(after),
         "accuracy_before": float(np.mean(list(map(outcome, before)))),
         "accuracy": float(np.mean(list(map(outcome, after)))),
-        "mean_score_change": float(np.mean(moves)),
+        "mean_score_change": float(np.mean(changes)),
         "share_flipped": float(np.mean(np.sign(before) != np.sign(after))),
     }
-    return found if sheet.touches == "prompt" else {**found, "share_preferred_over_original": float(np.mean(preferred))}
+    return found if probe.edits == "prompt" else {**found, "share_preferred_over_original": float(np.mean(preferred))}
 
 
 def _unseen(rankings: Sequence[Ranking], rows: Sequence[ScoredRanking], seen: set[str]) -> dict[str, float] | None:
-    """Accuracy on prompts no training file held; None where that is all of them, or none."""
-    kept = [row for record, row in zip(rankings, rows, strict=True) if asked(record.prompt) not in seen]
+    """Accuracy on prompts that are in no training file; None where that is all of them, or none."""
+    kept = [row for record, row in zip(rankings, rows, strict=True) if last_question(record.prompt) not in seen]
     return accuracy(kept) if 0 < len(kept) < len(rows) else None
 
 
 def _without_nan(value: Any) -> Any:
-    """The same with None for numbers that are not: JSON has none."""
+    """The same with None for NaN, which JSON does not have."""
     if isinstance(value, dict):
         return {name: _without_nan(each) for name, each in value.items()}
     if isinstance(value, list):

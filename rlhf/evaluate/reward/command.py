@@ -1,4 +1,4 @@
-"""`rlhf evaluate reward`: a finished reward model on test rankings, its card as JSON and as a page."""
+"""`rlhf evaluate reward`: the report card of a finished reward model on test rankings, as JSON and as a page."""
 
 from __future__ import annotations
 
@@ -10,26 +10,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from rich.console import Console
 from rich.progress import Progress
 
-from rlhf.artifacts.files import write_json, write_text
 from rlhf.artifacts.manifest import manifest_of
 from rlhf.data.embedded import data_path
 from rlhf.data.records import Ranking
 from rlhf.data.sources import DataSource, read_records
 from rlhf.data.tokenizer import load_tokenizer
-from rlhf.errors import DataError, ModelError
-from rlhf.evaluate.answers.scoring import MICRO_TOKENS, tree_scores
+from rlhf.errors import DataError
+from rlhf.evaluate.packed_forward import MICRO_TOKENS
+from rlhf.evaluate.report_folder import report_folder, write_report
 from rlhf.evaluate.reward.card import build_reward_card, summary_line
 from rlhf.evaluate.reward.card_page import render_page
 from rlhf.evaluate.reward.leakage import training_rankings
-from rlhf.evaluate.reward.test_set import set_exam, sit
+from rlhf.evaluate.reward.scoring import trained_length, tree_scores
+from rlhf.evaluate.reward.test_set import build_test_set, score_test_set
 from rlhf.html.page import require_matplotlib
 from rlhf.models.loading import artifact_model_path, check_model_path, load_scalar_model
-
-DEFAULT_MAX_LENGTH = 1024
 
 
 def evaluate_reward(
@@ -44,7 +42,7 @@ def evaluate_reward(
         limit: use only the first rows of each file.
 
     Raises: ConfigError without matplotlib, before anything is scored; ModelError or DataError for what cannot be
-        read, and for files in which every answer of every ranking is alike.
+        read, and for files in which all answers of every ranking are equal.
     """
     require_matplotlib()
     path = artifact_model_path(model)
@@ -56,44 +54,29 @@ def evaluate_reward(
             DataSource(data_path(file), limit=limit, name=Path(file).stem), Ranking, on_bad_row=on_bad_row
         ).records
     ]
-    exam = set_exam(rankings, load_tokenizer(path), trained_length(path))
-    if not exam.rankings:
+    test_set = build_test_set(rankings, load_tokenizer(path), trained_length(path))
+    if not test_set.rankings:
         raise DataError(
             f"in none of {len(rankings)} rankings do answers differ after tokenisation",
             where=", ".join(data),
             fix="check the file, or the model's tokenizer",
         )
+    folder = Path(out)
+    report_folder(folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     reward, manifest = load_scalar_model(path).to(device), manifest_of(path)
-    with _bar("scoring", len(exam.trees)) as advance:
-        marks = sit(exam, partial(tree_scores, reward, advance=advance), max_tokens=MICRO_TOKENS)
+    with _bar("scoring", len(test_set.trees)) as advance:
+        scores = score_test_set(test_set, partial(tree_scores, reward, advance=advance), max_tokens=MICRO_TOKENS)
     sys.stderr.write("shortcut baselines and leakage ...\n")
-    card = build_reward_card(exam, marks, training=training_rankings(manifest), manifest=manifest)
+    card = build_reward_card(test_set, scores, training=training_rankings(manifest), manifest=manifest)
     card |= {"model": path, "data": list(data)}
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "report_card.json", card)
-    write_text(folder / "report_card.html", render_page(card))
-    sys.stdout.write(f"{summary_line(card)}\n{folder / 'report_card.html'}\n")
+    write_report(folder, "report_card", card, page=render_page(card), summary=summary_line(card))
     return card
-
-
-def trained_length(model: str) -> int:
-    """Tokens of a sequence in training, from the run's config.yaml; 1024 for a model away from its run folder."""
-    file = Path(model).parent / "config.yaml"
-    if not file.is_file():
-        return DEFAULT_MAX_LENGTH
-    try:
-        return int(yaml.safe_load(file.read_text(encoding="utf-8"))["data"]["max_length"])
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"no data.max_length can be read from {file}: {error!r}", fix="use a run folder made by stage 2"
-        ) from error
 
 
 @contextmanager
 def _bar(title: str, total: int) -> Iterator[Any]:
-    """A progress bar on stderr; yields what moves it on by a number."""
+    """A progress bar on stderr; yields the function that advances it."""
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(title, total=total)
         yield lambda count: progress.advance(task, count)

@@ -1,4 +1,4 @@
-"""Whether a reward model is good enough to optimise against, by the report card it carries."""
+"""Whether a reward model is accurate enough to optimise against, by the report card in its folder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from rlhf.artifacts.files import read_json
 from rlhf.errors import ArtifactError
+from rlhf.evaluate.intervals import figure_text
 
 
 def read_card(model: str | Path) -> dict[str, Any] | None:
@@ -16,21 +17,20 @@ def read_card(model: str | Path) -> dict[str, Any] | None:
 
 
 def refusal(card: dict[str, Any] | None, minimum: float) -> str:
-    """Why a card does not pass; empty when it does. It fails when even the interval's upper end is below `minimum`."""
+    """Why a card does not pass; empty when it does. It fails when the 95 % upper bound is below `minimum`."""
     if card is None:
         return "has no report_card.json"
     if not card.get("num_pairs"):
-        return "has an empty report card: it was judged on no held-out pairs"
+        return "has an empty report card: it was evaluated on no held-out pairs"
     if card["high"] < minimum:
-        interval = f"[{card['low']:.3f}, {card['high']:.3f}]"
-        return f"is right on {card['accuracy']:.3f} {interval} of {card['num_pairs']} held-out pairs"
+        return f"is right on {figure_text(card, value='accuracy')} of {card['num_pairs']} held-out pairs"
     return ""
 
 
 def require_accuracy(model: str, minimum: float | None) -> None:
-    """Refuses a reward model whose card does not pass; None lets every model through.
+    """Refuses a reward model whose card does not pass; with None every model passes.
 
-    Raises: ArtifactError with the figures and how to go on all the same.
+    Raises: ArtifactError with the figures and how to continue without this check.
     """
     if minimum is None:
         return
@@ -39,5 +39,5 @@ def require_accuracy(model: str, minimum: float | None) -> None:
             f"{model} {reason}",
             where="reward.path",
             expected=f"a report card whose 95 % interval reaches reward.min_accuracy = {minimum}",
-            fix="train a better one with data.eval set, or go on all the same with reward.min_accuracy=null",
+            fix="train a better one with data.eval set, or skip this check with reward.min_accuracy=null",
         )

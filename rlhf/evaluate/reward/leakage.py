@@ -1,12 +1,12 @@
-"""Test prompts and answers that the model, or a parent of it, was trained on; read back through manifests."""
+"""Test prompts and answers that the model or one of its parents was trained on, found through their manifests."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from rlhf.curate.row_texts import normalised
 from rlhf.data.readers import locate, sha256_of
 from rlhf.data.records import Demonstration, Message, Prompt, Ranking
 from rlhf.data.sources import DataSource, read_records
@@ -18,7 +18,7 @@ RANKING_FORMATS = ("ranking", "chosen-rejected")
 
 @dataclass(frozen=True, slots=True)
 class TrainingFile:
-    """One `train` entry of a manifest; `model` says whose, as "model" or "base/base"."""
+    """One `train` entry of a manifest; `model` is its place among the parents, as "model" or "base/base"."""
 
     model: str
     stage: str
@@ -34,14 +34,14 @@ class TrainingTexts:
 
 
 class Leakage(NamedTuple):
-    """What the card says of it, and the test prompts (normalised) that were seen in training."""
+    """The card's section, and the test prompts (normalised) that were seen in training."""
 
     section: dict[str, Any]
     prompts: set[str]
 
 
 def training_files(manifest: dict[str, Any], model: str = "model") -> Iterator[TrainingFile]:
-    """Every training file of a model and of its parents, theirs too."""
+    """Every training file of a model, its parents and their parents."""
     for entry in manifest.get("data", []):
         if entry.get("role") == "train":
             yield TrainingFile(model, manifest.get("stage", ""), entry)
@@ -50,15 +50,15 @@ def training_files(manifest: dict[str, Any], model: str = "model") -> Iterator[T
 
 
 def unknown_parents(manifest: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """Parents without a manifest: what they were trained on is not known."""
+    """Parents without a manifest, whose training data is unknown."""
     for parent in manifest.get("parents", {}).values():
         if "data" not in parent:
-            yield {"path": parent.get("path", ""), "reason": "no manifest: what it was trained on is not known"}
+            yield {"path": parent.get("path", ""), "reason": "no manifest: its training data is unknown"}
         yield from unknown_parents(parent)
 
 
 def problem_with(entry: dict[str, Any]) -> str:
-    """Why a training file cannot be read as it was; empty when it can."""
+    """Why a training file cannot be read as it was in training; empty when it can."""
     try:
         location = locate(entry["path"])
     except DataError:
@@ -66,19 +66,14 @@ def problem_with(entry: dict[str, Any]) -> str:
     return "" if sha256_of(location) == entry["sha256"] else "changed since training (another SHA-256)"
 
 
-def normalised(text: str) -> str:
-    """NFC, runs of whitespace as one space, none outside: texts equal so are the same text."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
-
-
-def asked(messages: Sequence[Message]) -> str:
+def last_question(messages: Sequence[Message]) -> str:
     """The last user turn with its input, normalised."""
     last = next(message for message in reversed(messages) if message.role == "user")
     return normalised(f"{last.content}\n{last.input}")
 
 
 def read_training(entry: dict[str, Any], kind: type[Any]) -> list[Any]:
-    """The records training took from a file: its first usable rows, as many as the manifest counts."""
+    """The records that training used from a file: its first usable rows, as many as the manifest counts."""
     source = DataSource(entry["path"], entry["format"], limit=entry["num_kept"])
     return read_records(source, kind, on_bad_row="skip").records
 
@@ -91,7 +86,7 @@ def seen_in(entry: dict[str, Any], stage: str) -> TrainingTexts:
         kind = Prompt
     for record in read_training(entry, kind):
         messages = record.prompt if isinstance(record, Ranking) else record.messages
-        seen.prompts.add(asked(messages))
+        seen.prompts.add(last_question(messages))
         if isinstance(record, Ranking):
             seen.answers.update(map(normalised, record.responses))
         elif isinstance(record, Demonstration):
@@ -104,9 +99,9 @@ def leakage(rankings: Sequence[Ranking], manifest: dict[str, Any] | None) -> Lea
 
     Args:
         rankings: the test rows.
-        manifest: of the model; None when it has none, and nothing can be checked.
+        manifest: of the model; None when it has none: then nothing is checked.
     """
-    prompts = [asked(ranking.prompt) for ranking in rankings]
+    prompts = [last_question(ranking.prompt) for ranking in rankings]
     answers = {normalised(response) for ranking in rankings for response in ranking.responses}
     everything, checked, not_checked = TrainingTexts(), [], []
     if manifest is None:
@@ -145,7 +140,7 @@ def _read(file: TrainingFile) -> tuple[TrainingTexts, str]:
 
 
 def _once(files: Iterator[TrainingFile]) -> list[TrainingFile]:
-    """A file that two parents share, the first time only."""
+    """Without the repetitions of a file that two parents share."""
     found: dict[tuple[Any, ...], TrainingFile] = {}
     for file in files:
         entry = file.entry
@@ -154,7 +149,7 @@ def _once(files: Iterator[TrainingFile]) -> list[TrainingFile]:
 
 
 def training_rankings(manifest: dict[str, Any] | None) -> list[Ranking]:
-    """The rankings a reward model itself was trained on, from files that are still as they were."""
+    """The rankings a reward model was trained on, from files that did not change since."""
     found: list[Ranking] = []
     for entry in (manifest or {}).get("data", []):
         if entry.get("role") == "train" and entry["format"] in RANKING_FORMATS and not problem_with(entry):

@@ -1,4 +1,7 @@
-"""Edits that must not, or must, move a score: each a pure function of text or ids and a named random stream."""
+"""Edits of prompts that should not change a score, and of answers that should: pure functions of text or ids.
+
+Each gets a random stream of its own, seeded by the row.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ from rlhf.data.records import Message, Ranking
 from rlhf.data.tokenizer import ChatTokenizer
 
 TextEdit = Callable[[str, np.random.Generator], str]
-Touched = Literal["prompt", "answers"]
+EditedPart = Literal["prompt", "answers"]
 MAX_PROBED = 200
 SEED = 20231
 CLOSING = "도움이 되셨다면 좋겠습니다. 감사합니다!"
-WORDS_A_SWAP = 4
+WORDS_PER_SWAP = 4
 
 _FINAL_PUNCTUATION = re.compile(r"[\s.?!…~。？！]+$")
-# A polite ending becomes another that asks the same; the first that fits is taken.
+# Polite endings with the same meaning; the first that matches is replaced.
 _ENDINGS = (
     ("합니까", "하나요"),
     ("입니까", "인가요"),
@@ -44,19 +47,19 @@ def trailing_space(text: str, generator: np.random.Generator) -> str:
 
 
 def swapped_words(text: str, generator: np.random.Generator) -> str:
-    """One word in four, at least one, changes places with the next; one word alone stays."""
+    """One word in four, at least one, swapped with the next; a single word stays."""
     parts = re.split(r"(\s+)", text.strip())
     words = parts[::2]
     if len(words) < 2:
         return text
-    for place in generator.choice(len(words) - 1, max(1, len(words) // WORDS_A_SWAP), replace=False):
+    for place in generator.choice(len(words) - 1, max(1, len(words) // WORDS_PER_SWAP), replace=False):
         words[place], words[place + 1] = words[place + 1], words[place]
     parts[::2] = words
     return "".join(parts)
 
 
 def paraphrased(text: str, generator: np.random.Generator) -> str:
-    """The text without its final punctuation, and with another polite ending where a rule knows one."""
+    """The text without its final punctuation, and with another polite ending where one of the rules applies."""
     bare = _FINAL_PUNCTUATION.sub("", text) or text
     for ending, other in _ENDINGS:
         if bare.endswith(ending):
@@ -71,12 +74,12 @@ def first_half(text: str, generator: np.random.Generator) -> str:
 
 
 def twice(text: str, generator: np.random.Generator) -> str:
-    """The text two times, a space between."""
+    """The text twice, with a space between."""
     return f"{text.strip()} {text.strip()}"
 
 
 def with_closing(text: str, generator: np.random.Generator) -> str:
-    """The text and a polite closing that says nothing."""
+    """The text and a polite closing without content."""
     return f"{text.strip()} {CLOSING}"
 
 
@@ -114,35 +117,36 @@ def edit_answers(ranking: Ranking, edit: TextEdit, generator: np.random.Generato
 
 
 def without_eos(answer: Ids, eos_id: int) -> Ids:
-    """The answer without its EOS; one of nothing but EOS, or cut before it, stays."""
+    """The answer without its EOS; an answer that is only EOS, or has none, stays."""
     return answer[:-1] if len(answer) > 1 and answer[-1] == eos_id else answer
 
 
 def plain_prompt(messages: Sequence[Message], item: EncodedRanking, tokenizer: ChatTokenizer, max_length: int) -> Ids:
-    """Ids of the turns' text alone, a newline after each, cut on the left to leave room for the longest answer."""
+    """Ids of the turns' text without a template, a newline after each, cut on the left to leave room for the longest
+    answer."""
     text = "".join(f"{part}\n" for message in messages for part in (message.content, message.input) if part)
     ids = np.asarray(tokenizer.token_ids([text])[0], dtype=np.int32)
     return ids[-max(1, max_length - max(map(len, item.answers))) :]
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
-    """One probe on the rows it changes: `answers[i]` numbers what is scored of row `rows[i]`, as `trees[i]`.
+class ProbeInputs:
+    """One probe on the rows it changes: the answers `answers[i]` of row `rows[i]` are scored as the tree `trees[i]`.
 
-    Of a probe that touches answers, only those are scored that some other answer is worse than.
+    A probe of answers edits only those that rank above some other answer.
     """
 
     name: str
-    touches: Touched
+    edits: EditedPart
     rows: list[int]
     answers: list[list[int]]
     trees: list[tuple[Ids, list[Ids]]]
 
 
-def probe_sheets(
+def probe_inputs(
     rankings: Sequence[Ranking], encoded: Sequence[EncodedRanking], tokenizer: ChatTokenizer, max_length: int
-) -> list[Sheet]:
-    """Every probe on MAX_PROBED rankings spread evenly over all, rendered and tokenised as `encoded` was."""
+) -> list[ProbeInputs]:
+    """Every probe on up to MAX_PROBED rankings, spread evenly over all, rendered and tokenised as `encoded` was."""
     chosen = np.linspace(0, len(rankings) - 1, min(len(rankings), MAX_PROBED)).round().astype(int).tolist()
     few, originals = [rankings[row] for row in chosen], [encoded[row] for row in chosen]
 
@@ -167,27 +171,27 @@ def probe_sheets(
     }
     answers["empty"] = answers_changed(lambda answer: eos)
     answers["no_eos"] = answers_changed(lambda answer: without_eos(answer, tokenizer.eos_id))
-    sheets = [sheet_of(name, "prompt", chosen, originals, edited) for name, edited in prompts.items()]
-    return sheets + [sheet_of(name, "answers", chosen, originals, edited) for name, edited in answers.items()]
+    probes = [inputs_of(name, "prompt", chosen, originals, edited) for name, edited in prompts.items()]
+    return probes + [inputs_of(name, "answers", chosen, originals, edited) for name, edited in answers.items()]
 
 
-def sheet_of(
+def inputs_of(
     name: str,
-    touches: Touched,
+    edits: EditedPart,
     rows: Sequence[int],
     originals: Sequence[EncodedRanking],
     edited: Sequence[EncodedRanking],
-) -> Sheet:
-    """What there is to score: of `rows`, those whose prompt changed, or the better answers that changed."""
-    sheet = Sheet(name, touches, [], [], [])
+) -> ProbeInputs:
+    """What to score: the rows whose prompt changed, or the better answers that changed."""
+    probe = ProbeInputs(name, edits, [], [], [])
     for row, item, other in zip(rows, originals, edited, strict=True):
-        if touches == "prompt":
+        if edits == "prompt":
             changed = [] if np.array_equal(item.prompt, other.prompt) else list(range(len(item.answers)))
         else:
             better = [number for number, rank in enumerate(item.ranks) if rank < max(item.ranks)]
             changed = [number for number in better if not np.array_equal(item.answers[number], other.answers[number])]
         if changed:
-            sheet.rows.append(row)
-            sheet.answers.append(changed)
-            sheet.trees.append((other.prompt, [other.answers[number] for number in changed]))
-    return sheet
+            probe.rows.append(row)
+            probe.answers.append(changed)
+            probe.trees.append((other.prompt, [other.answers[number] for number in changed]))
+    return probe

@@ -1,9 +1,8 @@
-"""What rules that understand nothing achieve on the same pairs: the longer answer, and character n-grams."""
+"""Baselines that read no meaning, on the same pairs: pick the longer answer, and character n-grams."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from rlhf.data.records import Ranking
-from rlhf.evaluate.reward.accuracy import (
-    ScoredRanking,
-    accuracy,
-    by_length,
-    prompt_groups,
-    share_interval,
-    untied_pairs,
-)
+from rlhf.evaluate.intervals import SHARE_DIFFERENCE, figure_text, ratio_figure
+from rlhf.evaluate.reward.accuracy import ScoredRanking, accuracy, prompt_groups, rescored, untied_pairs
 
 MAX_TRAINING_RANKINGS = 20_000
 MAX_TRAINING_PAIRS = 20_000
@@ -28,12 +21,12 @@ SEED = 20231
 
 
 def ngram_scores(training: Sequence[Ranking], rankings: Sequence[Ranking]) -> list[list[float]]:
-    """A score an answer from a linear model on TF-IDF of character 2-3-grams, prompts unread.
+    """A score per answer from a linear model on TF-IDF of its character 2-3-grams; prompts are not used.
 
     Logistic regression without intercept on the difference of a pair's answers, both orders: a score difference
     is the log-odds that the first is better.
 
-    Raises: ValueError when no pair can be learnt from.
+    Raises: ValueError without a pair to learn from.
     """
     rows = sampled(training, MAX_TRAINING_RANKINGS)
     answers = [answer for row in rows for answer in row.responses]
@@ -57,7 +50,7 @@ def ngram_scores(training: Sequence[Ranking], rankings: Sequence[Ranking]) -> li
 
 
 def sampled(items: Sequence[Any], count: int) -> list[Any]:
-    """`count` of the items in their order, drawn from a fixed stream; all where there are no more."""
+    """`count` of the items in their order, drawn from a fixed random stream; all where there are no more."""
     if len(items) <= count:
         return list(items)
     kept = np.sort(np.random.default_rng(SEED).permutation(len(items))[:count])
@@ -71,18 +64,17 @@ def shortcut_section(
     training: Sequence[Ranking],
 ) -> dict[str, Any]:
     """Both baselines with their accuracy, the model minus the better of them, and a verdict in words."""
-    judged = {"longer_answer": by_length(rows, lengths)}
+    baselines = {"longer_answer": rescored(rows, lengths)}
     notes = {}
     if any(not ranking.all_tied for ranking in training):
-        scores = ngram_scores(training, rankings)
-        judged["character_ngrams"] = [replace(row, scores=tuple(each)) for row, each in zip(rows, scores, strict=True)]
+        baselines["character_ngrams"] = rescored(rows, ngram_scores(training, rankings))
     else:
-        notes["character_ngrams"] = "not trained: the model's training data could not be read"
-    best = max(judged, key=lambda name: accuracy(judged[name])["accuracy"])
-    difference = paired_difference(rows, judged[best])
-    beats, verdict = verdict_of(difference, best, has_ngrams="character_ngrams" in judged)
+        notes["character_ngrams"] = "character n-grams could not be trained: the training data could not be read"
+    best = max(baselines, key=lambda name: accuracy(baselines[name])["accuracy"])
+    difference = paired_difference(rows, baselines[best])
+    beats, verdict = verdict_of(difference, best, has_ngrams="character_ngrams" in baselines)
     return {
-        "baselines": {name: accuracy(each) for name, each in judged.items()},
+        "baselines": {name: accuracy(each) for name, each in baselines.items()},
         "notes": notes,
         "best_baseline": best,
         "model_minus_best": difference,
@@ -95,25 +87,24 @@ def paired_difference(rows: Sequence[ScoredRanking], others: Sequence[ScoredRank
     """Accuracy of `rows` minus that of `others` on the same pairs, with a 95 % bootstrap interval over prompts."""
     outcomes = [(row.pairs(), other.pairs()) for row, other in zip(rows, others, strict=True)]
     groups = prompt_groups(rows)
-    counts = [sum(len(outcomes[row][0]) for row in group) for group in groups]
+    counts = [float(sum(len(outcomes[row][0]) for row in group)) for group in groups]
     gains = [sum(sum(outcomes[row][0]) - sum(outcomes[row][1]) for row in group) for group in groups]
-    low, high = share_interval(gains, counts)
-    return {"difference": sum(gains) / sum(counts), "low": low, "high": high}
+    figure = ratio_figure(np.asarray(gains), np.asarray(counts), SHARE_DIFFERENCE)
+    return {"difference": figure["mean"], "low": figure["low"], "high": figure["high"]}
 
 
 NAMES = {"longer_answer": "the longer answer", "character_ngrams": "character n-grams"}
 
 
 def verdict_of(difference: dict[str, float], best: str, *, has_ngrams: bool) -> tuple[bool, str]:
-    """Whether the model is better than its best shortcut beyond doubt, and the sentence that says so."""
-    low, high = difference["low"], difference["high"]
-    figures = f"{difference['difference']:+.3f} [{low:+.3f}, {high:+.3f}] against {NAMES[best]}"
-    if high < 0:
+    """Whether the whole interval lies above the best baseline, and a sentence that says so."""
+    figures = f"{figure_text(difference, '+.3f', 'difference')} against {NAMES[best]}"
+    if difference["high"] < 0:
         return False, f"The model is worse than a shortcut: {figures}."
     if difference["difference"] <= 0:
         return False, f"The model does not beat its shortcuts: {figures}."
-    if low <= 0:
-        return False, f"It cannot be told whether the model beats its shortcuts: {figures}."
+    if difference["low"] <= 0:
+        return False, f"Too few pairs to tell whether the model beats its shortcuts: {figures}."
     if not has_ngrams:
         return False, f"The model beats answer length ({figures}); character n-grams could not be trained to compare."
     return True, f"The model beats its shortcuts: {figures}."

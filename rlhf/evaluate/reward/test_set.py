@@ -1,6 +1,6 @@
-"""What a reward model is asked for its card, and its answers: test rankings as they are, and under every probe.
+"""The test set of a report card, and its scores: test rankings as they are, and under every probe.
 
-Scoring is apart from the arithmetic on scores, because in training all ranks score together and one does the rest.
+Scoring is separate from the arithmetic on scores, because in training all ranks score and one rank does the rest.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from rlhf.data.records import Ranking
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.errors import ModelError
 from rlhf.evaluate.reward.accuracy import ScoredRanking
-from rlhf.evaluate.reward.probes import Sheet, probe_sheets
+from rlhf.evaluate.reward.probes import ProbeInputs, probe_inputs
 
 Tree = tuple[Ids, Sequence[Ids]]
-Score = Callable[[Sequence[Tree]], list[list[float]]]
+ScoreTrees = Callable[[Sequence[Tree]], list[list[float]]]
 
 
 @dataclass(frozen=True, slots=True)
 class TestSet:
-    """Test rankings, each with at least one untied pair of answers that differ in tokens, and the probes of them."""
+    """Test rankings, each with an untied pair of answers that differ in tokens, and every probe of them."""
 
     rankings: list[Ranking]
     encoded: list[EncodedRanking]
-    sheets: list[Sheet]
+    probes: list[ProbeInputs]
     num_without_pair: int
 
     @property
@@ -38,19 +38,19 @@ class TestSet:
 
     @property
     def trees(self) -> list[Tree]:
-        """All that is scored: the rankings, then each probe's sheet."""
-        return [*trees_of(self.encoded), *(tree for sheet in self.sheets for tree in sheet.trees)]
+        """Everything to score: the rankings, then each probe."""
+        return [*trees_of(self.encoded), *(tree for probe in self.probes for tree in probe.trees)]
 
 
 @dataclass(frozen=True, slots=True)
 class TestScores:
-    """Scores of an exam: a row a ranking, and for each probe a list a changed row."""
+    """Scores of a test set: a row per ranking, and for each probe a list of scores per changed row."""
 
     rows: list[ScoredRanking]
     probes: dict[str, list[list[float]]]
 
 
-def set_exam(rankings: Sequence[Ranking], tokenizer: ChatTokenizer, max_length: int) -> TestSet:
+def build_test_set(rankings: Sequence[Ranking], tokenizer: ChatTokenizer, max_length: int) -> TestSet:
     """Renders and encodes test rankings and their probes, each sequence cut to `max_length` tokens."""
     kept = []
     for record, item in zip(rankings, Encoder(tokenizer, max_length).rankings(rankings), strict=True):
@@ -58,12 +58,12 @@ def set_exam(rankings: Sequence[Ranking], tokenizer: ChatTokenizer, max_length: 
         if len({item.ranks[answer] for answer in answers}) > 1:
             kept.append(record_subset(record, answers))
     encoded = Encoder(tokenizer, max_length).rankings(kept)
-    sheets = probe_sheets(kept, encoded, tokenizer, max_length)
-    return TestSet(kept, encoded, sheets, len(rankings) - len(kept))
+    probes = probe_inputs(kept, encoded, tokenizer, max_length)
+    return TestSet(kept, encoded, probes, len(rankings) - len(kept))
 
 
 def distinct_answers(item: EncodedRanking) -> list[int]:
-    """Numbers of the answers whose tokens no other has; of some alike the best-ranked stands."""
+    """Numbers of the answers that differ in tokens; of identical answers the best-ranked is kept."""
     keep: dict[bytes, int] = {}
     for answer in sorted(range(len(item.answers)), key=lambda answer: item.ranks[answer]):
         keep.setdefault(item.answers[answer].tobytes(), answer)
@@ -71,7 +71,7 @@ def distinct_answers(item: EncodedRanking) -> list[int]:
 
 
 def record_subset(record: Ranking, keep: Sequence[int]) -> Ranking:
-    """The ranking with these answers alone."""
+    """The ranking with only these answers."""
     scores = None if record.scores is None else tuple(record.scores[answer] for answer in keep)
     return replace(
         record,
@@ -81,32 +81,32 @@ def record_subset(record: Ranking, keep: Sequence[int]) -> Ranking:
     )
 
 
-def sit(exam: TestSet, score: Score, *, max_tokens: int) -> TestScores:
-    """Scores everything of an exam.
+def score_test_set(test_set: TestSet, score: ScoreTrees, *, max_tokens: int) -> TestScores:
+    """Scores every tree of a test set.
 
     Args:
         score: scores of each tree's answers, in order; called once, so it may be a collective operation.
-        max_tokens: the largest tree `score` takes; answers of a larger one are asked in several trees.
+        max_tokens: the largest tree `score` takes; a larger one is divided by answers.
 
     Raises: ModelError when a score is not finite.
     """
-    trees = exam.trees
+    trees = test_set.trees
     parts = [divided(tree, max_tokens) for tree in trees]
     flat = iter(score([part for each in parts for part in each]))
     scores = [[value for _ in each for value in next(flat)] for each in parts]
     if not all(np.isfinite(each).all() for each in scores):
         raise ModelError("a score is not finite", expected="a finite number for every answer")
-    count = len(exam.encoded)
+    count = len(test_set.encoded)
     rows = [
         ScoredRanking(item.ranks, tuple(each), item.source, prompt=item.prompt.tobytes().hex())
-        for item, each in zip(exam.encoded, scores[:count], strict=True)
+        for item, each in zip(test_set.encoded, scores[:count], strict=True)
     ]
     rest = iter(scores[count:])
-    return TestScores(rows, {sheet.name: [next(rest) for _ in sheet.trees] for sheet in exam.sheets})
+    return TestScores(rows, {probe.name: [next(rest) for _ in probe.trees] for probe in test_set.probes})
 
 
 def divided(tree: Tree, max_tokens: int) -> list[Tree]:
-    """The tree as trees of at most `max_tokens`, or of one answer: answers never read each other, so none changes."""
+    """Parts of at most `max_tokens`, or of one answer. Answers do not attend to each other: no score changes."""
     prompt, answers = tree
     parts: list[list[Ids]] = [[]]
     room = max_tokens - len(prompt)

@@ -1,55 +1,52 @@
-"""`rlhf evaluate probe`: the red-team set asked of models, with a page of every answer."""
+"""`rlhf evaluate probe`: models' answers to the red-team set, with a page of every answer."""
 
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlhf.artifacts.files import write_json, write_text
-from rlhf.curate.sample.options import Asking
-from rlhf.evaluate.answers.asking import Answered, ask
-from rlhf.evaluate.report_folder import report_folder
+from rlhf.artifacts.files import write_text
+from rlhf.evaluate.answers.generation import GenerationRequest, Generations, generate
+from rlhf.evaluate.intervals import figure_text
+from rlhf.evaluate.report_folder import report_folder, write_report
 from rlhf.evaluate.safety.page import render_page
-from rlhf.evaluate.safety.rates import HARMFUL, Reaction, react, read_probes, safety_rates
+from rlhf.evaluate.safety.rates import RedTeamAnswer, classify, read_red_team, safety_rates
 
 
-def evaluate_probe(asking: Asking, out: Path) -> dict[str, Any]:
-    """Asks every model the probes of `asking.prompts` (empty: the shipped set), one answer each.
+def evaluate_red_team(request: GenerationRequest, out: Path) -> dict[str, Any]:
+    """Samples one answer per model to each prompt of `request.prompts` (empty: the shipped set), and classifies it.
 
-    Writes out/probe.json, probe.html, probes.jsonl and answers.jsonl, prints a summary, and returns the report.
+    Writes out/probe.json, probe.html, prompts.jsonl and answers.jsonl, prints a summary, and returns the report.
 
-    Raises: DataError for a file that holds no probes; what drawing raises.
+    Raises: DataError for a file without red-team prompts; whatever sampling raises.
     """
     report_folder(out)
-    probes = read_probes(asking.prompts)[: asking.limit]
-    file = out / "probes.jsonl"
-    rows = ({"prompt": probe.prompt, "source": probe.category} for probe in probes)
+    prompts = read_red_team(request.prompts)[: request.limit]
+    file = out / "prompts.jsonl"
+    rows = ({"prompt": prompt.text, "source": prompt.category} for prompt in prompts)
     write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    answered = ask(replace(asking, prompts=str(file), limit=None), out)
-    reactions = {
-        each.name: [react(probe, texts[0]) for probe, texts in zip(probes, each.answers, strict=True)]
-        for each in answered.sets
+    generations = generate(replace(request, prompts=str(file), limit=None), out)
+    answers = {
+        each.name: [classify(prompt, texts[0]) for prompt, texts in zip(prompts, each.answers, strict=True)]
+        for each in generations.sets
     }
-    report = _report(answered, reactions)
-    write_json(out / "probe.json", report)
-    write_text(out / "probe.html", render_page(report, reactions))
-    sys.stdout.write(f"{summary(report)}\n{out / 'probe.html'}\n")
+    report = _report(generations, answers)
+    write_report(out, "probe", report, page=render_page(report, answers), summary=summary(report))
     return report
 
 
-def _report(answered: Answered, reactions: dict[str, list[Reaction]]) -> dict[str, Any]:
+def _report(generations: Generations, answers: dict[str, list[RedTeamAnswer]]) -> dict[str, Any]:
     return {
-        **answered.about(),
-        "rates": {name: safety_rates(found) for name, found in reactions.items()},
+        **generations.about(),
+        "rates": {name: safety_rates(found) for name, found in answers.items()},
         "answers": {
             name: [
                 {
-                    "id": each.probe.id,
-                    "category": each.probe.category,
-                    "prompt": each.probe.prompt,
+                    "id": each.prompt.id,
+                    "category": each.prompt.category,
+                    "prompt": each.prompt.text,
                     "answer": each.answer,
                     "refused": each.refused,
                     "echoed": each.echoed,
@@ -57,27 +54,24 @@ def _report(answered: Answered, reactions: dict[str, list[Reaction]]) -> dict[st
                 }
                 for each in found
             ]
-            for name, found in reactions.items()
+            for name, found in answers.items()
         },
     }
 
 
 def summary(report: dict[str, Any]) -> str:
-    """A line a model and category."""
+    """A line per model and category."""
     lines = []
     for name, rates in report["rates"].items():
         lines.append(name)
-        for category in HARMFUL:
-            if category in rates["categories"]:
-                found = rates["categories"][category]
-                support = f", supports {_percent(found['supported'])}" if "supported" in found else ""
-                lines.append(
-                    f"  {category:<14} refuses {_percent(found['refusal'])}, echoes {_percent(found['echo'])}{support}"
-                )
+        for category, found in rates["categories"].items():
+            shares = {"refuses": found["refusal"], "echoes": found["echo"]}
+            shares |= {"supports": found["supported"]} if "supported" in found else {}
+            lines.append(_line(category, shares))
         if rates["harmless"]:
-            lines.append(f"  {'harmless':<14} refuses {_percent(rates['harmless']['over_refusal'])}")
+            lines.append(_line("harmless", {"refuses": rates["harmless"]["over_refusal"]}))
     return "\n".join(lines)
 
 
-def _percent(figure: dict[str, float]) -> str:
-    return f"{100 * figure['mean']:.0f} % [{100 * figure['low']:.0f}, {100 * figure['high']:.0f}]"
+def _line(category: str, shares: dict[str, Any]) -> str:
+    return f"  {category:<14} " + ", ".join(f"{name} {figure_text(each, '.0%')}" for name, each in shares.items())

@@ -1,15 +1,13 @@
-"""The red-team set on one page: rates by category, then every answer, those that need a look first."""
+"""What the page of the red-team set shows: rates by category, then every answer, those to check first."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
-from rlhf.evaluate.answers.page import origin
-from rlhf.evaluate.figures import STYLE, Cell, figure_cell, interval_cell, pair, rich_table, said
-from rlhf.evaluate.safety.rates import CATEGORIES, HARMFUL, Reaction
-from rlhf.html.page import document, section
+from rlhf.evaluate.answers.page import Box, Pair
+from rlhf.evaluate.safety.rates import CATEGORIES, HARMFUL, RedTeamAnswer
+from rlhf.html.templates import render
 
 TITLES = {
     "rude": "rude",
@@ -19,97 +17,59 @@ TITLES = {
     "injection": "prompt injection",
     "harmless": "harmless look-alikes",
 }
-Reactions = Mapping[str, Sequence[Reaction]]
+AnswersByModel = Mapping[str, Sequence[RedTeamAnswer]]
 
 
-def render_page(report: Mapping[str, Any], reactions: Reactions) -> str:
+class Category(NamedTuple):
+    """The prompts of one category with all answers; the flagged ones come first."""
+
+    title: str
+    pairs: list[Pair]
+    num_flagged: int
+
+
+def render_page(report: Mapping[str, Any], answers: AnswersByModel) -> str:
     """The whole page."""
-    body = "".join(
-        (
-            f"<h1>Red-team probes</h1>{origin(report)}{_note()}",
-            *(section(name, _rates(rates)) for name, rates in report["rates"].items()),
-            section("Answers", *(_category(name, reactions) for name in CATEGORIES)),
+    categories = [_category(name, answers) for name in CATEGORIES]
+    return render(
+        "evaluate/safety/page.html.j2",
+        report=report,
+        harmful_rows=_harmful_rows,
+        harmless_rows=_harmless_rows,
+        categories=[each for each in categories if each.pairs],
+    )
+
+
+def _harmful_rows(rates: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    found = rates["categories"]
+    return [(TITLES[name], found[name]) for name in HARMFUL if name in found] + [("all of these", rates["harmful"])]
+
+
+def _harmless_rows(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    like = [(f"like {TITLES[name]}", each) for name, each in found["like"].items()]
+    return [("all look-alikes", found["over_refusal"]), *like]
+
+
+def _category(name: str, answers: AnswersByModel) -> Category:
+    by_prompt = [row for row in zip(*answers.values(), strict=True) if row[0].prompt.category == name]
+    by_prompt.sort(key=lambda row: not _flagged(row))
+    pairs = [
+        Pair(
+            row[0].prompt.text,
+            row[0].prompt.id,
+            [Box(model, each.answer, tags=_tags(each)) for model, each in zip(answers, row, strict=True)],
         )
-    )
-    return document("Red-team probes", body, STYLE)
+        for row in by_prompt
+    ]
+    return Category(TITLES[name], pairs, sum(map(_flagged, by_prompt)))
 
 
-def _note() -> str:
-    return (
-        '<p class="note">Found by rules, not by reading: a refusal by its phrases, an echo by words that a good answer '
-        "does not say (or private data, where that was asked for), support by words that point to help. A refusal is "
-        "not always the right answer, and an answer without one is not always harmful: read them. 95 % intervals by "
-        "Wilson, over prompts.</p>"
-    )
+def _flagged(row: Sequence[RedTeamAnswer]) -> bool:
+    return any(each.concern for each in row)
 
 
-def _rates(rates: Mapping[str, Any]) -> str:
-    rows = []
-    for name in HARMFUL:
-        if name in rates["categories"]:
-            rows.append([TITLES[name], *_pair(rates["categories"][name])])
-    rows.append([Cell("<b>all of these</b>"), *_pair(rates["harmful"])])
-    parts = [rich_table(("", "refused", "", "echoed", "", "prompts"), rows)]
-    support = rates["categories"].get("self_harm", {}).get("supported")
-    if support:
-        parts.append(f"<p>Prompts about self-harm met with words of support: {_percent(support)}.</p>")
-    if rates["harmless"]:
-        found = rates["harmless"]
-        lines = [
-            [
-                "all look-alikes",
-                _percent(found["over_refusal"]),
-                _drawn(found["over_refusal"]),
-                _num(found["over_refusal"]),
-            ]
-        ]
-        lines += [
-            [f"like {TITLES[name]}", _percent(each), _drawn(each), _num(each)] for name, each in found["like"].items()
-        ]
-        parts.append(rich_table(("harmless look-alikes", "refused", "", "prompts"), lines))
-    return "".join(parts)
-
-
-def _pair(found: Mapping[str, Any]) -> list[str]:
-    refusal, echo = found["refusal"], found["echo"]
-    return [_percent(refusal), _drawn(refusal), _percent(echo), _drawn(echo), _num(refusal)]
-
-
-def _category(name: str, reactions: Reactions) -> str:
-    """Every prompt of a category with all answers; prompts with something to look at come first."""
-    models = list(reactions)
-    places = [row for row, each in enumerate(reactions[models[0]]) if each.probe.category == name]
-    if not places:
-        return ""
-    flagged = [row for row in places if any(reactions[model][row].concern for model in models)]
-    ordered = flagged + [row for row in places if row not in flagged]
-    boxes = "".join(
-        pair(
-            reactions[models[0]][row].probe.prompt,
-            [said(model, reactions[model][row].answer, tags=_tags(reactions[model][row])) for model in models],
-            reactions[models[0]][row].probe.id,
-        )
-        for row in ordered
-    )
-    count = f"{len(places)} prompts, {len(flagged)} to look at"
-    top = f"<summary><b>{escape(TITLES[name])}</b> ({count})</summary>"
-    return f"<details{' open' if flagged else ''}>{top}{boxes}</details>"
-
-
-def _tags(reaction: Reaction) -> list[tuple[str, str]]:
-    good = reaction.probe.category != "harmless"
-    tags = [(reaction.concern, "bad")] if reaction.concern else []
-    tags += [("refused", "good")] if reaction.refused and good else []
-    return tags + ([("support", "good")] if reaction.supported and reaction.probe.category == "self_harm" else [])
-
-
-def _percent(figure: Mapping[str, float]) -> Cell:
-    return figure_cell(figure, "{:.0%}".format)
-
-
-def _drawn(figure: Any) -> str:
-    return interval_cell(figure, 0.0, 1.0)
-
-
-def _num(figure: Mapping[str, Any]) -> str:
-    return f"{figure['num']:,}"
+def _tags(answer: RedTeamAnswer) -> list[tuple[str, str]]:
+    category = answer.prompt.category
+    tags = [(answer.concern, "bad")] if answer.concern else []
+    tags += [("refused", "good")] if answer.refused and category != "harmless" else []
+    return tags + ([("support", "good")] if answer.supported and category == "self_harm" else [])

@@ -1,7 +1,7 @@
-"""Requests of many clients in one decode loop: a thread steps the model, pieces of text go to those who asked.
+"""Requests of many clients in one decode loop: a thread steps the model and sends new text to whoever waits for it.
 
 Waiting answers enter a slot as soon as one is free, between two tokens of the others. An answer depends on its prompt,
-its settings and its seed, not on who else is in the batch.
+its settings and its seed, not on what else is in the batch.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from typing import Any, Literal, Protocol
 
 from rlhf.data.encode import Ids
 from rlhf.errors import RolloutError
-from rlhf.models.packed_linears import packed_linears
 from rlhf.rollout.base import uniform_draws
-from rlhf.rollout.decoding import ActiveSequence, Considered, Decoder, Decoding
+from rlhf.rollout.decoding import ActiveSequence, Decoder, Decoding, TopLogprobs
 from rlhf.serve.chat.text_stream import TextStream
 
 Finish = Literal["stop", "length"]
@@ -29,7 +28,7 @@ MAX_RETRY_S = 60
 
 
 class QueueFullError(Exception):
-    """As many answers wait as may; `retry_after_s` is when one may have left."""
+    """The queue is full; a place may be free in `retry_after_s` seconds."""
 
     def __init__(self, retry_after_s: float) -> None:
         super().__init__("the queue is full")
@@ -37,8 +36,8 @@ class QueueFullError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """One answer that is wanted: (seed, sample) names its random stream."""
+class AnswerRequest:
+    """One answer to generate; (seed, sample) names its random stream."""
 
     prompt: Ids
     max_tokens: int
@@ -51,16 +50,16 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class DrawnToken:
-    """A token that is part of the text, and where in the answer's text it begins (characters)."""
+    """A sampled token that is part of the text, and the character of the answer at which it begins."""
 
     id: int
     offset: int
-    considered: Considered
+    top_logprobs: TopLogprobs
 
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """What is new of answer `index`; the last one says why it ends. `num_tokens` are those drawn so far, EOS too."""
+    """The new text of answer `index`; the last delta has `finish`. `num_tokens` counts all sampled so far, with EOS."""
 
     index: int
     text: str
@@ -70,78 +69,74 @@ class TextDelta:
 
 
 class BatchObserver(Protocol):
-    """What is told of the work, from the model's thread."""
+    """Is called from the model's thread."""
 
     def first_token(self, seconds: float) -> None: ...
     def step(self, tokens: int) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
-class _Line:
-    """An answer on its way to its ticket."""
+class _Answer:
+    """An answer being generated."""
 
-    ticket: Ticket
+    pending: PendingAnswers
     index: int
-    answer: ActiveSequence
-    text: TextStream
-    asked_at: float
+    sequence: ActiveSequence
+    stream: TextStream
     eos_id: int
+    requested_at: float = field(default_factory=time.monotonic)
     tokens: list[DrawnToken] = field(default_factory=list)
 
     def grow(self) -> TextDelta | None:
         """Reads the newest token; None while there is nothing to send."""
-        answer, stream = self.answer, self.text
-        token, offset = answer.tokens[-1], stream.num_settled
-        ended_itself = token == self.eos_id
-        released = "" if ended_itself else stream.push(token)
-        if answer.num_likeliest is not None and not ended_itself:
-            self.tokens.append(DrawnToken(token, offset, answer.considered[-1]))
-        finish: Finish | None = None
-        if stream.stopped or ended_itself:
-            finish = "stop"
-        elif answer.ended:
-            finish = "length"
+        sequence, stream = self.sequence, self.stream
+        token, offset = sequence.tokens[-1], stream.num_settled
+        is_eos = token == self.eos_id
+        text = "" if is_eos else stream.push(token)
+        if sequence.num_likeliest is not None and not is_eos:
+            self.tokens.append(DrawnToken(token, offset, sequence.top_logprobs[-1]))
+        finish: Finish | None = "stop" if is_eos or stream.stopped else "length" if sequence.ended else None
         if finish:
-            released += stream.finish()
-        if not released and not finish:
+            text += stream.finish()
+        elif not text:
             return None
-        kept = tuple(each for each in self.tokens if not stream.stopped or each.offset < stream.num_released)
+        tokens = tuple(each for each in self.tokens if not stream.stopped or each.offset < stream.num_released)
         self.tokens = []
-        return TextDelta(self.index, released, kept, finish, len(answer.tokens))
+        return TextDelta(self.index, text, tokens, finish, len(sequence.tokens))
 
 
-class Ticket:
-    """The answers to one request, read in the event loop they were asked for in."""
+class PendingAnswers:
+    """The answers to one request, read in the event loop that submitted it."""
 
     def __init__(self, batcher: Batcher, count: int) -> None:
-        self._batcher, self._left = batcher, count
+        self._batcher, self._num_left = batcher, count
         self.loop = asyncio.get_running_loop()
+        self.answers: list[_Answer] = []
         self._arrived: asyncio.Queue[TextDelta | Exception] = asyncio.Queue()
-        self.lines: list[_Line] = []
 
     def put(self, item: TextDelta | Exception) -> None:
-        """Called in the event loop."""
+        """Adds a delta, or ends the reading with an error. To be called in the event loop."""
         self._arrived.put_nowait(item)
 
-    async def pieces(self) -> AsyncIterator[list[TextDelta]]:
-        """Whatever has come since the last time, until every answer has ended.
+    async def deltas(self) -> AsyncIterator[list[TextDelta]]:
+        """All that arrived since the last time, until every answer has ended.
 
-        Raises: what went wrong in the model's thread, or what `put` was given.
+        Raises: the error of the model's thread, or the one given to `put`.
         """
-        while self._left:
-            found = [await self._arrived.get()]
+        while self._num_left:
+            arrived = [await self._arrived.get()]
             while not self._arrived.empty():
-                found.append(self._arrived.get_nowait())
-            good = [item for item in found if isinstance(item, TextDelta)]
-            self._left -= sum(piece.finish is not None for piece in good)
-            if good:
-                yield good
-            for item in found:
+                arrived.append(self._arrived.get_nowait())
+            deltas = [item for item in arrived if isinstance(item, TextDelta)]
+            self._num_left -= sum(delta.finish is not None for delta in deltas)
+            if deltas:
+                yield deltas
+            for item in arrived:
                 if isinstance(item, Exception):
                     raise item
 
     def cancel(self) -> None:
-        """Frees the slots of answers that have not ended; nothing happens when all have."""
+        """Frees the slots of answers that have not ended; does nothing when all have."""
         self._batcher.cancel(self)
 
 
@@ -150,7 +145,7 @@ class Batcher:
 
     Args:
         decode: ids to text without special tokens.
-        num_slots: answers written together.
+        num_slots: answers generated together.
         queue: further answers that may wait.
     """
 
@@ -162,15 +157,15 @@ class Batcher:
         *,
         num_slots: int,
         queue: int,
-        watch: BatchObserver,
+        observer: BatchObserver,
     ) -> None:
-        self._model, self._decoder = model, Decoder(model, eos_id, num_slots=num_slots, enter_above=1.0)
-        self._eos_id, self._decode, self._watch = eos_id, decode, watch
+        self._decoder = Decoder(model, eos_id, num_slots=num_slots, enter_above=1.0)
+        self._eos_id, self._decode, self._observer = eos_id, decode, observer
         self.num_slots, self.capacity = num_slots, num_slots + queue
         self._changed = threading.Condition()
-        self._arriving: list[_Line] = []
-        self._leaving: list[_Line] = []
-        self._lines: dict[ActiveSequence, _Line] = {}
+        self._arriving: list[_Answer] = []
+        self._leaving: list[_Answer] = []
+        self._answers: dict[ActiveSequence, _Answer] = {}
         self._num_open = 0
         self._mean_s = 1.0
         self._closing = False
@@ -179,7 +174,7 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether the model's thread works."""
+        """Whether the model's thread runs."""
         return self._thread.is_alive()
 
     @property
@@ -192,35 +187,35 @@ class Batcher:
         """Answers in the queue."""
         return max(0, self._num_open - self._decoder.num_running)
 
-    def submit(self, asks: Sequence[Ask]) -> Ticket:
-        """Queues answers; all of them or none. Call it in the event loop that reads the ticket.
+    def submit(self, requests: Sequence[AnswerRequest]) -> PendingAnswers:
+        """Queues all requests or none. To be called in the event loop that reads the answers.
 
         Raises: QueueFullError.
         """
-        ticket, now = Ticket(self, len(asks)), time.monotonic()
-        for index, ask in enumerate(asks):
-            draws = uniform_draws((ask.seed, ask.sample), ask.max_tokens)
-            answer = ActiveSequence(ask.prompt, draws, ask.decoding, num_likeliest=ask.num_likeliest)
-            text = TextStream(self._decode, ask.stops)
-            ticket.lines.append(_Line(ticket, index, answer, text, now, self._eos_id))
+        pending = PendingAnswers(self, len(requests))
+        for index, request in enumerate(requests):
+            draws = uniform_draws((request.seed, request.sample), request.max_tokens)
+            sequence = ActiveSequence(request.prompt, draws, request.decoding, num_likeliest=request.num_likeliest)
+            stream = TextStream(self._decode, request.stops)
+            pending.answers.append(_Answer(pending, index, sequence, stream, self._eos_id))
         with self._changed:
             if self._closing:
                 raise QueueFullError(MAX_RETRY_S)
-            if self._num_open + len(asks) > self.capacity:
+            if self._num_open + len(requests) > self.capacity:
                 raise QueueFullError(self._retry_after())
-            self._num_open += len(asks)
-            self._arriving += ticket.lines
+            self._num_open += len(requests)
+            self._arriving += pending.answers
             self._changed.notify()
-        return ticket
+        return pending
 
-    def cancel(self, ticket: Ticket) -> None:
-        """Lets a request's answers go; their slots are free at the next step."""
+    def cancel(self, pending: PendingAnswers) -> None:
+        """Abandons a request's answers; their slots are free at the next step."""
         with self._changed:
-            self._leaving += ticket.lines
+            self._leaving += pending.answers
             self._changed.notify()
 
     def close(self) -> None:
-        """Ends the thread; what is being written is given up."""
+        """Ends the thread; answers that have not ended fail."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -231,72 +226,74 @@ class Batcher:
         return min(MAX_RETRY_S, max(1.0, self._mean_s * rounds))
 
     def _run(self) -> None:
-        with packed_linears(self._model):
-            while self._take():
-                try:
-                    grown = self._decoder.step()
-                except Exception as error:  # noqa: BLE001  # one bad batch must not end the service
-                    self._decoder.clear()
-                    self._fail(error)
-                    continue
-                self._send(grown)
-                self._watch.step(len(grown))
+        while self._take():
+            try:
+                grown = self._decoder.step()
+            except Exception as error:  # noqa: BLE001  # one bad batch must not end the service
+                self._decoder.clear()
+                self._fail(error)
+                continue
+            self._send(grown)
+            self._observer.step(len(grown))
         self._fail(RolloutError("the service is stopping"))
 
     def _take(self) -> bool:
-        """Waits for work, and takes in who comes and who goes; False when it is time to end."""
+        """Waits for work, admits new answers and drops cancelled ones; False when it is time to end."""
         with self._changed:
             while not (self._arriving or self._leaving or self._decoder.busy or self._closing):
                 self._changed.wait()
             arriving, self._arriving = self._arriving, []
             leaving, self._leaving = self._leaving, []
-            if self._closing:
-                self._lines |= {line.answer: line for line in arriving}
-                return False
-        self._lines |= {line.answer: line for line in arriving}
-        self._decoder.admit(line.answer for line in arriving)
-        for line in leaving:
-            if line.answer in self._lines:
-                self._decoder.cancel(line.answer)
-                self._forget(line)
+            closing = self._closing
+        self._answers |= {answer.sequence: answer for answer in arriving}
+        if closing:
+            return False
+        self._decoder.admit(answer.sequence for answer in arriving)
+        for answer in leaving:
+            if answer.sequence in self._answers:
+                self._forget(answer)
         return True
 
     def _send(self, grown: Sequence[ActiveSequence]) -> None:
-        batches: dict[asyncio.AbstractEventLoop, list[tuple[Ticket, TextDelta | Exception]]] = defaultdict(list)
+        deltas: list[tuple[PendingAnswers, TextDelta]] = []
         now = time.monotonic()
-        for answer in grown:
-            line = self._lines[answer]
-            if len(answer.tokens) == 1:
-                self._watch.first_token(now - line.asked_at)
-            piece = line.grow()
-            if piece is None:
+        for sequence in grown:
+            answer = self._answers[sequence]
+            if len(sequence.tokens) == 1:
+                self._observer.first_token(now - answer.requested_at)
+            delta = answer.grow()
+            if delta is None:
                 continue
-            batches[line.ticket.loop].append((line.ticket, piece))
-            if piece.finish:
-                self._decoder.cancel(answer)
-                self._mean_s += SMOOTHING * (now - line.asked_at - self._mean_s)
-                self._forget(line)
-        for loop, batch in batches.items():
-            _hand_over(loop, batch)
+            deltas.append((answer.pending, delta))
+            if delta.finish:
+                self._mean_s += SMOOTHING * (now - answer.requested_at - self._mean_s)
+                self._forget(answer)
+        _deliver(deltas)
 
-    def _forget(self, line: _Line) -> None:
-        del self._lines[line.answer]
+    def _forget(self, answer: _Answer) -> None:
+        self._decoder.cancel(answer.sequence)
+        del self._answers[answer.sequence]
         with self._changed:
             self._num_open -= 1
 
     def _fail(self, error: Exception) -> None:
-        """Tells everyone whose answers are lost."""
-        for line in list(self._lines.values()):
-            _hand_over(line.ticket.loop, [(line.ticket, error)])
-            self._forget(line)
+        """Raises `error` for every reader of an answer that is lost."""
+        answers = list(self._answers.values())
+        for answer in answers:
+            self._forget(answer)
+        _deliver([(answer.pending, error) for answer in answers])
 
 
-def _hand_over(loop: asyncio.AbstractEventLoop, batch: Sequence[tuple[Ticket, TextDelta | Exception]]) -> None:
-    """One wake-up of the loop for all that a step brought."""
+def _deliver(items: Sequence[tuple[PendingAnswers, TextDelta | Exception]]) -> None:
+    """Hands items over to their event loops, each of which is woken once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[PendingAnswers, TextDelta | Exception]]] = defaultdict(list)
+    for pending, item in items:
+        by_loop[pending.loop].append((pending, item))
+    for loop, mine in by_loop.items():
+        with suppress(RuntimeError):  # the loop has ended, and with it everyone who would read
+            loop.call_soon_threadsafe(_put_all, mine)
 
-    def put_all() -> None:
-        for ticket, item in batch:
-            ticket.put(item)
 
-    with suppress(RuntimeError):  # the loop has ended, and with it everyone who would read
-        loop.call_soon_threadsafe(put_all)
+def _put_all(items: Sequence[tuple[PendingAnswers, TextDelta | Exception]]) -> None:
+    for pending, item in items:
+        pending.put(item)

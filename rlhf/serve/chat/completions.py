@@ -12,123 +12,177 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from rlhf.data.encode import Ids
-from rlhf.errors import DataError
-from rlhf.serve.access import ApiAccess, ApiError, Caller
-from rlhf.serve.chat.batching import Ask, QueueFullError, Ticket
-from rlhf.serve.chat.models import ServedModel, check_encodable
-from rlhf.serve.chat.replies import ChatStyle, CompletionStyle, Reply
-from rlhf.serve.chat.requests import ChatRequest, CompletionRequest, SamplingRequest, bad_request
+from rlhf.serve.access import ApiAccess, Caller
+from rlhf.serve.chat.batching import AnswerRequest, PendingAnswers, QueueFullError
+from rlhf.serve.chat.models import Models, ServedModel, check_encodable
+from rlhf.serve.chat.replies import ChatReply, CompletionReply, Reply
+from rlhf.serve.chat.requests import (
+    DEFAULT_COMPLETION_TOKENS,
+    ChatRequest,
+    CompletionRequest,
+    SamplingRequest,
+    errors_name,
+)
+from rlhf.serve.errors import ApiError
 
 CLIENT_GONE = 499  # nobody reads it
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """timeout_s: until a request is given up; chat_tokens: longest chat answer where none is asked for, None for all
-    the model has room for."""
+    """Limits on requests.
+
+    timeout_s: until a request is abandoned.
+    chat_tokens: longest chat answer where a request sets no limit; None for all that fits the model's context.
+    """
 
     timeout_s: float = 600.0
     chat_tokens: int | None = None
 
 
-class TimedOutError(Exception):
-    """A request took longer than it may."""
-
-
 def completions_router(
-    find: Callable[[str], ServedModel | None],
-    show: Callable[[], Sequence[ServedModel]],
-    access: ApiAccess,
-    limits: Limits,
-    *,
-    count_prompt: Callable[[int], None],
+    models: Models, access: ApiAccess, limits: Limits, *, count_prompt: Callable[[int], None]
 ) -> APIRouter:
     """The routes.
 
     Args:
-        find: a model by name.
-        show: all models.
-        count_prompt: told the tokens of each prompt that is taken on.
+        count_prompt: called with the tokens of each prompt that is accepted.
     """
     router = APIRouter()
     who = Annotated[Caller, Depends(access)]
-    answering = Answering(access, limits.timeout_s, count_prompt)
+    responder = Responder(access, limits.timeout_s, count_prompt)
 
     @router.get("/v1/models")
-    def models(caller: who) -> dict[str, Any]:
-        return {"object": "list", "data": [_model_object(model) for model in show()]}
+    def show_all(caller: who) -> dict[str, Any]:
+        return {"object": "list", "data": [_model_object(model) for model in models.all()]}
 
     @router.get("/v1/models/{name:path}")
-    def one_model(name: str, caller: who) -> dict[str, Any]:
-        return _model_object(_known(find, name))
+    def show(name: str, caller: who) -> dict[str, Any]:
+        return _model_object(_known(models, name))
 
     @router.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request, caller: who) -> Response:
-        asks, reply = await _chat(_known(find, body.model), body, limits)
-        return await answering.answer(body, request, caller, asks, reply)
+        answers, reply = await run_in_threadpool(_chat, _known(models, body.model), body, limits)
+        return await responder.respond(request, caller, answers, reply, stream=bool(body.stream))
 
     @router.post("/v1/completions")
     async def complete(body: CompletionRequest, request: Request, caller: who) -> Response:
-        asks, reply = await _completion(_known(find, body.model), body)
-        return await answering.answer(body, request, caller, asks, reply)
+        answers, reply = await run_in_threadpool(_completion, _known(models, body.model), body)
+        return await responder.respond(request, caller, answers, reply, stream=bool(body.stream))
 
     return router
 
 
-async def _chat(model: ServedModel, body: ChatRequest, limits: Limits) -> tuple[Sequence[Ask], Reply]:
-    """What a chat asks of the model, and the reply that is to be filled."""
-    ids = await run_in_threadpool(_chat_ids, model, body)
-    asked = body.max_completion_tokens or body.max_tokens
-    limit = asked or min(limits.chat_tokens or model.context, max(1, model.context - len(ids)))
-    asks = _asks(model, body, [ids], limit, body.num_likeliest, "messages")
-    return asks, Reply(ChatStyle(), model, len(asks), len(ids), bool(body.logprobs), body.include_usage)
+def _chat(model: ServedModel, body: ChatRequest, limits: Limits) -> tuple[list[AnswerRequest], Reply]:
+    """What to generate for a chat, and the reply that it fills."""
+    turns = body.turns()
+    with errors_name("messages"):
+        ids = model.chat_ids(turns)
+    given = body.max_completion_tokens or body.max_tokens
+    limit = given or min(limits.chat_tokens or model.context, max(1, model.context - len(ids)))
+    answers = _answers(model, body, [ids], limit, body.num_likeliest, "messages")
+    reply = ChatReply(
+        model=model,
+        num_choices=len(answers),
+        prompt_tokens=len(ids),
+        with_logprobs=bool(body.logprobs),
+        include_usage=body.include_usage,
+    )
+    return answers, reply
 
 
-async def _completion(model: ServedModel, body: CompletionRequest) -> tuple[Sequence[Ask], Reply]:
-    """As `_chat`, for texts that are to go on."""
-    prompts = await run_in_threadpool(_prompt_ids, model, body)
-    asks = _asks(model, body, prompts, body.max_tokens or 16, body.logprobs, "prompt")
-    lengths = [len(model.tokenizer.text(ids.tolist())) for ids in prompts] if body.logprobs is not None else []
-    style = CompletionStyle(lambda index: lengths[index // body.num_choices])
-    tokens = sum(map(len, prompts))
-    return asks, Reply(style, model, len(asks), tokens, body.logprobs is not None, body.include_usage)
+def _completion(model: ServedModel, body: CompletionRequest) -> tuple[list[AnswerRequest], Reply]:
+    """As `_chat`, for texts to continue."""
+    prompts = body.prompts()
+    if not prompts:
+        raise ApiError(400, "Invalid 'prompt': an empty list.", param="prompt")
+    with errors_name("prompt"):
+        ids = [model.text_ids(each) if isinstance(each, str) else model.checked_ids(each) for each in prompts]
+    limit = body.max_tokens or DEFAULT_COMPLETION_TOKENS
+    answers = _answers(model, body, ids, limit, body.logprobs, "prompt")
+    with_logprobs = body.logprobs is not None
+    texts = [model.tokenizer.text(each.tolist()) for each in ids] if with_logprobs else []
+    reply = CompletionReply(
+        model=model,
+        num_choices=len(answers),
+        prompt_tokens=sum(map(len, ids)),
+        with_logprobs=with_logprobs,
+        include_usage=body.include_usage,
+        prompt_characters=[len(text) for text in texts for _ in range(body.num_choices)],
+    )
+    return answers, reply
+
+
+def _answers(
+    model: ServedModel, body: SamplingRequest, prompts: Sequence[Ids], limit: int, num_likeliest: int | None, param: str
+) -> list[AnswerRequest]:
+    """`n` answers per prompt; raises ApiError for what does not fit."""
+    longest = max(map(len, prompts))
+    if longest + limit > model.context or longest >= model.context:
+        raise ApiError(
+            400,
+            f"This model's maximum context length is {model.context} tokens. However, you requested "
+            f"{longest + limit} tokens ({longest} in the {param}, {limit} in the completion). "
+            f"Please reduce the length of the {param} or completion.",
+            param=param,
+            code="context_length_exceeded",
+        )
+    count = len(prompts) * body.num_choices
+    if count > model.batcher.capacity:
+        message = f"{count} answers in one request; at most {model.batcher.capacity}."
+        raise ApiError(400, message, param="n" if body.num_choices > 1 else param)
+    with errors_name("stop"):
+        for stop in body.stops:
+            check_encodable(stop)
+    seed, decoding, samples = body.stream_seed(), body.decoding, range(body.num_choices)
+    return [
+        AnswerRequest(ids, limit, decoding, seed, sample, body.stops, num_likeliest)
+        for ids in prompts
+        for sample in samples
+    ]
 
 
 @dataclass(frozen=True, slots=True)
-class Answering:
-    """Has a reply filled by its model, whole or as a stream; the caller pays for the tokens however it ends.
+class Responder:
+    """Fills replies, whole or as a stream, and charges the caller for the tokens however a reply ends.
 
-    timeout_s: until a request is given up; count_prompt: told the tokens of each prompt that is taken on.
+    timeout_s: until a request is abandoned.
+    count_prompt: called with the tokens of each prompt that is accepted.
     """
 
     access: ApiAccess
     timeout_s: float
     count_prompt: Callable[[int], None]
 
-    async def answer(
-        self, body: SamplingRequest, request: Request, caller: Caller, asks: Sequence[Ask], reply: Reply
+    async def respond(
+        self, request: Request, caller: Caller, answers: Sequence[AnswerRequest], reply: Reply, *, stream: bool
     ) -> Response:
         """Raises ApiError: a full queue, a request that took too long, a model that failed."""
-        ticket = _submit(reply.model, asks)
+        try:
+            pending = reply.model.batcher.submit(answers)
+        except QueueFullError as error:
+            message, wait_s = "The service is busy: its queue is full. Try again later.", error.retry_after_s
+            code = "rate_limit_exceeded"
+            raise ApiError(429, message, type="requests", code=code, retry_after_s=wait_s) from None
         self.count_prompt(reply.prompt_tokens)
-        timer = ticket.loop.call_later(self.timeout_s, ticket.put, TimedOutError())
+        timer = pending.loop.call_later(self.timeout_s, pending.put, TimeoutError())
 
         def close() -> None:
             timer.cancel()
-            ticket.cancel()
+            pending.cancel()
             tokens = reply.prompt_tokens + reply.completion_tokens
-            ticket.loop.run_in_executor(None, self.access.spend, caller, tokens)
+            pending.loop.run_in_executor(None, self.access.spend, caller, tokens)
 
-        if body.stream:
-            return _Stream(_events(ticket, reply), close)
+        if stream:
+            return _Stream(_events(pending, reply), close)
         try:
-            return await _whole(ticket, reply, request)
+            return await _whole(pending, reply, request)
         finally:
             close()
 
 
 class _Stream(StreamingResponse):
-    """Server-sent events. `close` is called however it ends, also when the client leaves before it begins."""
+    """Server-sent events. `close` is called however the stream ends, even if the client leaves before it begins."""
 
     def __init__(self, events: AsyncIterator[str], close: Callable[[], None]) -> None:
         super().__init__(events, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
@@ -141,14 +195,10 @@ class _Stream(StreamingResponse):
             self._close()
 
 
-async def _events(ticket: Ticket, reply: Reply) -> AsyncIterator[str]:
+async def _events(pending: PendingAnswers, reply: Reply) -> AsyncIterator[str]:
     try:
-        async for pieces in ticket.pieces():
-            chunks = []
-            for piece in pieces:
-                reply.count(piece)
-                chunks += reply.chunks(piece)
-            yield "".join(map(_event, chunks))
+        async for deltas in pending.deltas():
+            yield "".join(_event(chunk) for delta in deltas for chunk in reply.chunks(delta))
         if reply.include_usage:
             yield _event(reply.last_chunk())
         yield "data: [DONE]\n\n"
@@ -160,14 +210,13 @@ def _event(content: dict[str, Any]) -> str:
     return f"data: {json.dumps(content, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
-async def _whole(ticket: Ticket, reply: Reply, request: Request) -> Response:
-    """The whole reply; given up as soon as the client has left."""
+async def _whole(pending: PendingAnswers, reply: Reply, request: Request) -> Response:
+    """The whole reply; abandoned as soon as the client has left."""
 
     async def collect() -> None:
-        async for pieces in ticket.pieces():
-            for piece in pieces:
-                reply.count(piece)
-                reply.keep(piece)
+        async for deltas in pending.deltas():
+            for delta in deltas:
+                reply.add(delta)
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -188,23 +237,13 @@ async def _whole(ticket: Ticket, reply: Reply, request: Request) -> Response:
 
 
 def _failure(error: Exception) -> ApiError:
-    if isinstance(error, TimedOutError):
+    if isinstance(error, TimeoutError):
         return ApiError(408, "The request took too long.", type="timeout", code="timeout")
     return ApiError(500, f"The model failed: {type(error).__name__}.", type="server_error", code="server_error")
 
 
-def _submit(model: ServedModel, asks: Sequence[Ask]) -> Ticket:
-    try:
-        return model.batcher.submit(asks)
-    except QueueFullError as error:
-        message = "The service is busy: as many answers wait as may. Try again later."
-        raise ApiError(
-            429, message, type="requests", code="rate_limit_exceeded", retry_after_s=error.retry_after_s
-        ) from None
-
-
-def _known(find: Callable[[str], ServedModel | None], name: str) -> ServedModel:
-    model = find(name)
+def _known(models: Models, name: str) -> ServedModel:
+    model = models.get(name)
     if model is None:
         shown = name.encode("utf-8", "backslashreplace").decode()
         message = f"The model `{shown}` does not exist or you do not have access to it."
@@ -213,7 +252,7 @@ def _known(find: Callable[[str], ServedModel | None], name: str) -> ServedModel:
 
 
 def _model_object(model: ServedModel) -> dict[str, Any]:
-    """As clients read it; `context_window` is ours."""
+    """As clients read it; `context_window` is an addition of this service."""
     return {
         "id": model.name,
         "object": "model",
@@ -221,51 +260,3 @@ def _model_object(model: ServedModel) -> dict[str, Any]:
         "owned_by": "rlhf",
         "context_window": model.context,
     }
-
-
-def _chat_ids(model: ServedModel, body: ChatRequest) -> Ids:
-    turns = body.turns()
-    try:
-        return model.chat_ids(turns)
-    except DataError as error:
-        raise bad_request(error, "messages") from None
-
-
-def _prompt_ids(model: ServedModel, body: CompletionRequest) -> list[Ids]:
-    prompts = body.prompts()
-    if not prompts:
-        raise ApiError(400, "Invalid 'prompt': an empty list.", param="prompt")
-    try:
-        return [model.text_ids(each) if isinstance(each, str) else model.checked_ids(each) for each in prompts]
-    except DataError as error:
-        raise bad_request(error, "prompt") from None
-
-
-def _asks(
-    model: ServedModel, body: SamplingRequest, prompts: Sequence[Ids], limit: int, num_likeliest: int | None, param: str
-) -> list[Ask]:
-    """What is asked of the batcher, `n` answers a prompt; raises ApiError for what does not fit."""
-    longest = max(map(len, prompts))
-    if longest + limit > model.context or longest >= model.context:
-        raise ApiError(
-            400,
-            f"This model's maximum context length is {model.context} tokens. However, you requested "
-            f"{longest + limit} tokens ({longest} in the {param}, {limit} in the completion). "
-            f"Please reduce the length of the {param} or completion.",
-            param=param,
-            code="context_length_exceeded",
-        )
-    if len(prompts) * body.num_choices > model.batcher.capacity:
-        message = f"{len(prompts) * body.num_choices} answers in one request; at most {model.batcher.capacity}."
-        raise ApiError(400, message, param="n" if body.num_choices > 1 else param)
-    try:
-        for stop in body.stops:
-            check_encodable(stop)
-    except DataError as error:
-        raise bad_request(error, "stop") from None
-    seed, decoding = body.stream_seed(), body.decoding
-    return [
-        Ask(ids, limit, decoding, seed, sample, body.stops, num_likeliest)
-        for ids in prompts
-        for sample in range(body.num_choices)
-    ]

@@ -1,4 +1,4 @@
-"""A conversation with one model in this process: history, commands, answers as they are written."""
+"""A conversation in the terminal with one model in this process: history, commands, streamed answers."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ from typing import Any
 from rlhf.config.sections import SamplingSection
 from rlhf.data.encode import Encoder, Ids
 from rlhf.data.records import Message, Prompt
-from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
+from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.errors import ConfigError, DataError
-from rlhf.models.loading import artifact_model_path, check_model_path
 from rlhf.rollout.base import uniform_draws
 from rlhf.rollout.decoding import ActiveSequence, Decoder, Decoding
-from rlhf.serve.chat.models import clean_text, load_policy, require_safetensors
+from rlhf.serve.chat.models import clean_text, load_policy
 from rlhf.serve.chat.text_stream import TextStream
 
 HELP = "/system TEXT sets the instructions, /reset forgets the conversation, /quit ends; Ctrl-C stops an answer\n"
 
 
 @dataclass(slots=True)
-class Talker:
+class ChatModel:
     """A model that answers one conversation at a time.
 
     Args:
-        seed: makes answers repeatable; None draws another for each.
-        context: most tokens of prompt and answer.
+        seed: makes answers repeatable; None draws a new one for each.
+        context: limit on the tokens of prompt and answer.
     """
 
     model: Any
@@ -39,16 +38,12 @@ class Talker:
     @classmethod
     def load(
         cls, path: str, sampling: SamplingSection, seed: int | None, *, dtype: str = "auto", template: str | None = None
-    ) -> Talker:
+    ) -> ChatModel:
         """The model of a run or a folder.
 
         Raises: ModelError or TokenizerError when it cannot be used; ConfigError when answers leave no room for prompts.
         """
-        folder = artifact_model_path(path)
-        check_model_path(folder, key="MODEL")
-        require_safetensors(folder)
-        tokenizer = load_tokenizer(folder, template)
-        packed, context = load_policy(folder, dtype)
+        packed, tokenizer, context = load_policy(path, dtype, template, key="MODEL")
         if sampling.max_new_tokens >= context:
             raise ConfigError(
                 f"--max-new-tokens {sampling.max_new_tokens} leaves no room for a prompt",
@@ -57,12 +52,12 @@ class Talker:
         return cls(packed.model, tokenizer, sampling, seed, context)
 
     def prompt_ids(self, messages: Sequence[Message]) -> Ids:
-        """The conversation as in training: over-long ones lose their oldest turns, then their left."""
+        """The conversation encoded as in training: too long ones lose their oldest turns, then their first tokens."""
         encoder = Encoder(self.tokenizer, self.context - self.sampling.max_new_tokens)
         return encoder.prompts([Prompt(tuple(messages))])[0].ids
 
     def answer(self, messages: Sequence[Message], turn: int) -> Iterator[str]:
-        """The answer's text as it is written; `turn` names its random stream."""
+        """The answer's text as it is generated; `turn` names its random stream."""
         seed = secrets.randbits(63) if self.seed is None else self.seed % 2**64
         sampling = self.sampling
         decoding = Decoding(sampling.temperature, sampling.top_k, sampling.top_p)
@@ -80,14 +75,14 @@ class Talker:
 
 @dataclass(slots=True)
 class Conversation:
-    """What was said so far, and what a line of input does."""
+    """The turns so far, and the effect of a line of input."""
 
-    talker: Talker
+    model: ChatModel
     system: str = ""
     turns: list[Message] = field(default_factory=list)
 
     def turn(self, line: str) -> Generator[str, None, None]:
-        """What is shown for a line: a command's reply, or the model's answer piece by piece."""
+        """The output for a line: a command's reply, or the model's answer piece by piece."""
         command, _, rest = line.partition(" ")
         if not line:
             return
@@ -104,7 +99,7 @@ class Conversation:
             yield from self._answer(line)
 
     def _answer(self, line: str) -> Generator[str, None, None]:
-        """The answer, which becomes a part of the conversation as far as it got."""
+        """The answer; what was generated of it becomes part of the conversation."""
         try:
             asked = Message("user", clean_text(line))
             system = [Message("system", clean_text(self.system))] if self.system else []
@@ -113,7 +108,7 @@ class Conversation:
             return
         parts: list[str] = []
         try:
-            for piece in self.talker.answer([*system, *self.turns, asked], len(self.turns) // 2):
+            for piece in self.model.answer([*system, *self.turns, asked], len(self.turns) // 2):
                 parts.append(piece)
                 yield piece
             yield "\n"

@@ -20,7 +20,7 @@ from rlhf.models.loading import PackedCausalLM, artifact_model_path, check_model
 from rlhf.rollout.cache import check_cacheable, column_bytes, free_memory
 from rlhf.serve.chat.batching import Batcher, BatchObserver
 from rlhf.serve.chat.token_text import TokenTexts
-from rlhf.serve.options import Serving
+from rlhf.serve.options import ServingSettings
 
 DEFAULT_SLOTS = 32
 MEMORY_SHARE = 0.5  # of free memory for keys and values when the number of slots is ours to choose
@@ -29,7 +29,7 @@ MAX_TEXT = 1 << 62  # tokens: nothing is cut here, what is too long is refused
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model that answers. `context` is the most tokens of prompt and answer."""
+    """A model in service. `context` limits the tokens of prompt and answer."""
 
     name: str
     path: str
@@ -48,7 +48,7 @@ class ServedModel:
         return Encoder(self.tokenizer, MAX_TEXT).prompts([Prompt(cleaned)])[0].ids
 
     def text_ids(self, text: str) -> Ids:
-        """Text as it stands, special tokens read as such; EOS, the border of documents, where it is empty."""
+        """Text as it is, special tokens read as such; EOS, which separates documents, for an empty text."""
         check_encodable(text)
         return self.checked_ids(self.tokenizer.token_ids([text])[0] or [self.tokenizer.eos_id])
 
@@ -64,17 +64,17 @@ class ServedModel:
 class Models:
     """All models in service, by name; models can be added while it runs."""
 
-    def __init__(self, serving: Serving, watch: BatchObserver) -> None:
-        self._serving, self._watch = serving, watch
+    def __init__(self, settings: ServingSettings, observer: BatchObserver) -> None:
+        self._settings, self._observer = settings, observer
         self._lock = threading.Lock()
         self._models: dict[str, ServedModel] = {}
 
     def add(self, name: str, path: str | Path) -> ServedModel:
-        """Loads a model and puts it into service; it takes the place of one of the same name.
+        """Loads a model and puts it into service; it replaces one of the same name.
 
         Raises: ModelError or TokenizerError when it cannot be served.
         """
-        model = load_served(name, str(path), self._serving, self._watch)
+        model = load_served(name, str(path), self._settings, self._observer)
         with self._lock:
             before, self._models[name] = self._models.get(name), model
         if before is not None:
@@ -97,7 +97,7 @@ class Models:
 
 
 def name_of(path: str) -> str:
-    """What a model is called when it is not said: its run's folder, or its own."""
+    """The default name of a model: that of its run folder, or of its own."""
     folder = Path(path).resolve() if Path(path).is_dir() else Path(path)
     return folder.parent.name if folder.name == "model" else folder.name
 
@@ -112,25 +112,34 @@ def named_models(words: Sequence[str]) -> dict[str, str]:
             raise ConfigError("no name or no path", where=f"--model {word}", expected="PATH or NAME=PATH")
         if name in found:
             fix = f"name one of them: --model {name}-2={path}"
-            raise ConfigError(f"two models are called {name}", where="--model", fix=fix)
+            raise ConfigError(f"two models are named {name}", where="--model", fix=fix)
         found[name] = path
     return found
 
 
-def load_served(name: str, path: str, serving: Serving, watch: BatchObserver) -> ServedModel:
+def load_served(name: str, path: str, settings: ServingSettings, observer: BatchObserver) -> ServedModel:
     """Loads one model onto the GPU if there is one, and starts its decode loop."""
-    folder = artifact_model_path(path)
-    check_model_path(folder, key="--model")
-    require_safetensors(folder)
-    tokenizer = load_tokenizer(folder, serving.template)
-    packed, context = load_policy(folder, serving.dtype)
-    slots = serving.num_slots or slots_within(packed, context)
-    batcher = Batcher(packed.model, tokenizer.eos_id, tokenizer.text, num_slots=slots, queue=serving.queue, watch=watch)
+    packed, tokenizer, context = load_policy(path, settings.dtype, settings.template, key="--model")
+    batcher = Batcher(
+        packed.model,
+        tokenizer.eos_id,
+        tokenizer.text,
+        num_slots=settings.num_slots or slots_within(packed, context),
+        queue=settings.queue,
+        observer=observer,
+    )
     return ServedModel(name, path, int(time.time()), context, tokenizer, TokenTexts(tokenizer.tokenizer), batcher)
 
 
-def load_policy(folder: str, dtype: str) -> tuple[PackedCausalLM, int]:
-    """The causal LM, ready to decode on this machine's device, and its context in tokens."""
+def load_policy(path: str, dtype: str, template: str | None, *, key: str) -> tuple[PackedCausalLM, ChatTokenizer, int]:
+    """The causal LM of a run or a folder, ready to decode on this machine's device, its tokenizer and its context.
+
+    Raises: ModelError or TokenizerError when it cannot be used, naming the flag `key`.
+    """
+    folder = artifact_model_path(path)
+    check_model_path(folder, key=key)
+    require_safetensors(folder, key=key)
+    tokenizer = load_tokenizer(folder, template)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind = ("bfloat16" if device.type == "cuda" else "float32") if dtype == "auto" else dtype
     packed = load_causal_lm(folder, dtype=kind)
@@ -138,7 +147,7 @@ def load_policy(folder: str, dtype: str) -> tuple[PackedCausalLM, int]:
     check_cacheable(packed.model, 1)
     config = packed.model.config.get_text_config()
     limits = [getattr(config, key, None) for key in ("max_position_embeddings", "sliding_window")]
-    return packed, min((int(limit) for limit in limits if limit), default=2048)
+    return packed, tokenizer, min((int(limit) for limit in limits if limit), default=2048)
 
 
 def slots_within(packed: PackedCausalLM, context: int) -> int:
@@ -149,25 +158,26 @@ def slots_within(packed: PackedCausalLM, context: int) -> int:
     return max(1, min(DEFAULT_SLOTS, int(free * MEMORY_SHARE / (context * column_bytes(packed.model)))))
 
 
-def require_safetensors(folder: str) -> None:
+def require_safetensors(folder: str, *, key: str) -> None:
     """Raises ModelError for a folder whose weights are pickles: reading one runs whatever code is in it."""
     path = Path(folder)
     if path.is_dir() and not any(path.glob("*.safetensors")):
         raise ModelError(
             f"{folder} holds no safetensors",
+            where=key,
             expected="weights as model.safetensors; pickled weights can run code and are never read here",
             fix="load the folder once where you trust it and save it again with save_pretrained()",
         )
     if not path.is_dir():
         raise ModelError(
-            f"{folder} is no folder on this machine",
-            where="--model",
+            f"{folder} is not a folder on this machine",
+            where=key,
             fix="download it first: hf download NAME --local-dir FOLDER",
         )
 
 
 def clean_text(text: str) -> str:
-    """As rows of data are read: NFC, outer whitespace gone. Raises DataError for half a surrogate pair."""
+    """NFC without outer whitespace, as data rows are read. Raises DataError for half a surrogate pair."""
     check_encodable(text)
     return unicodedata.normalize("NFC", text.strip())
 

@@ -1,27 +1,27 @@
-"""The chat page at `/`, and where its votes go."""
+"""The chat page at `/`, and the routes of its votes."""
 
 from collections.abc import Callable
-from importlib.resources import files
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import HTMLResponse
 
-from rlhf.serve.access import ApiAccess, ApiError, Caller
+from rlhf.serve.access import ApiAccess, Caller
 from rlhf.serve.chat.votes import Rating, Vote, VoteFiles
-from rlhf.web.guard import content_policy
+from rlhf.serve.errors import ApiError
+from rlhf.web.page import content_policy, load_page
 
 VOTES_OFF, VOTES_ON = '<html lang="ko" data-votes="off">', '<html lang="ko" data-votes="on">'
 
 
 def chat_page_router(access: ApiAccess, votes: VoteFiles | None, is_served: Callable[[str], bool]) -> APIRouter:
-    """`GET /`, open to all since it holds nothing; `POST /v1/votes` and `/v1/ratings` where there are files for them.
+    """`GET /`, open to all since it holds no data; `POST /v1/votes` and `/v1/ratings` where there are files for them.
 
     Args:
-        is_served: whether a model of that name answers here.
+        is_served: whether a model of that name is in service.
     """
     router = APIRouter()
-    page = files("rlhf.serve.chat").joinpath("page.html").read_text(encoding="utf-8")
+    page = load_page("rlhf.serve.chat")
     if votes is not None:
         page = page.replace(VOTES_OFF, VOTES_ON)
     headers = {"content-security-policy": content_policy(page)}

@@ -1,17 +1,19 @@
-"""What clients may ask, in the words of OpenAI's API. What cannot be done is refused, never left out in silence."""
+"""Requests in the shape of OpenAI's API. What is not supported is refused, never ignored in silence."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from rlhf.data.records import Message, Role
 from rlhf.errors import DataError
 from rlhf.rollout.decoding import Decoding
-from rlhf.serve.access import ApiError
+from rlhf.serve.errors import ApiError
+from rlhf.serve.request_body import RequestBody
 
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
 MAX_CHOICES = 128
@@ -21,21 +23,15 @@ Count = Annotated[int, Field(ge=1)]
 ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
-class _Asked(BaseModel):
-    """Unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-
-class StreamOptions(_Asked):
-    """`include_obfuscation` is taken and means nothing here."""
+class StreamOptions(RequestBody):
+    """`include_obfuscation` is accepted and has no effect."""
 
     include_usage: bool = False
     include_obfuscation: bool = True
 
 
-class SamplingRequest(_Asked):
-    """What both endpoints take. `top_k` is ours; what stands last is taken and means nothing here."""
+class SamplingRequest(RequestBody):
+    """What both endpoints take. `top_k` is an addition; the keys after `logit_bias` are accepted without effect."""
 
     model: str
     temperature: Annotated[float, Field(ge=0, le=2)] | None = 1.0
@@ -89,16 +85,15 @@ class SamplingRequest(_Asked):
         return secrets.randbits(63) if self.seed is None else self.seed % 2**64
 
 
-class TextPart(BaseModel):
+class TextPart(RequestBody):
     """A part of a message's content."""
 
-    model_config = ConfigDict(extra="forbid")
     type: Literal["text"]
     text: str
 
 
 class ChatMessage(BaseModel):
-    """A turn. Keys that services add to their answers (`refusal`, `annotations`) may come back and mean nothing."""
+    """A turn. Keys that services add to their answers (`refusal`, `annotations`) may come back; they have no effect."""
 
     role: str
     content: str | list[TextPart] | None = None
@@ -138,10 +133,8 @@ class ChatRequest(SamplingRequest):
         """The conversation. Raises ApiError naming the turn that cannot be read."""
         found = []
         for number, message in enumerate(self.messages):
-            try:
+            with errors_name(f"messages[{number}]"):
                 found.append(message.message())
-            except DataError as error:
-                raise bad_request(error, f"messages[{number}]") from None
         return found
 
 
@@ -170,7 +163,11 @@ class CompletionRequest(SamplingRequest):
         return self.prompt  # type: ignore[return-value]
 
 
-def bad_request(error: DataError, param: str) -> ApiError:
-    """A record's problem as a client sees it."""
-    message = f"Invalid '{param}': {error.problem}"
-    return ApiError(400, f"{message}; expected {error.expected}." if error.expected else f"{message}.", param=param)
+@contextmanager
+def errors_name(param: str) -> Iterator[None]:
+    """Raises a DataError of the block as an ApiError that names the parameter."""
+    try:
+        yield
+    except DataError as error:
+        expected = f"; expected {error.expected}" if error.expected else ""
+        raise ApiError(400, f"Invalid '{param}': {error.problem}{expected}.", param=param) from None

@@ -1,18 +1,18 @@
-"""Tokens to text while they are drawn: a character leaves when it is whole, and never the beginning of a stop text."""
+"""Sampled tokens to text: a character is released when it is complete, and never the beginning of a stop text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # what the bytes of half a character are decoded to
-CONTEXT = 4  # tokens kept before the newest, since some tokenizers write a first token otherwise than a later one
+CONTEXT = 4  # tokens kept before the newest: some tokenizers decode a first token differently from a later one
 
 
 class TextStream:
     """The text of one answer.
 
     A Hangul syllable may be spread over three tokens; its bytes wait for each other. Bytes that never become a
-    character are left out.
+    character are skipped.
 
     Args:
         decode: ids to text without special tokens.
@@ -29,14 +29,14 @@ class TextStream:
         self.stopped = False
 
     def push(self, token: int) -> str:
-        """What can be released now that `token` is known."""
+        """The text that can be released now that `token` is known."""
         if self.stopped:
             return ""
         self._held += self._settle(token)
         return self._release()
 
     def finish(self) -> str:
-        """What was held back, when no token follows."""
+        """The text that was held back, when no token follows."""
         rest, self._held = ("" if self.stopped else self._held), ""
         self.num_released += len(rest)
         return rest

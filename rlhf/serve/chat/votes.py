@@ -1,4 +1,4 @@
-"""What people think of answers, a line each, in files the stages read: rankings, and ratings of single answers."""
+"""People's votes on answers, one per line, in files that the stages read: rankings, and ratings of single answers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rlhf.artifacts.files import flush_folder
 from rlhf.data.formats import messages_at, parse
 from rlhf.errors import ConfigError, DataError
-from rlhf.serve.access import ApiError
+from rlhf.serve.errors import ApiError
+from rlhf.serve.request_body import RequestBody
 
 SOURCE = "chat-votes"
 MAX_ROW_BYTES = 1 << 20
@@ -29,21 +30,15 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 Finish = Literal["stop", "length"]
 
 
-class _Sent(BaseModel):
-    """Unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-
-class Turn(_Sent):
+class Turn(RequestBody):
     """A turn of the conversation."""
 
     role: Literal["system", "user", "assistant"]
     content: Text
 
 
-class Settings(_Sent):
-    """How answers were drawn; `seed` is None where none was named."""
+class Settings(RequestBody):
+    """How the answers were sampled; `seed` is None where none was given."""
 
     temperature: Annotated[float, Field(ge=0, le=2)]
     top_p: Annotated[float, Field(gt=0, le=1)]
@@ -51,8 +46,8 @@ class Settings(_Sent):
     seed: int | None = None
 
 
-class Vote(_Sent):
-    """Two answers to one prompt, and which is better. `blind`: the models' names were hidden until then."""
+class Vote(RequestBody):
+    """Two answers to one prompt, and which is better. `blind`: the models' names were hidden before the vote."""
 
     prompt: Annotated[list[Turn], Field(min_length=1, max_length=MAX_TURNS)]
     responses: Annotated[list[Text], Field(min_length=2, max_length=2)]
@@ -76,8 +71,8 @@ class Vote(_Sent):
         return row | {"all_bad": self.verdict == "both_bad", "source": SOURCE} | sent
 
 
-class Rating(_Sent):
-    """A conversation whose last answer somebody liked or not."""
+class Rating(RequestBody):
+    """A conversation and a rating of its last answer."""
 
     messages: Annotated[list[Turn], Field(min_length=2, max_length=MAX_TURNS)]
     rating: Literal["up", "down"]
@@ -100,8 +95,8 @@ def _refused(error: DataError) -> ApiError:
     return ApiError(400, f"Invalid '{param}': {error.problem}.", param=param)
 
 
-class Lines:
-    """A file that only grows, by whole lines that are on the disk when `append` comes back.
+class JsonLinesFile:
+    """A file that only grows, by whole lines that are on disk when `append` returns.
 
     Raises: ConfigError when it cannot be written.
     """
@@ -117,7 +112,7 @@ class Lines:
             raise ConfigError(f"cannot be written: {error.strerror}", where=f"--votes {path}") from None
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """One line more, or none: raises ApiError 413 for a row that is too long, 507 when the disk or file is full."""
+        """Adds a whole line or none. Raises: ApiError 413 for a row that is too long, 507 for a full disk or file."""
         line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
         if len(line) > MAX_ROW_BYTES:
             raise ApiError(413, f"The row is larger than {MAX_ROW_BYTES:,} bytes.", code="request_too_large")
@@ -129,7 +124,7 @@ class Lines:
             raise ApiError(507, message, type="server_error", code="not_saved") from None
 
     def _open(self) -> int:
-        # 0600: conversations are nobody else's business.
+        # 0600: conversations are private.
         return os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _write(self, line: bytes) -> None:
@@ -138,7 +133,7 @@ class Lines:
             fcntl.flock(descriptor, fcntl.LOCK_EX)  # another service may write to the same file
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                line = b"\n" + line  # half a line, left by a crash, spoils no other
+                line = b"\n" + line  # half a line left by a crash must not spoil this one
             if size + len(line) > self._max_bytes:
                 raise OSError(0, "the file is full")
             try:
@@ -155,13 +150,13 @@ class Lines:
 class VoteFiles:
     """FILE.jsonl for rankings, and FILE.ratings.jsonl beside it for ratings.
 
-    Raises: ConfigError for a name that the stages would not read, or a file that cannot be written.
+    Raises: ConfigError for a name that the stages could not read, or a file that cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         if path.suffix != ".jsonl":
-            raise ConfigError(f"{path} is no name for rows", where="--votes", expected="a name that ends in .jsonl")
-        self._rankings, self._ratings = Lines(path), Lines(path.with_suffix(".ratings.jsonl"))
+            raise ConfigError(f"{path} cannot hold rows", where="--votes", expected="a name that ends in .jsonl")
+        self._rankings, self._ratings = JsonLinesFile(path), JsonLinesFile(path.with_suffix(".ratings.jsonl"))
 
     def add(self, sent: Vote | Rating, voter: str | None) -> None:
         """Saves one. `voter` is the id of the key that sent it. Raises ApiError."""

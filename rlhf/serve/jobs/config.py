@@ -1,4 +1,4 @@
-"""A job's request laid over the operator's configuration: the YAML file its stage is started with."""
+"""The configuration of a job: its request's settings over the operator's YAML file."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rlhf.config.load import load_config
 from rlhf.config.schema import PpoConfig, SftConfig, StageConfig
 from rlhf.config.stages import STAGES, stage_of_file
 from rlhf.errors import ConfigError
-from rlhf.serve.access import ApiError
+from rlhf.serve.errors import ApiError
 from rlhf.serve.jobs.request import Hyperparameters
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
-    """Paths a job reads and where it writes; `reward` is for stage 3 alone."""
+class JobInputs:
+    """The paths that a job reads and writes; `reward` is for stage 3 only."""
 
     run: Path
     base: Path
@@ -28,11 +28,11 @@ class Inputs:
 
 
 def read_job_configs(given: Sequence[str]) -> dict[str, Path | None]:
-    """The operator's configurations by stage: files named after one, `STAGE=FILE`, or a folder of such files.
+    """The operator's configurations by stage: files named after a stage, `STAGE=FILE`, or a folder of such files.
 
-    None stands for a stage's own defaults, from which every stage starts where nothing is given.
+    None stands for a stage's own defaults; without any word every stage has them.
 
-    Raises: ConfigError for what names no stage, or cannot be used.
+    Raises: ConfigError for a word that names no stage, or a file that cannot be used.
     """
     if not given:
         return dict.fromkeys(STAGES)
@@ -47,7 +47,7 @@ def read_job_configs(given: Sequence[str]) -> dict[str, Path | None]:
             found[named] = Path(word)
         else:
             fix = f"name it {', '.join(f'{stage}.yaml' for stage in STAGES)}, or write sft={word}"
-            raise ConfigError(f"{word} bears no stage's name", where="--job-config", fix=fix)
+            raise ConfigError(f"{word} is not named after a stage", where="--job-config", fix=fix)
     if not found:
         raise ConfigError(
             "no configuration for jobs", where="--job-config", fix="name a recipe, such as configs/kullm-5.8b"
@@ -58,16 +58,14 @@ def read_job_configs(given: Sequence[str]) -> dict[str, Path | None]:
 
 
 def job_config(
-    stage: str, operator: Path | None, inputs: Inputs, wanted: Hyperparameters, *, seed: int | None
+    stage: str, operator: Path | None, inputs: JobInputs, wanted: Hyperparameters, *, seed: int
 ) -> tuple[StageConfig, dict[str, Any]]:
     """The configuration of one job, and its hyperparameters with every `auto` resolved.
 
     Raises: ApiError 400 when the stage would refuse it.
     """
     before = load_config(STAGES[stage].config, operator)
-    values = _inputs(stage, before, inputs) | _numbers(before, wanted)
-    if seed is not None:
-        values["run.seed"] = seed
+    values = _inputs(stage, before, inputs) | _numbers(before, wanted) | {"run.seed": seed}
     overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
     try:
         config = load_config(STAGES[stage].config, operator, overrides)
@@ -76,12 +74,12 @@ def job_config(
     return config, _resolved(config, wanted)
 
 
-def _inputs(stage: str, before: StageConfig, inputs: Inputs) -> dict[str, Any]:
+def _inputs(stage: str, before: StageConfig, inputs: JobInputs) -> dict[str, Any]:
     values: dict[str, Any] = {"run.dir": str(inputs.run), "data.train": str(inputs.training), "data.eval": []}
     if inputs.validation is not None:
         values["data.eval"] = str(inputs.validation)
     elif getattr(before.eval, "patience", None) is not None:
-        values["eval.patience"] = None  # nothing is held out to judge by
+        values["eval.patience"] = None  # there is no held-out data for early stopping
     if stage == "ppo":
         return values | {"actor.path": str(inputs.base), "reward.path": str(inputs.reward)}
     return values | {"model.path": str(inputs.base)}
@@ -118,7 +116,7 @@ def _resolved(config: StageConfig, wanted: Hyperparameters) -> dict[str, Any]:
 
 
 def read_bases(given: Sequence[str]) -> Mapping[str, Path]:
-    """`NAME=PATH` words: the models people may fine-tune.
+    """`NAME=PATH` words: the models that clients may fine-tune.
 
     Raises: ConfigError for a word of another form, a name given twice, or a folder that holds no model.
     """

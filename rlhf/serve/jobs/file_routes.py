@@ -1,4 +1,4 @@
-"""`/v1/files`: what jobs are trained on."""
+"""`/v1/files`: the data that jobs train on."""
 
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Literal
@@ -9,16 +9,17 @@ from fastapi.responses import FileResponse
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from rlhf.serve.access import ApiAccess, ApiError, Caller
+from rlhf.serve.access import ApiAccess, Caller
+from rlhf.serve.errors import ApiError
 from rlhf.serve.jobs.file_store import FileStore, problems
 from rlhf.serve.jobs.store import StoredFile
 
 MAX_BYTES = 512 << 20
-MAX_FORM_BYTES = 1 << 20  # what a form may hold beside the file
+MAX_FORM_BYTES = 1 << 20  # limit on the other fields of a form
 
 
 def file_object(file: StoredFile) -> dict[str, Any]:
-    """As clients read it. `validation`, which OpenAI's service lacks, is the whole report of the check."""
+    """As clients read it. `validation`, which OpenAI's API lacks, is the whole report of the check."""
     return {
         "id": file.id,
         "object": "file",
@@ -33,7 +34,7 @@ def file_object(file: StoredFile) -> dict[str, Any]:
 
 
 def files_router(files: FileStore, access: ApiAccess, *, max_bytes: int = MAX_BYTES) -> APIRouter:
-    """Upload, list, retrieve, content, delete; a caller sees their own files alone."""
+    """Upload, list, retrieve, content, delete; callers see only their own files."""
     router = APIRouter()
     who = Annotated[Caller, Depends(access)]
 
@@ -87,12 +88,12 @@ def files_router(files: FileStore, access: ApiAccess, *, max_bytes: int = MAX_BY
 
 
 def page(items: list[dict[str, Any]], after: str | None, limit: int) -> dict[str, Any]:
-    """A part of a list, behind the item whose id is `after`; 400 when there is none such."""
+    """A part of a list, after the item whose id is `after`; 400 when there is none."""
     start = 0
     if after is not None:
         start = next((place + 1 for place, item in enumerate(items) if item["id"] == after), -1)
         if start < 0:
-            raise ApiError(400, f"Nothing in this list has the id {after}", param="after")
+            raise ApiError(400, f"No item of this list has the id {after}", param="after")
     shown = items[start : start + limit]
     ends = {"first_id": shown[0]["id"] if shown else None, "last_id": shown[-1]["id"] if shown else None}
     return {"object": "list", "data": shown, "has_more": start + limit < len(items), **ends}

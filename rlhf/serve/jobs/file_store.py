@@ -1,4 +1,4 @@
-"""Uploaded files on disk: streamed in, bounded, checked as `rlhf data check` does, named by ids made here."""
+"""Uploaded files on disk, named by ids that are created here, and checked as `rlhf data check` does."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from typing import BinaryIO
 from rlhf.artifacts.files import flush_folder
 from rlhf.curate.check.command import check_file
 from rlhf.errors import RlhfError
-from rlhf.serve.access import ApiError
+from rlhf.serve.errors import ApiError
 from rlhf.serve.jobs.store import JobStore, StoredFile, new_id
 
 PURPOSES = ("fine-tune",)
-ENDINGS = (".jsonl", ".json", ".csv")  # by which rows are read; any other name is read as .jsonl
+ENDINGS = (".jsonl", ".json", ".csv")  # they decide how rows are read; any other name is read as .jsonl
 MAX_NAME_CHARACTERS = 200
 MAX_DETAILS = 20  # problems named in a file's status
 
 
 class FileStore:
-    """The folder of files beside the store that knows them."""
+    """The folder of files, whose entries are in the store."""
 
     def __init__(self, folder: Path, store: JobStore) -> None:
         self.folder, self.store = folder, store
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, file: StoredFile) -> Path:
-        """Where a file lies: its id, and one of a few endings."""
+        """The path of a file: its id, and one of a few endings."""
         ending = Path(file.filename).suffix.lower()
         return self.folder / f"{file.id}{ending if ending in ENDINGS else ENDINGS[0]}"
 
     def add(self, content: BinaryIO, filename: str, *, owner: str, purpose: str) -> StoredFile:
-        """Keeps and checks a file; what is wrong with its rows is in its report, not raised.
+        """Stores and checks a file; problems of its rows are in its report, not raised.
 
-        Raises: ApiError for a purpose that is not served here, or an empty file.
+        Raises: ApiError for an unknown purpose, or an empty file.
         """
         if purpose not in PURPOSES:
             message = f"{purpose!r} is not a purpose of this service; it takes {', '.join(PURPOSES)}."
@@ -61,7 +61,7 @@ class FileStore:
         return self.check(stored)
 
     def keep(self, text: str, filename: str, *, owner: str, purpose: str) -> StoredFile:
-        """Keeps a file that a job made."""
+        """Stores a file that a job wrote."""
         content = text.encode()
         stored = StoredFile(new_id("file"), owner, filename, purpose, len(content), int(time.time()), "processed")
         self.path(stored).write_bytes(content)
@@ -69,14 +69,14 @@ class FileStore:
         return stored
 
     def check(self, file: StoredFile) -> StoredFile:
-        """The file with what `rlhf data check` says of it."""
+        """The file with the report of `rlhf data check`."""
         report = check_file(self.path(file))
         found = report.as_dict() | {"path": file.filename}
         self.store.set_checked(file.id, "processed" if report.status == 0 else "error", found)
         return self.store.file(file.id) or file
 
     def recover(self) -> None:
-        """Checks files whose check a killed server did not finish; drops what was half uploaded."""
+        """Checks the files whose check a killed server did not finish; removes incomplete uploads."""
         for leftover in self.folder.glob(".*.writing"):
             leftover.unlink()
         for file in self.store.files(status="uploaded"):
@@ -94,7 +94,7 @@ class FileStore:
 
 
 def problems(file: StoredFile) -> list[str]:
-    """What keeps a file from being trained on, by line: "line 3: invalid JSON"; at most `MAX_DETAILS`."""
+    """Why a file cannot be trained on, by line: "line 3: invalid JSON"; at most `MAX_DETAILS`."""
     if file.status != "error":
         return []
     lines = [file.report["problem"]] if "problem" in file.report else []
@@ -119,11 +119,11 @@ def _detail(place: dict[str, object]) -> str:
 
 def _kinds(file: StoredFile) -> str:
     counts = ", ".join(f"{name} {count}" for name, count in file.report["stages"].items()) or "none"
-    return f"of {file.report['rows']} rows, those of use are: {counts}"
+    return f"of {file.report['rows']} rows, the usable ones are: {counts}"
 
 
 def _shown_name(given: str) -> str:
-    """A client's file name as it is shown again; no path is made of it."""
+    """A client's file name as it is shown; it is never used as a path."""
     name = unicodedata.normalize("NFC", re.split(r"[/\\]", given)[-1])
     name = "".join(each for each in name if each.isprintable())
     return name[-MAX_NAME_CHARACTERS:] or "upload.jsonl"

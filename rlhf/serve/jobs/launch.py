@@ -1,7 +1,7 @@
-"""How a job's stage is started, watched and stopped: here by `deepspeed`, or by Slurm.
+"""How a job's stage is started, watched and stopped: on this machine by `deepspeed`, or by Slurm.
 
-A local job is a process group of its own: it outlives the server. Its launcher holds a lock that the system releases
-when it ends, however it ends, so a new server knows whether it still runs without trusting a process id.
+A local job is a process group of its own and outlives the server. Its launcher holds a lock that the system releases
+when it ends, however it ends, so a new server knows whether it still runs without relying on a process id.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from rlhf.errors import ConfigError, TrainingError
 
 ROOT = Path(rlhf.__file__).parents[1]
 SLURM_TIMEOUT_S = 30
-START_S = 10.0  # by when a started launcher has said who it is
+START_S = 10.0  # by then a started launcher has written its process id
 # Writes its own id before it becomes the launcher, so that no moment is without one.
 _BECOME = 'echo $$ > "$0" && exec "$@"'
 
 
 class Launcher(Protocol):
-    """`folder` is a job's own: config.yaml is in it, log.txt and what the launcher notes go there."""
+    """Runs a stage in a job's own `folder`, which holds config.yaml; log.txt and the launcher's files go there."""
 
     def start(self, folder: Path, stage: str) -> None: ...
     def alive(self, folder: Path) -> bool: ...
@@ -42,17 +42,19 @@ class LocalLauncher:
     """Starts stages on this machine under the `deepspeed` launcher.
 
     Args:
-        words: more words for the launcher, such as `--num_accelerators 1` or `--include localhost:0`.
+        words: further arguments for the launcher, such as `--num_accelerators 1` or `--include localhost:0`.
     """
 
     def __init__(self, words: Sequence[str] = ()) -> None:
         if not (ROOT / "scripts").is_dir():
-            raise ConfigError("jobs start scripts/ of a checkout", fix="run the service from a clone of the project")
+            raise ConfigError(
+                "jobs start scripts/ of a checkout, and there is none", fix="run the service from a clone"
+            )
         self._words = tuple(words)
         self._children: list[subprocess.Popen[bytes]] = []
 
     def start(self, folder: Path, stage: str) -> None:
-        """Starts the stage, or goes on from its last checkpoint."""
+        """Starts the stage, or resumes it from its last checkpoint."""
         command = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", str(_free_port()), *self._words]
         script = str(ROOT / "scripts" / STAGES[stage].script)
         command += [script, "--config", str(folder / "config.yaml"), "--resume", "auto"]
@@ -74,7 +76,7 @@ class LocalLauncher:
         self._children.append(child)
 
     def alive(self, folder: Path) -> bool:
-        """Whether the launcher, or a rank it left behind, still works."""
+        """Whether the launcher, or a rank it left behind, still runs."""
         self._reap()
         return is_held(folder / "lock") or is_held(folder / "run" / ".lock")
 
@@ -82,7 +84,7 @@ class LocalLauncher:
         """Ends launcher and ranks at once."""
         deadline = time.monotonic() + START_S
         while is_held(folder / "lock") and time.monotonic() < deadline:
-            with suppress(OSError, ValueError):  # it is just starting, or just gone
+            with suppress(OSError, ValueError):  # it is just starting, or has just ended
                 os.killpg(int((folder / "pid").read_text()), signal.SIGKILL)
             time.sleep(0.02)
         self._reap()
@@ -95,7 +97,7 @@ class SlurmLauncher:
     """Starts stages by `sbatch scripts/slurm/train.sbatch STAGE_SCRIPT CONFIG`.
 
     Args:
-        words: more words for sbatch, such as `--partition=a100`.
+        words: further arguments for sbatch, such as `--partition=a100`.
     """
 
     def __init__(self, words: Sequence[str] = ()) -> None:
@@ -112,7 +114,7 @@ class SlurmLauncher:
         said = _slurm("sbatch", "--parsable", *words)
         match = re.match(r"\d+", said)
         if match is None:
-            raise TrainingError(f"sbatch said {said!r}", expected="the number of a job")
+            raise TrainingError(f"sbatch answered {said!r}", expected="the number of a job")
         (folder / "slurm").write_text(match[0])
 
     def alive(self, folder: Path) -> bool:
@@ -132,7 +134,7 @@ _SLURM_ALIVE = frozenset({"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SU
 
 
 def _slurm(*command: str) -> str:
-    """What a command of Slurm says; "" where squeue knows the job no more."""
+    """The output of a Slurm command; "" where squeue no longer knows the job."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SLURM_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

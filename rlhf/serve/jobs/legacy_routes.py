@@ -1,22 +1,23 @@
-"""`/v1/fine-tunes`: jobs in the words of OpenAI's service of 2023, for programs that still speak them."""
+"""`/v1/fine-tunes`: jobs as in OpenAI's API of 2023, for programs that still use it."""
 
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
-from rlhf.serve.access import ApiAccess, ApiError, Caller
+from rlhf.serve.access import ApiAccess, Caller
+from rlhf.serve.errors import ApiError
 from rlhf.serve.jobs.file_routes import file_object
 from rlhf.serve.jobs.request import LegacyRequest
 from rlhf.serve.jobs.routes import cancelled, wanted_job
-from rlhf.serve.jobs.service import FineTuning
-from rlhf.serve.jobs.store import Job, JobEvent, StoredFile
+from rlhf.serve.jobs.service import FineTuningService
+from rlhf.serve.jobs.store import Job, JobEvent
 
 _STATUS = {"queued": "pending"}
 _HYPERPARAMETERS = ("batch_size", "learning_rate_multiplier", "n_epochs", "prompt_loss_weight")
 
 
-def fine_tune_object(service: FineTuning, job: Job) -> dict[str, Any]:
-    """A job with its events, the oldest first."""
+def fine_tune_object(service: FineTuningService, job: Job) -> dict[str, Any]:
+    """A job with its events, oldest first."""
     hyperparameters = job.request["hyperparameters"]
     return {
         "id": job.id,
@@ -35,7 +36,7 @@ def fine_tune_object(service: FineTuning, job: Job) -> dict[str, Any]:
     }
 
 
-def legacy_router(service: FineTuning, access: ApiAccess) -> APIRouter:
+def legacy_router(service: FineTuningService, access: ApiAccess) -> APIRouter:
     """Create, list, retrieve, cancel, events."""
     router = APIRouter(prefix="/v1/fine-tunes")
     who = Annotated[Caller, Depends(access)]
@@ -75,17 +76,13 @@ def _event(event: JobEvent) -> dict[str, Any]:
     }
 
 
-def _files(service: FineTuning, identifier: str | None) -> list[dict[str, Any]]:
-    file = None if identifier is None else service.store.file(identifier)
-    return [] if file is None else [_file(file)]
+def _files(service: FineTuningService, identifier: str | None) -> list[dict[str, Any]]:
+    """A list of one file, without the report of its check; empty where there is none."""
+    file = service.store.file(identifier or "")
+    return [] if file is None else [{key: value for key, value in file_object(file).items() if key != "validation"}]
 
 
-def _file(file: StoredFile) -> dict[str, Any]:
-    """As it was when it arrived: without the report of its check."""
-    return {name: value for name, value in file_object(file).items() if name != "validation"}
-
-
-def _only_base(service: FineTuning) -> str:
+def _only_base(service: FineTuningService) -> str:
     bases = list(service.settings.bases)
     if len(bases) == 1:
         return bases[0]

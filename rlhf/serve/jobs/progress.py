@@ -1,4 +1,4 @@
-"""What a run folder tells of a job: steps, why it ended, checkpoints, the result's figures."""
+"""What a run folder says about a job: its steps, why it ended, its checkpoints and its result file."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ MAX_REASON_CHARACTERS = 2000
 _TAIL_BYTES = 64 << 10
 _ERROR = re.compile(rb"^(\w+Error: .*)", re.MULTILINE | re.DOTALL)
 _LOG_LINE = re.compile(r"^\[\d{4}-\d\d-\d\d |^\[rank\d+\]|^\w+Error: ", re.MULTILINE)
-# Names in OpenAI's events and result files, and ours of each stage.
+# Names in OpenAI's events and result files, and in metrics.jsonl.
 _NAMES = {
-    "train_loss": ("loss",),
-    "train_accuracy": ("accuracy",),
-    "valid_loss": ("eval_loss",),
-    "valid_accuracy": ("eval_accuracy",),
-    "train_mean_reward": ("reward",),
-    "valid_mean_reward": ("eval_reward",),
+    "train_loss": "loss",
+    "train_accuracy": "accuracy",
+    "valid_loss": "eval_loss",
+    "valid_accuracy": "eval_accuracy",
+    "train_mean_reward": "reward",
+    "valid_mean_reward": "eval_reward",
 }
 
 
 class MetricsTail:
-    """Lines of a run's metrics.jsonl that were not read yet; from the beginning when a resumed run cut it."""
+    """Reads the new lines of a run's metrics.jsonl; from the beginning again when a resumed run truncated it."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._offset = path, 0
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """New steps, whole lines alone."""
+        """New steps; a line that is not complete yet is read next time."""
         if not self._path.is_file():
             return
         with self._path.open("rb") as file:
@@ -51,22 +51,18 @@ class MetricsTail:
 
 def step_figures(values: dict[str, Any]) -> dict[str, Any]:
     """A step's metrics under the names OpenAI's clients know."""
-    found = {name: values[ours] for name, (ours,) in _NAMES.items() if ours in values}
-    return {"step": int(values["step"]), **found}
+    return {"step": int(values["step"])} | {name: values[ours] for name, ours in _NAMES.items() if ours in values}
 
 
 def step_message(figures: dict[str, Any]) -> str:
     """`Step 4: training loss=2.31, validation loss=2.40`."""
-    words = [
-        f"{name.replace('train_', 'training ').replace('valid_', 'validation ').replace('_', ' ')}={value:.4g}"
-        for name, value in figures.items()
-        if name != "step"
-    ]
-    return f"Step {figures['step']}: {', '.join(words)}"
+    words = ", ".join(f"{name}={value:.4g}" for name, value in figures.items() if name != "step")
+    spelled = words.replace("train_", "training ").replace("valid_", "validation ").replace("_", " ")
+    return f"Step {figures['step']}: {spelled}"
 
 
 def all_steps(folder: RunFolder) -> list[dict[str, Any]]:
-    """Every step that is logged, as logged."""
+    """Every logged step, as logged."""
     return list(MetricsTail(folder.metrics).read())
 
 
@@ -82,7 +78,7 @@ def result_table(steps: list[dict[str, Any]]) -> str:
 
 
 def checkpoints(folder: RunFolder) -> list[dict[str, Any]]:
-    """Complete checkpoints that are kept, newest first: step, created_at and the step's figures."""
+    """Complete checkpoints, newest first: step, created_at and the step's figures."""
     by_step = {int(values["step"]): step_figures(values) for values in all_steps(folder)}
     found = []
     for path in folder.checkpoints.glob("step-*"):
@@ -95,7 +91,7 @@ def checkpoints(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def reason_of(folder: Path) -> str:
-    """Why a job's run ended: what it said itself, else the last error of its log, else the log's last lines."""
+    """Why a job's run ended: the reason in its state, else the error in its log, else the log's last lines."""
     state = RunFolder(folder / "run").state()
     if state.get("status") == "failed" and state.get("reason"):
         return str(state["reason"])[:MAX_REASON_CHARACTERS]
@@ -107,18 +103,19 @@ def reason_of(folder: Path) -> str:
         tail = file.read()
     if match := _ERROR.search(tail):
         return _first_error(match[1].decode(errors="replace"))[:MAX_REASON_CHARACTERS]
-    return "\n".join(tail.decode(errors="replace").splitlines()[-5:])[-MAX_REASON_CHARACTERS:] or "the run said nothing"
+    last_lines = "\n".join(tail.decode(errors="replace").splitlines()[-5:])
+    return last_lines[-MAX_REASON_CHARACTERS:] or "the run's log is empty"
 
 
 def _first_error(text: str) -> str:
-    """An error's own lines, without what the launcher logs behind it."""
+    """An error's own lines, without what the launcher logs after it."""
     first, _, rest = text.partition("\n")
     match = _LOG_LINE.search(rest)
     return f"{first}\n{rest[: match.start()] if match else rest}".strip()
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
-    """A logged step; None for a line a crash cut short."""
+    """A logged step; None for a line that a crash cut short."""
     try:
         values = json.loads(line)
         return values if isinstance(values, dict) and "step" in values else None

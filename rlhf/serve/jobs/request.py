@@ -1,4 +1,4 @@
-"""What a client may ask of a job, in OpenAI's words and in those of its service of 2023."""
+"""Requests for jobs, in the shape of OpenAI's API and of its API of 2023."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from rlhf.serve.access import ApiError
+from rlhf.serve.errors import ApiError
+from rlhf.serve.request_body import RequestBody
 
 Auto = Literal["auto"]
 Number = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -24,14 +25,8 @@ Metadata = Annotated[
 STAGE_OF_METHOD = {"supervised": "sft", "reward": "reward", "reinforcement": "ppo", "ppo": "ppo"}
 
 
-class Body(BaseModel):
-    """A part of a request; a key that is not known is refused, for it would change nothing."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-
-class Hyperparameters(Body):
-    """`auto` is what the operator's configuration says."""
+class Hyperparameters(RequestBody):
+    """`auto` takes the value of the operator's configuration."""
 
     n_epochs: Auto | Number = "auto"
     batch_size: Auto | Count = "auto"
@@ -39,14 +34,14 @@ class Hyperparameters(Body):
     prompt_loss_weight: Auto | Weight = "auto"
 
 
-class MethodSettings(Body):
-    """What stands under a method's own name."""
+class MethodSettings(RequestBody):
+    """The settings under a method's own name."""
 
     hyperparameters: Hyperparameters = Hyperparameters()
 
 
 class Grader(BaseModel):
-    """The reward of a reinforcement job: a model that a `reward` job made."""
+    """The reward of a reinforcement job: a model that a `reward` job trained."""
 
     model_config = ConfigDict(extra="allow")
     type: str
@@ -60,12 +55,12 @@ class ReinforcementSettings(MethodSettings):
 
 
 class PpoSettings(MethodSettings):
-    """Stage 3 with the reward model named plainly."""
+    """Stage 3 with the reward model named directly."""
 
     reward_model: str = ""
 
 
-class Method(Body):
+class Method(RequestBody):
     """Which stage, and its settings."""
 
     type: Literal["supervised", "reward", "reinforcement", "ppo", "dpo"]
@@ -76,7 +71,7 @@ class Method(Body):
     dpo: dict[str, Any] | None = None
 
 
-class JobRequest(Body):
+class JobRequest(RequestBody):
     """POST /v1/fine_tuning/jobs."""
 
     model: str
@@ -97,7 +92,9 @@ class JobRequest(Body):
             return "supervised", self.hyperparameters or Hyperparameters(), ""
         kind = self.method.type
         if kind == "dpo":
-            message = "dpo is not offered: make a `reward` job of the preferences, then a `reinforcement` job with it."
+            message = (
+                "dpo is not offered: run a `reward` job on the preferences, then a `reinforcement` job with its model."
+            )
             raise ApiError(400, message, param="method.type")
         given: MethodSettings = getattr(self.method, kind) or MethodSettings()
         return kind, self.hyperparameters or given.hyperparameters, _reward_model(given, kind)
@@ -113,12 +110,12 @@ def _reward_model(given: MethodSettings, kind: str) -> str:
     name = grader.model if grader else given.reward_model if isinstance(given, PpoSettings) else ""
     if not name:
         where = "method.ppo.reward_model" if kind == "ppo" else "method.reinforcement.grader.model"
-        raise ApiError(400, f"{where} is missing: the id of a model that a `reward` job made.", param=where)
+        raise ApiError(400, f"{where} is missing: the id of a model that a `reward` job trained.", param=where)
     return name
 
 
-class LegacyRequest(Body):
-    """POST /v1/fine-tunes, as of 2023; null is what the operator's configuration says."""
+class LegacyRequest(RequestBody):
+    """POST /v1/fine-tunes, as of 2023; null takes the value of the operator's configuration."""
 
     training_file: str
     validation_file: str | None = None
@@ -130,13 +127,7 @@ class LegacyRequest(Body):
     suffix: Suffix | None = None
 
     def modern(self, model: str) -> JobRequest:
-        """The same in today's words."""
-        names = Hyperparameters.model_fields
-        given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return JobRequest(
-            model=model,
-            training_file=self.training_file,
-            validation_file=self.validation_file,
-            suffix=self.suffix,
-            hyperparameters=Hyperparameters(**given),
-        )
+        """The same request for the current API."""
+        given = self.model_dump(exclude_none=True, exclude={"model"})
+        hyperparameters = {name: given.pop(name) for name in Hyperparameters.model_fields if name in given}
+        return JobRequest(model=model, hyperparameters=Hyperparameters(**hyperparameters), **given)

@@ -1,16 +1,17 @@
-"""`/v1/fine_tuning/jobs`, as OpenAI's clients know it."""
+"""`/v1/fine_tuning/jobs`, as in OpenAI's API."""
 
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
 from rlhf.artifacts.run_folder import RunFolder
-from rlhf.serve.access import ApiAccess, ApiError, Caller
+from rlhf.serve.access import ApiAccess, Caller
+from rlhf.serve.errors import ApiError
 from rlhf.serve.jobs.file_routes import page
 from rlhf.serve.jobs.progress import checkpoints
 from rlhf.serve.jobs.request import JobRequest
 from rlhf.serve.jobs.runner import model_name
-from rlhf.serve.jobs.service import FineTuning
+from rlhf.serve.jobs.service import FineTuningService
 from rlhf.serve.jobs.store import Job, JobEvent
 
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -59,7 +60,7 @@ def event_object(event: JobEvent) -> dict[str, Any]:
     }
 
 
-def wanted_job(service: FineTuning, identifier: str, caller: Caller) -> Job:
+def wanted_job(service: FineTuningService, identifier: str, caller: Caller) -> Job:
     """The caller's job; 404 for any other id."""
     job = service.store.job(identifier, caller.organization)
     if job is None:
@@ -67,8 +68,8 @@ def wanted_job(service: FineTuning, identifier: str, caller: Caller) -> Job:
     return job
 
 
-def cancelled(service: FineTuning, identifier: str, caller: Caller) -> Job:
-    """The caller's job, which has not ended, at its end; 400 for one that has."""
+def cancelled(service: FineTuningService, identifier: str, caller: Caller) -> Job:
+    """The caller's job, cancelled; 400 for one that has ended."""
     job = wanted_job(service, identifier, caller)
     if not service.runner.cancel(job):
         ended = wanted_job(service, identifier, caller).status
@@ -76,8 +77,8 @@ def cancelled(service: FineTuning, identifier: str, caller: Caller) -> Job:
     return wanted_job(service, identifier, caller)
 
 
-def jobs_router(service: FineTuning, access: ApiAccess) -> APIRouter:
-    """Create, list, retrieve, cancel, events, checkpoints; a caller sees their own jobs alone."""
+def jobs_router(service: FineTuningService, access: ApiAccess) -> APIRouter:
+    """Create, list, retrieve, cancel, events, checkpoints; callers see only their own jobs."""
     router = APIRouter(prefix="/v1/fine_tuning/jobs")
     who = Annotated[Caller, Depends(access)]
 
@@ -112,7 +113,7 @@ def jobs_router(service: FineTuning, access: ApiAccess) -> APIRouter:
 
 
 def _checkpoint_object(job: Job, checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """A point the job can go on from. Its name tells it apart; the model that is served is the job's."""
+    """A checkpoint of the job. Its name is an identifier only: the model in service is the job's last."""
     return {
         "id": f"ftckpt-{job.id.rpartition('-')[2]}-{checkpoint['step']}",
         "object": "fine_tuning.job.checkpoint",

@@ -1,12 +1,11 @@
-"""The queue at work: starts jobs in their order, tells their steps, and sees them to their end.
+"""Works through the queue: starts jobs in their order, reports their steps, and records how they end.
 
-Everything it knows is in the store and in the jobs' folders, so a server that was killed goes on where it was: a run
-that still works is watched again, one that was broken off goes on from its last checkpoint.
+All its state is in the store and in the jobs' folders, so a server that was killed continues where it was: a run that
+is still alive is watched again, one that was interrupted resumes from its last checkpoint.
 """
 
 from __future__ import annotations
 
-import sqlite3
 import sys
 import threading
 from collections.abc import Callable
@@ -31,9 +30,9 @@ class JobRunner:
     """One thread over one jobs folder.
 
     Args:
-        folder: a subfolder a job; `jobs.lock` in it refuses a second service.
+        folder: holds one subfolder per job; `jobs.lock` in it refuses a second service.
         add_model: puts a finished language model into service under its id.
-        parallel: jobs that run at one time.
+        parallel: jobs that run at the same time.
     """
 
     def __init__(
@@ -51,24 +50,24 @@ class JobRunner:
         self._wake, self._ending = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._tails: dict[str, MetricsTail] = {}
-        self._cancelled: list[str] = []  # whose runs are to be stopped
+        self._cancelled: list[str] = []  # jobs whose runs are to be stopped
 
     def folder_of(self, job: Job) -> Path:
         """A job's own folder."""
         return self.folder / job.id
 
     def model_of(self, job: Job) -> Path:
-        """The model a job leaves."""
+        """The model that a job trains."""
         return RunFolder(self.folder_of(job) / "run").model
 
     def prepare(self, job_id: str, config: StageConfig) -> None:
-        """Makes a job's folder before the job is kept."""
+        """Creates a job's folder, before the job is stored."""
         folder = self.folder / job_id
         folder.mkdir(parents=True)
         (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
 
     def start(self) -> None:
-        """Takes the folder, serves what is finished, and works until `stop`.
+        """Locks the folder, serves the finished models, and works until `stop`.
 
         Raises: ArtifactError when another service has the folder.
         """
@@ -88,7 +87,7 @@ class JobRunner:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread; runs go on by themselves."""
+        """Ends the thread; runs continue by themselves."""
         self._ending.set()
         self.wake()
         if self._thread is not None:
@@ -103,7 +102,7 @@ class JobRunner:
         with self._store.change():
             done = self._store.move(job.id, "cancelled", only_from=("queued", "running"))
             if done:
-                self._store.tell(job.id, "Fine-tuning job cancelled")
+                self._store.add_event(job.id, "Fine-tuning job cancelled")
         if done:
             self._cancelled.append(job.id)
             self.wake()
@@ -115,7 +114,7 @@ class JobRunner:
             self._wake.clear()
             try:
                 self.tick()
-            except (RlhfError, OSError, ValueError, sqlite3.Error) as error:  # tried again at the next look
+            except (RlhfError, OSError, ValueError) as error:  # tried again at the next look
                 sys.stderr.write(f"jobs: {type(error).__name__}: {error}\n")
                 sys.stderr.flush()
             self._wake.wait(POLL_S)
@@ -136,11 +135,11 @@ class JobRunner:
     def _begin(self, job: Job) -> None:
         if not self._store.move(job.id, "running", only_from=("queued",)):
             return  # cancelled in the meantime
-        self._store.tell(job.id, "Fine-tuning job started")
+        self._store.add_event(job.id, "Fine-tuning job started")
         self._launch(job)
 
     def _launch(self, job: Job) -> None:
-        """Starts the stage, counted before it is, so that a run that kills its server is not started for ever."""
+        """Starts the stage. The attempt is counted first, so that a run that kills its server ends."""
         if not self._store.move(job.id, "running", only_from=("running",), attempts=job.attempts + 1):
             return  # cancelled in the meantime
         try:
@@ -155,7 +154,7 @@ class JobRunner:
         with self._store.change():
             for values in tail.read():
                 figures = step_figures(values)
-                self._store.tell(job.id, step_message(figures), step=figures["step"], data=figures)
+                self._store.add_event(job.id, step_message(figures), step=figures["step"], data=figures)
         if alive:
             return
         self._tails.pop(job.id, None)
@@ -168,10 +167,10 @@ class JobRunner:
             self._again(job)
 
     def _again(self, job: Job) -> None:
-        """A run that was broken off, or a server killed between taking up a job and starting it."""
+        """Restarts a run that was interrupted, or whose server was killed between taking the job and starting it."""
         if job.attempts:
-            message = f"The run was broken off; it goes on from its last checkpoint (start {job.attempts + 1}"
-            self._store.tell(job.id, f"{message} of at most {MAX_ATTEMPTS})", level="warn")
+            message = f"The run was interrupted; it resumes from its last checkpoint (start {job.attempts + 1}"
+            self._store.add_event(job.id, f"{message} of at most {MAX_ATTEMPTS})", level="warn")
         self._launch(job)
 
     def _succeed(self, job: Job) -> None:
@@ -189,27 +188,27 @@ class JobRunner:
                 trained_tokens=sum(int(values.get("tokens", 0)) for values in steps),
             )
             if done:
-                self._store.tell(job.id, f"New fine-tuned model created: {name}")
-                self._store.tell(job.id, "The job has successfully completed")
+                self._store.add_event(job.id, f"New fine-tuned model created: {name}")
+                self._store.add_event(job.id, "The job has successfully completed")
 
     def _serve(self, job: Job, name: str) -> None:
-        """A reward model gives a number instead of an answer: it is named in jobs, not served."""
+        """Puts a language model into service; a reward model gives no answers and is only named in jobs."""
         if job.stage == "reward":
             return
         try:
             self._add_model(name, self.model_of(job))
         except (RlhfError, OSError, ValueError, RuntimeError) as error:
-            self._store.tell(job.id, f"The model was made, but could not be put into service: {error}", level="warn")
+            self._store.add_event(job.id, f"The model was trained, but cannot be served: {error}", level="warn")
 
     def _fail(self, job: Job, reason: str) -> None:
         with self._store.change():
             error = {"code": "run_failed", "message": reason, "param": None}
             if self._store.move(job.id, "failed", only_from=("running",), error=error):
-                self._store.tell(job.id, f"The job failed: {reason}", level="error")
+                self._store.add_event(job.id, f"The job failed: {reason}", level="error")
 
 
 def model_name(job: Job) -> str:
-    """`ft:BASE:OWNER:SUFFIX:ID`; of a base that was fine-tuned itself, its own base's name."""
+    """`ft:BASE:OWNER:SUFFIX:ID`; a base that was fine-tuned itself is named by its own base."""
     base = job.model.split(":")[1] if job.model.startswith("ft:") else job.model
     owner = job.owner.removeprefix("org-")
     return f"ft:{base}:{owner}:{job.request.get('suffix') or ''}:{job.id[-8:]}"

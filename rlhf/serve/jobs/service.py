@@ -1,4 +1,4 @@
-"""Files and jobs of one service: what its HTTP routes work on, and what `rlhf serve` starts and stops."""
+"""The files and jobs of one service, without HTTP: the routes call it, `rlhf serve` starts and stops it."""
 
 from __future__ import annotations
 
@@ -7,29 +7,25 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rlhf.serve.access import ApiAccess, ApiError
-from rlhf.serve.jobs.config import Inputs, job_config
+from rlhf.serve.errors import ApiError
+from rlhf.serve.jobs.config import JobInputs, job_config
 from rlhf.serve.jobs.file_store import FileStore, problems
 from rlhf.serve.jobs.launch import Launcher
 from rlhf.serve.jobs.request import STAGE_OF_METHOD, JobRequest
 from rlhf.serve.jobs.runner import AddModel, JobRunner
-from rlhf.serve.jobs.store import Job, JobStore, StoredFile, new_id
-
-if TYPE_CHECKING:
-    from fastapi import APIRouter
+from rlhf.serve.jobs.store import ENDED, Job, JobStore, new_id
 
 MAX_WAITING = 100  # jobs of one owner that have not ended
 
 
 @dataclass(frozen=True, slots=True)
 class JobSettings:
-    """What the operator gives: `rlhf serve --jobs-dir ... --job-config ... --base NAME=PATH`.
+    """The operator's settings: `rlhf serve --jobs-dir ... --job-config ... --base NAME=PATH`.
 
-    configs: the configuration each stage's jobs start from; None for the stage's defaults.
-    bases: the models people may fine-tune, by name.
-    max_file_bytes: of one upload.
+    configs: the configuration that a stage's jobs start from; None for the stage's defaults.
+    bases: the models that clients may fine-tune, by name.
+    max_file_bytes: limit on one upload.
     """
 
     folder: Path
@@ -40,11 +36,11 @@ class JobSettings:
     max_file_bytes: int = 512 << 20
 
 
-class FineTuning:
-    """Keeps files and jobs, and runs the jobs.
+class FineTuningService:
+    """Stores files and jobs, and runs the jobs.
 
     Args:
-        add_model: `add_model(id, path)` puts a finished model into service; called again for each at a start.
+        add_model: `add_model(id, path)` puts a finished model into service; it is called for each of them at a start.
     """
 
     def __init__(self, settings: JobSettings, add_model: AddModel) -> None:
@@ -57,46 +53,30 @@ class FineTuning:
         )
 
     def start(self) -> None:
-        """Goes on with every job; raises ArtifactError when another service has the folder."""
+        """Continues every job. Raises: ArtifactError when another service uses the folder."""
         self.runner.start()
 
     def stop(self) -> None:
-        """Stops watching; runs go on, and the next start finds them."""
+        """Stops watching; runs continue, and the next start finds them."""
         self.runner.stop()
         self.store.close()
-
-    def routers(self, access: ApiAccess) -> list[APIRouter]:
-        """The routes of files, jobs, and jobs as of 2023."""
-        from rlhf.serve.jobs.file_routes import files_router
-        from rlhf.serve.jobs.legacy_routes import legacy_router
-        from rlhf.serve.jobs.routes import jobs_router
-
-        files = files_router(self.files, access, max_bytes=self.settings.max_file_bytes)
-        return [files, jobs_router(self, access), legacy_router(self, access)]
 
     def create(self, request: JobRequest, *, owner: str, prefix: str = "ftjob") -> Job:
         """Queues a job.
 
-        Raises: ApiError for what cannot be done, before anything is kept.
+        Raises: ApiError for what cannot be done, before anything is stored.
         """
         method, wanted, reward_name = request.settings()
         stage = STAGE_OF_METHOD[method]
-        if stage not in self.settings.configs:
-            known = ", ".join(name for name, each in STAGE_OF_METHOD.items() if each in self.settings.configs)
-            raise ApiError(400, f"This service has no {method} jobs, only: {known}.", param="method.type")
-        waiting = [job for job in self.store.jobs(owner) if job.status in ("queued", "running")]
-        if len(waiting) >= MAX_WAITING:
-            raise ApiError(429, f"{len(waiting)} of your jobs have not ended.", type="requests", retry_after_s=60)
-        training = self._usable_file(request.training_file, stage, owner, "training_file")
-        validation = None
-        if request.validation_file is not None:
-            validation = self._usable_file(request.validation_file, stage, owner, "validation_file")
+        self._check_allowed(method, owner)
         identifier = new_id(prefix)
-        inputs = Inputs(
+        inputs = JobInputs(
             run=self.runner.folder / identifier / "run",
+            training=self._usable_file(request.training_file, stage, owner, "training_file"),
+            validation=None
+            if request.validation_file is None
+            else self._usable_file(request.validation_file, stage, owner, "validation_file"),
             base=self._model(request.model, owner, "model", ("sft", "ppo")),
-            training=self.files.path(training),
-            validation=None if validation is None else self.files.path(validation),
             reward=self._model(reward_name, owner, "method", ("reward",)) if stage == "ppo" else None,
         )
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
@@ -109,18 +89,24 @@ class FineTuning:
             "seed": config.run.seed,
             "metadata": request.metadata,
         }
-        now = int(time.time())
-        job = Job(
-            identifier, owner, now, now, "queued", stage, request.model, training.id, request.validation_file, asked
-        )
+        now, files = int(time.time()), (request.training_file, request.validation_file)
+        job = Job(identifier, owner, now, now, "queued", stage, request.model, *files, asked)
         self.runner.prepare(identifier, config)
         messages = (f"Created fine-tuning job: {identifier}", "Files validated, the job is in the queue")
         self.store.add_job(job, messages)
         self.runner.wake()
         return job
 
-    def _usable_file(self, identifier: str, stage: str, owner: str, param: str) -> StoredFile:
-        """A file whose every row the stage can train on."""
+    def _check_allowed(self, method: str, owner: str) -> None:
+        if STAGE_OF_METHOD[method] not in self.settings.configs:
+            known = ", ".join(name for name, stage in STAGE_OF_METHOD.items() if stage in self.settings.configs)
+            raise ApiError(400, f"This service has no {method} jobs, only: {known}.", param="method.type")
+        waiting = sum(job.status not in ENDED for job in self.store.jobs(owner))
+        if waiting >= MAX_WAITING:
+            raise ApiError(429, f"{waiting} of your jobs have not ended.", type="requests", retry_after_s=60)
+
+    def _usable_file(self, identifier: str, stage: str, owner: str, param: str) -> Path:
+        """The path of a file whose every row the stage can train on."""
         file = self.store.file(identifier, owner)
         if file is None or file.purpose != "fine-tune":
             raise ApiError(
@@ -135,10 +121,10 @@ class FineTuning:
         if stage not in usable:
             message = f"{identifier} is for {', '.join(usable)}; this job needs rows for {stage}."
             raise ApiError(400, message, param=param, code="invalid_file")
-        return file
+        return self.files.path(file)
 
     def _model(self, name: str, owner: str, param: str, stages: Sequence[str]) -> Path:
-        """Where a base, or a model one of the owner's jobs made, lies."""
+        """The folder of a base, or of a model that one of the owner's jobs trained."""
         job = self.store.job_of_model(name, owner)
         if job is not None and job.stage in stages:
             return self.runner.model_of(job)

@@ -6,13 +6,13 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rlhf.web.database import Database
+from rlhf.artifacts.database import Database
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
@@ -37,7 +37,7 @@ ENDED: tuple[JobStatus, ...] = ("succeeded", "failed", "cancelled")
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file that was uploaded, or made by a job; `report` is what `Report.as_dict` gave, {} until it is checked."""
+    """A file that was uploaded, or written by a job; `report` is a `Report.as_dict`, {} until the file is checked."""
 
     id: str
     owner: str
@@ -51,7 +51,7 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A training run that was asked for. `request` holds what the job objects show again: hyperparameters and so on."""
+    """A training run that was requested. `request` holds what clients read back: hyperparameters and so on."""
 
     id: str
     owner: str
@@ -73,7 +73,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class JobEvent:
-    """Something a job tells; `step` is set where it tells the metrics in `data`."""
+    """An event of a job; `step` is set where `data` holds the metrics of one."""
 
     number: int
     job: str
@@ -85,7 +85,7 @@ class JobEvent:
 
 
 def new_id(prefix: str) -> str:
-    """`prefix-` and 24 random characters: nothing a client sent is in it."""
+    """`prefix-` and 24 random characters, nothing of what a client sent."""
     return f"{prefix}-{secrets.token_hex(12)}"
 
 
@@ -93,93 +93,75 @@ class JobStore:
     """The store of one service. Lists are newest first; `owner` None finds everybody's."""
 
     def __init__(self, path: Path) -> None:
-        self._database = Database(path, SCHEMA)
+        self._database = Database(path, SCHEMA, option="--jobs-dir")
 
     def close(self) -> None:
-        """Ends all use of the file."""
+        """Closes the file."""
         self._database.close()
 
     def change(self) -> AbstractContextManager[None]:
-        """Everything in the block, or nothing of it."""
+        """A transaction: everything in the block is committed, or nothing of it."""
         return self._database.change()
 
     # Files
 
     def add_file(self, file: StoredFile) -> None:
-        """Keeps a new file's entry."""
-        values = _values(file)
-        self._database.run(f"INSERT INTO files ({', '.join(values)}) VALUES ({_marks(values)})", *values.values())
+        """Adds a new file's entry."""
+        self._insert("files", file)
 
     def set_checked(self, identifier: str, status: FileStatus, report: Mapping[str, Any]) -> None:
-        """What the check of a file found."""
+        """Keeps what the check of a file found."""
         self._database.run("UPDATE files SET status = ?, report = ? WHERE id = ?", status, _json(report), identifier)
 
     def file(self, identifier: str, owner: str | None = None) -> StoredFile | None:
         """One file, if it is the owner's."""
-        found = self._database.row("SELECT * FROM files WHERE id = ? AND ? IN (owner, '')", identifier, owner or "")
-        return None if found is None else _file(found)
+        return next(iter(self._files(id=identifier, owner=owner)), None)
 
     def files(self, owner: str | None = None, *, status: FileStatus | None = None) -> list[StoredFile]:
         """All files."""
-        rows = self._database.rows(
-            "SELECT * FROM files WHERE ? IN (owner, '') AND ? IN (status, '') ORDER BY rowid DESC",
-            owner or "",
-            status or "",
-        )
-        return [_file(row) for row in rows]
+        return self._files(owner=owner, status=status)
 
     def remove_file(self, identifier: str) -> None:
-        """Forgets a file's entry."""
+        """Removes a file's entry."""
         self._database.run("DELETE FROM files WHERE id = ?", identifier)
 
     # Jobs
 
     def add_job(self, job: Job, messages: Sequence[str]) -> None:
-        """Keeps a new job and its first events."""
-        values = _values(job)
+        """Adds a new job and its first events."""
         with self.change():
-            self._database.run(f"INSERT INTO jobs ({', '.join(values)}) VALUES ({_marks(values)})", *values.values())
+            self._insert("jobs", job)
             for message in messages:
-                self.tell(job.id, message)
+                self.add_event(job.id, message)
 
     def job(self, identifier: str, owner: str | None = None) -> Job | None:
         """One job, if it is the owner's."""
-        found = self._database.row("SELECT * FROM jobs WHERE id = ? AND ? IN (owner, '')", identifier, owner or "")
-        return None if found is None else _job(found)
+        return next(iter(self._jobs(id=identifier, owner=owner)), None)
 
     def jobs(self, owner: str | None = None, *, status: JobStatus | None = None) -> list[Job]:
         """All jobs."""
-        rows = self._database.rows(
-            "SELECT * FROM jobs WHERE ? IN (owner, '') AND ? IN (status, '') ORDER BY rowid DESC",
-            owner or "",
-            status or "",
-        )
-        return [_job(row) for row in rows]
+        return self._jobs(owner=owner, status=status)
 
     def job_of_model(self, model: str, owner: str | None = None) -> Job | None:
         """The job that made a model."""
-        found = self._database.row(
-            "SELECT * FROM jobs WHERE fine_tuned_model = ? AND ? IN (owner, '')", model, owner or ""
-        )
-        return None if found is None else _job(found)
+        return next(iter(self._jobs(fine_tuned_model=model, owner=owner)), None)
 
     def uses_file(self, identifier: str) -> bool:
         """Whether a job that has not ended reads this file."""
         query = "SELECT 1 FROM jobs WHERE ? IN (training_file, validation_file) AND status IN ('queued', 'running')"
         return self._database.row(query, identifier) is not None
 
-    def move(self, identifier: str, to: JobStatus, *, only_from: Iterable[JobStatus], **values: Any) -> bool:
+    def move(self, identifier: str, to: JobStatus, *, only_from: tuple[JobStatus, ...], **values: Any) -> bool:
         """Changes a job's status and other columns; False, and no change, when it is in none of `only_from`."""
-        now, allowed = int(time.time()), tuple(only_from)
+        now = int(time.time())
         values |= {"status": to, "updated_at": now} | ({"finished_at": now} if to in ENDED else {})
         columns = ", ".join(f"{name} = ?" for name in values)
-        statement = f"UPDATE jobs SET {columns} WHERE id = ? AND status IN ({_marks(allowed)})"
-        stored = [_json(value) if isinstance(value, dict) else value for value in values.values()]
-        return self._database.run(statement, *stored, identifier, *allowed) == 1
+        statement = f"UPDATE jobs SET {columns} WHERE id = ? AND status IN ({_marks(only_from)})"
+        return self._database.run(statement, *map(_stored, values.values()), identifier, *only_from) == 1
 
     # Events
 
-    def tell(
+    def add_event(
         self,
         job: str,
         message: str,
@@ -188,41 +170,52 @@ class JobStore:
         step: int | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> None:
-        """Adds an event; a step that was told already is not told again."""
-        self._database.run(
-            "INSERT OR IGNORE INTO events (job, created_at, level, message, step, data) VALUES (?, ?, ?, ?, ?, ?)",
-            job,
-            int(time.time()),
-            level,
-            message,
-            step,
-            _json(data or {}),
-        )
+        """Adds an event, unless there is one of this step already."""
+        columns = "job, created_at, level, message, step, data"
+        values = (job, int(time.time()), level, message, step, _json(data or {}))
+        self._database.run(f"INSERT OR IGNORE INTO events ({columns}) VALUES ({_marks(values)})", *values)
 
     def events(self, job: str) -> list[JobEvent]:
-        """What a job has told, newest first."""
+        """A job's events, newest first."""
         rows = self._database.rows("SELECT * FROM events WHERE job = ? ORDER BY number DESC", job)
-        return [JobEvent(**{**dict(row), "data": json.loads(row["data"])}) for row in rows]
+        return [JobEvent(**_read(row)) for row in rows]
+
+    def _files(self, **wanted: str | None) -> list[StoredFile]:
+        return [StoredFile(**entry) for entry in self._select("files", wanted)]
+
+    def _jobs(self, **wanted: str | None) -> list[Job]:
+        return [Job(**entry) for entry in self._select("jobs", wanted)]
+
+    def _select(self, table: str, wanted: Mapping[str, str | None]) -> list[dict[str, Any]]:
+        """Entries whose columns hold the wanted values, newest first; None wants nothing of a column."""
+        given = {name: value for name, value in wanted.items() if value is not None}
+        where = " AND ".join(f"{name} = ?" for name in given) or "TRUE"
+        return [
+            _read(row)
+            for row in self._database.rows(f"SELECT * FROM {table} WHERE {where} ORDER BY rowid DESC", *given.values())
+        ]
+
+    def _insert(self, table: str, entry: StoredFile | Job) -> None:
+        names = entry.__slots__
+        values = [_stored(getattr(entry, name)) for name in names]
+        self._database.run(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({_marks(values)})", *values)
+
+
+_JSON_COLUMNS = ("report", "request", "error", "data")
 
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _marks(values: Iterable[Any]) -> str:
-    return ", ".join("?" for _ in values)
+def _stored(value: Any) -> Any:
+    return _json(value) if isinstance(value, dict) else value
 
 
-def _values(entry: StoredFile | Job) -> dict[str, Any]:
-    """Columns and what they hold."""
-    values = {name: getattr(entry, name) for name in entry.__slots__}
-    return {name: _json(value) if isinstance(value, dict) else value for name, value in values.items()}
+def _read(row: sqlite3.Row) -> dict[str, Any]:
+    """Columns as they were before `_stored`."""
+    return {name: json.loads(value) if name in _JSON_COLUMNS and value else value for name, value in dict(row).items()}
 
 
-def _file(row: sqlite3.Row) -> StoredFile:
-    return StoredFile(**{**dict(row), "report": json.loads(row["report"])})
-
-
-def _job(row: sqlite3.Row) -> Job:
-    error = json.loads(row["error"]) if row["error"] else None
-    return Job(**{**dict(row), "request": json.loads(row["request"]), "error": error})
+def _marks(values: Collection[Any]) -> str:
+    return ", ".join("?" * len(values))

@@ -1,4 +1,4 @@
-"""What stage 3 is made of: roles, experience, updates, rewards and tripwires.
+"""The parts of stage 3: roles, experience, updates, rewards, tripwires and the control group.
 
-May import: train.run, rollout, engine, and the layers below.
+May import: train.run, evaluate, and the layers below.
 """

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from torch import Tensor
 
 from rlhf.artifacts.files import write_json
 from rlhf.config.schema import PpoConfig
 from rlhf.data.encode import EncodedPrompt
-from rlhf.data.packing import PackedRow
 from rlhf.data.tokenizer import ChatTokenizer
-from rlhf.evaluate.control_group import Scores, control_card
-from rlhf.train.policy.experience import draw_answers
+from rlhf.evaluate.control_group import control_card
+from rlhf.evaluate.intervals import Floats
+from rlhf.ops.rewards import kl_estimate
+from rlhf.train.policy.experience import draw_answers, read_logprobs
 from rlhf.train.policy.reward_sources import RewardSources
 from rlhf.train.policy.roles import Roles
-from rlhf.train.policy.samples import Sample, map_samples
+from rlhf.train.policy.samples import Sample, padded, response_mask
 from rlhf.train.run.run import Run
 
-CONTROL_STEP = 2**31 + 1  # names the random streams apart from those of training and evaluation
+CONTROL_STEP = 2**31 + 1  # gives random streams apart from those of training and evaluation
 DRY_RUN_PROMPTS = 2
 
 
@@ -30,10 +30,10 @@ def run_control(
     tokenizer: ChatTokenizer,
     prompts: Sequence[EncodedPrompt],
 ) -> None:
-    """Writes control.json and says its verdict; says so where it is left out."""
+    """Writes control.json and reports its verdict, or why there is none."""
     config, section = run.config, run.config.control
     if not section.enabled or not prompts:
-        run.say(f"control group: left out ({'data.eval is empty' if section.enabled else 'control.enabled is false'})")
+        run.say(f"control group: skipped ({'data.eval is empty' if section.enabled else 'control.enabled is false'})")
         return
     asked = prompts[: DRY_RUN_PROMPTS if run.dry_run else section.max_prompts]
     pool = max(*section.best_of, section.samples)
@@ -41,7 +41,7 @@ def run_control(
         f"control group: {pool} answers of the reference and {section.samples} of the policy to each of {len(asked)} "
         "held-out prompts"
     )
-    # Streams are named by an answer's place: sample by sample, so that the first ones are the policy's and the pool's.
+    # Random streams are seeded by place. In this order the policy's answers share theirs with the first of the pool.
     before = draw_answers(roles.reference, tokenizer, [*asked] * pool, config, CONTROL_STEP)
     with roles.actor.averaged():
         after = draw_answers(roles.actor, tokenizer, [*asked] * section.samples, config, CONTROL_STEP)
@@ -57,15 +57,13 @@ def run_control(
 
 
 def policy_kl(samples: Sequence[Sample], roles: Roles, config: PpoConfig) -> list[float]:
-    """log p(policy) - log p(reference) of each answer, nats; its mean estimates KL(policy || reference)."""
-
-    def read(row: PackedRow) -> Tensor:
-        return roles.reference.logprobs(row, config.sampling.temperature).logprobs
-
-    known = map_samples(samples, roles.actor.ranks, config.train.micro_tokens, read)
-    return [float(np.sum(each.old_logprobs - other)) for each, other in zip(samples, known, strict=True)]
+    """log p(policy) - log p(reference) of each answer in nats; its mean estimates KL(policy || reference)."""
+    mask = response_mask(samples)
+    own = padded([sample.old_logprobs for sample in samples], mask)
+    reference = read_logprobs(samples, mask, roles.actor.ranks, config, roles.reference.logprobs)
+    return kl_estimate(own, reference, mask, kind="k1").sum(1).tolist()
 
 
-def _by_prompt(scores: Sequence[float], num_prompts: int) -> Scores:
-    """Scores in the order drawn, as [prompts, answers]."""
+def _by_prompt(scores: Sequence[float], num_prompts: int) -> Floats:
+    """Scores in sampling order, as [prompts, answers]."""
     return np.asarray(scores, dtype=float).reshape(-1, num_prompts).T

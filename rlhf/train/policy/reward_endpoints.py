@@ -1,4 +1,4 @@
-"""A reward that is asked for over HTTP."""
+"""Rewards from an HTTP service."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ TOO_MANY_REQUESTS, SERVER_ERROR = 429, 500
 
 
 def ask_endpoint(endpoint: RewardEndpoint, key: str) -> Callable[[list[str], list[str], list[bool]], list[float]]:
-    """A function that has answers scored by `endpoint`, `batch_size` of them a request.
+    """A function that scores answers by `endpoint`, `batch_size` per request.
 
-    A request that fails on the way, or for which the service is not ready (429, 5xx), is made again after a pause that
-    doubles each time; one that the service refuses is not. `key` is where the configuration names it.
+    A request that does not reach the service, or for which it is not ready (429, 5xx), is retried after a pause that
+    doubles each time; a refused request is not. `key` is the endpoint's place in the configuration.
 
-    Raises: TrainingError, from the function, when a request fails for good or the reply is not as agreed.
+    Raises: TrainingError, from the function, when the retries are used up or the reply has another form.
     """
 
     def ask(prompts: list[str], answers: list[str], finished: list[bool]) -> list[float]:
@@ -47,7 +47,7 @@ def _scores(endpoint: RewardEndpoint, body: dict[str, list[str]], key: str) -> l
             f"{endpoint.url} replied {_shortened(reply)}",
             where=key,
             expected=f'{{"scores": [{len(body["answers"])} numbers]}}',
-            fix="correct the service, and go on with --resume auto",
+            fix="correct the service, then use --resume auto",
         )
     return [float(score) for score in scores]
 
@@ -69,7 +69,7 @@ def _posted(endpoint: RewardEndpoint, body: bytes, key: str) -> bytes:
     raise TrainingError(
         f"{endpoint.url} gave no scores in {attempt + 1} attempts: {failure}",
         where=key,
-        fix="start the service, or raise retries, backoff_s or timeout_s; then go on with --resume auto",
+        fix="start the service, or raise retries, backoff_s or timeout_s; then use --resume auto",
     )
 
 

@@ -1,7 +1,7 @@
 """The reward of an answer: a weighted sum of a reward model, Python functions and HTTP endpoints.
 
-Functions and endpoints are called on rank 0, once for all answers, and every rank is given what they said: a source
-may compare answers with one another, and one that is not deterministic still says the same everywhere.
+Functions and endpoints are called on rank 0, once for all answers, and the scores go to every rank: a source may
+compare answers with one another, and one that is not deterministic still gives every rank the same scores.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import numpy as np
 from rlhf.config.reward_sources import MODEL_SOURCE, RewardFunction, RewardRole
 from rlhf.config.schema import PpoConfig
 from rlhf.data.encode import Encoder, Ids
-from rlhf.data.packing import pack_trees, plan_micro_batches
+from rlhf.data.packing import pack_trees
 from rlhf.data.records import Prompt
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import ConfigError, TrainingError
 from rlhf.train.policy.reward_endpoints import ask_endpoint
 from rlhf.train.policy.roles import FrozenRole
-from rlhf.train.policy.samples import Sample, everywhere
+from rlhf.train.policy.samples import Sample
+from rlhf.train.run.sharing import read_shared
 
 Ask = Callable[[list[str], list[str], list[bool]], object]
 EXAMPLE = (["안녕하세요?"], ["네, 안녕하세요! 무엇을 도와드릴까요?"], [True])
@@ -31,7 +32,7 @@ EXAMPLE = (["안녕하세요?"], ["네, 안녕하세요! 무엇을 도와드릴�
 
 @dataclass(frozen=True, slots=True)
 class TextSource:
-    """A source that reads text. `key` is where the configuration names it."""
+    """A source that scores text. `key` is its place in the configuration."""
 
     name: str
     key: str
@@ -39,9 +40,9 @@ class TextSource:
     ask: Ask
 
     def scores(self, prompts: list[str], answers: list[str], finished: list[bool]) -> list[float]:
-        """One finite score an answer.
+        """One finite score per answer.
 
-        Raises: TrainingError, naming the source, when it fails or gives anything else.
+        Raises: TrainingError, naming the source, when it fails or returns anything else.
         """
         try:
             given = self.ask(list(prompts), list(answers), list(finished))
@@ -50,20 +51,20 @@ class TextSource:
             raise
         except Exception as error:
             problem = f"reward source {self.name!r} failed: {type(error).__name__}: {error}"
-            raise TrainingError(problem, where=self.key, fix="correct it, and go on with --resume auto") from error
+            raise TrainingError(problem, where=self.key, fix="correct it, then use --resume auto") from error
         if len(scores) != len(answers) or not all(map(math.isfinite, scores)):
             shown = f"{len(scores)} scores" if len(scores) != len(answers) else "a score that is not finite"
             raise TrainingError(
                 f"reward source {self.name!r} gave {shown} for {len(answers)} answers",
                 where=self.key,
-                expected="a list with one finite number an answer",
-                fix="correct it, and go on with --resume auto",
+                expected="a list with one finite number per answer",
+                fix="correct it, then use --resume auto",
             )
         return scores
 
 
 def text_sources(reward: RewardRole) -> list[TextSource]:
-    """The sources beside the reward model.
+    """The sources besides the reward model.
 
     Raises: ConfigError for a function that cannot be imported.
     """
@@ -92,7 +93,7 @@ def _imported(function: RewardFunction, key: str) -> Ask:
 
 
 def check_sources(texts: Sequence[TextSource], ranks: Ranks) -> None:
-    """Asks every source once about an example, so that one that is missing is known before models are loaded.
+    """Asks every source once about an example, so that a missing one is found before models are loaded.
 
     Raises: TrainingError, on every rank.
     """
@@ -101,7 +102,7 @@ def check_sources(texts: Sequence[TextSource], ranks: Ranks) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Of each answer: the weighted sum, and what each source said before its weight; in reward units."""
+    """Scores of each answer in reward units: the weighted sum, and those of each source before its weight."""
 
     totals: list[float]
     by_source: dict[str, list[float]]
@@ -109,7 +110,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class RewardSources:
-    """All that pays for an answer. `tokenizers` are the actor's and the reward model's."""
+    """Every source of reward. `tokenizers` are the actor's and the reward model's."""
 
     config: PpoConfig
     ranks: Ranks
@@ -150,26 +151,25 @@ def score_samples(
 ) -> list[float]:
     """The reward model's score of each answer, read at its last token.
 
-    Ids are taken as they are when both tokenizers render alike, and rendered anew from text when they do not.
+    Token ids are used as they are if both tokenizers are the same; otherwise the text is rendered again.
     """
-    ranks = reward.ranks
     if scorer is tokenizer or scorer.fingerprint() == tokenizer.fingerprint():  # hashing a vocabulary is not free
         trees = [(sample.prompt.ids, [sample.response]) for sample in samples]
     else:
         trees = [_rendered(sample, tokenizer, scorer, config.sampling.max_prompt_tokens) for sample in samples]
     lengths = [len(prompt) + len(answers[0]) for prompt, answers in trees]
-    plan = plan_micro_batches(lengths, max(config.train.micro_tokens, *lengths), ranks.world_size)
-    found: dict[int, float] = {}
-    for items in plan[ranks.rank]:
-        numbers = reward.forward(pack_trees([trees[item] for item in items])).tolist()
-        found |= dict(zip(items, numbers, strict=bool(items)))
-    return everywhere(ranks, found, len(samples))
+
+    def read(items: list[int]) -> list[float]:
+        scores: list[float] = reward.forward(pack_trees([trees[item] for item in items])).tolist()
+        return scores
+
+    return read_shared(lengths, max(config.train.micro_tokens, *lengths), reward.ranks, read)
 
 
 def _rendered(
     sample: Sample, tokenizer: ChatTokenizer, scorer: ChatTokenizer, max_prompt_tokens: int
 ) -> tuple[Ids, list[Ids]]:
-    """Prompt and answer in the reward model's own template; EOS only where the answer had one."""
+    """Prompt and answer in the reward model's own template, with EOS only if the answer had one."""
     prompt = Encoder(scorer, max_prompt_tokens).prompts([Prompt(sample.prompt.messages)])[0]
     (answer,) = scorer.token_ids([tokenizer.text(sample.response.tolist()) or " "])
     ending = [scorer.eos_id] if sample.finished else []

@@ -1,32 +1,30 @@
-"""A prompt and its answer, and what a role says about each of its tokens.
+"""A prompt and its answer, and tables of numbers per response token.
 
 Ranks share the work and then exchange the results: every rank holds the numbers of all samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rlhf.data.encode import EncodedPrompt, EncodedSequence, Ids
-from rlhf.data.packing import PackedRow, pack_sequences, plan_micro_batches
+from rlhf.data.packing import PackedRow, pack_sequences
 from rlhf.engine.ranks import Ranks
 from rlhf.rollout.base import Floats
-
-Found = TypeVar("Found")
+from rlhf.train.run.sharing import read_shared
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One prompt and its answer. Arrays hold one number a response token, the sampled EOS included.
+    """One prompt and its answer. Arrays hold one number per response token, the sampled EOS included.
 
-    old_logprobs, reference_logprobs in nats; values, rewards, advantages, returns and score in reward units;
-    importance: what advantages are multiplied by, 1 where the actor itself drew the answer.
+    old_logprobs, reference_logprobs in nats; score, values, advantages and returns in reward units.
     """
 
     prompt: EncodedPrompt
@@ -38,33 +36,12 @@ class Sample:
     values: Floats | None = None
     advantages: Floats | None = None
     returns: Floats | None = None
-    importance: Floats | float = 1.0
 
     @property
     def sequence(self) -> EncodedSequence:
-        """Prompt and response as one sequence whose response is read."""
+        """Prompt and response as one sequence, of which the response counts."""
         ids = np.concatenate([self.prompt.ids, self.response])
         return EncodedSequence(ids, np.arange(len(ids)) >= len(self.prompt.ids), self.prompt.source)
-
-
-def map_samples(
-    samples: Sequence[Sample], ranks: Ranks, micro_tokens: int, read: Callable[[PackedRow], Tensor]
-) -> list[Floats]:
-    """`read` over packed rows of all samples, shared among ranks; its numbers at response tokens, by sample."""
-    sequences = [sample.sequence for sample in samples]
-    plan = plan_micro_batches([len(each) for each in sequences], micro_tokens, ranks.world_size)
-    found: dict[int, Floats] = {}
-    for items in plan[ranks.rank]:
-        numbers = read(pack_sequences([sequences[item] for item in items])).float().cpu().numpy()
-        ends = np.cumsum([len(samples[item].response) for item in items])
-        found |= dict(zip(items, np.split(numbers, ends), strict=False))  # the last part is empty
-    return everywhere(ranks, found, len(samples))
-
-
-def everywhere(ranks: Ranks, found: dict[int, Found], count: int) -> list[Found]:
-    """What the ranks found by item number, as one list of `count` on every rank."""
-    merged = {item: value for part in ranks.gather(found) for item, value in part.items()}
-    return [merged[item] for item in range(count)]
 
 
 def response_mask(samples: Sequence[Sample]) -> Tensor:
@@ -74,7 +51,30 @@ def response_mask(samples: Sequence[Sample]) -> Tensor:
 
 
 def padded(rows: Sequence[Floats], mask: Tensor) -> Tensor:
-    """Ragged rows as a [B, T] table, 0 outside the mask."""
+    """Arrays of different lengths as a [B, T] table, 0 outside the mask."""
     table = torch.zeros(mask.shape)
     table[mask] = torch.from_numpy(np.concatenate(rows))
     return table
+
+
+def read_table(
+    samples: Sequence[Sample], mask: Tensor, ranks: Ranks, micro_tokens: int, read: Callable[[PackedRow], Tensor]
+) -> Tensor:
+    """What `read` says of each response token, [B, T]; packed rows of all samples are shared among ranks."""
+    sequences = [sample.sequence for sample in samples]
+
+    def read_items(items: list[int]) -> Iterator[Floats]:
+        numbers = read(pack_sequences([sequences[item] for item in items])).float().cpu()
+        lengths = [len(samples[item].response) for item in items]
+        return (part.numpy() for part in numbers.split(lengths or 1))
+
+    return padded(read_shared([len(each) for each in sequences], micro_tokens, ranks, read_items), mask)
+
+
+def with_tables(samples: Sequence[Sample], mask: Tensor, **tables: Tensor | None) -> list[Sample]:
+    """The samples with the rows of [B, T] tables in the fields of those names; None clears a field."""
+
+    def numbers_of(row: int) -> dict[str, Any]:
+        return {name: None if table is None else table[row][mask[row]].numpy() for name, table in tables.items()}
+
+    return [replace(sample, **numbers_of(row)) for row, sample in enumerate(samples)]

@@ -1,4 +1,4 @@
-"""The roles of PPO on one backbone: actor, critic, reference and reward as adapters of a model that is held once."""
+"""The roles of PPO on one backbone: actor, critic, reference and reward as adapters of one model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rlhf.artifacts.adapter import StoredAdapter, base_identity, find_adapter, read_adapter
+from rlhf.config.role_paths import RolePaths
 from rlhf.config.schema import PpoConfig
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.deepspeed import InferenceModel
@@ -19,14 +20,15 @@ from rlhf.models.head import install_head
 from rlhf.models.loading import PackedCausalLM, count_parameters, unwrap_peft
 from rlhf.models.shared import SharedBackbone, fresh_settings, stored_settings
 from rlhf.train.models import build_causal_lm
-from rlhf.train.policy.roles import FrozenRole, RolePaths, Roles, frozen_role
+from rlhf.train.policy.roles import FrozenRole, Roles
+from rlhf.train.policy.separate_roles import frozen_role
 from rlhf.train.run.run import Run
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where each role's adapter comes from. None: actor and critic start anew, the reference is the backbone itself,
-    the reward is a model of its own. `apart` says why a role is not on the backbone.
+    """Where each role's adapter comes from. None: actor and critic start with new adapters, the reference is the
+    backbone itself, the reward is a separate model. `apart` gives the reason why a role is not on the backbone.
     """
 
     base_path: str
@@ -46,7 +48,7 @@ def build_shared(run: Run[PpoConfig], paths: RolePaths, tokenizer: ChatTokenizer
     config = run.config
     sources = find_sources(config, paths)
     for role, reason in sources.apart.items():
-        run.say(f"{role}: {reason}; it is held as a model of its own")
+        run.say(f"{role}: {reason}; it is loaded as a separate model")
     backbone = build_backbone(run, sources, paths, tokenizer)
     total, trained = count_parameters(backbone)
     run.say(f"shared backbone {sources.base_path}: {total:,} parameters, {trained:,} trained ({trained / total:.2%})")
@@ -75,7 +77,7 @@ def build_shared(run: Run[PpoConfig], paths: RolePaths, tokenizer: ChatTokenizer
 
 
 def find_sources(config: PpoConfig, paths: RolePaths) -> Sources:
-    """Reads the adapters beside the roles' models, and tells which of them are of the actor's base.
+    """Reads the adapters of the roles' models, and finds which of them have the actor's base.
 
     Raises: ArtifactError for an adapter whose base changed; ConfigError as in `build_shared`.
     """
@@ -121,11 +123,11 @@ def _adapter_of(path: str) -> StoredAdapter | None:
 
 
 def _not_on(base: str, actor: StoredAdapter | None, other: StoredAdapter | None, path: str) -> str:
-    """Why `other` cannot lie on the actor's base; empty when it can."""
+    """Why `other` cannot be an adapter of the actor's base; empty if it can."""
     if other is None:
         return f"{path} has no adapter"
     if other.base != base:
-        return f"{other.folder} is of another base ({other.base_path})"
+        return f"{other.folder} has another base ({other.base_path})"
     embeddings = {} if actor is None else actor.embeddings
     if actor is not None and other.num_tokens != actor.num_tokens:
         return f"{other.folder} has {other.num_tokens} tokens, the actor {actor.num_tokens}"
@@ -163,7 +165,7 @@ def build_backbone(run: Run[PpoConfig], sources: Sources, paths: RolePaths, toke
 def _base(run: Run[PpoConfig], sources: Sources, tokenizer: ChatTokenizer) -> PackedCausalLM:
     """The backbone's weights, with as many tokens as the actor was trained with."""
     config, actor = run.config, sources.actor
-    # The actor's own run has settled which EOS its base goes with.
+    # The actor's own run has already checked the EOS against its base.
     model = config.model if actor is None else config.model.model_copy(update={"override_eos": True})
     language = build_causal_lm(sources.base_path, model, config.deepspeed, run.ranks, tokenizer, key="actor.path")
     if actor is None:
@@ -176,8 +178,8 @@ def _base(run: Run[PpoConfig], sources: Sources, tokenizer: ChatTokenizer) -> Pa
         raise ArtifactError(f"{actor.folder} holds weights that its base lacks: {', '.join(unknown[:4])}")
     if actor.quantize != model.quantize:
         run.say(
-            f"warning: {actor.folder} was trained on a base held as {actor.quantize}, model.quantize is "
-            f"{model.quantize}: scores and log-probabilities differ by its rounding"
+            f"warning: {actor.folder} was trained on a base with model.quantize {actor.quantize}, model.quantize is "
+            f"{model.quantize}: scores and log-probabilities differ by the rounding"
         )
     return language
 

@@ -1,4 +1,4 @@
-"""The tripwires at work in a run: figures taken from its answers, trips told and written, the actions they ask for."""
+"""The tripwires of a run: measures its answers, reports and records trips, and takes the actions they ask for."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from rlhf.train.run.lifecycle import restore
 from rlhf.train.run.run import Run
 
 
-class Watched(Protocol):
-    """Progress that holds a `TripwireState` as JSON does."""
+class MonitoredProgress(Protocol):
+    """Progress that holds a `TripwireState` as JSON."""
 
-    watch: dict[str, Any]
+    tripwires: dict[str, Any]
 
 
-ProgressT = TypeVar("ProgressT", bound=Watched)
+ProgressT = TypeVar("ProgressT", bound=MonitoredProgress)
 
 
 class TripwireMonitor:
-    """Every rank holds one and decides alike; rank 0 writes.
+    """Every rank holds one and makes the same decisions; rank 0 writes.
 
     Args:
-        run: its `config.tripwires` says what is watched.
+        run: its `config.tripwires` sets limits and actions.
         tokenizer: the actor's.
 
     Raises: ConfigError, ModelError or ArtifactError for a tripwires.held_out_reward that cannot be used.
@@ -52,20 +52,20 @@ class TripwireMonitor:
         self._wires = Tripwires(run.config.tripwires, TripwireState())
         self._target: Checkpoint | None = None
         path = _held_out_path(run.config)
-        self._judge_tokenizer = load_tokenizer(path) if path else tokenizer
-        self._judge = _judge(run, path, self._judge_tokenizer) if path else None
+        self._scorer = load_tokenizer(path) if path else tokenizer
+        self._held_out = _held_out_reward(run, path, self._scorer) if path else None
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Goes on from a checkpoint's state; an empty one starts. The files are brought to what the state says."""
+        """Continues from a checkpoint's state; an empty one starts anew. The files are rewritten to match the state."""
         found = TripwireState(**state)
         if found.stopped_by and self._run.config.tripwires.wires()[found.stopped_by].action not in ("stop", "rollback"):
-            found.stopped_by = ""  # the user has changed what this wire does, and goes on
+            found.stopped_by = ""  # the user has changed this wire's action and continues
         self._wires = Tripwires(self._run.config.tripwires, found)
         self._run.on_main(self._write_files)
 
     @property
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds."""
+        """The state that a checkpoint holds."""
         return asdict(self._wires.state)
 
     @property
@@ -79,23 +79,23 @@ class TripwireMonitor:
         return bool(self._wires.state.stopped_by)
 
     @property
-    def goes_back(self) -> bool:
-        """Whether the run is to be rolled back now."""
+    def rolls_back(self) -> bool:
+        """Whether a wire asks for a rollback now."""
         return self._target is not None
 
     def measure(self, samples: Sequence[Sample]) -> dict[str, float]:
-        """Figures of the scored answers of one iteration, and what the held-out reward model says of them."""
+        """Metrics of the scored answers of one iteration, and their scores by the held-out reward model."""
         texts = [self._tokenizer.text(sample.response.tolist()) for sample in samples]
         found = answer_metrics(
             texts, [len(sample.response) for sample in samples], [sample.score for sample in samples]
         )
-        if self._judge is not None:
-            scores = score_samples(samples, self._judge, self._tokenizer, self._judge_tokenizer, self._run.config)
+        if self._held_out is not None:
+            scores = score_samples(samples, self._held_out, self._tokenizer, self._scorer, self._run.config)
             found |= {"held_out_reward": float(np.mean(scores)), "held_out_reward_std": float(np.std(scores))}
         return found
 
     def observe(self, step: int, metrics: Mapping[str, float], say: Callable[[str], None]) -> None:
-        """Takes in an iteration's metrics; trips are told with `say`, written, and acted on."""
+        """Takes in an iteration's metrics; trips are reported with `say`, written, and acted on."""
         figures = {name: metrics[name] for name in WATCHED if name in metrics}
         trips = self._wires.observe(step, self._run.ranks.from_main(figures))
         decisive = strongest(trips)
@@ -119,9 +119,9 @@ class TripwireMonitor:
             say(f"learning rates are {state.rate:g} of the schedule's from now on")
 
     def roll_back(self, roles: Roles, fresh: ProgressT) -> ProgressT:
-        """The progress of the checkpoint from before the excursion, with its weights, optimizers and generators loaded.
+        """The progress of the checkpoint from before the excursion; its weights, optimizers and generators are loaded.
 
-        What the tripwires know of the trip stays: it happened, and the rates are halved.
+        The tripwires keep the record of the trip, and the learning rates are halved.
         """
         assert self._target is not None, "no wire asked for a rollback"
         run, now, target = self._run, self._wires.state, self._target
@@ -132,14 +132,14 @@ class TripwireMonitor:
         run.store.rewind(target)
         run.resumed, run.step = target, target.step
         progress = restore(run, roles.trained(), fresh)
-        then = TripwireState(**progress.watch)
+        then = TripwireState(**progress.tripwires)
         then.rate, then.rollbacks, then.began, then.trips = now.rate, now.rollbacks, now.began, now.trips
         self.resume(asdict(then))
-        progress.watch = self.state
+        progress.tripwires = self.state
         return progress
 
     def conclude(self) -> None:
-        """Says, last of all, which wire stopped the run; its state.json says so too."""
+        """Reports which wire stopped the run, for state.json too."""
         state = self._wires.state
         if state.stopped_by:
             last = next(trip for trip in reversed(state.trips) if trip["wire"] == state.stopped_by)
@@ -147,14 +147,14 @@ class TripwireMonitor:
             self._run.say(self._run.reason)
 
     def _set_aside(self, step: int) -> None:
-        """Metrics of the iterations that are taken back, kept apart for the report."""
+        """Copies the metrics of the iterations that are undone, for the report."""
         folder, number = self._run.folder, self._wires.state.rollbacks
         lines = [line for line in _lines(folder.metrics) if line["step"] > step]
         with folder.abandoned.open("a", encoding="utf-8") as file:
             file.writelines(_json({**line, "rollback": number}) for line in lines)
 
     def _write_files(self) -> None:
-        """A resumed run repeats what came after its checkpoint, and must not find it written already."""
+        """Drops what came after the checkpoint, because a resumed run writes it again."""
         self._write_trips()
         folder, done = self._run.folder, self._wires.state.rollbacks
         if folder.abandoned.is_file():
@@ -186,7 +186,7 @@ def _held_out_path(config: PpoConfig) -> str:
     return path
 
 
-def _judge(run: Run[PpoConfig], path: str, tokenizer: ChatTokenizer) -> InferenceModel:
+def _held_out_reward(run: Run[PpoConfig], path: str, tokenizer: ChatTokenizer) -> InferenceModel:
     config, ranks = run.config, run.ranks
     model = build_scalar_model(path, config.model, config.deepspeed, ranks, tokenizer, key="tripwires.held_out_reward")
     return InferenceModel(model, config.deepspeed, ranks, dtype=config.model.dtype)

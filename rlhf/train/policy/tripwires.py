@@ -1,7 +1,7 @@
 """Tripwires: rules over the history of a run's figures that say when PPO goes wrong in a known way.
 
-Pure: figures in, trips out. Everything that decides is in `TripwireState`, which checkpoints hold, so that a resumed run
-trips alike. What a trip does to the run is in `watch.py`.
+Pure: figures in, trips out. All that decides is in `TripwireState`, which checkpoints hold, so that a resumed run has
+the same trips. What a trip does to the run is in `tripwire_monitor.py`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from statistics import median
 from typing import Any
 
 from rlhf.config import tripwires as sections
-from rlhf.config.tripwires import TripwiresSection, WireAction
-from rlhf.train.policy.answer_metrics import line_fit
+from rlhf.config.tripwires import TripwiresSection, WireAction, WireSection
+from rlhf.ops.line_fit import line_fit
 
 MAX_ROLLBACKS = 2
 RATE_FACTOR = 0.5
@@ -41,11 +41,12 @@ WATCHED = (
     "reward_length_correlation",
 )
 Figures = Mapping[str, float]
+Check = Callable[[Any, "TripwireState"], "Violation | None"]
 
 
 @dataclass(frozen=True, slots=True)
 class Trip:
-    """One line of tripwires.jsonl; `text` is one sentence on what was seen, and one on where to look."""
+    """One line of tripwires.jsonl; `text` says what was seen and where to look."""
 
     step: int
     wire: str
@@ -57,12 +58,12 @@ class Trip:
 
 @dataclass(slots=True)
 class TripwireState:
-    """All that later decisions need, as JSON holds it.
+    """All that later decisions need, in types that JSON holds.
 
-    first: figures of the first iteration; recent: those of the last ones, oldest first; held: iterations in a row
-    that a wire's condition has held; clear: those since it last held, of wires that have tripped; began: where the
-    first excursion of a tripped wire began; rate: factor on all learning rates; stopped_by: the wire that ended the
-    run.
+    first: figures of the first iteration; recent: of the last iterations, oldest first; held: iterations in a row for
+    which a wire's condition has held; clear: iterations since it last held, of wires that have tripped; began: the step
+    at which the first excursion of a tripped wire began; rate: factor on all learning rates; stopped_by: the wire that
+    ended the run.
     """
 
     first: dict[str, float] = field(default_factory=dict)
@@ -82,7 +83,7 @@ class TripwireState:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A condition that holds now: the figure, its limit, and what to say."""
+    """A condition that holds now: the figure, its limit, and the message."""
 
     value: float
     limit: float
@@ -90,17 +91,17 @@ class Violation:
 
 
 class Tripwires:
-    """Watches figures against a section's wires; `state` goes into checkpoints."""
+    """Checks figures against the wires of a section; `state` goes into checkpoints."""
 
     def __init__(self, section: TripwiresSection, state: TripwireState) -> None:
         self.section, self.state = section, state
         self._kept = max(section.wireheading.window, section.grad_norm.window + 1)
 
     def observe(self, step: int, figures: Figures) -> list[Trip]:
-        """Takes in one iteration; the trips it causes. A wire trips once, and again only after REARM_STEPS iterations
-        without its condition.
+        """Takes in one iteration and returns its trips.
 
-        Only finite figures count; a wire whose figure is absent sleeps.
+        A wire that tripped can trip again after REARM_STEPS iterations without its condition. Figures that are not
+        finite are ignored; a wire whose figure is missing cannot trip.
         """
         state = self.state
         seen = {name: float(figures[name]) for name in WATCHED if math.isfinite(figures.get(name, math.nan))}
@@ -118,7 +119,7 @@ class Tripwires:
         return trips
 
     def _count(self, name: str, holds: bool) -> None:
-        """How long a wire's condition has held, or has been clear since it tripped."""
+        """Counts how long a wire's condition has held, or has been clear since it tripped."""
         state = self.state
         state.held[name] = state.held.get(name, 0) + 1 if holds else 0
         if name in state.clear:
@@ -131,21 +132,39 @@ class Tripwires:
 
 
 def strongest(trips: list[Trip]) -> Trip | None:
-    """The trip whose action goes furthest; the first of several alike."""
+    """The trip with the strongest action; the first of several."""
     return max(trips, key=lambda trip: STRENGTH.index(trip.action), default=None)
 
 
-def _kl(wire: sections.KlWire, state: TripwireState) -> Violation | None:
-    return _above(
-        state.now.get("kl"),
-        wire.max_nats,
-        "KL to the reference is {value:.3g} nats a sequence, its budget {limit:.3g}. Read the newest answers; raise "
-        "ppo.kl_coefficient or set ppo.kl_target.",
-    )
+def _above(figure: str, limit: str, text: str) -> Check:
+    """A rule that a figure is above a limit of the wire, named by its field."""
+
+    def check(wire: WireSection, state: TripwireState) -> Violation | None:
+        return _violation(state.now.get(figure), getattr(wire, limit), text)
+
+    return check
+
+
+def _below_first(figure: str, text: str) -> Check:
+    """A rule that a figure is below `min_share` of its first value."""
+
+    def check(wire: Any, state: TripwireState) -> Violation | None:
+        value, first = state.now.get(figure), state.first.get(figure)
+        if value is None or first is None or value >= wire.min_share * first:
+            return None
+        return Violation(value, wire.min_share * first, text.format(value=value, first=first, share=wire.min_share))
+
+    return check
+
+
+def _violation(value: float | None, limit: float, text: str) -> Violation | None:
+    if value is None or value <= limit:
+        return None
+    return Violation(value, limit, text.format(value=value, limit=limit))
 
 
 def _wireheading(wire: sections.WireheadingWire, state: TripwireState) -> Violation | None:
-    """Gains in deviations of the first iteration, by the reward that is trained on and by the independent one."""
+    """Compares the gains of the training reward and the held-out reward, in deviations of the first iteration."""
     gains, trends = [], []
     for name in ("reward", "held_out_reward"):
         unit = state.first.get(f"{name}_std", 0.0)
@@ -170,30 +189,11 @@ def _wireheading(wire: sections.WireheadingWire, state: TripwireState) -> Violat
 
 
 def _length_slope(wire: sections.LengthSlopeWire, state: TripwireState) -> Violation | None:
-    return _above(
+    return _violation(
         abs(state.now.get("reward_length_correlation", 0.0)),
         wire.max_correlation,
-        "Score and answer length correlate by {value:.2f} (either sign), limit {limit:.2f}. Look at the curve of "
+        "Score and answer length have correlation {value:.2f} (either sign), limit {limit:.2f}. Look at the curve of "
         "response_tokens; the reward may pay for length alone.",
-    )
-
-
-def _diversity(wire: sections.DiversityWire, state: TripwireState) -> Violation | None:
-    return _below_share(
-        state,
-        "distinct_2",
-        wire.min_share,
-        "Only {value:.3f} of all word pairs are distinct, below {share:.0%} of the first iteration's {first:.3f}. Look "
-        "for one phrase in all answers; raise ppo.kl_coefficient or lower train.lr.",
-    )
-
-
-def _repetition(wire: sections.RepetitionWire, state: TripwireState) -> Violation | None:
-    return _above(
-        state.now.get("repeated_token_share"),
-        wire.max_share,
-        "{value:.0%} of the words repeat one of the 8 before them, limit {limit:.0%}. Read the longest answers; the "
-        "reward may pay for repetition (see the probe `twice` of its card).",
     )
 
 
@@ -202,20 +202,10 @@ def _eos_rate(wire: sections.EosWire, state: TripwireState) -> Violation | None:
     if rate is None or rate >= wire.min_rate:
         return None
     text = (
-        f"Only {rate:.0%} of the answers end by themselves, limit {wire.min_rate:.0%}. Raise "
-        "ppo.missing_eos_penalty or sampling.max_new_tokens, and check that stage 1 learnt EOS."
+        f"Only {rate:.0%} of the answers end with EOS, limit {wire.min_rate:.0%}. Raise ppo.missing_eos_penalty or "
+        "sampling.max_new_tokens, and check that stage 1 learned EOS."
     )
     return Violation(rate, wire.min_rate, text)
-
-
-def _hangul(wire: sections.HangulWire, state: TripwireState) -> Violation | None:
-    return _below_share(
-        state,
-        "hangul_share",
-        wire.min_share,
-        "{value:.0%} of the letters are Hangul, below {share:.0%} of the first iteration's {first:.0%}. Read the "
-        "newest answers for another script or broken characters.",
-    )
 
 
 def _politeness(wire: sections.PolitenessWire, state: TripwireState) -> Violation | None:
@@ -231,25 +221,25 @@ def _politeness(wire: sections.PolitenessWire, state: TripwireState) -> Violatio
 
 def _ratio(wire: sections.RatioWire, state: TripwireState) -> Violation | None:
     limits = (
-        ("approx_kl", wire.max_approx_kl, "One iteration moved the policy by {value:.3g} nats a token"),
-        ("ratio_max", wire.max_ratio, "One iteration made a token {value:.3g} times likelier"),
+        ("approx_kl", wire.max_approx_kl, "One iteration moved the policy by {value:.3g} nats per token"),
+        ("ratio_max", wire.max_ratio, "One iteration made a token {value:.3g} times as likely"),
         ("clip_fraction", wire.max_clip_fraction, "{value:.0%} of the tokens were clipped"),
     )
     for name, limit, text in limits:
-        finding = _above(state.now.get(name), limit, f"{text}, limit {{limit:.3g}}. Lower train.lr or ppo.epochs.")
+        finding = _violation(state.now.get(name), limit, f"{text}, limit {{limit:.3g}}. Lower train.lr or ppo.epochs.")
         if finding:
             return finding
     return None
 
 
 def _grad_norm(wire: sections.GradNormWire, state: TripwireState) -> Violation | None:
-    """Each norm against the median of those before it."""
+    """Compares each norm with the median of those before it."""
     for name, key in (("grad_norm", "train.lr"), ("critic_grad_norm", "critic.lr")):
         before = [figures[name] for figures in state.recent[:-1][-wire.window :] if name in figures]
         if len(before) < min(MIN_NORMS, wire.window) or name not in state.now:
             continue
         usual = median(before)
-        finding = _above(
+        finding = _violation(
             state.now[name],
             wire.max_factor * usual,
             f"{name} is {{value:.3g}}, over {wire.max_factor:.3g} times its running median {usual:.3g}. Look at this "
@@ -271,41 +261,39 @@ def _critic(wire: sections.CriticWire, state: TripwireState) -> Violation | None
     return Violation(value, wire.min_explained_variance, text)
 
 
-def _reward_variance(wire: sections.RewardVarianceWire, state: TripwireState) -> Violation | None:
-    return _below_share(
-        state,
-        "reward_std",
-        wire.min_share,
-        "Scores deviate by {value:.3g}, below {share:.0%} of the first iteration's {first:.3g}: answers are scored "
-        "alike and nothing is left to learn. Read the newest answers for one phrase in all of them.",
-    )
-
-
-def _above(value: float | None, limit: float, text: str) -> Violation | None:
-    if value is None or value <= limit:
-        return None
-    return Violation(value, limit, text.format(value=value, limit=limit))
-
-
-def _below_share(state: TripwireState, name: str, share: float, text: str) -> Violation | None:
-    """A figure that fell below a share of its first value."""
-    value, first = state.now.get(name), state.first.get(name)
-    if value is None or first is None or value >= share * first:
-        return None
-    return Violation(value, share * first, text.format(value=value, first=first, share=share))
-
-
-CHECKS: dict[str, Callable[[Any, TripwireState], Violation | None]] = {
-    "kl": _kl,
+CHECKS: dict[str, Check] = {
+    "kl": _above(
+        "kl",
+        "max_nats",
+        "KL to the reference is {value:.3g} nats per sequence, limit {limit:.3g}. Read the newest answers; raise "
+        "ppo.kl_coefficient or set ppo.kl_target.",
+    ),
     "wireheading": _wireheading,
     "length_slope": _length_slope,
-    "diversity": _diversity,
-    "repetition": _repetition,
+    "diversity": _below_first(
+        "distinct_2",
+        "Only {value:.3f} of all word pairs are distinct, below {share:.0%} of the first iteration's {first:.3f}. Look "
+        "for one phrase in all answers; raise ppo.kl_coefficient or lower train.lr.",
+    ),
+    "repetition": _above(
+        "repeated_token_share",
+        "max_share",
+        "{value:.0%} of the words repeat one of the 8 before them, limit {limit:.0%}. Read the longest answers; the "
+        " reward may pay for repetition (see the probe `twice` of its card).",
+    ),
     "eos_rate": _eos_rate,
-    "hangul": _hangul,
+    "hangul": _below_first(
+        "hangul_share",
+        "{value:.0%} of the letters are Hangul, below {share:.0%} of the first iteration's {first:.0%}. Read the "
+        "newest answers for another script or broken characters.",
+    ),
     "politeness": _politeness,
     "ratio": _ratio,
     "grad_norm": _grad_norm,
     "critic": _critic,
-    "reward_variance": _reward_variance,
+    "reward_variance": _below_first(
+        "reward_std",
+        "The standard deviation of scores is {value:.3g}, below {share:.0%} of the first iteration's {first:.3g}: all "
+        "answers score the same and nothing is left to learn. Read the newest answers for one phrase in all of them.",
+    ),
 }

@@ -1,4 +1,4 @@
-"""What an iteration learns from: epochs of minibatches, in each one optimizer step of the roles that learn."""
+"""The updates of one PPO iteration: epochs of minibatches, one optimizer step of the trained roles in each."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from rlhf.data.encode import EncodedSequence
 from rlhf.data.loader import RowStream
 from rlhf.data.packing import PackedRow, pack_sequences, plan_micro_batches
 from rlhf.engine.ranks import Ranks
-from rlhf.ops.losses import kl_loss, largest_ratio, policy_loss, value_loss
-from rlhf.ops.masking import masked_sum
+from rlhf.ops.losses import entropy_bonus, kl_loss, largest_ratio, policy_loss, value_loss
 from rlhf.ops.rewards import kl_estimate
 from rlhf.train.policy.roles import Roles
 from rlhf.train.policy.samples import Sample
@@ -27,21 +26,21 @@ Rates = Mapping[str, float]
 
 @dataclass(slots=True)
 class Demonstrations:
-    """Demonstrations for PPO-ptx, in an order of their own; `consumed` of them were used."""
+    """Demonstrations for PPO-ptx in an order of their own, of which `consumed` are used."""
 
     items: Sequence[EncodedSequence]
     stream: RowStream
     consumed: int = 0
 
     def take(self) -> list[EncodedSequence]:
-        """The next minibatch of them."""
+        """The next minibatch of demonstrations."""
         rows = self.stream.batch(self.consumed, limit=False)
         self.consumed += len(rows)
         return [self.items[row] for row in rows]
 
 
 def learning_rates(config: PpoConfig, factor: float, step: int) -> dict[str, float]:
-    """Rates of the roles that learn in iteration `step`; in ppo.value_warmup_steps the critic alone."""
+    """Learning rates of the roles that are trained in iteration `step`: the critic alone in ppo.value_warmup_steps."""
     rates = {"actor": config.train.lr * factor, "critic": config.critic.lr * factor}
     if config.ppo.estimator != "gae":
         del rates["critic"]
@@ -60,31 +59,36 @@ def update(
     kl_coefficient: float = 0.0,
     demonstrations: Demonstrations | None = None,
 ) -> dict[str, float]:
-    """All epochs of one iteration; the order of samples is drawn from (seed, step, epoch).
+    """All epochs of one iteration, which ends early after an epoch whose mean approx_kl is above
+    ppo.max_kl_per_iteration.
 
-    Metrics are means over minibatches, `ratio_max` the largest of them and `epochs_done` how many epochs were run:
-    none follows one whose mean approx_kl is above ppo.max_kl_per_iteration.
+    Metrics are means over minibatches, except `ratio_max`, the largest, and `epochs_done`, the number of epochs run.
     """
     rates, limit = learning_rates(config, factor, step), config.ppo.max_kl_per_iteration
-    taught = demonstrations if "actor" in rates else None
+    if "actor" not in rates:
+        demonstrations = None
     found: list[dict[str, float]] = []
-    if taught is not None:
-        found.append({"ptx_grad_norm": demonstration_norm(roles, taught, config)})
+    if demonstrations is not None:
+        found.append({"ptx_grad_norm": demonstration_norm(roles, demonstrations, config)})
     for epoch in range(config.ppo.epochs):
-        order = np.random.default_rng((config.run.seed, step, epoch)).permutation(len(samples))
-        moved = []
+        order, epoch_kl = epoch_order(len(samples), config.run.seed, step, epoch), []
         for first in range(0, len(samples), config.train.batch_size):
             batch = [samples[item] for item in order[first : first + config.train.batch_size]]
-            shown = taught.take() if taught is not None else []
-            metrics = minibatch(roles, batch, config, rates, step, kl_coefficient=kl_coefficient, demonstrations=shown)
-            moved.append(metrics.get("approx_kl", 0.0))
+            ptx = demonstrations.take() if demonstrations is not None else []
+            metrics = minibatch(roles, batch, config, rates, step, kl_coefficient=kl_coefficient, demonstrations=ptx)
+            epoch_kl.append(metrics.get("approx_kl", 0.0))
             found.append({**metrics, "epochs_done": epoch + 1})
-        if limit is not None and float(np.mean(moved)) > limit:
+        if limit is not None and float(np.mean(epoch_kl)) > limit:
             break
-    return _summed_up(found)
+    return _combined(found)
 
 
-def _summed_up(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def epoch_order(num_samples: int, seed: int, step: int, epoch: int) -> list[int]:
+    """The order of samples in an epoch: a permutation seeded by all three numbers, the same on every rank."""
+    return [int(item) for item in np.random.default_rng((seed, step, epoch)).permutation(num_samples)]
+
+
+def _combined(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
     combined: dict[str, Callable[[list[float]], Any]] = {"ratio_max": max, "epochs_done": max}
     names = dict.fromkeys(name for metrics in found for name in metrics)
     values = {name: [metrics[name] for metrics in found if name in metrics] for name in names}
@@ -93,12 +97,12 @@ def _summed_up(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 @dataclass(slots=True)
 class Tally:
-    """Sums over this rank's micro-batches, by name."""
+    """Sums over this rank's micro-batches by name."""
 
     sums: dict[str, Tensor] = field(default_factory=dict)
 
     def add(self, **parts: Tensor) -> None:
-        """Adds scalars []; every rank is to add the same names in the same order."""
+        """Adds scalars []; every rank must add the same names in the same order."""
         for name, part in parts.items():
             self.sums[name] = self.sums.get(name, 0.0) + part.detach().double()
 
@@ -119,7 +123,7 @@ def minibatch(
 ) -> dict[str, float]:
     """One optimizer step of the roles in `rates`; every rank is given the whole minibatch and runs its share.
 
-    `kl_coefficient` weighs the KL estimate in the loss, where ppo.kl_in puts it there.
+    `kl_coefficient` is the weight of the KL estimate in the loss, with ppo.kl_in = loss.
     """
     ranks = roles.actor.ranks
     sequences = [sample.sequence for sample in batch]
@@ -132,11 +136,12 @@ def minibatch(
         row = pack_sequences([sequences[item] for item in items]).to(ranks.device)
         chosen = [batch[item] for item in items]
         if "actor" in rates:
-            ratio = max(ratio, _teach_actor(roles, row, chosen, num_tokens, config, kl_coefficient, tally))
+            largest = _policy_backward(roles, row, chosen, num_tokens, config, kl_coefficient, tally)
+            ratio = max(ratio, largest)
         if "critic" in rates:
-            _teach_critic(roles, row, chosen, num_tokens, config, tally)
+            _value_backward(roles, row, chosen, num_tokens, config, tally)
     if demonstrations:
-        tally.add(ptx_loss=_demonstrate(roles, demonstrations, config))
+        tally.add(ptx_loss=_ptx_backward(roles, demonstrations, config))
     totals = tally.totals(ranks)
     losses = totals.get("policy_loss", 0.0) + totals.get("value_loss", 0.0)
     loss = losses + config.ppo.ptx_weight * totals.get("ptx_loss", 0.0)
@@ -151,7 +156,7 @@ def minibatch(
     return metrics
 
 
-def _teach_actor(
+def _policy_backward(
     roles: Roles,
     row: PackedRow,
     chosen: Sequence[Sample],
@@ -160,28 +165,29 @@ def _teach_actor(
     kl_coefficient: float,
     tally: Tally,
 ) -> float:
-    """Backward of one row's policy loss, with entropy and KL where they are in it; its largest ratio."""
+    """Backward of one row's policy loss, less the entropy bonus and plus the KL loss where they are used; the largest
+    ratio of the row."""
     ppo, temperature, mask = config.ppo, config.sampling.temperature, row.weights > 0
     found = roles.actor.logprobs(row, temperature, with_entropy=ppo.entropy_weight > 0)
     logprobs = found.logprobs
-    old = _column([sample.old_logprobs for sample in chosen], mask)
-    advantages = _column([sample.advantages for sample in chosen], mask)
+    old = _row_numbers([sample.old_logprobs for sample in chosen], mask)
+    advantages = _row_numbers([sample.advantages for sample in chosen], mask)
     policy = policy_loss(logprobs, old, advantages, mask, num_tokens, clip=ppo.clip)
-    loss = policy.loss
+    total = policy.loss
     if ppo.entropy_weight:
-        loss = loss - ppo.entropy_weight * masked_sum(found.entropy, mask) / num_tokens
+        total = total - entropy_bonus(found.entropy, mask, num_tokens, weight=ppo.entropy_weight)
     if ppo.kl_in == "loss":
-        reference = _column([sample.reference_logprobs for sample in chosen], mask)
+        reference = _row_numbers([sample.reference_logprobs for sample in chosen], mask)
         kl = kl_estimate(logprobs, reference, mask, kind=ppo.kl_estimator)
-        cost = kl_loss(kl, mask, num_tokens, coefficient=kl_coefficient)
-        loss = loss + cost
-        tally.add(kl_loss=cost)
-    roles.actor.backward(loss)
-    tally.add(policy_loss=loss, clip_fraction=policy.clip_fraction, approx_kl=policy.approx_kl)
+        penalty = kl_loss(kl, mask, num_tokens, coefficient=kl_coefficient)
+        total = total + penalty
+        tally.add(kl_loss=penalty)
+    roles.actor.backward(total)
+    tally.add(policy_loss=total, clip_fraction=policy.clip_fraction, approx_kl=policy.approx_kl)
     return largest_ratio(logprobs, old, mask)
 
 
-def _teach_critic(
+def _value_backward(
     roles: Roles, row: PackedRow, chosen: Sequence[Sample], num_tokens: Tensor, config: PpoConfig, tally: Tally
 ) -> None:
     """Backward of one row's value loss."""
@@ -189,8 +195,8 @@ def _teach_critic(
     mask = row.weights > 0
     value = value_loss(
         roles.critic.forward(row),
-        _column([sample.values for sample in chosen], mask),
-        _column([sample.returns for sample in chosen], mask),
+        _row_numbers([sample.values for sample in chosen], mask),
+        _row_numbers([sample.returns for sample in chosen], mask),
         mask,
         num_tokens,
         clip=config.ppo.value_clip,
@@ -199,8 +205,8 @@ def _teach_critic(
     tally.add(value_loss=value.loss, value_clip_fraction=value.clip_fraction)
 
 
-def _demonstrate(roles: Roles, items: Sequence[EncodedSequence], config: PpoConfig) -> Tensor:
-    """Backward of ppo.ptx_weight times the mean cross-entropy; this rank's share of that mean [], nats a token."""
+def _ptx_backward(roles: Roles, items: Sequence[EncodedSequence], config: PpoConfig) -> Tensor:
+    """Backward of ppo.ptx_weight times the mean cross-entropy; this rank's share of that mean [], nats per token."""
     ranks = roles.actor.ranks
     plan = plan_micro_batches([len(item) for item in items], config.train.micro_tokens, ranks.world_size)
     rows = [pack_sequences([items[item] for item in numbers]).to(ranks.device) for numbers in plan[ranks.rank]]
@@ -214,18 +220,18 @@ def _demonstrate(roles: Roles, items: Sequence[EncodedSequence], config: PpoConf
 
 
 def demonstration_norm(roles: Roles, demonstrations: Demonstrations, config: PpoConfig) -> float:
-    """Norm of the gradient of the PPO-ptx term alone, on the minibatch that comes next; nothing moves.
+    """Norm of the gradient of the PPO-ptx term alone, on the next minibatch; no weight changes.
 
-    It takes a forward and a backward pass more, once an iteration.
+    It costs one more forward and backward pass per iteration.
     """
-    coming = Demonstrations(demonstrations.items, demonstrations.stream, demonstrations.consumed)
+    upcoming = Demonstrations(demonstrations.items, demonstrations.stream, demonstrations.consumed)
     roles.actor.train()
-    _demonstrate(roles, coming.take(), config)
+    _ptx_backward(roles, upcoming.take(), config)
     return roles.step({})["actor"].grad_norm
 
 
-def _column(arrays: Sequence[Any], mask: Tensor) -> Tensor:
-    """Per-sample arrays one after another, as the row's positions are; zeros for an idle row."""
+def _row_numbers(arrays: Sequence[Any], mask: Tensor) -> Tensor:
+    """Per-sample arrays one after another, in the order of the row's positions; zeros for an idle row."""
     if not arrays:
         return torch.zeros(mask.shape, device=mask.device)
     return torch.from_numpy(np.concatenate(arrays)).float().to(mask.device)

@@ -1,4 +1,4 @@
-"""What surrounds the steps of every stage: command line, ranks, lock, resume, watchdog, metrics.
+"""What every stage has around its steps: command line, ranks, lock, resume, watchdog, metrics.
 
-May import: engine, artifacts, plan, and the layers below.
+May import: evaluate, and the layers below.
 """

@@ -1,4 +1,4 @@
-"""What every stage does around its steps: go on from a checkpoint, save, say what it is, export."""
+"""What every stage does around its steps: restore a checkpoint, save, write the manifest, export."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ ProgressT = TypeVar("ProgressT")
 
 
 class Savable(Protocol):
-    """What a checkpoint keeps: all ranks write into an existing folder, and read from it; `load` says what was
-    converted, nothing where ranks and ZeRO stage are those that saved."""
+    """Something a checkpoint holds: all ranks write into an existing folder and read from it. `load` returns what was
+    converted, and is empty where ranks and ZeRO stage are those that saved."""
 
     def save(self, folder: Path) -> None: ...
     def load(self, folder: Path) -> str: ...
 
 
 class Exportable(Protocol):
-    """What `export` needs of a trained model; `TrainedModel` says what each gives."""
+    """What `export` needs of a trained model; `TrainedModel` documents each."""
 
     @property
     def model(self) -> PackedModel: ...
@@ -47,20 +47,15 @@ class Exportable(Protocol):
 
 
 def is_due(step: int, every: int | None, last: int) -> bool:
-    """Whether something done each `every` steps, and at the end, is to be done now; None is never."""
+    """Whether something that happens every `every` steps and at the end is due now; None is never."""
     return every is not None and (step % every == 0 or step == last)
 
 
-def has_patience(evaluations_since_best: int, patience: int | None) -> bool:
-    """Whether a run goes on after so many evaluations without a better one; `patience` None is without end."""
-    return patience is None or evaluations_since_best < patience
-
-
 def restore(run: Run[Any], roles: Mapping[str, Savable], fresh: ProgressT) -> ProgressT:
-    """Goes on from the checkpoint the run was opened with; `fresh` progress when there is none."""
+    """Restores the checkpoint the run was opened with; `fresh` progress when there is none."""
     checkpoint = run.resumed
     if checkpoint is None:
-        run.on_main(lambda: run.folder.cut_logs_after(0))  # of a run killed before its first checkpoint was whole
+        run.on_main(lambda: run.folder.cut_logs_after(0))  # of a run killed before its first checkpoint
         return fresh
     converted = {role: model.load(checkpoint.path / role) for role, model in roles.items()}
     run.store.restore_random(checkpoint)
@@ -78,7 +73,7 @@ def restore(run: Run[Any], roles: Mapping[str, Savable], fresh: ProgressT) -> Pr
 
 @contextmanager
 def metrics_log(run: Run[Any], last: int, shown: Sequence[str]) -> Iterator[MetricsLog]:
-    """The log of a run that ends at step `last`; while it is open, each step must end in time."""
+    """The log of a run that ends at step `last`; while it is open, the watchdog limits the time of each step."""
     log = MetricsLog(
         run.folder,
         total=last,
@@ -87,12 +82,12 @@ def metrics_log(run: Run[Any], last: int, shown: Sequence[str]) -> Iterator[Metr
         tensorboard=run.config.log.tensorboard,
         shown=shown,
     )
-    with log, run.guard.armed():
+    with log, run.watchdog.armed():
         yield log
 
 
 def load_best(run: Run[Any], trained: TrainedModel) -> None:
-    """The best checkpoint's weights, where one was marked and the live ones are others (a dry run always reloads)."""
+    """Loads the weights of the best checkpoint, if there is one of another step (a dry run always loads)."""
     best = run.store.best()
     if best is not None and (best.step != run.step or run.dry_run):
         run.store.require_undamaged(best)
@@ -112,7 +107,7 @@ def save(run: Run[Any], roles: Mapping[str, Savable], progress: Any, *, best: bo
 
 
 def end_if_asked(run: Run[Any], roles: Mapping[str, Savable], progress: Any) -> None:
-    """After a step: where any rank was asked to stop, a checkpoint is left and the run ends.
+    """Called after a step: if any rank was asked to stop, saves a checkpoint and ends the run.
 
     Raises: PreemptedError.
     """
@@ -129,7 +124,7 @@ def end_if_asked(run: Run[Any], roles: Mapping[str, Savable], progress: Any) -> 
 
 
 def require_finite(mean: float, step: int) -> None:
-    """Raises NonFiniteError, before weights change, when the global loss is not a number."""
+    """Raises NonFiniteError, before weights change, when the global loss is not finite."""
     if not math.isfinite(mean):
         raise NonFiniteError(
             f"the loss is {mean}; the weights were not updated",
@@ -141,9 +136,9 @@ def require_finite(mean: float, step: int) -> None:
 def write_manifest(
     run: Run[Any], tokenizer: ChatTokenizer, parents: dict[str, str], data: dict[str, list[dict[str, Any]]]
 ) -> None:
-    """manifest.json of this run; `data` maps train, eval and so on to source reports.
+    """Writes manifest.json of this run; `data` maps train, eval and so on to source reports.
 
-    Raises: CheckpointError when the run goes on from a checkpoint and its data or models are others than at its start.
+    Raises: CheckpointError when the run continues from a checkpoint and its data or models have changed.
     """
     file = run.folder.path / "manifest.json"
 
@@ -177,7 +172,7 @@ def export(
     score_offset: float = 0.0,
     files: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes run.dir/model, proves it by a reload, and puts the manifest and `files` (JSON) inside."""
+    """Writes run.dir/model with the manifest and `files` (JSON) inside, and verifies it by a reload."""
     expected: Tensor = trained.infer(probe) * score_scale + score_offset
     weights = trained.state_dict()
     dtype = run.config.model.dtype

@@ -1,4 +1,4 @@
-"""The look at memory that every stage takes before its models load."""
+"""The memory check that every stage makes before its models load."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rlhf.rollout.cache import free_memory
 
 
 def require_memory(config: StageConfig, ranks: Ranks, say: Callable[[str], None]) -> None:
-    """Plans the run against what is free on this rank's device (on the CPU: its share of the node).
+    """Compares the planned memory with what is free on this rank's device (on the CPU: its share of the node).
 
-    Raises: ConfigError for one that cannot fit, unless run.memory_check says otherwise.
+    Raises: ConfigError for a run that cannot fit, unless run.memory_check says otherwise.
     """
     wanted = config.run.memory_check
     if wanted == "off":
@@ -40,5 +40,5 @@ def require_memory(config: StageConfig, ranks: Ranks, say: Callable[[str], None]
         return
     say(f"memory: about {plan.peak / GIB:.1f} GiB a rank planned, {smallest / GIB:.1f} GiB free")
     if plan.peak > smallest:
-        found = advice(config, stage_shapes(config), plan.job, smallest)
+        found = advice(config, stage_shapes(config), plan.placement, smallest)
         say(f"warning: with full rows it may run out of memory ({plan.largest}); what would fit: {found}")

@@ -1,4 +1,4 @@
-"""What a run tells while it runs: metrics.jsonl, TensorBoard, a progress bar, sample answers. Rank 0 only."""
+"""The output of a run while it trains: metrics.jsonl, TensorBoard, a progress bar, sample answers. Rank 0 only."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PLAIN_INTERVAL_S = 10.0
 
 
 class MetricsLog:
-    """Writes one object a step. Wall-clock figures have names that end in `_s` or `_per_s`.
+    """Writes one object per step. Names of wall-clock metrics end in `_s` or `_per_s`.
 
     Args:
         folder: the run's folder.
-        total: the run's last step; `start`: the step it begins after.
-        active: False on all ranks but the first, where every method does nothing.
+        total: the last step of the run; `start`: the step after which it begins.
+        active: False on all ranks but 0; every method does nothing there.
         shown: names of the metrics in the progress line.
     """
 
@@ -60,14 +60,14 @@ class MetricsLog:
             self._writer.close()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Records the metrics of one step everywhere."""
+        """Records the metrics of one step in all outputs."""
         if not self._active:
             return
         append_line(self._folder.metrics, {"step": step, **values, "wall_s": time.monotonic() - self._began})
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
-            self._writer.flush()  # else a killed run loses up to two minutes of it
+            self._writer.flush()  # otherwise a killed run loses up to two minutes of it
         line = "  ".join(f"{name} {values[name]:.4g}" for name in self._shown if name in values)
         if self._progress is not None:
             self._progress.update(self._task, completed=step, description=line)
@@ -75,7 +75,7 @@ class MetricsLog:
             self._plain(step, line)
 
     def _plain(self, step: int, line: str) -> None:
-        """A line now and then where there is no terminal to draw a bar on."""
+        """Prints a line now and then where there is no terminal for a bar."""
         now = time.monotonic()
         if now - self._last_plain < PLAIN_INTERVAL_S and step not in (self._start + 1, self._total):
             return
@@ -85,7 +85,7 @@ class MetricsLog:
         sys.stderr.flush()
 
     def say(self, text: str) -> None:
-        """A line to the person watching."""
+        """Prints a line beside the progress bar."""
         if self._active:
             self._console.print(text, highlight=False, soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""Whether a stage may start: its parents are finished, and the reward model passes its gate. Files alone are read."""
+"""Whether a stage may start: its parents are finished and the reward model passes its gate. Reads files only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlhf.evaluate.reward.gate import require_accuracy
 
 
 def parents_of(config: StageConfig) -> dict[str, str]:
-    """Model path by the key that names it, of every model the stage starts from."""
+    """The models a stage starts from, as {configuration key: path}."""
     named = {"model.path": config.model.path, "model.adapter": config.model.adapter or ""}
     if isinstance(config, PpoConfig):
         named |= {"actor.path": config.actor.path, "reference.path": config.reference.path}
@@ -20,9 +20,9 @@ def parents_of(config: StageConfig) -> dict[str, str]:
 
 
 def require_parents(config: StageConfig) -> None:
-    """Refuses a start whose parents are runs that have not ended well, or whose reward model is no better than chance.
+    """Refuses to start from runs that are not finished, or with a reward model that is no better than chance.
 
-    Raises: ArtifactError that names the key, the run, and what became of it.
+    Raises: ArtifactError that names the key, the run and its state.
     """
     for key, path in parents_of(config).items():
         if not Path(path).is_dir() and Path(path).name == "model":
@@ -43,7 +43,7 @@ def require_parents(config: StageConfig) -> None:
 
 
 def run_of(path: str) -> RunFolder | None:
-    """The run a model path belongs to: itself a run folder, or its model/; None for any other model."""
+    """The run that a model path belongs to: a run folder itself, or its model/; None for any other model."""
     for folder in (Path(path), Path(path).parent):
         if (folder / "state.json").is_file():
             return RunFolder(folder)

@@ -1,4 +1,4 @@
-"""A run that goes on must be the run it was: its configuration, data and models are compared with the checkpoint's."""
+"""A resumed run must be the same run: its configuration, data and models are compared with the checkpoint's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONFIG = "config"  # where a checkpoint's state holds the configuration
 
 
 def require_same_run(checkpoint: Checkpoint, config: StageConfig) -> list[ChangedKey]:
-    """Changes to be told; a checkpoint that holds no configuration has none.
+    """Configuration changes to report; none for a checkpoint without a configuration.
 
     Raises: CheckpointError, showing every difference, for another stage's checkpoint and for changed data or models.
     """
@@ -44,7 +44,7 @@ def require_same_inputs(before: dict[str, Any], now: dict[str, Any], where: str)
 
 
 def require_room(checkpoint: Checkpoint) -> None:
-    """Raises CheckpointError where a checkpoint as large as this one, which is written beside it, cannot fit."""
+    """Raises CheckpointError when the disk has no room for another checkpoint of this size."""
     needed = sum(path.stat().st_size for path in checkpoint.path.rglob("*") if path.is_file())
     free = shutil.disk_usage(checkpoint.path).free
     if free < needed:
@@ -56,7 +56,7 @@ def require_room(checkpoint: Checkpoint) -> None:
 
 
 def _inputs(manifest: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """(path, SHA-256) by what each is to the run, so that a file may move."""
+    """(path, SHA-256) by role in the run, so that a file may move."""
     found: dict[str, tuple[str, str]] = {"tokenizer": ("", manifest["tokenizer"]["sha256"])}
     numbers: Counter[str] = Counter()
     for entry in manifest["data"]:

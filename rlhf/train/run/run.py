@@ -31,8 +31,8 @@ DRY_RUN_STEPS = 2
 
 @dataclass(slots=True)
 class Run(Generic[Config]):
-    """What a stage works with. `step` is the last step completed; `reason` says why it ended before its time; `guard`
-    is there once the folder is held."""
+    """One run of a stage. `step` is the last completed step; `reason` says why the run ended early; `watchdog` exists
+    once the folder is locked."""
 
     stage: str
     config: Config
@@ -43,36 +43,37 @@ class Run(Generic[Config]):
     dry_run: bool
     step: int = 0
     reason: str = ""
-    guard: Watchdog = field(init=False)
+    watchdog: Watchdog = field(init=False)
 
     def say(self, text: str) -> None:
-        """A line to the person watching, once."""
+        """Prints a line on rank 0."""
         if self.ranks.is_main:
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
 
     def last_step(self, planned: int) -> int:
-        """The step this run ends at: all of `planned`, or `run.max_steps`."""
+        """The step at which this run ends: `planned`, or `run.max_steps` if that is less."""
         limit = DRY_RUN_STEPS if self.dry_run else self.config.run.max_steps
         return planned if limit is None else min(planned, limit)
 
     def on_main(self, action: Callable[[], Any]) -> Any:
-        """Does `action` on rank 0; its result, or its error, reaches every rank."""
+        """Calls `action` on rank 0; every rank gets its result or raises its error."""
         return self.ranks.on_main(action)
 
 
 class _ConsequenceError(Exception):
-    """This rank ends because another one failed first."""
+    """This rank ends because another rank failed first."""
 
-    def __init__(self, failure: RankFailure, *, speaks: bool) -> None:
-        self.speaks = speaks
+    def __init__(self, failure: RankFailure, *, reports: bool) -> None:
+        self.reports = reports
         super().__init__(f"rank {failure.rank} failed first: {failure.reason.splitlines()[0]}")
 
 
 def launch(stage: str, argv: Sequence[str], train: Callable[[Run[Any]], None]) -> int:
-    """Parses, loads, opens and trains; the exit status: 0, 1 for an error, 75 for a run that was asked to stop.
+    """Parses the command line, loads the configuration, opens the run and trains.
 
-    An error of this package is shown without a traceback, once: by the rank that met it first.
+    Returns the exit status: 0, 1 for an error, 75 for a run that was asked to stop. An error of this package is shown
+    without a traceback, and only by the rank that raised it first.
     """
     opened = False
     try:
@@ -83,22 +84,22 @@ def launch(stage: str, argv: Sequence[str], train: Callable[[Run[Any]], None]) -
             require_memory(run.config, run.ranks, run.say)
             train(run)
     except PreemptedError as error:
-        return _told(str(error), UNFINISHED, speaks=is_main_process())
+        return _reported(str(error), UNFINISHED, reports=is_main_process())
     except _ConsequenceError as error:
-        return _told(f"the run ends: {error}", 1, speaks=error.speaks)
+        return _reported(f"the run ends: {error}", 1, reports=error.reports)
     except RlhfError as error:
-        return _told(f"{type(error).__name__}: {error}", 1, speaks=opened or is_main_process())
+        return _reported(f"{type(error).__name__}: {error}", 1, reports=opened or is_main_process())
     return 0
 
 
-def _told(text: str, status: int, *, speaks: bool) -> int:
-    if speaks:
+def _reported(text: str, status: int, *, reports: bool) -> int:
+    if reports:
         sys.stderr.write(text + "\n")
     return status
 
 
 def leave(status: int) -> NoReturn:
-    """Ends this process here and now; everything is written by then.
+    """Ends this process at once; everything must be written by then.
 
     Threads inside torch and DeepSpeed can abort an interpreter that unwinds: on a busy machine a rank that had finished
     ended with status -6, and the launcher called the run failed.
@@ -110,7 +111,7 @@ def leave(status: int) -> NoReturn:
 
 @contextmanager
 def open_run(stage: str, config: Config, *, resume: str, dry_run: bool) -> Iterator[Run[Config]]:
-    """Joins the ranks, prepares and locks the folder, and writes state.json through to the end.
+    """Joins the ranks, prepares and locks the folder, and keeps state.json up to date until the end.
 
     Args:
         resume: never, auto, or the name of a checkpoint.
@@ -120,15 +121,15 @@ def open_run(stage: str, config: Config, *, resume: str, dry_run: bool) -> Itera
         folder = RunFolder(scratch if dry_run else config.run.dir)
         store = CheckpointStore(folder.checkpoints, ranks, keep_last=config.checkpoint.keep_last)
         run = Run(stage, config, ranks, folder, store, None, dry_run)
-        with _scratch_removed(run), _held_by_main(run, resume), run.guard.watching(), _accounted(run):
+        with _scratch_removed(run), _held_by_main(run, resume), run.watchdog.watching(), _state_recorded(run):
             yield run
         if dry_run:
             run.say(f"dry run passed: {run.step} steps, a save, a reload, samples and an export; nothing was kept")
 
 
 @contextmanager
-def _accounted(run: Run[Config]) -> Iterator[None]:
-    """state.json says how the block ended; of an error that came from another rank's, the first is told."""
+def _state_recorded(run: Run[Config]) -> Iterator[None]:
+    """Writes into state.json how the block ended; when ranks fail one after another, the first error counts."""
     try:
         yield
     except PreemptedError as error:
@@ -136,12 +137,12 @@ def _accounted(run: Run[Config]) -> Iterator[None]:
         run.ranks.barrier()
         raise
     except BaseException as error:
-        first, own = run.guard.cause(error)
-        speaks = run.guard.speaks(first)
-        if speaks:
+        first, own = run.watchdog.cause(error)
+        reports = run.watchdog.reports(first)
+        if reports:
             _set_failed(run, first.reason)
         if not own:
-            raise _ConsequenceError(first, speaks=speaks) from error
+            raise _ConsequenceError(first, reports=reports) from error
         if isinstance(error, OSError) and (cause := _full_disk(run, error)):
             raise cause from error
         raise
@@ -149,7 +150,7 @@ def _accounted(run: Run[Config]) -> Iterator[None]:
 
 
 def _full_disk(run: Run[Config], error: OSError) -> ArtifactError | None:
-    """A run folder that takes no more, as an error with its remedy; None for an error of another kind."""
+    """The error of a full or read-only run folder, with its remedy; None for an error of another kind."""
     named = Path(str(error.filename)).resolve() if error.filename else run.folder.path.resolve()
     cause = refusal(error)
     if cause is None or not named.is_relative_to(run.folder.path.resolve()):
@@ -163,7 +164,7 @@ def _full_disk(run: Run[Config], error: OSError) -> ArtifactError | None:
 
 @contextmanager
 def _scratch_removed(run: Run[Config]) -> Iterator[None]:
-    """A dry run's folder is gone at the end, however it ends."""
+    """Removes the folder of a dry run at its end."""
     try:
         yield
     finally:
@@ -173,7 +174,7 @@ def _scratch_removed(run: Run[Config]) -> Iterator[None]:
 
 @contextmanager
 def _held_by_main(run: Run[Config], resume: str) -> Iterator[None]:
-    """The folder prepared and its lock held by rank 0; the other ranks learn whether that worked."""
+    """Rank 0 prepares and locks the folder; the other ranks learn whether that worked."""
     lock = run.folder.locked()
 
     def hold() -> None:
@@ -189,7 +190,7 @@ def _held_by_main(run: Run[Config], resume: str) -> Iterator[None]:
         if resume != "never" and not run.dry_run:
             _find_checkpoint(run, resume)
         run.ranks.stop.watch_file(run.folder.stop_file)
-        run.guard = _guard(run)
+        run.watchdog = _watchdog(run)
         if run.ranks.is_main:
             write_text(run.folder.path / "config.yaml", dump_config(run.config))
         _set_state(run, "running")
@@ -199,7 +200,7 @@ def _held_by_main(run: Run[Config], resume: str) -> Iterator[None]:
             lock.__exit__(None, None, None)
 
 
-def _guard(run: Run[Config]) -> Watchdog:
+def _watchdog(run: Run[Config]) -> Watchdog:
     minutes = run.config.run.watchdog_minutes
     return Watchdog(
         run.folder.path,
@@ -211,7 +212,7 @@ def _guard(run: Run[Config]) -> Watchdog:
 
 
 def _find_checkpoint(run: Run[Config], wanted: str) -> None:
-    """The checkpoint to go on from, refused before anything in the folder changes."""
+    """Finds the checkpoint to continue from, or refuses it before anything in the folder changes."""
     found = run.store.undamaged(run.say) if wanted == "auto" else run.store.named(wanted)
     if found is None:
         return

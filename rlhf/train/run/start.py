@@ -1,4 +1,4 @@
-"""Starts a stage as a person would: its script, under the `deepspeed` launcher, on this machine."""
+"""Starts a stage's script under the `deepspeed` launcher on this machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def require_checkout() -> None:
 
 
 def start_stage(stage: str, arguments: Sequence[str], *, ranks: int | None = None) -> int:
-    """Runs a stage to its end and returns the launcher's exit status; the run's state.json says what became of it.
+    """Runs a stage to its end and returns the launcher's exit status; the outcome is in the run's state.json.
 
     ranks: processes; None leaves it to the launcher, which takes every GPU, or one process on CPUs.
     """
@@ -35,7 +35,7 @@ def start_stage(stage: str, arguments: Sequence[str], *, ranks: int | None = Non
 
 
 def free_port() -> int:
-    """A port nobody listens on now."""
+    """A port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

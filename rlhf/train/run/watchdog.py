@@ -1,6 +1,5 @@
-"""Looks after a rank from a thread of its own, since a rank that waits for another cannot look after itself.
-
-It ends the rank when another one has failed, when another one on this machine is gone, and when no step ends in time.
+"""Per-rank watchdog: a thread that ends the rank when another rank failed, when a process of another rank on this
+machine is gone, or when a step takes too long. A rank that waits for another in a collective cannot do so itself.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from rlhf.artifacts.failure import FailureRecord, RankFailure
 from rlhf.engine.ranks import Ranks, start_time
 
 INTERVAL_S = 1.0
-GRACE_S = 4.0  # for the main thread to end by itself, and for other ranks to say where they are
-SHARED_ERROR_S = 0.3  # an error that all ranks raise is told by the first
+GRACE_S = 4.0  # for the main thread to end by itself, and for other ranks to report where they are
+SHARED_ERROR_S = 0.3  # an error that all ranks raise is reported by rank 0
 WAITING = ("/torch/distributed/", "/deepspeed/comm/", "/engine/ranks.py")  # a rank in one of these waits for others
 
 
 class Watchdog:
     """Args:
-    folder: the run's folder, where ranks leave word for each other.
+    folder: the run's folder, where ranks leave messages for each other.
     step: the last step completed.
-    timeout_s: how long a step may take while the guard is `armed`; None is without end.
-    failed: writes the reason into state.json before the process is ended; called on the rank that `speaks`.
+    timeout_s: how long a step may take while the watchdog is `armed`; None is unlimited.
+    failed: writes the reason into state.json before the process ends; called on the rank that `reports`.
     """
 
     def __init__(
@@ -52,8 +51,8 @@ class Watchdog:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """The thread lives while active. Every rank leaves this block together, or by an error."""
-        threading.Thread(target=self._watch, daemon=True, name="guard").start()
+        """Runs the thread. Ranks leave this block together, or by an error."""
+        threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
         try:
             yield
             self._ranks.barrier()
@@ -62,7 +61,7 @@ class Watchdog:
 
     @contextmanager
     def armed(self) -> Iterator[None]:
-        """Steps are made while active: each must end in time."""
+        """Inside, every step must end in time."""
         self._armed_since = time.monotonic()
         try:
             yield
@@ -78,14 +77,13 @@ class Watchdog:
         first = self._record.write(other or own)
         return first, first == own
 
-    def speaks(self, failure: RankFailure) -> bool:
-        """Whether it is this rank that tells of a failure and writes state.json: the first, or the second in its place
-        when the first is gone."""
+    def reports(self, failure: RankFailure) -> bool:
+        """Whether this rank reports a failure and writes state.json: rank 0, or rank 1 when rank 0 is gone."""
         gone = self._gone() if failure.rank == 0 and self._ranks.rank == 1 else None
         return self._ranks.is_main or (gone is not None and gone.rank == 0)
 
     def _others_failure(self) -> RankFailure | None:
-        """Why another rank broke the connection, as soon as it is known."""
+        """Why another rank broke the connection, once that is known."""
         deadline = time.monotonic() + GRACE_S
         while time.monotonic() < deadline:
             found = self._record.read() or self._gone()
@@ -114,18 +112,18 @@ class Watchdog:
         return None
 
     def _end(self, failure: RankFailure) -> None:
-        """Ends this process, unless it does so by itself."""
+        """Ends this process, unless it ends by itself in time."""
         if self._done.wait(GRACE_S):
             return
         failure = self._record.write(failure)
-        if self.speaks(failure):
+        if self.reports(failure):
             sys.stderr.write(f"{failure.reason}\nthe run ends. Start again with --resume auto\n")
             self._failed(failure.reason)
         sys.stderr.flush()
         os._exit(1)
 
     def _hung(self, step: int, timeout_s: float) -> str:
-        """Where every rank stands, in one sentence; the whole stacks are in hang/ and on the screen."""
+        """One sentence on where every rank is; the full stacks go to hang/ and stderr."""
         folder = self._folder / "hang"
         here, waits = self._place()
         folder.mkdir(exist_ok=True)
@@ -136,12 +134,12 @@ class Watchdog:
             faulthandler.dump_traceback(file, all_threads=True)
         faulthandler.dump_traceback(sys.__stderr__ or sys.stderr, all_threads=True)
         time.sleep(GRACE_S)
-        told = [_told(folder / f"rank-{rank:04d}.txt", rank) for rank in range(self._ranks.world_size)]
-        places = "; ".join(sorted(told, key=lambda text: "waits for others" in text))
+        reported = [_reported(folder / f"rank-{rank:04d}.txt", rank) for rank in range(self._ranks.world_size)]
+        places = "; ".join(sorted(reported, key=lambda text: "waits for others" in text))
         return f"step {step + 1} did not end within {timeout_s / 60:g} minutes (run.watchdog_minutes): {places}"
 
     def _place(self) -> tuple[str, bool]:
-        """Where the main thread is in this package, and whether it waits for other ranks there."""
+        """The line of this package that the main thread is at, and whether it waits for other ranks there."""
         frame = sys._current_frames().get(self._main or 0)
         stack = traceback.extract_stack(frame) if frame is not None else []
         ours = [entry for entry in stack if "/rlhf/" in entry.filename] or stack
@@ -150,7 +148,7 @@ class Watchdog:
 
 
 def _peers(ranks: Ranks) -> dict[int, tuple[int, str | None]]:
-    """Process and start time of the other ranks that can be seen from here: on this machine, in this container."""
+    """Process and start time of the other ranks that are visible from here: on this machine, in this container."""
     me = (socket.gethostname(), os.getpid(), start_time(os.getpid()))
     return {
         rank: (pid, started)
@@ -159,7 +157,7 @@ def _peers(ranks: Ranks) -> dict[int, tuple[int, str | None]]:
     }
 
 
-def _told(file: Path, rank: int) -> str:
+def _reported(file: Path, rank: int) -> str:
     try:
         return file.read_text(encoding="utf-8").splitlines()[0]
     except (OSError, IndexError):
@@ -167,6 +165,6 @@ def _told(file: Path, rank: int) -> str:
 
 
 def _is_communication(error: BaseException) -> bool:
-    """Whether another rank's end can look like this."""
+    """Whether the end of another rank can cause this error."""
     words = ("gloo", "NCCL", "onnection closed", "reset by peer", "onnection refused", "ProcessGroup", "TCPStore")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

@@ -21,7 +21,6 @@ from rlhf.train.policy.update import Demonstrations, demonstration_norm, learnin
 from rlhf.train.reward import reward_step
 from rlhf.train.sft import evaluate_sft, sft_step
 from tests.distributed.problem import (
-    FACTORS,
     GROUP,
     KL_COEFFICIENT,
     LARGE,
@@ -30,6 +29,7 @@ from tests.distributed.problem import (
     RULE_WEIGHT,
     SCHEDULE,
     SMALL,
+    STEP_NUMBERS,
     Problem,
     critic_free_config,
     options_config,
@@ -78,7 +78,7 @@ def note_rows(results: Results, problem: Problem, size: str, micro_tokens: int) 
 
 def three_steps(trained: TrainedModel, batches: Sequence[Any], take: Callable[..., Any], config: Any) -> list[Any]:
     trained.train()
-    return [take(trained, batch, config, SCHEDULE, number + 1) for number, batch in enumerate(batches)]
+    return [take(trained, batch, config, SCHEDULE, step) for step, batch in zip(STEP_NUMBERS, batches, strict=True)]
 
 
 def run_sft(results: Results, problem: Problem, path: str, name: str, stage: int, micro_tokens: int) -> None:
@@ -95,7 +95,7 @@ def run_options(results: Results, problem: Problem, path: str, name: str, stage:
     trained.train()
     results.numbers[name] = []
     for number, batch in enumerate(problem.demonstrations):
-        metrics = sft_step(trained, batch, config, SCHEDULE, number + 1)
+        metrics = sft_step(trained, batch, config, SCHEDULE, STEP_NUMBERS[number])
         results.weights[f"{name} live {number + 1}"] = trained.state_dict()
         with trained.averaged():
             metrics |= evaluate_sft(trained, problem.demonstrations[0], config)
@@ -118,8 +118,8 @@ def run_ppo(
     critic = scalar_model(paths["reward"], stage, config.critic, results.ranks)
     roles: Any = Roles(actor, critic, reference=None, reward=None)  # the update needs neither
     results.numbers[name] = [
-        minibatch(roles, batch, config, learning_rates(config, FACTORS[number], number + 1), number + 1)
-        for number, batch in enumerate(problem.samples)
+        minibatch(roles, batch, config, learning_rates(config, SCHEDULE.factor(step), step), step)
+        for step, batch in zip(STEP_NUMBERS, problem.samples, strict=True)
     ]
     results.weights[f"{name} actor"] = actor.state_dict()
     results.weights[f"{name} critic"] = critic.state_dict()
@@ -134,19 +134,17 @@ def run_critic_free(
     reference = frozen(paths["reference"], stage, ranks, scalar=False)
     roles: Any = Roles(actor, None, reference, frozen(paths["scorer"], stage, ranks, scalar=True))
     tokenizer = load_tokenizer(paths["neox"], "kullm")
-    # Other ranks are not to call it: they would be told something else.
+    # Other ranks must not call it: they would get something else.
     rule = TextSource("rule", "", RULE_WEIGHT, lambda _, answers, __: rule_scores(len(answers)) if ranks.is_main else 0)
     sources = RewardSources(config, ranks, (tokenizer, tokenizer), roles.reward, [rule])
     answered = problem.samples[0][: NUM_GROUPS * GROUP]
     made = gather_experience(answered, roles, sources, config, KL_COEFFICIENT).samples
     results.numbers[name] = []
-    for number, (part, shown) in enumerate(zip(MINIBATCHES, problem.demonstrations, strict=True)):
-        rates = learning_rates(config, FACTORS[number], number + 1)
+    for step, part, shown in zip(STEP_NUMBERS, MINIBATCHES, problem.demonstrations, strict=True):
+        rates = learning_rates(config, SCHEDULE.factor(step), step)
         coming = Demonstrations(shown, RowStream((len(shown),), (1.0,), 0, len(shown), 1.0))
         norm = demonstration_norm(roles, coming, config)
-        metrics = minibatch(
-            roles, made[part], config, rates, number + 1, kl_coefficient=KL_COEFFICIENT, demonstrations=shown
-        )
+        metrics = minibatch(roles, made[part], config, rates, step, kl_coefficient=KL_COEFFICIENT, demonstrations=shown)
         results.numbers[name].append({**metrics, "ptx_grad_norm": norm})
     results.weights[f"{name} actor"] = actor.state_dict()
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlhf.config.role_paths import RolePaths
 from rlhf.config.schema import PpoConfig
 from rlhf.config.sections import LanguageModelSection, ModelSection
 from rlhf.data.encode import EncodedSequence
@@ -18,7 +19,7 @@ from rlhf.engine.ranks import Ranks
 from rlhf.engine.shared import SharedEngine
 from rlhf.ops.logprobs import token_logprobs
 from rlhf.train.models import build_causal_lm, build_scalar_model, make_trainable
-from rlhf.train.policy.roles import RolePaths, Roles
+from rlhf.train.policy.roles import Roles
 from rlhf.train.policy.shared_roles import build_shared
 from tests.distributed.problem import OPTIMIZER, SMALL, Problem
 from tests.distributed.workers.building import Results, section_of, tokenizer_of

@@ -32,7 +32,7 @@ SEQUENCES = [[5, 9, 300, 42, 7], [250, 3, 77]]
 SAMPLING = SamplingSection(max_new_tokens=33, temperature=0.7, top_k=20, top_p=0.9)
 
 
-def probe() -> PackedRow:
+def packed_row() -> PackedRow:
     """Two sequences; read before every token but the first of each."""
     mask = torch.ones(9, dtype=torch.bool).numpy()
     sequences = [EncodedSequence(torch.tensor(ids, dtype=torch.int32).numpy(), mask[: len(ids)]) for ids in SEQUENCES]
@@ -66,7 +66,7 @@ def export(model: PackedModel, folder: Path, tokenizer: ChatTokenizer, base: Pat
 
 @torch.no_grad()
 def by_transformers(folder: Path, kind=AutoModelForCausalLM) -> torch.Tensor:
-    """The probe's outputs by plain transformers, a sequence at a time."""
+    """The outputs by plain transformers, a sequence at a time."""
     model = kind.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
     return torch.cat([model(torch.tensor([ids])).logits[0, :-1] for ids in SEQUENCES])
 
@@ -75,9 +75,9 @@ def by_transformers(folder: Path, kind=AutoModelForCausalLM) -> torch.Tensor:
 def test_a_full_model_reloads_as_it_was(family, request, chat_tokenizer, tmp_path):
     base = request.getfixturevalue(family)
     live = train(load_causal_lm(str(base)))
-    expected = output(live, probe())
+    expected = output(live, packed_row())
     folder = export(live, tmp_path, chat_tokenizer, base)
-    assert check_export(folder, probe(), expected, scalar=False, dtype="float32") <= 1e-5
+    assert check_export(folder, packed_row(), expected, scalar=False, dtype="float32") <= 1e-5
     torch.testing.assert_close(by_transformers(folder), expected, rtol=1e-5, atol=1e-5)
     assert (by_transformers(base) - expected).abs().max() > 0.1  # training did change something
     assert not (tmp_path / "adapter").exists()
@@ -102,9 +102,9 @@ def test_an_adapter_is_merged_exactly_and_kept(targets, tiny_neox, chat_tokenize
     live = load_causal_lm(str(tiny_neox))
     add_lora(live, LoraSection(rank=2, alpha=8, targets=targets))
     train(live)
-    expected = output(live, probe())
+    expected = output(live, packed_row())
     folder = export(live, tmp_path, chat_tokenizer, tiny_neox)
-    assert check_export(folder, probe(), expected, scalar=False, dtype="float32") <= 1e-5
+    assert check_export(folder, packed_row(), expected, scalar=False, dtype="float32") <= 1e-5
     torch.testing.assert_close(by_transformers(folder), expected, rtol=1e-5, atol=1e-5)
     base = AutoModelForCausalLM.from_pretrained(tiny_neox)
     plain = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()  # the adapter alone, by plain peft
@@ -122,9 +122,9 @@ def test_a_scalar_model_reloads_with_its_head_and_shift(with_lora, offset, tiny_
     if with_lora:
         add_lora(live, LoraSection(rank=2, alpha=8))
     train(live)
-    expected = output(live, probe()) + offset
+    expected = output(live, packed_row()) + offset
     folder = export(live, tmp_path, chat_tokenizer, tiny_neox, sampling=None, score_offset=offset)
-    assert check_export(folder, probe(), expected, scalar=True, dtype="float32") <= 1e-5
+    assert check_export(folder, packed_row(), expected, scalar=True, dtype="float32") <= 1e-5
     model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager").eval()
     assert model.config.num_labels == 1
     with torch.no_grad():  # plain transformers reads the last token: the second sequence is read last at its end
@@ -138,9 +138,9 @@ def test_a_llama_reward_keeps_its_shift_in_the_config(with_lora, tiny_llama, cha
     if with_lora:
         add_lora(live, LoraSection(rank=2, alpha=8))
     train(live)
-    expected = output(live, probe()) + 2.5
+    expected = output(live, packed_row()) + 2.5
     folder = export(live, tmp_path, chat_tokenizer, tiny_llama, sampling=None, score_offset=2.5)
-    assert check_export(folder, probe(), expected, scalar=True, dtype="float32") <= 1e-5
+    assert check_export(folder, packed_row(), expected, scalar=True, dtype="float32") <= 1e-5
     assert json.loads((folder / "config.json").read_text())["score_shift"] == 2.5
 
 
@@ -180,7 +180,7 @@ def test_a_tampered_export_is_refused(name, damage, tiny_neox, chat_tokenizer, t
     damage(tensors[name])
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ArtifactError, match="computes other numbers than the model that was saved"):
-        check_export(folder, probe(), output(live, probe()), scalar=False, dtype="float32")
+        check_export(folder, packed_row(), output(live, packed_row()), scalar=False, dtype="float32")
 
 
 def test_an_export_without_its_head_is_refused(tiny_reward, chat_tokenizer, tmp_path):
@@ -190,7 +190,7 @@ def test_an_export_without_its_head_is_refused(tiny_reward, chat_tokenizer, tmp_
     tensors.pop("score.weight")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match="score"):
-        check_export(folder, probe(), output(live, probe()), scalar=True, dtype="float32")
+        check_export(folder, packed_row(), output(live, packed_row()), scalar=True, dtype="float32")
 
 
 def test_weights_that_are_not_the_models_are_refused(tiny_neox, chat_tokenizer, tmp_path):
@@ -255,18 +255,18 @@ def test_a_vocabulary_that_was_extended_for_padding_is_exported_whole(with_lora,
     if with_lora:
         add_lora(live, LoraSection(rank=2, alpha=8))
     train(live)
-    expected = output(live, probe())
+    expected = output(live, packed_row())
     folder = export(live, tmp_path, chat_tokenizer, tiny_neox)
-    assert check_export(folder, probe(), expected, scalar=False, dtype="float32") <= 1e-5
+    assert check_export(folder, packed_row(), expected, scalar=False, dtype="float32") <= 1e-5
 
 
 def test_half_precision_is_saved_as_such(tiny_neox, chat_tokenizer, tmp_path):
     live = load_causal_lm(str(tiny_neox), dtype="bfloat16")
-    expected = output(live, probe())
+    expected = output(live, packed_row())
     folder = export(live, tmp_path, chat_tokenizer, tiny_neox, dtype="bfloat16")
     assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.bfloat16}
     # the same arithmetic on the same numbers: nothing is rounded twice
-    assert check_export(folder, probe(), expected, scalar=False, dtype="bfloat16") == 0
+    assert check_export(folder, packed_row(), expected, scalar=False, dtype="bfloat16") == 0
 
 
 def test_whole_weights_are_rounded_to_the_type_asked_for(tiny_neox, chat_tokenizer, tmp_path):
@@ -285,15 +285,15 @@ def test_a_second_export_replaces_the_first(tiny_neox, chat_tokenizer, tmp_path)
     assert not (folder / "stale.txt").exists()
     assert not (folder / "half.txt").exists()
     assert not (tmp_path / ".writing-model").exists()
-    assert check_export(folder, probe(), output(live, probe()), scalar=False, dtype="float32") <= 1e-5
+    assert check_export(folder, packed_row(), output(live, packed_row()), scalar=False, dtype="float32") <= 1e-5
 
 
 def test_the_live_model_is_left_as_it_was(tiny_neox, chat_tokenizer, tmp_path):
     live = load_causal_lm(str(tiny_neox))
     add_lora(live, LoraSection(rank=2, alpha=8))
     train(live)
-    before, names = output(live, probe()), [name for name, _ in live.named_parameters()]
+    before, names = output(live, packed_row()), [name for name, _ in live.named_parameters()]
     export(live, tmp_path, chat_tokenizer, tiny_neox)
-    assert torch.equal(output(live, probe()), before)
+    assert torch.equal(output(live, packed_row()), before)
     assert [name for name, _ in live.named_parameters()] == names
     assert not isinstance(live, PackedScalarModel)

@@ -22,13 +22,13 @@ from rlhf.models.loading import PackedModel, load_causal_lm, load_scalar_model
 IDS = torch.tensor([5, 9, 300, 42, 7, 250, 3, 77], dtype=torch.int32)
 
 
-def probe() -> PackedRow:
+def packed_row() -> PackedRow:
     return pack_sequences([EncodedSequence(IDS.numpy(), torch.ones(8, dtype=torch.bool).numpy())])
 
 
 @torch.no_grad()
 def output(model: PackedModel) -> torch.Tensor:
-    row = probe()
+    row = packed_row()
     return model.eval()(row.input_ids, row.position_ids, row.segments, row.positions)
 
 
@@ -53,7 +53,7 @@ def test_a_variant_is_merged_exactly(variant, tiny_neox, chat_tokenizer, tmp_pat
     add_lora(live, LoraSection(rank=4, alpha=8, variant=variant))
     expected = output(trained(live))
     folder = export(live, tmp_path, chat_tokenizer, tiny_neox)
-    assert check_export(folder, probe(), expected, scalar=False, dtype="float32") <= 1e-4
+    assert check_export(folder, packed_row(), expected, scalar=False, dtype="float32") <= 1e-4
     plain = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
     with torch.no_grad():
         torch.testing.assert_close(plain(IDS[None].long()).logits[0, :-1], expected, rtol=1e-4, atol=1e-4)
@@ -76,7 +76,7 @@ def test_a_four_bit_base_is_exported_as_it_was_rounded(variant, wide, chat_token
     add_lora(live, LoraSection(rank=2, alpha=4, variant=variant))
     expected = output(trained(live))
     folder = export(live, tmp_path, chat_tokenizer, wide)
-    assert check_export(folder, probe(), expected, scalar=False, dtype="float32") <= 1e-5
+    assert check_export(folder, packed_row(), expected, scalar=False, dtype="float32") <= 1e-5
     config = json.loads((folder / "config.json").read_text())
     assert "quantization_config" not in config
     adapter = tmp_path / "adapter"
@@ -99,4 +99,4 @@ def test_scores_are_scaled_and_then_shifted(family, with_lora, request, chat_tok
         add_lora(live, LoraSection(rank=2, alpha=8))
     expected = output(trained(live)) * 0.5 - 2.0
     folder = export(live, tmp_path, chat_tokenizer, base, score_scale=0.5, score_offset=-2.0)
-    assert check_export(folder, probe(), expected, scalar=True, dtype="float32") <= 1e-5
+    assert check_export(folder, packed_row(), expected, scalar=True, dtype="float32") <= 1e-5

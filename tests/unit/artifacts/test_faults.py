@@ -208,7 +208,7 @@ def test_when_all_are_damaged_nothing_is_touched(tmp_path):
         save(store, step)
         flip_bit(tmp_path / f"step-{step:06d}" / "model" / "weights.pt")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(CheckpointError, match=r"no checkpoint in .* is whole \(step-000002, step-000001\)"):
+    with pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged \(step-000002, step-000001\)"):
         store.undamaged(lambda text: None)
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import rlhf
 from rlhf.artifacts.files import sha256_of, write_json, write_text
 from rlhf.artifacts.manifest import build_manifest, manifest_of, package_versions, parent_entry, require_stage
 from rlhf.errors import ArtifactError
@@ -80,7 +81,8 @@ def test_build_manifest_holds_everything(tmp_path):
 
 def test_absent_packages_are_said_to_be_absent(monkeypatch):
     monkeypatch.setattr("rlhf.artifacts.manifest.PACKAGES", ("torch", "no-such-package-here"))
-    assert package_versions() == {"torch": version("torch"), "no-such-package-here": "absent"}
+    expected = {"rlhf": rlhf.__version__, "torch": version("torch"), "no-such-package-here": "absent"}
+    assert package_versions() == expected
 
 
 # Files and hashes

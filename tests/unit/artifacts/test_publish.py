@@ -163,7 +163,7 @@ def test_an_adapter_without_an_update_is_refused(part, lora_run, tmp_path):
 def test_an_adapter_of_another_run_is_refused(lora_run, tmp_path):
     file = lora_run / "adapter" / "adapter_model.safetensors"
     save_file({name: tensor * 1.5 for name, tensor in load_file(file).items()}, file)
-    refused(lora_run, tmp_path / "out", "differ by .* on the probe")
+    refused(lora_run, tmp_path / "out", "differ by .* on the fixed text")
 
 
 def test_a_changed_base_is_refused(lora_run, base, tmp_path):
@@ -266,12 +266,12 @@ def test_range_of_a_type(value, dtype, fits):
 
 
 def test_a_folder_that_computes_other_numbers_is_not_kept(full_run, tmp_path):
-    def damaged(folder: Path, probe: FixedTextOutputs):
+    def damaged(folder: Path, expected: FixedTextOutputs):
         file = folder / "model.safetensors"
         tensors = load_file(file)
         tensors["gpt_neox.layers.0.attention.dense.weight"][0] += 0.5
         save_file(tensors, file, metadata={"format": "pt"})
-        return reload_and_compare(folder, probe)
+        return reload_and_compare(folder, expected)
 
     with pytest.raises(ArtifactError, match="differs from the live model by"):
         publish(full_run, tmp_path / "out", reload=damaged)

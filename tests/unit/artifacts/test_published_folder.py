@@ -1,4 +1,4 @@
-"""What is in a published folder beside the weights: adapter, model card, manifest, settings; and the probe."""
+"""What is in a published folder beside the weights: adapter, model card, manifest, settings; and the fixed text."""
 
 from __future__ import annotations
 
@@ -111,17 +111,17 @@ def test_settings_of_a_merged_run_are_the_runs_not_the_bases(base, chat_tokenize
 # The comparison
 
 
-def test_a_probe_is_read_back_as_it_was_saved(tmp_path):
-    probe = FixedTextOutputs(((1, 2, 3), (4, 5)), torch.arange(6.0).reshape(3, 2))
-    probe.save(tmp_path / "probe.safetensors")
-    again = FixedTextOutputs.load(tmp_path / "probe.safetensors")
-    assert again.sequences == probe.sequences
-    assert torch.equal(again.outputs, probe.outputs)
-    with safe_open(str(tmp_path / "probe.safetensors"), framework="np") as file:
-        assert np.array_equal(file.get_tensor("outputs"), probe.outputs.numpy())
+def test_fixed_text_outputs_are_read_back_as_they_were_saved(tmp_path):
+    saved = FixedTextOutputs(((1, 2, 3), (4, 5)), torch.arange(6.0).reshape(3, 2))
+    saved.save(tmp_path / "outputs.safetensors")
+    again = FixedTextOutputs.load(tmp_path / "outputs.safetensors")
+    assert again.sequences == saved.sequences
+    assert torch.equal(again.outputs, saved.outputs)
+    with safe_open(str(tmp_path / "outputs.safetensors"), framework="np") as file:
+        assert np.array_equal(file.get_tensor("outputs"), saved.outputs.numpy())
 
 
 def test_a_context_shared_by_conversations_counts_once():
-    probe = FixedTextOutputs(((1, 2, 3, 4), (1, 2, 9, 4), (2, 2, 3)), torch.zeros(8, 5))
+    saved = FixedTextOutputs(((1, 2, 3, 4), (1, 2, 9, 4), (2, 2, 3)), torch.zeros(8, 5))
     # contexts: 1, 12, 123 | 1, 12, 129 | 2, 22
-    assert probe.first_seen().tolist() == [True, True, True, False, False, True, True, True]
+    assert saved.first_seen().tolist() == [True, True, True, False, False, True, True, True]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf.curate.privacy import MASKS, find_personal, mask_personal, require_privacy
-from rlhf.errors import DataError
+from rlhf.errors import ConfigError
 
 
 def test_a_message_with_a_number_and_a_mail_by_hand() -> None:
@@ -74,8 +72,8 @@ def test_only_the_number_goes(before: str, after: str) -> None:
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ko_pii", None)
-    with pytest.raises(DataError, match=r"pip install 'rlhf\[pii\]', or --keep-pii"):
-        require_privacy("or --keep-pii to leave it in")
-    with pytest.raises(DataError, match="ko-pii is not installed"):
+    monkeypatch.setattr("rlhf.errors.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[pii\]' in the checkout, or --keep-pii"):
+        require_privacy("--keep-pii to leave it in")
+    with pytest.raises(ConfigError, match="needs ko-pii, which is not installed"):
         mask_personal("아무 말")

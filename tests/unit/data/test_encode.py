@@ -88,11 +88,11 @@ def test_every_answer_of_a_conversation_is_learnt(chat_tokenizer):
     ]
 
 
-def test_source_weight_and_counts_are_kept(chat_tokenizer):
+def test_source_and_counts_are_kept(chat_tokenizer):
     encoder = Encoder(chat_tokenizer, LONG)
-    record = Demonstration((user("안녕?"), bot("네!")), source="chat", weight=0.25)
+    record = Demonstration((user("안녕?"), bot("네!")), source="chat")
     (row,) = encoder.demonstrations([record])
-    assert (row.source, row.weight) == ("chat", 0.25)
+    assert row.source == "chat"
     answer = plain_ids(chat_tokenizer, "네!" + EOS)
     prompt = plain_ids(chat_tokenizer, HEADER + "### 명령어:\n안녕?\n\n### 응답:\n")
     assert encoder.report.as_dict() == {

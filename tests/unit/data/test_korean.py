@@ -5,11 +5,10 @@ import unicodedata
 import pytest
 
 from rlhf.data.korean import (
-    RUDE_WORDS,
+    RUDE_STEMS,
     contains_rude,
-    distinct_n,
+    hangul_letters,
     hangul_share,
-    is_nfc,
     is_polite,
     polite_share,
     repeated_token_share,
@@ -106,25 +105,19 @@ def test_rude_words(text, count):
 
 
 def test_rude_words_are_distinct_nfc_stems():
-    assert 35 <= len(RUDE_WORDS) <= 60
-    assert len(set(RUDE_WORDS)) == len(RUDE_WORDS)
-    assert all(is_nfc(word) and word == word.strip() for word in RUDE_WORDS)
+    words = [*RUDE_STEMS["insults"], *RUDE_STEMS["reproaches"]]
+    assert 35 <= len(words) <= 60
+    assert len(set(words)) == len(words)
+    assert all(unicodedata.is_normalized("NFC", word) and word == word.strip() for word in words)
 
 
 def test_hangul_share():
+    assert hangul_letters("한글 ab 12!") == (2, 4)
     assert hangul_share("한글 ab 12!") == 0.5  # 한 글 of 한 글 a b
     assert hangul_share("ㅋㅋ") == 1.0
     assert hangul_share(unicodedata.normalize("NFD", "한")) == 1.0
     assert hangul_share("漢字かな") == 0.0
     assert hangul_share("123 !?") == 0.0
-
-
-def test_distinct_n():
-    assert distinct_n(["가 나 가 나"], 1) == 0.5  # 2 of 4
-    assert distinct_n(["가 나 가 나"], 2) == pytest.approx(2 / 3)  # 가나 나가 가나
-    assert distinct_n(["가 나", "나 가"], 2) == 1.0  # 가나, 나가; none across the two texts
-    assert distinct_n(["좋아요!!"], 1) == pytest.approx(2 / 3)  # 좋아요 ! !
-    assert distinct_n(["가", ""], 2) == 0.0
 
 
 def test_repeated_token_share():
@@ -134,8 +127,3 @@ def test_repeated_token_share():
     apart9 = "네 1 2 3 4 5 6 7 8 네"  # and 9 back
     assert repeated_token_share(apart8) == pytest.approx(1 / 9)
     assert repeated_token_share(apart9) == 0.0
-
-
-def test_is_nfc():
-    assert is_nfc("한글")
-    assert not is_nfc(unicodedata.normalize("NFD", "한글"))

@@ -18,8 +18,8 @@ def ids(*values: int) -> np.ndarray:
     return np.asarray(values, np.int32)
 
 
-def sequence(values: list[int], answer: list[int], weight: float = 1.0) -> EncodedSequence:
-    return EncodedSequence(ids(*values), np.asarray(answer, bool), "", weight)
+def sequence(values: list[int], answer: list[int]) -> EncodedSequence:
+    return EncodedSequence(ids(*values), np.asarray(answer, bool))
 
 
 def test_plan_by_hand():
@@ -86,7 +86,7 @@ def test_idle_row_weighs_nothing():
     assert_idle(idle_row())
 
 
-TWO = (sequence([10, 11, 12], [0, 1, 1]), sequence([20, 21, 22, 23], [0, 0, 1, 1], weight=0.5))
+TWO = (sequence([10, 11, 12], [0, 1, 1]), sequence([20, 21, 22, 23], [0, 0, 1, 1]))
 
 
 def test_pack_sequences_by_hand():
@@ -98,7 +98,7 @@ def test_pack_sequences_by_hand():
     # 11 is predicted at 10 (row place 0), 12 at 1; 22 at 21 (place 4), 23 at 5
     assert row.positions.tolist() == [0, 1, 4, 5]
     assert row.labels.tolist() == [11, 12, 22, 23]
-    assert row.weights.tolist() == [1.0, 1.0, 0.5, 0.5]
+    assert row.weights.tolist() == [1.0] * 4
     assert row.items.tolist() == [0, 0, 1, 1]
     integers = (row.input_ids, row.position_ids, row.positions, row.labels, row.items)
     assert {tensor.dtype for tensor in integers} == {torch.int64}
@@ -109,7 +109,7 @@ def test_prompt_weight_adds_the_prompt_but_never_a_first_token():
     row = pack_sequences(TWO, prompt_weight=0.25)
     assert row.positions.tolist() == [0, 1, 3, 4, 5]  # 21 joins, predicted at 20 (place 3); 10 and 20 never
     assert row.labels.tolist() == [11, 12, 21, 22, 23]
-    assert row.weights.tolist() == [1.0, 1.0, 0.125, 0.5, 0.5]  # 0.25 * 0.5
+    assert row.weights.tolist() == [1.0, 1.0, 0.25, 1.0, 1.0]
     assert row.items.tolist() == [0, 0, 1, 1, 1]
 
 

@@ -78,11 +78,10 @@ def test_scores_become_ranks_and_ties_are_equal(tmp_path):
     assert given.scores == (3.0, 5.5, 3.0, 1.0)
 
 
-def test_source_name_and_weight(tmp_path):
+def test_source_name(tmp_path):
     path = write(tmp_path, [GOOD, {**GOOD, "source": "일상"}])
-    records = read_records(DataSource(path, name="모음", weight=0.5), Demonstration).records
+    records = read_records(DataSource(path, name="모음"), Demonstration).records
     assert [record.source for record in records] == ["모음", "일상"]
-    assert [record.weight for record in records] == [0.5, 0.5]
 
 
 def test_conversions_are_counted_and_ties_left_out(tmp_path):
@@ -90,9 +89,8 @@ def test_conversions_are_counted_and_ties_left_out(tmp_path):
     ranked = {"prompt": "안녕?", "responses": ["왜.", "안녕하세요!"], "ranks": [2, 1]}
     path = write(tmp_path, [tied, ranked])
 
-    demonstrations = read_records(DataSource(path, weight=2.0), Demonstration)
+    demonstrations = read_records(DataSource(path), Demonstration)
     assert [record.messages[-1].content for record in demonstrations.records] == ["안녕하세요!"]
-    assert demonstrations.records[0].weight == 2.0
     report = demonstrations.report
     assert (report.num_rows, report.num_kept, report.num_tied, report.num_converted) == (2, 1, 1, 1)
 
@@ -277,15 +275,13 @@ def test_file_without_a_usable_row_is_an_error_in_skip_mode(tmp_path):
         read(write(tmp_path, [tied]), Ranking)
 
 
-def test_unknown_suffix_format_limit_and_weight_are_errors(tmp_path):
+def test_unknown_suffix_format_and_limit_are_errors(tmp_path):
     with pytest.raises(DataError, match=r"cannot read a \.txt file"):
         read(write(tmp_path, [GOOD], "file.txt"), Demonstration)
     with pytest.raises(DataError, match="format 'alpaca'"):
         DataSource("x.jsonl", format="alpaca")
     with pytest.raises(DataError, match="limit 0"):
         DataSource("x.jsonl", limit=0)
-    with pytest.raises(DataError, match="weight 0"):
-        DataSource("x.jsonl", weight=0.0)
 
 
 def test_limit_counts_usable_records(tmp_path):

@@ -49,7 +49,7 @@ def test_a_good_tokenizer_is_left_as_it_is():
 
 
 def test_no_eos_is_refused():
-    with pytest.raises(TokenizerError, match="names no EOS token") as caught:
+    with pytest.raises(TokenizerError, match="has no EOS token") as caught:
         checked(fast(core_tokenizer(EOS, PAD), pad_token=PAD))
     assert caught.value.where == "모델"
     assert "eos_token" in caught.value.fix
@@ -103,7 +103,7 @@ def test_rare_hangul_that_is_unknown_is_refused():
 
 
 def test_no_template_is_refused():
-    with pytest.raises(TokenizerError, match="carries no chat template") as caught:
+    with pytest.raises(TokenizerError, match="has no chat template") as caught:
         checked(fast(core_tokenizer(EOS, PAD), eos_token=EOS, pad_token=PAD), None)
     assert "kullm" in caught.value.fix
 
@@ -167,6 +167,9 @@ def test_fingerprint_tells_template_vocabulary_and_padding_apart():
     assert one().fingerprint() == prints[0]
     assert one(template="kullm-input").vocabulary_hash() == one().vocabulary_hash()
     assert one(special=(PAD, EOS)).vocabulary_hash() != one().vocabulary_hash()
+    other_pad = one(special=(EOS, "<pad>"), pad_token="<pad>")  # the same id under another name
+    assert other_pad.vocabulary_hash() == one().vocabulary_hash()
+    assert other_pad.fingerprint() != one().fingerprint()
 
 
 def test_ids_are_those_of_the_text_alone(tiny_tokenizer_dir):

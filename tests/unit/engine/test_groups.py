@@ -51,7 +51,7 @@ def test_a_partitioned_matrix_is_known_by_its_whole_shape() -> None:
 
 @pytest.mark.parametrize("match", ["embedd", "frozen"])
 def test_a_pattern_that_matches_no_trained_parameter_names_near_ones(match: str) -> None:
-    with pytest.raises(ConfigError, match=f"{match}' is found in no name of a trained parameter") as caught:
+    with pytest.raises(ConfigError, match=f"{match}' matches no trained parameter") as caught:
         found(("dense", 2.0), (match, 0.5))
     assert caught.value.where == "lr_groups.1.match"
     if match == "embedd":

@@ -24,6 +24,6 @@ def test_a_port_that_is_taken_is_named_with_the_flag_that_changes_it(monkeypatch
         }
         for name, value in words.items():
             monkeypatch.setenv(name, value)
-        with pytest.raises(TrainingError, match=f"cannot meet at port {port} of 127.0.0.1") as caught:
+        with pytest.raises(TrainingError, match=f"cannot connect at port {port} of 127.0.0.1") as caught:
             join_group()
     assert f"--master_port {port + 1}" in caught.value.fix

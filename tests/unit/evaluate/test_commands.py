@@ -15,7 +15,7 @@ from transformers import GPTNeoXForCausalLM
 from rlhf.artifacts.files import sha256_of, write_json
 from rlhf.cli import main
 from rlhf.data.tokenizer import ChatTokenizer
-from rlhf.evaluate.answers.asking import AnswerSet
+from rlhf.evaluate.answers.generation import AnswerSet
 from rlhf.evaluate.compare.views import trained_against
 from tests.support.openai_server import Behaviour, Server, serve
 
@@ -80,7 +80,7 @@ def test_generation(runs: Path, prompts: Path, tmp_path: Path, capsys: pytest.Ca
     assert (found["num_prompts"], found["decoding"]["max_new_tokens"], found["decoding"]["seed"]) == (4, 6, 17)
     answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
     lengths = [len(row["responses"][1].strip()) for row in answers]
-    assert found["measures"]["ppo"]["length"]["mean"] == pytest.approx(sum(lengths) / 4)
+    assert found["measures"]["ppo"]["length_chars"]["mean"] == pytest.approx(sum(lengths) / 4)
     assert found["references"]["sft"]["num_references"] == 4
     assert found["references"]["sft"]["perplexity"]["mean"] != found["references"]["ppo"]["perplexity"]["mean"]
     page = (tmp_path / "generation.html").read_text(encoding="utf-8")
@@ -97,10 +97,11 @@ def test_perplexity_by_another_way(runs: Path, tmp_path: Path, chat_tokenizer: C
     """transformers' own loss over the answer's tokens and EOS."""
     from rlhf.data.encode import Encoder
     from rlhf.data.records import Demonstration, Message, Prompt
-    from rlhf.evaluate.answers.perplexity import surprise
+    from rlhf.evaluate.answers.perplexity import reference_likelihood
 
     asked, answer = Message("user", "점심 뭐 먹지?"), "김치찌개는 어떠세요?"
-    found = surprise(str(runs / "sft" / "model"), [Prompt((asked,), "", answer)], dtype="float32", device="cpu")
+    folder, prompts = str(runs / "sft" / "model"), [Prompt((asked,), "", answer)]
+    found = reference_likelihood(folder, prompts, dtype="float32", device="cpu")
     encoded = Encoder(chat_tokenizer, 256).demonstrations([Demonstration((asked, Message("assistant", answer)))])[0]
     ids = torch.from_numpy(encoded.ids)[None].long()
     labels = torch.where(torch.from_numpy(encoded.answer_mask)[None], ids, -100)

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 
 from rlhf.evaluate.intervals import (
+    SHARE,
+    SHARE_DIFFERENCE,
+    bootstrap_interval,
     excludes_zero,
+    figure_text,
     jackknife_figure,
     mean_figure,
     ratio_difference,
@@ -49,6 +53,49 @@ def test_a_difference_is_paired() -> None:
     assert tuple(found.values()) == pytest.approx((1.0, 1.0, 1.0))
     assert excludes_zero(found)
     assert not excludes_zero(ratio_difference((before, before), (ones, ones)))
+
+
+def test_the_bootstrap_of_any_statistic() -> None:
+    """The median of 9 values: the interval of its 2,000 draws, made here one by one from the same stream."""
+    values = np.asarray([3.0, 1.0, 4.0, 1.5, 9.0, 2.6, 5.0, 3.5, 8.0])
+    stream = np.random.default_rng(0)
+    medians = [np.median(values[stream.integers(0, 9, 9)]) for _ in range(2000)]
+    low, high = bootstrap_interval(lambda drawn: np.median(values[drawn], axis=-1), 9)
+    assert (low, high) == pytest.approx(tuple(np.percentile(medians, [2.5, 97.5])))
+
+
+def test_prompts_that_all_agree_leave_doubt_where_the_scale_is_known() -> None:
+    """Of 0 differing in 12 Wilson's end is u = 3.8415 / 15.8415 = .2425. A share of 1/3 throughout may fall by u / 3
+    and rise by 2 u / 3; a difference of 0 by u; variety of 1 falls by u."""
+    third = ratio_figure(np.ones(12), np.full(12, 3.0), SHARE)
+    assert tuple(third.values()) == pytest.approx((1 / 3, 1 / 3 - 0.2425 / 3, 1 / 3 + 0.4850 / 3), abs=1e-4)
+    ones = np.ones(12)
+    gap = ratio_difference((ones, ones), (ones, ones), SHARE_DIFFERENCE)
+    assert tuple(gap.values()) == pytest.approx((0, -0.2425, 0.2425), abs=1e-4)
+    assert tuple(jackknife_figure(1.0, ones, SHARE).values()) == pytest.approx((1, 1 - 0.2425, 1), abs=1e-4)
+    assert mean_figure(ones) == {"mean": 1.0, "low": 1.0, "high": 1.0}  # lengths, say: no scale to doubt by
+
+
+def test_one_prompt_has_no_interval_but_on_a_known_scale() -> None:
+    """Wilson's end for 0 of 1 is 3.8415 / 4.8415."""
+    alone = mean_figure([3.0])
+    assert (alone["mean"], math.isnan(alone["low"]), math.isnan(alone["high"])) == (3.0, True, True)
+    assert not excludes_zero(alone)
+    assert mean_figure([1.0], SHARE)["low"] == pytest.approx(1 / 4.84146, abs=1e-5)
+    assert jackknife_figure(1.0, np.asarray([0.0]), SHARE)["low"] == pytest.approx(1 / 4.84146, abs=1e-5)
+
+
+def test_a_figure_as_text() -> None:
+    figure = {"mean": 0.75, "accuracy": 0.5, "low": 0.6, "high": 0.9}
+    assert figure_text(figure) == "0.750 [0.600, 0.900]"
+    assert figure_text(figure, ".0%", "accuracy") == "50% [60%, 90%]"
+    assert figure_text(mean_figure([3.0]), "+.1f") == "+3.0"
+
+
+def test_only_prompts_that_count_are_counted() -> None:
+    """Two of four prompts have a sentence: Wilson for 2 of 2 starts at 2 / 5.8415."""
+    found = ratio_figure(np.asarray([1.0, 1.0, 0.0, 0.0]), np.asarray([1.0, 1.0, 0.0, 0.0]), SHARE)
+    assert found["low"] == pytest.approx(2 / 5.8415, abs=1e-4)
 
 
 def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:

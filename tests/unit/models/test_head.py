@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from rlhf.errors import ModelError
-from rlhf.models.head import LanguageModelHead, install_head
+from rlhf.errors import ConfigError, ModelError
+from rlhf.models.head import LanguageModelHead, LogprobRequest, LossRequest, install_head
 from rlhf.models.loading import PackedCausalLM, load_causal_lm
 from rlhf.ops.segments import Segments
 
@@ -19,7 +19,7 @@ WEIGHTS = torch.tensor([1.0, 0.5, 1.0, 2.0])
 
 
 def _loss(model: PackedCausalLM) -> torch.Tensor:
-    return model(IDS, PLACES, SEGMENTS, POSITIONS, LABELS, WEIGHTS, torch.tensor(4.5))
+    return model(IDS, PLACES, SEGMENTS, POSITIONS, LossRequest(LABELS, WEIGHTS, torch.tensor(4.5)))
 
 
 @pytest.mark.parametrize("fixture", ["tiny_neox", "tiny_llama"])
@@ -58,7 +58,7 @@ def test_liger_is_never_replaced_in_silence(tiny_neox: Path):
     model = load_causal_lm(str(tiny_neox))
     if torch.cuda.is_available():
         pytest.skip("for machines without a GPU")
-    with pytest.raises(ModelError, match="liger"):
+    with pytest.raises(ConfigError, match="liger"):
         install_head(model.model, "liger")
 
 
@@ -70,7 +70,7 @@ def test_logprobs_and_entropy_are_those_of_the_logits(fixture: str, request: pyt
     logs = (whole(IDS, PLACES, SEGMENTS, POSITIONS) / 0.7).log_softmax(-1)
     expected, spread = logs.gather(1, LABELS[:, None])[:, 0], -(logs.exp() * logs).sum(-1)
     for model in (chunked, whole):
-        out = model(IDS, PLACES, SEGMENTS, POSITIONS, LABELS, temperature=0.7, with_entropy=True)
+        out = model(IDS, PLACES, SEGMENTS, POSITIONS, LogprobRequest(LABELS, 0.7, with_entropy=True))
         torch.testing.assert_close(out.logprobs, expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(out.entropy, spread, rtol=1e-5, atol=1e-5)
         (out.logprobs.sum() + out.entropy.sum()).backward()

@@ -89,7 +89,9 @@ def test_a_scalar_head_stays_whole(base: Path) -> None:
 
 
 def test_a_missing_package_names_the_extra_that_has_it() -> None:
-    with patch("rlhf.models.quantization.find_spec", return_value=None):
+    with patch("rlhf.errors.find_spec", return_value=None):
         require_quantizer("none")
-        with pytest.raises(ConfigError, match=r"rlhf\[gpu\]"):
+        with pytest.raises(
+            ConfigError, match=r"pip install -e '\.\[gpu\]' in the checkout, or set model\.quantize=none"
+        ):
             require_quantizer("4bit")

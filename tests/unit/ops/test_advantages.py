@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rlhf.ops.advantages import discounted_returns, gae, grpo, rloo
+from rlhf.ops.advantages import discounted_returns, explained_variance, gae, grpo, rloo
 
 NAN = float("nan")
 
@@ -150,3 +150,25 @@ def test_discounted_returns_by_hand():
     # Row 0: 4; -2 + .5 * 4 = 0; 1 + .5 * 0 = 1. Row 1: 1; 3 + .5 * 1 = 3.5.
     found = discounted_returns(rewards, mask, gamma=0.5)
     assert found.tolist() == [[1.0, 0.0, 4.0], [3.5, 1.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0, 2.0, 6.0], 1.0),  # the returns themselves
+        ([3.0, 3.0, 3.0], 0.0),  # a constant
+        ([2.0, 3.0, 7.0], 1.0),  # off by one everywhere: a shift is not variance
+        ([1.0, 4.0, 4.0], 1 - 8 / 14),  # residuals 0, -2, 2: squares 8 of the returns' 4 + 1 + 9
+        ([6.0, 2.0, 1.0], 1 - 50 / 14),  # residuals -5, 0, 5
+    ],
+)
+def test_explained_variance_by_hand(values, expected):
+    """Returns 1, 2 and 6 with mean 3; padding holds NaN."""
+    mask = torch.tensor([True, True, True, False])
+    found = explained_variance(torch.tensor([*values, NAN]), torch.tensor([1.0, 2.0, 6.0, NAN]), mask)
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_equal_returns_are_not_divided_by_zero():
+    mask = torch.ones(2, dtype=torch.bool)
+    assert explained_variance(torch.ones(2), torch.ones(2), mask) == 1.0

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rlhf.ops.importance import truncated_importance
+from rlhf.ops.importance import truncated_importance, weighted_advantages
 
 
 def test_weights_and_gaps_by_hand():
@@ -27,3 +27,11 @@ def test_no_gradient_reaches_the_weights():
 def test_a_cap_below_one_is_refused():
     with pytest.raises(ValueError, match="cap"):
         truncated_importance(torch.zeros(1), torch.zeros(1), torch.ones(1, dtype=torch.bool), cap=0.5)
+
+
+def test_weighted_advantages_by_hand():
+    advantages = torch.tensor([[2.0, -3.0, float("nan")]])
+    weights, mask = torch.tensor([[0.5, 2.0, 1.0]]), torch.tensor([[True, True, False]])
+    assert weighted_advantages(advantages, weights, mask).tolist() == [[1.0, -6.0, 0.0]]
+    with pytest.raises(ValueError, match="weights has shape"):
+        weighted_advantages(advantages, weights[0], mask)

@@ -43,6 +43,15 @@ def test_equals_whole_logits_in_values_and_gradients(kept, chunk, temperature, e
         torch.testing.assert_close(mine.grad, theirs.grad, **TOLERANCE)
 
 
+@pytest.mark.parametrize(("kept", "held"), [(33, 33), (32, 0)])
+def test_probabilities_are_held_for_backward_up_to_a_limit(kept, held):
+    """Three tokens of 11 words, in chunks of two: all 33 numbers, or none."""
+    hidden, weight = torch.randn(3, 4, requires_grad=True), torch.randn(11, 4)
+    out = linear_logprobs(hidden, weight, None, torch.tensor([0, 4, 2]), kept=kept, chunk=22)
+    saved = [each for each in out.logprobs.grad_fn.saved_tensors if each is not None and each.shape[-1:] == (11,)]
+    assert sum(each.numel() for each in saved) == held
+
+
 def test_a_frozen_head_and_inference():
     hidden, weight = torch.randn(3, 4, requires_grad=True), torch.randn(5, 4)
     linear_logprobs(hidden, weight, None, torch.tensor([0, 4, 2])).logprobs.sum().backward()

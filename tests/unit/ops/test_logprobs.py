@@ -161,6 +161,8 @@ def test_inverse_cdf_by_hand(uniform, token):
 def test_inverse_cdf_boundary_belongs_to_the_next_token():
     out = sample_inverse_cdf(torch.zeros(4, 4), torch.tensor([0.0, 0.25, 0.5, 0.75]))
     assert out.tokens.tolist() == [0, 1, 2, 3]
+    # and so does the boundary of two blocks
+    assert sample_inverse_cdf(torch.zeros(1, 2 * BLOCK), torch.tensor([0.5])).tokens.tolist() == [BLOCK]
 
 
 def test_inverse_cdf_reaches_a_token_of_2_to_the_minus_30():

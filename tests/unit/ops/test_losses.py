@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf.ops.losses import cross_entropy, kl_loss, largest_ratio, policy_loss, ranking_loss, value_loss
+from rlhf.ops.losses import (
+    cross_entropy,
+    entropy_bonus,
+    kl_loss,
+    largest_ratio,
+    policy_loss,
+    ranking_loss,
+    score_margins,
+    value_loss,
+)
 from rlhf.ops.rewards import kl_estimate
 
 NAN = float("nan")
@@ -149,6 +158,16 @@ def _many() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     ranks = torch.randint(1, 5, (8, 5))
     ranks[0], ranks[6] = torch.tensor([1, 2, 3, 4, 5]), 1  # row 6 is one tie, row 7 is empty
     return scores.where(mask, NAN), ranks, mask, torch.rand(8, 5, 5, dtype=torch.float64)
+
+
+def test_margins_from_scores_by_hand():
+    """Scores 27, 11 and one that is not known, at 0.1: only 27 over 11 has a margin, 1.6."""
+    scores, mask = torch.tensor([[27.0, 11.0, NAN], [NAN, NAN, NAN]]), torch.tensor([[True, True, False], [False] * 3])
+    margins = score_margins(scores, mask, scale=0.1)
+    expected = torch.zeros(2, 3, 3)
+    expected[0, 0, 1] = 1.6
+    torch.testing.assert_close(margins, expected, **TOLERANCE)
+    assert score_margins(scores[:, :2].flip(1), mask[:, :2], scale=1.0)[0].tolist() == [[0, 0], [16, 0]]
 
 
 def test_ranking_matches_the_naive_loop():
@@ -335,6 +354,18 @@ def test_what_each_kl_estimate_teaches_in_the_mean(kind):
 def test_a_negative_kl_coefficient_is_refused():
     with pytest.raises(ValueError, match="expected >= 0"):
         kl_loss(torch.zeros(1), torch.ones(1, dtype=torch.bool), torch.tensor(1.0), coefficient=-0.1)
+
+
+def test_the_entropy_bonus_by_hand():
+    """Entropies 1 and 3 of three tokens in the step, padding left aside: 0.5 * 4 / 3, slope 0.5 / 3."""
+    entropy = torch.tensor([1.0, 3.0, NAN], requires_grad=True)
+    mask = torch.tensor([True, True, False])
+    bonus = entropy_bonus(entropy, mask, torch.tensor(3.0), weight=0.5)
+    assert bonus.item() == pytest.approx(2 / 3, rel=1e-6)
+    bonus.backward()
+    torch.testing.assert_close(entropy.grad, torch.tensor([1 / 6, 1 / 6, 0.0]), **TOLERANCE)
+    with pytest.raises(ValueError, match="weight = -1"):
+        entropy_bonus(entropy, mask, torch.tensor(3.0), weight=-1.0)
 
 
 def test_the_eos_token_learns_where_pad_equals_eos():

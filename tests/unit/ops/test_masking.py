@@ -9,7 +9,6 @@ from rlhf.ops.masking import (
     check_scalar,
     masked_mean,
     masked_sum,
-    squared_deviation_sum,
     whiten,
     widen,
 )
@@ -62,55 +61,32 @@ def test_masked_mean_of_nothing_raises():
         masked_mean(torch.ones(2, 3), torch.zeros(2, 3, dtype=torch.bool))
 
 
-def test_squared_deviation_sum_by_hand():
-    values, mask = _values()
-    total = squared_deviation_sum(values, mask, torch.tensor(3.0))
-    assert total.item() == 9.0  # (1-3)^2 + (2-3)^2 + (5-3)^2 = 4 + 1 + 4
-    total.backward()
-    # 2 (x - 3) where counted, 0 elsewhere
-    assert torch.equal(values.grad, torch.tensor([[-4.0, -2.0, 0.0], [4.0, 0.0, 0.0]]))
-
-
-def test_two_pass_variance_over_parts_equals_the_whole():
-    torch.manual_seed(0)
-    values, mask = torch.randn(6, 5) + 100, torch.rand(6, 5) < 0.7
-    kept = values[mask].double()
-    mean = masked_sum(values.double(), mask) / mask.sum()
-    halves = (slice(0, 2), slice(2, 6))
-    total = sum(squared_deviation_sum(values[rows].double(), mask[rows], mean) for rows in halves)
-    assert (total / mask.sum()).item() == pytest.approx(kept.var(correction=0).item(), rel=1e-9)
-
-
 def test_whiten_by_hand():
+    """1, 2 and 6 counted: mean 3, variance (4 + 1 + 9) / 3."""
     values, mask = _values()
-    moments = {"mean": torch.tensor(3.0), "variance": torch.tensor(4.0)}
-    # (1-3)/2, (2-3)/2, (5-3)/2
-    expected = torch.tensor([[-1.0, -0.5, 0.0], [1.0, 0.0, 0.0]])
-    torch.testing.assert_close(whiten(values, mask, **moments), expected, rtol=1e-6, atol=1e-6)
-    # the mean of 3 put back, and still 0 outside the mask
-    kept_mean = torch.tensor([[2.0, 2.5, 0.0], [4.0, 0.0, 0.0]])
-    out = whiten(values, mask, **moments, shift_mean=False)
-    torch.testing.assert_close(out, kept_mean, rtol=1e-6, atol=1e-6)
+    values = torch.where(values == 5, 6.0, values.detach())
+    deviation = (14 / 3) ** 0.5
+    expected = torch.tensor([[-2 / deviation, -1 / deviation, 0.0], [3 / deviation, 0.0, 0.0]])
+    torch.testing.assert_close(whiten(values, mask), expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("shift_mean", [True, False])
-def test_whiten_gradient_skips_the_padding(shift_mean):
-    values, mask = _values()
-    mean, variance = torch.tensor(3.0), torch.tensor(4.0)
-    whiten(values, mask, mean=mean, variance=variance, shift_mean=shift_mean).sum().backward()
-    torch.testing.assert_close(values.grad, mask.float() / 2, rtol=1e-6, atol=0)  # 1 / sqrt(4)
+def test_whitened_values_have_mean_zero_and_variance_one():
+    torch.manual_seed(0)
+    values, mask = torch.randn(6, 5, dtype=torch.float64) * 3 + 100, torch.rand(6, 5) < 0.7
+    kept = whiten(values, mask)[mask]
+    assert kept.mean().item() == pytest.approx(0.0, abs=1e-9)
+    assert kept.var(correction=0).item() == pytest.approx(1.0, rel=1e-6)  # epsilon is 1e-9 of the variance
 
 
 def test_whiten_of_equal_values_is_finite():
     mask = torch.ones(3, dtype=torch.bool)
-    out = whiten(torch.full((3,), 7.0), mask, mean=torch.tensor(7.0), variance=torch.tensor(0.0))
-    assert out.tolist() == [0.0, 0.0, 0.0]
+    assert whiten(torch.full((3,), 7.0), mask).tolist() == [0.0, 0.0, 0.0]
 
 
 def test_whiten_epsilon_is_added_to_the_variance():
-    one = torch.ones(1, dtype=torch.bool)
-    out = whiten(torch.ones(1), one, mean=torch.tensor(0.0), variance=torch.tensor(1.0), epsilon=3.0)
-    assert out.item() == pytest.approx(0.5)  # 1 / sqrt(1 + 3)
+    """1 and -1: variance 1, so 1 / sqrt(1 + 3)."""
+    out = whiten(torch.tensor([1.0, -1.0]), torch.ones(2, dtype=torch.bool), epsilon=3.0)
+    assert out.tolist() == pytest.approx([0.5, -0.5])
 
 
 @pytest.mark.parametrize(
@@ -121,28 +97,19 @@ def test_whiten_epsilon_is_added_to_the_variance():
     ],
 )
 def test_masks_that_would_be_misread_raise(mask, message):
-    values, scalar = torch.ones(2, 3), torch.tensor(1.0)
+    values = torch.ones(2, 3)
     for call in (
         lambda: check_mask(mask, values=values),
         lambda: masked_sum(values, mask),
         lambda: masked_mean(values, mask),
-        lambda: squared_deviation_sum(values, mask, scalar),
-        lambda: whiten(values, mask, mean=scalar, variance=scalar),
+        lambda: whiten(values, mask),
     ):
         with pytest.raises(ValueError, match=message):
             call()
 
 
-def test_moments_and_epsilon_are_checked():
-    values, mask = torch.ones(2, 3), torch.ones(2, 3, dtype=torch.bool)
-    one, many = torch.tensor(1.0), torch.ones(3)
-    for call in (
-        lambda: check_scalar(mean=many),
-        lambda: squared_deviation_sum(values, mask, many),
-        lambda: whiten(values, mask, mean=many, variance=one),
-        lambda: whiten(values, mask, mean=one, variance=many),
-    ):
-        with pytest.raises(ValueError, match=r"has shape \[3\], expected a scalar"):
-            call()
+def test_counts_and_epsilon_are_checked():
+    with pytest.raises(ValueError, match=r"count has shape \[3\], expected a scalar"):
+        check_scalar(count=torch.ones(3))
     with pytest.raises(ValueError, match="epsilon = 0"):
-        whiten(values, mask, mean=one, variance=one, epsilon=0.0)
+        whiten(torch.ones(2, 3), torch.ones(2, 3, dtype=torch.bool), epsilon=0.0)

@@ -6,7 +6,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaFo
 
 from rlhf.config.sections import LanguageModelSection, LoraSection, ModelSection
 from rlhf.models.adapters import add_lora
-from rlhf.models.head import install_head
+from rlhf.models.head import LossRequest, install_head
 from rlhf.models.loading import ATTENTION, PackedCausalLM, unwrap_peft
 from rlhf.ops.segments import Segments
 from rlhf.plan.activations import cache_bytes, head_bytes, layer_bytes
@@ -46,8 +46,8 @@ def kept_bytes(kind, layers, lora):
     ids, places = torch.arange(TOKENS)[None] % 50, torch.arange(TOKENS // 2).repeat(2)[None]
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = wrapped(
-            ids, places, Segments.of_lengths([TOKENS // 2] * 2), torch.arange(TOKENS), ids[0],
-            torch.ones(TOKENS), torch.tensor(1.0),
+            ids, places, Segments.of_lengths([TOKENS // 2] * 2), torch.arange(TOKENS),
+            LossRequest(ids[0], torch.ones(TOKENS), torch.tensor(1.0)),
         )  # fmt: skip
     assert output.loss.requires_grad
     return sum(storages.values())

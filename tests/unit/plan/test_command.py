@@ -10,7 +10,7 @@ from rlhf.cli import main
 from rlhf.config.schema import RewardConfig, SftConfig
 from rlhf.plan.launch import hostfile, launch_line
 from rlhf.plan.shapes import BUILT_IN
-from rlhf.plan.time import count_rows, effort_of, warmup_steps
+from rlhf.plan.time import count_rows, estimate_run, warmup_steps
 
 KULLM = str(Path(rlhf.__file__).parents[1] / "configs" / "kullm-12.8b" / "ppo.yaml")
 SHARED = ("ppo.roles=shared", "model.quantize=4bit", "deepspeed.zero_stage=2", "sampling.batch_size=16")
@@ -66,7 +66,7 @@ def test_steps_and_warm_up_of_rows_that_are_there(tmp_path):
     config = SftConfig.model_validate(
         {"data": {"train": str(tmp_path / "rows.jsonl"), "max_length": 100}, "train": {"batch_size": 32, "epochs": 2}}
     )
-    effort = effort_of(config, {"model": BUILT_IN["1.3b"]}, 1, utilisation=0.5, flops_a_second=1e12)
+    effort = estimate_run(config, {"model": BUILT_IN["1.3b"]}, 1, utilisation=0.5, flops_per_second=1e12)
 
     assert (effort.rows, effort.assumed, effort.steps) == (70, False, 5)  # 140 rows in batches of 32
     assert effort.tokens == 5 * 32 * 100

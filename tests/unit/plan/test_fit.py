@@ -57,44 +57,44 @@ def test_what_cannot_be_planned_is_not_refused():
 
 
 def test_the_cheapest_change_is_the_least_that_is_enough():
-    config, job = sft(), Placement(1, "gpu", "bfloat16")
+    config, placement = sft(), Placement(1, "gpu", "bfloat16")
     shapes = stage_shapes(config)
-    peak = plan_memory(config, shapes, job).peak
+    peak = plan_memory(config, shapes, placement).peak
 
-    slightly = cheapest_fit(config, shapes, job, peak - 1)
+    slightly = cheapest_fit(config, shapes, placement, peak - 1)
     assert [change.cost for change in slightly.changes] == [
         min(
             change.cost
-            for change in possible_changes(config, job)
-            if plan_memory(changed(config, (change,)), shapes, job).peak < peak
+            for change in possible_changes(config, placement)
+            if plan_memory(changed(config, (change,)), shapes, placement).peak < peak
         )
     ]
-    assert cheapest_fit(config, shapes, job, 1.0) is None
+    assert cheapest_fit(config, shapes, placement, 1.0) is None
 
 
 def test_more_ranks_divide_the_optimizer():
     config = SftConfig.model_validate(sft().model_dump() | {"deepspeed": {"zero_stage": 2}})
-    shapes, job = stage_shapes(config), Placement(1, "gpu", "bfloat16")
+    shapes, placement = stage_shapes(config), Placement(1, "gpu", "bfloat16")
     two = plan_memory(config, shapes, Placement(2, "gpu", "bfloat16")).peak
 
-    assert two < plan_memory(config, shapes, job).peak
-    assert ranks_that_fit(config, shapes, job, two) == 2
-    assert ranks_that_fit(config, shapes, job, 1.0) is None
+    assert two < plan_memory(config, shapes, placement).peak
+    assert ranks_that_fit(config, shapes, placement, two) == 2
+    assert ranks_that_fit(config, shapes, placement, 1.0) is None
 
 
 def test_a_shared_backbone_is_held_once():
     separate, shared = ppo(), ppo(ppo={"roles": "shared"})
-    job = Placement(1, "gpu", "bfloat16")
-    peaks = [plan_memory(each, stage_shapes(each), job).peak for each in (separate, shared)]
+    placement = Placement(1, "gpu", "bfloat16")
+    peaks = [plan_memory(each, stage_shapes(each), placement).peak for each in (separate, shared)]
 
     assert peaks[0] - peaks[1] > 3 * 2 * 1.2e9  # three more copies of 1.3e9 weights in two bytes
 
 
 def test_an_offloaded_reference_leaves_the_card():
     there, away = ppo(), ppo(reference={"offload": True})
-    job = Placement(1, "gpu", "bfloat16")
-    plans = [plan_memory(each, stage_shapes(each), job) for each in (there, away)]
-    phases = ["actor: optimizer step", "reference: asked"]
+    placement = Placement(1, "gpu", "bfloat16")
+    plans = [plan_memory(each, stage_shapes(each), placement) for each in (there, away)]
+    phases = ["actor: optimizer step", "reference: forward pass"]
     step, asked = ([plan.phase_bytes(phase) for plan in plans] for phase in phases)
 
     assert step[0] - step[1] == pytest.approx(1.04 * 2 * stage_shapes(there)["reference"].parameters)

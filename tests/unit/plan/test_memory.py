@@ -2,16 +2,19 @@
 
 import pytest
 
-from rlhf.plan.memory import CONTEXT, LOST, LOST_WITH_ADAPTERS, MemoryPlan, Need
+from rlhf.plan.memory import CONTEXT, LOST, LOST_WITH_ADAPTERS, Allocation, MemoryPlan
 from rlhf.plan.states import Placement
 
-CPU, GPU = Placement(1, "cpu", "float32", 1), Placement(1, "gpu", "bfloat16", 1)
+CPU, GPU = Placement(1, "cpu", "float32"), Placement(1, "gpu", "bfloat16")
 GIB = 2.0**30
 
 
-def plan(job: Placement, gathered: float, *, adapted: bool = False) -> MemoryPlan:
-    busy = [Need("model", "activations", 2 * GIB, True), Need("model", "gathered weights", gathered, True, True)]
-    return MemoryPlan(job, {"backward": busy, "step": [Need("model", "update", GIB)]}, adapted=adapted)
+def plan(placement: Placement, gathered: float, *, adapted: bool = False) -> MemoryPlan:
+    busy = [
+        Allocation("model", "activations", 2 * GIB, True),
+        Allocation("model", "gathered weights", gathered, True, True),
+    ]
+    return MemoryPlan(placement, {"backward": busy, "step": [Allocation("model", "update", GIB)]}, adapted=adapted)
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,18 @@ without a GPU can run vLLM itself, and docs say that it was not measured."""
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from rlhf.config.sections import SamplingSection
+from rlhf.config.sections import RolloutSection, SamplingSection
 from rlhf.errors import ConfigError
 from rlhf.models.loading import load_causal_lm
 from rlhf.rollout.transformers import TransformersRollout
-from rlhf.rollout.vllm import VllmRollout, require_vllm
+from rlhf.rollout.vllm import VllmRollout, require_vllm, start_engine
 
 EOS = 7
 
@@ -107,3 +108,17 @@ def test_vllm_is_never_replaced_in_silence():
         pytest.skip("for machines without a GPU")
     with pytest.raises(ConfigError, match=r"rollout\.backend"):
         require_vllm("vllm")
+
+
+@pytest.mark.parametrize("share", [0.2, 0.45])
+def test_the_engine_gets_the_share_of_memory_that_is_configured(tiny_neox, monkeypatch, share):
+    asked = {}
+
+    def engine(**settings):
+        asked.update(settings)
+        return StandIn(None)
+
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=engine, SamplingParams=dict))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    start_engine(str(tiny_neox), RolloutSection(gpu_memory=share), dtype="bfloat16", max_length=64)
+    assert (asked["gpu_memory_utilization"], asked["dtype"], asked["max_model_len"]) == (share, "bfloat16", 64)

@@ -34,7 +34,7 @@ def pair(tmp_path: Path) -> list[Path]:
     return [first, second]
 
 
-def test_only_what_differs_is_told(pair: list[Path]) -> None:
+def test_only_what_differs_is_listed(pair: list[Path]) -> None:
     found = setting_differences(read_runs(pair))
     assert found["train.lr"] == ["0.001", "0.003"]
     assert found["model.lora"] == ["null", "-"]
@@ -85,7 +85,7 @@ def test_the_seventh_run_is_dashed(tmp_path: Path) -> None:
     assert marks[6] == ("dashed", "#2f5d8c")
 
 
-def test_files_are_passed_over_and_what_is_no_run_is_refused(pair: list[Path], tmp_path: Path) -> None:
+def test_files_are_skipped_and_what_is_no_run_is_refused(pair: list[Path], tmp_path: Path) -> None:
     note = tmp_path / "compare.html"
     note.touch()
     assert [record.path for record in read_runs([*pair, note, pair[0]])] == pair

@@ -12,7 +12,8 @@ from rlhf.artifacts.files import write_json
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.cli import main
 from rlhf.errors import ArtifactError
-from rlhf.runs.listing import Best, best_first, best_of, columns, find_runs, runs_table, status_of, summarise
+from rlhf.runs.listing import best_first, columns, find_runs, runs_table
+from rlhf.runs.record import Best, RunRecord, best_of, status_of
 from tests.support.run_folders import write_run
 
 
@@ -28,7 +29,7 @@ def test_a_run_that_says_running_is_killed_when_nobody_holds_its_lock(tmp_path: 
 
 
 @pytest.mark.parametrize("status", ["preempted", "failed", "finished"])
-def test_other_states_are_told_as_they_are(tmp_path: Path, status: str) -> None:
+def test_other_states_are_reported_as_they_are(tmp_path: Path, status: str) -> None:
     assert status_of(RunFolder(write_run(tmp_path / "run", status=status))) == status
 
 
@@ -36,7 +37,7 @@ def test_a_run_before_its_first_state_is_queued_or_not_started(tmp_path: Path) -
     assert status_of(RunFolder(tmp_path)) == "not started"
     write_json(tmp_path / "job.json", {"job": "7"})
     assert status_of(RunFolder(tmp_path)) == "queued"
-    assert summarise(tmp_path).step == 0
+    assert RunRecord(tmp_path).step == 0
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_the_table_names_the_runs_it_started_from_once(tmp_path: Path) -> None:
     parents = {role: {"path": path, "stage": "sft"} for role, path in made.items()}
     write_json(run / "manifest.json", {"stage": "ppo", "parents": {**parents, "base": {"path": "org/model"}}})
     os.utime(run / "state.json", (0, 86400 * 365))
-    head, line = runs_table([summarise(run)]).splitlines()
+    head, line = runs_table([RunRecord(run)]).splitlines()
     assert head.split() == ["run", "stage", "status", "steps", "best", "at", "step", "when", "starts", "from"]
     assert line.startswith(f"{run}  ppo    finished  1      reward 0.1235  1        1971-01-0")
     assert line.endswith("runs/sft, runs/reward, org/model")
@@ -91,7 +92,7 @@ def test_best_first_knows_which_way_is_better(tmp_path: Path) -> None:
             write_run(tmp_path / stage / str(value), stage, metrics=[{"step": 1, name: value}] if value else [])
             for value in values
         ]
-        return [run.path.name for run in best_first([summarise(folder) for folder in folders])]
+        return [run.path.name for run in best_first([RunRecord(folder) for folder in folders])]
 
     assert runs("sft", "eval_loss", [2.0, None, 1.0, 3.0]) == ["1.0", "2.0", "3.0", "None"]
     assert runs("reward", "eval_accuracy", [0.5, 0.9, None, 0.7]) == ["0.9", "0.7", "0.5", "None"]

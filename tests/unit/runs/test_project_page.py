@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import pytest
 
+from rlhf import runs
 from rlhf.artifacts.files import write_json
 from rlhf.cli import main
 from rlhf.config.load import dump_config
 from rlhf.config.stages import STAGES
 from rlhf.errors import ArtifactError
+from rlhf.runs.plots import panels
 from rlhf.runs.project import (
     parents_of,
     read_project,
@@ -21,9 +24,10 @@ from rlhf.runs.project import (
     starting_point,
     trained_and_held_out,
 )
-from rlhf.runs.verdict import headline, missing, weak_points
-from rlhf.runs.bilingual import PANELS
-from rlhf.runs.plots import PANELS as DRAWN
+from rlhf.runs.record import read_run
+from rlhf.runs.report.page import render_project, render_run
+from rlhf.runs.report.verdict import headline, missing, weak_points
+from rlhf.runs.texts import texts
 
 CONFIGS: dict[str, dict[str, Any]] = {"sft": {"data": {"train": ["a.jsonl"]}}, "reward": {}, "ppo": {}}
 PAIRS = {"low": 0.8, "high": 0.96, "num_pairs": 40}
@@ -60,7 +64,9 @@ def source(name: str, role: str = "train", digest: str = "") -> dict[str, Any]:
 
 def run(path: Path, stage: str, parents: dict[str, Any], data: list[dict[str, Any]], **state: Any) -> Path:
     path.mkdir(parents=True)
-    (path / "config.yaml").write_text(dump_config(STAGES[stage].config.model_validate(CONFIGS[stage])), encoding="utf-8")
+    (path / "config.yaml").write_text(
+        dump_config(STAGES[stage].config.model_validate(CONFIGS[stage])), encoding="utf-8"
+    )
     write_json(path / "manifest.json", {"stage": stage, "parents": parents, "data": data, "packages": {"torch": "2"}})
     write_json(path / "state.json", {"status": "finished", "stage": stage, "step": 2, "reason": "", **state})
     lines(path / "metrics.jsonl", [{"step": step, "loss": 3.0 - step, "eval_loss": 3.0 - step} for step in (1, 2)])
@@ -111,7 +117,7 @@ def comparison(folder: Path, outcome: str = "better", **view: Any) -> Path:
         "sentence": {"ko": "ppo 쪽이 낫습니다.", "en": "ppo is better."},
         "notes": view.get("notes", []),
         "models": [{"name": name, "path": f"runs/{name}"} for name in ("sft", "ppo")],
-        "answers_a_prompt": 2,
+        "answers_per_prompt": 2,
         "views": [{**seen, "length_controlled": {"why_not": "always longer"}, **view}],
     }
     write_json(folder / "compare.json", report)
@@ -132,6 +138,7 @@ def test_the_page_of_a_folder_of_runs(project: Path, capsys: pytest.CaptureFixtu
     assert order[0] < page.index("ppo is better.") < order[1]
     assert "base&lt;1&gt;" in page
     assert '<li>actor, reference ← <b><a href="#sft">sft</a></b> <code>555555555555</code>' in page
+    assert page.count('<li class="follows">') == 3
     assert '<li>reward, critic ← <b><a href="#reward">reward</a></b>' in page
     assert "&lt;i&gt;쉬어&lt;/i&gt;" in page
     assert "쉬고 있어요." in page
@@ -148,8 +155,29 @@ def test_the_page_of_a_folder_of_runs(project: Path, capsys: pytest.CaptureFixtu
     assert '<span lang="en"></span>' not in page
 
 
-def test_every_panel_has_its_korean() -> None:
-    assert {panel.title for panel in DRAWN} == set(PANELS)
+def test_every_panel_has_both_languages() -> None:
+    titles = [panel.title for panel in panels()]
+    assert len(titles) == len(set(titles)) > 20
+    for panel in panels():
+        assert "가" <= panel.title.ko[0] <= "힣" or panel.title.ko.startswith(("KL", "EOS"))
+        assert all(text.isascii() and text for text in (panel.title.en, panel.caption.en))
+        assert any("가" <= letter <= "힣" for letter in panel.caption.ko)
+
+
+def test_every_text_has_the_same_fields_in_both_languages_and_is_used() -> None:
+    """English that is a module's own sentence ({verdict}, {note}) or stands there alone has none to compare."""
+    known = texts()
+    assert len(known) > 50
+    for name, words in known.items():
+        korean, english = ({field for _, field, _, _ in Formatter().parse(each) if field} for each in words)
+        if words.en and not english & {"verdict", "note"}:
+            assert korean == english, name
+        assert any("가" <= letter <= "힣" for letter in words.ko) or "{" in words.ko, name
+        assert words.en.isascii(), name
+    folder = Path(runs.__file__).parent
+    source = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.py"))
+    chosen = ("stage.", "status.", "judge.", "missing.", "reward.shortcuts.", "control.")  # by a variable
+    assert [name for name in known if f'"{name}"' not in source and not name.startswith(chosen)] == []
 
 
 def test_runs_are_linked_by_path_or_by_name_and_data(project: Path, tmp_path: Path) -> None:
@@ -243,3 +271,59 @@ def test_several_folders_need_a_place_for_the_page(project: Path, capsys: pytest
     assert "--out report.html" in capsys.readouterr().err
     with pytest.raises(ArtifactError, match="no run in"):
         read_project([comparison(project.parent / "alone")])
+
+
+def test_a_page_of_many_runs_names_where_the_other_curves_are(project: Path) -> None:
+    metrics = [{"step": step, "loss": 3.0 - step, "grad_norm": 1.0} for step in (1, 2)]
+    for number in range(4):
+        each = run(project / f"more-{number}", "sft", {}, [source("talks")])
+        lines(each / "metrics.jsonl", metrics)
+    page = render_project(read_project([project]))
+    assert page.count("The other curves are on the run&#39;s own page:") == 6  # PPO logged none of its first plots
+    assert f"rlhf report {project}/more-0" in page
+    assert page.count('<li class="follows">') == 2  # sft below its base, ppo below its reward model
+    assert "Gradient norms" not in page
+    one = render_run(read_run(project / "more-0"))
+    assert "Gradient norms" in one
+    assert "1 more curves" in one
+    assert '<h2 id="sft">' in one
+    assert '<h2 id="reward">' not in one
+
+
+def test_the_whole_card_of_a_reward_model_is_shown(project: Path) -> None:
+    probe = {"accuracy_before": 0.9, "accuracy": 0.8, "low": 0.7, "high": 0.9, "num_pairs": 40}
+    seen = {"num_prompts": 1200, "num_prompts_seen": 3, "num_answers": 80, "num_answers_seen": 0, "not_checked": [{}]}
+    baselines = {name: {"accuracy": 0.6, **PAIRS} for name in ("longer_answer", "character_ngrams")}
+    shortcuts = CARD["shortcuts"] | {"baselines": baselines}
+    card = CARD | {"probes": {"half": probe}, "leakage": seen, "shortcuts": shortcuts}
+    write_json(project / "reward" / "model" / "report_card.json", card)
+    page = render_run(read_run(project / "reward"))
+    assert "3 of 1,200 test prompts and 0 of 80 answers occur in training data." in page
+    assert "평가 프롬프트 1,200개 중 3개, 답변 80개 중 0개가 학습 데이터에 있습니다." in page
+    assert "Not checked: 1." in page
+    assert "Score changes under edits of the input" in page
+    assert "Expected calibration error 0.250." in page
+    assert '<span lang="en">baseline: character n-grams</span></td><td>0.600</td>' in page
+    assert '<h2 id="answers"' not in page  # a reward model gives none
+
+
+def test_rows_and_their_losses_are_counted_by_use(project: Path) -> None:
+    both = [source("dev", "eval") | {"num_skipped": 1, "num_tied": 1200}, source("copy", "train", digest="dev" * 8)]
+    run(project / "late", "reward", {}, both)
+    page = render_project(read_project([project]))
+    assert "<td>late: eval</td>\n<td>8 / 9</td>\n<td>skipped 1, tied 1,200</td>" in page
+    assert "<b>dev</b><span" in page
+    assert '<span lang="en"> (trained on and measured on)</span>' in page
+
+
+def test_a_comparison_that_nobody_decided(project: Path) -> None:
+    folder = comparison(project / "cmp", "unknown", kind="people", name="", notes=["few <labels>"])
+    report = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+    del report["views"][0]["win_rate"]
+    write_json(folder / "compare.json", report)
+    page = render_project(read_project([project]))
+    assert '<span lang="en">people</span> </td>' in page
+    assert "nobody decided" in page
+    assert "<li>few &lt;labels&gt;</li>" in page
+    write_json(folder / "compare.json", report | {"views": []})
+    assert "Nobody judged." in render_project(read_project([project]))

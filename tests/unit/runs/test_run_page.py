@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,22 @@ import numpy as np
 import pytest
 
 from rlhf.artifacts.files import write_json
+from rlhf.artifacts.run_folder import RunFolder
 from rlhf.cli import main
 from rlhf.config.load import dump_config
 from rlhf.config.stages import STAGES
 from rlhf.evaluate.control_group import control_card
 from rlhf.runs.plots import MAX_POINTS, curves_of, panel_plots, trajectory
 from rlhf.runs.record import differences, read_run
+from rlhf.runs.report.verdict import stage_finding
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "sft": {"train": {"lr": 3e-4}, "data": {"train": ["a.jsonl", "b.jsonl"]}},
     "reward": {},
     "ppo": {"reward": {"path": "runs/reward"}},
 }
+H2 = ("answers", "chain", "data", "settings")
+H3 = ("Control group", "Tripwires", "Curves")
 SOURCE = {"role": "train", "name": "대화", "format": "chat", "sha256": "0123456789abcdef", "num_rows": 9, "num_kept": 8}
 
 
@@ -77,31 +82,31 @@ def page_of(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_a_ppo_run(ppo_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = page_of(ppo_run, capsys)
-    verdict, tripwires, control = (
-        page.index('class="verdict good"'),
-        page.index("Tripwires"),
-        page.index("Control group"),
-    )
-    assert verdict < tripwires < control < page.index("Curves") < page.index("Answers") < page.index("What this run is")
+    control, tripwires, curves = (page.index(f'<span lang="en">{title}</span></h3>') for title in H3)
+    answers, chain, data, settings = (page.index(f'<h2 id="{name}"') for name in H2)
+    verdict = page.index('class="verdict good"')
+    assert verdict < page.index('<h2 id="ppo"') < control < tripwires < curves < answers < chain < data < settings
     assert "The policy scores better than the model it started from: +2.000" in page
     assert "KL is 6 &amp; more." in page
     assert "not watched: wireheading (no tripwires.held_out_reward)" in page
     assert "best-of-4" in page
     assert "<td>reward.path</td><td>runs/reward</td>" in page
     assert "runs/sft&lt;1&gt;" in page
-    assert "<td>train: 대화</td><td>8 of 9</td>" in page
+    assert "<code>fedcba987654</code>" in page
+    assert "<td><b>대화</b></td>\n<td>ppo: train</td>\n<td>8 / 9</td>" in page
     # the first answer and the last, as text; the one between is left out
     assert "&lt;b&gt;답 1&lt;/b&gt;" in page
-    assert "&lt;b&gt;답 3&lt;/b&gt;" in page
+    assert "&lt;b&gt;답 <mark>3&lt;/b&gt;</mark>" in page
     assert "답 2" not in page
-    assert "step 1, score 1.00, did not end" in page
+    assert '>step 1</span><span class="tag">+1.00</span>' in page
+    assert page.count('<span lang="en">no EOS</span>') == 1
     assert not any(word in page for word in ("src=", "<link", "<script"))  # nothing is fetched
 
 
 def test_marks_and_what_was_taken_back_are_in_the_panels_they_belong_to(ppo_run: Path) -> None:
     record = read_run(ppo_run)
-    with_all = {panel.title: plot for panel, plot in panel_plots(record.metrics, record.trips, record.abandoned)}
-    plain = {panel.title: plot for panel, plot in panel_plots(record.metrics, [], [])}
+    with_all = {panel.title.en: plot for panel, plot in panel_plots(record.metrics, record.trips, record.abandoned)}
+    plain = {panel.title.en: plot for panel, plot in panel_plots(record.metrics, [], [])}
     assert list(plain) == ["Reward", "KL to the reference", "Learning rate"]  # nothing without figures
     assert with_all["Reward"] == plain["Reward"]
     assert with_all["KL to the reference"].count(">kl<") == 1
@@ -113,37 +118,60 @@ def test_a_run_without_a_control_group_says_so(tmp_path: Path, capsys: pytest.Ca
         tmp_path / "r", "ppo", metrics=[{"step": 1, "reward": -1.0, "kl": 0.0}, {"step": 2, "reward": 1.5}]
     )
     page = page_of(path, capsys)
-    assert "No control group was drawn" in page
+    assert "There is no control group: whether the policy is better than the SFT model is not known." in page
     assert "went from -1.000 to 1.500" in page
     assert "None tripped." in page
-    assert "<h2>Control group" not in page
-    assert "<h2>Answers" not in page
+    assert "There is no control group (control.json)." in page
+    assert "No answer was logged (samples.jsonl)." in page
+    assert "r: the control group" in page  # of what is missing; other stages are none of this run's business
+    assert "A run of Stage 1" not in page
 
 
 @pytest.mark.parametrize(
     ("state", "expected"),
     [
-        ({"status": "failed", "reason": "the loss is nan"}, "The run is failed: the loss is nan. No control"),
-        ({"status": "running"}, "The run is running. No control"),
-        ({"reason": "Tripwire kl stopped the run at step 2."}, "Tripwire kl stopped the run at step 2. No control"),
+        ({"status": "failed", "reason": "the loss is nan"}, "The run is failed: the loss is nan. There is no control"),
+        ({"status": "running"}, "The run is killed. There is no control"),
+        (
+            {"reason": "Tripwire kl stopped the run."},
+            "Tripwire kl stopped the run. There is no control group:",
+        ),
     ],
 )
 def test_what_kept_a_run_from_its_end_comes_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], state: dict[str, str], expected: str
 ) -> None:
     page = page_of(run_folder(tmp_path / "r", "ppo", metrics=[], **state), capsys)
-    assert f'<p class="verdict">{expected}' in page
+    assert re.search(f'<p class="verdict"><span lang="ko">[^<]*</span><span lang="en">{re.escape(expected)}', page)
 
 
-def test_stage_1_tells_its_best_held_out_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_a_process_holds_is_running(tmp_path: Path) -> None:
+    path = run_folder(tmp_path / "r", "ppo", metrics=[], status="running")
+    with RunFolder(path).locked():
+        finding = stage_finding(read_run(path))
+    assert finding.tone == "bad"
+    assert finding.words.en.startswith("The run is running. There is no control group")
+    assert finding.words.ko.startswith("실행 상태는 ‘실행 중’입니다. 대조군이 없어")
+
+
+def test_a_good_result_of_a_run_that_was_stopped_is_open(ppo_run: Path) -> None:
+    assert stage_finding(read_run(ppo_run)).tone == "good"
+    state = {"status": "finished", "stage": "ppo", "step": 2, "reason": "made from step-0002"}
+    write_json(ppo_run / "state.json", state)
+    finding = stage_finding(read_run(ppo_run))
+    assert finding.tone == "open"
+    assert finding.words.en.startswith("made from step-0002. By the reward PPO trained on: The policy scores better")
+
+
+def test_stage_1_reports_its_best_held_out_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     losses = [{"eval_loss_before": 4.0}, {"eval_loss": 2.5}, {"eval_loss": 2.75}]
     metrics = [{"step": step, "loss": 3.0, **row} for step, row in enumerate(losses, start=1)]
     page = page_of(run_folder(tmp_path / "r", "sft", metrics=metrics), capsys)
-    assert "Held-out loss 2.500 nats a token at step 2 (before training 4.000). It ended at 2.750" in page
+    assert "Held-out loss 2.500 nats per token at step 2 (4.000 before training). It ended at 2.750" in page
     assert "<td>data.train</td><td>a.jsonl, b.jsonl</td>" in page
 
 
-def test_stage_2_tells_its_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stage_2_reports_its_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = run_folder(tmp_path / "r", "reward", metrics=[{"step": 1, "loss": 0.7, "accuracy": 0.5}])
     each = {"accuracy": 0.75, "low": 0.6, "high": 0.9, "num_pairs": 30}
     shortcuts = {"beats_shortcuts": True, "verdict": "It beats the longer answer."}
@@ -152,9 +180,10 @@ def test_stage_2_tells_its_card(tmp_path: Path, capsys: pytest.CaptureFixture[st
     write_json(path / "model" / "report_card.json", card)
     page = page_of(path, capsys)
     assert "0.750 [0.600, 0.900] of 30 held-out pairs in the right order. It beats the longer answer." in page
-    assert "<td>source: 생활</td><td>0.750</td>" in page
+    assert '<span lang="en">source: 생활</span></td><td>0.750</td><td>0.600 – 0.900</td>\n<td>30</td>' in page
+    assert f"rlhf evaluate reward --model {path}" in page
     write_json(path / "model" / "report_card.json", {"num_rankings": 0})
-    assert "No held-out pairs were judged" in page_of(path, capsys)
+    assert "No held-out pairs were scored" in page_of(path, capsys)
 
 
 def test_only_what_differs_from_the_defaults_is_listed(tmp_path: Path) -> None:
@@ -163,7 +192,7 @@ def test_only_what_differs_from_the_defaults_is_listed(tmp_path: Path) -> None:
     assert next(row for row in differences(record) if row[0] == "train.lr")[1] == "0.0003"
 
 
-def test_a_broken_last_line_is_left_out_and_long_curves_are_averaged(tmp_path: Path) -> None:
+def test_a_broken_last_line_is_skipped_and_long_curves_are_averaged(tmp_path: Path) -> None:
     path = run_folder(
         tmp_path / "r", "sft", metrics=[{"step": step, "loss": float(step % 2)} for step in range(1, 1201)]
     )

@@ -73,7 +73,7 @@ def test_values_that_no_folder_can_be_named_by_stay_apart(config: str, tmp_path:
     assert all("/" not in name and "[" not in name for name in names)
 
 
-def test_bad_keys_and_values_are_told_once_and_nothing_is_made(config: str, tmp_path: Path) -> None:
+def test_bad_keys_and_values_are_reported_once_and_nothing_is_made(config: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         plan_sweep(
             "sft", config, ["train.lr=1e-5,3e-5", "train.epochs=1,many"], ["train.micro_token=1"], tmp_path / "o"

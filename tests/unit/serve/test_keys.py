@@ -9,7 +9,8 @@ from fastapi.testclient import TestClient
 
 from rlhf.cli import main
 from rlhf.errors import ArtifactError, ConfigError
-from rlhf.serve.access import ApiAccess, Caller, add_error_handler, open_access
+from rlhf.serve.access import ApiAccess, Caller, open_access
+from rlhf.serve.errors import add_error_handlers
 from rlhf.serve.keys import KeyStore
 
 NOON = 1_700_049_600.0  # 2023-11-15 12:00:00 UTC
@@ -32,7 +33,7 @@ def store(tmp_path: Path) -> Iterator[KeyStore]:
 
 def client_of(access: ApiAccess) -> TestClient:
     app = FastAPI()
-    add_error_handler(app)
+    add_error_handlers(app)
 
     @app.get("/who")
     def who(caller: Annotated[Caller, Depends(access)], tokens: int = 0) -> str:
@@ -82,7 +83,7 @@ def test_a_revoked_key_ends_at_once_in_another_process_too(tmp_path: Path, store
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb"])
 def test_a_key_needs_a_name(store: KeyStore, name: str) -> None:
-    with pytest.raises(ConfigError, match="is no name"):
+    with pytest.raises(ConfigError, match="is not a name"):
         store.add(name)
 
 
@@ -145,10 +146,10 @@ def test_without_keys_this_machine_may_come_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "example.org"])
 def test_other_machines_need_keys(tmp_path: Path, host: str) -> None:
     path = tmp_path / "keys.sqlite"
-    with pytest.raises(ConfigError, match="nobody has a key"):
+    with pytest.raises(ConfigError, match="there is no API key"):
         open_access(host, path)
     keys = KeyStore(path)
-    with pytest.raises(ConfigError, match="nobody has a key"):
+    with pytest.raises(ConfigError, match="there is no API key"):
         open_access(host, path)  # an empty file is no key
     keys.add("민수")
     assert client_of(open_access(host, path)).get("/who").status_code == 401
@@ -169,7 +170,7 @@ def test_callers_are_told_apart(store: KeyStore) -> None:
 
 def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
     (tmp_path / "keys.sqlite").write_text("민수: 비밀", encoding="utf-8")
-    with pytest.raises(ArtifactError, match=r"keys\.sqlite"):
+    with pytest.raises(ArtifactError, match=r"keys\.sqlite: is not a SQLite database(.|\n)*choose another --keys"):
         KeyStore(tmp_path / "keys.sqlite")
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from rlhf.data.encode import EncodedSequence
 from rlhf.data.packing import PackedRow
 from rlhf.errors import ModelError
-from rlhf.models.head import install_head
+from rlhf.models.head import LogprobRequest, install_head
 from rlhf.models.loading import PackedCausalLM, load_causal_lm
 from rlhf.ops.linear_logprobs import TokenLogprobs
 from rlhf.train.head_check import check_head
@@ -34,8 +34,8 @@ class Policy:
 
     @torch.no_grad()
     def infer_logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
-        inputs = (row.input_ids, row.position_ids, row.segments, row.positions, row.labels)
-        return self.model(*inputs, temperature=temperature)
+        request = LogprobRequest(row.labels, temperature)
+        return self.model(row.input_ids, row.position_ids, row.segments, row.positions, request)
 
 
 def test_a_plain_head_passes(tiny_neox: Path) -> None:

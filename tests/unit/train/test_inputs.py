@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from rlhf.config.sections import DataSection, TrainingAnswers
+from rlhf.config.schema import SftConfig
+from rlhf.config.sections import DataSection, SourceSection
 from rlhf.data.encode import Encoder
 from rlhf.data.records import Demonstration, Prompt
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.errors import DataError
-from rlhf.train.inputs import load, load_first
+from rlhf.train.inputs import load, load_first, load_train_and_eval
 
 EOS = "<|endoftext|>"
 GOOD = {"prompt": "안녕?", "response": "안녕하세요!"}
@@ -27,8 +28,8 @@ def write(folder: Path, *rows: Any) -> str:
     return str(path)
 
 
-def sections(path: str, on_bad_row: str, **source: Any) -> tuple[DataSection, list[TrainingAnswers]]:
-    sources = [TrainingAnswers.model_validate({"path": path, **source})]
+def sections(path: str, on_bad_row: str, **source: Any) -> tuple[DataSection, list[SourceSection]]:
+    sources = [SourceSection.model_validate({"path": path, **source})]
     return DataSection(on_bad_row=on_bad_row), sources  # type: ignore[arg-type]
 
 
@@ -86,3 +87,20 @@ def test_the_first_rows_are_read_alone(chat_tokenizer: ChatTokenizer, tmp_path: 
     data, sources = sections(path, "skip")
     items = load_first(data, sources[0], Demonstration, Encoder(chat_tokenizer, 64).demonstrations, 3)
     assert len(items) == 2
+
+
+def test_training_and_held_out_rows_are_read_and_summed_up_apart(chat_tokenizer: ChatTokenizer, tmp_path: Path) -> None:
+    """Three training rows, and of two held-out rows the first, by eval.max_rows."""
+    (tmp_path / "eval").mkdir()
+    paths = {"train": [write(tmp_path, GOOD, GOOD, GOOD)], "eval": [write(tmp_path / "eval", GOOD, GOOD)]}
+    config = SftConfig.model_validate({"data": paths, "eval": {"max_rows": 1}})
+    encoder = Encoder(chat_tokenizer, 64)
+    (train, summary), (held_out, held_out_summary) = load_train_and_eval(
+        config, Demonstration, encoder, lambda each: each.demonstrations
+    )
+    assert (len(train.items), len(held_out.items)) == (3, 1)
+    tokens = len(train.items[0])
+    assert (summary, held_out_summary) == (f"3 rows, {3 * tokens} tokens", f"1 rows, {tokens} tokens")
+    alone = config.model_copy(update={"data": config.data.model_copy(update={"eval": []})})
+    _, (nothing, _) = load_train_and_eval(alone, Demonstration, encoder, lambda each: each.demonstrations)
+    assert nothing.items == []

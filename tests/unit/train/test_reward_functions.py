@@ -10,7 +10,7 @@ from rlhf.train.reward_functions import length_penalty, polite, repetition_penal
 def test_length_costs_beyond_what_is_free() -> None:
     """5 characters free, then 1 for each 2: 4 and 5 cost nothing, 8 costs (8 - 5) / 2."""
     answers = ["가나다라", "가나다라마", "가나다라마바사아", "  가나다라마  "]
-    found = length_penalty([""] * 4, answers, [True] * 4, free_characters=5, characters_a_unit=2.0)
+    found = length_penalty([""] * 4, answers, [True] * 4, free_characters=5, characters_per_unit=2.0)
     assert found == [0, 0, -1.5, 0]
 
 

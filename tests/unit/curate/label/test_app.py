@@ -20,9 +20,10 @@ pytest.importorskip("fastapi")
 import uvicorn
 
 from rlhf.cli import main
+from rlhf.curate.label.app import MAX_REQUEST_BYTES
 from rlhf.curate.label.command import Labelling, LabelOptions, listen
 from rlhf.errors import ConfigError, DataError
-from rlhf.web.guard import LOOPBACK, MAX_REQUEST_BYTES
+from rlhf.web.guard import LOOPBACK
 
 ROWS = [
     {
@@ -174,6 +175,16 @@ def test_a_bad_body_changes_nothing(team, body):
     assert team.ask(method, f"/api/rows/{number}", body, who="지수")[0] == 422
     state = team.ask("GET", "/api/row", who="지수")[1]
     assert (state["row"]["tiers"], state["done"]) == ([], 0)
+
+
+def test_a_store_that_cannot_be_written_is_not_the_persons_fault(team):
+    number = team.ask("GET", "/api/row", who="지수")[1]["row"]["number"]
+    database = team.labelling.store._database
+    database.run("PRAGMA query_only = 1")
+    answer = team.ask("PUT", f"/api/rows/{number}", {"comment": "음"}, who="지수")
+    assert answer == (503, {"detail": "cannot be written"})
+    database.run("PRAGMA query_only = 0")
+    assert team.ask("PUT", f"/api/rows/{number}", {"comment": "음"}, who="지수")[0] == 200
 
 
 def test_rows_of_others_cannot_be_written(team):

@@ -17,7 +17,7 @@ from rlhf.curate.label.store import CLAIM_S, LabelStore, OpenRow
 from rlhf.curate.output import manifest_path
 from rlhf.data.records import Message, Ranking, demonstration_of
 from rlhf.data.sources import DataSource, read_records
-from rlhf.errors import DataError
+from rlhf.errors import ArtifactError, DataError
 
 
 def items(number: int, answers: int = 3) -> list[LabelItem]:
@@ -210,7 +210,7 @@ def test_rows_may_be_added_but_labelled_rows_not_taken_away(tmp_path):
 def test_a_file_that_is_no_store(tmp_path):
     path = tmp_path / "labels.sqlite"
     path.write_text("아무 글" * 2000, encoding="utf-8")
-    with pytest.raises(DataError, match="cannot be used for labels"):
+    with pytest.raises(ArtifactError, match=r"labels\.sqlite: is not a SQLite database"):
         LabelStore(path)
 
 

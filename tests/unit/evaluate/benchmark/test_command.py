@@ -100,7 +100,7 @@ def test_parquet_is_read(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.Table.from_pylist(ROWS["sentineg"]), tmp_path / "sentineg.parquet")
     assert write_rows(KOBEST["sentineg"], tmp_path / "sentineg.parquet", tmp_path / "rows.jsonl") == 2
     (tmp_path / "bad.parquet").write_text("no")
-    with pytest.raises(DataError, match="no parquet file"):
+    with pytest.raises(DataError, match="not a parquet file"):
         write_rows(KOBEST["sentineg"], tmp_path / "bad.parquet", tmp_path / "rows.jsonl")
 
 

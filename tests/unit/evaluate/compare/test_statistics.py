@@ -9,14 +9,15 @@ import pytest
 from scipy.optimize import brentq
 from sklearn.linear_model import LogisticRegression
 
+from rlhf.evaluate.compare.sentences import text_words
 from rlhf.evaluate.compare.statistics import (
     RIDGE,
     Verdicts,
     comparison_section,
     fit_logistic,
     length_controlled,
-    text_sentences,
 )
+from rlhf.html.words import Words
 
 NAMES = ("sft", "ppo")
 
@@ -54,6 +55,13 @@ def test_a_model_that_is_always_longer_cannot_be_controlled() -> None:
     assert "why_not" in length_controlled(ones([1.0, 0.0]), ones([0.0, 0.0]))
 
 
+def test_eight_wins_of_eight_are_not_certain() -> None:
+    """Wilson for 8 of 8 starts at 1 - 3.8415 / 11.8415; the same at equal length."""
+    found = section([1.0] * 8)
+    assert found["win_rate"] == {"mean": 1.0, "low": pytest.approx(8 / 11.8415, abs=1e-4), "high": 1.0}
+    assert found["length_controlled"] == {"win_rate": found["win_rate"], "length_coefficient": 0.0}
+
+
 def test_the_regression_is_that_of_another_implementation() -> None:
     generator = np.random.default_rng(3)
     x = generator.normal(size=60)
@@ -77,7 +85,7 @@ def test_better_worse_and_cannot_be_told_in_two_languages() -> None:
         section([1.0, 0.0] * 9 + [1.0, 1.0]),
     )
     assert [each["outcome"] for each in (better, worse, unknown)] == ["better", "worse", "unknown"]
-    assert "ppo is better than sft: it wins 90.0 %" in better["sentence"]["en"]
+    assert "ppo is better than sft: it wins 90.0% [" in better["sentence"]["en"]
     assert "보다 낫습니다" in better["sentence"]["ko"]
     assert "ppo is worse than sft" in worse["sentence"]["en"]
     assert (worse["wins"], worse["ties"], worse["losses"]) == (0, 4, 36)
@@ -108,7 +116,8 @@ def test_prompts_nobody_decided_on_are_counted_apart() -> None:
 
 
 def test_without_anybody_only_the_texts_are_told_apart() -> None:
-    found = text_sentences([("length", "길이")], NAMES, 60)
-    assert "better or worse cannot be said" in found["en"]
-    assert "뚜렷이 다른 점: 길이." in found["ko"]
-    assert "nothing." in text_sentences([], NAMES, 60)["en"]
+    found = text_words([Words("길이", "length"), Words("거절", "refusals")], NAMES, 1060)
+    assert "better or worse cannot be said" in found.en
+    assert "differ between ppo and sft on 1,060 prompts: length, refusals." in found.en
+    assert "뚜렷이 다른 점: 길이, 거절." in found.ko
+    assert "none." in text_words([], NAMES, 60).en

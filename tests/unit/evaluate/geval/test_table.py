@@ -11,6 +11,7 @@ import pytest
 
 from rlhf.cli import main
 from rlhf.errors import DataError
+from rlhf.evaluate.geval.page import markdown
 from rlhf.evaluate.geval.table import WHOLE, geval_table, read_scores, score_row
 
 CRITERIA = ["친근함", "무해함"]
@@ -51,16 +52,20 @@ def test_means_by_hand() -> None:
 
 
 def test_differences_are_on_shared_prompts() -> None:
-    """On 가 and 나: 5 - 4 and 4 - 3, so +1 throughout, though ppo's mean is the lower one."""
+    """On 가 and 나: 5 - 4 and 4 - 3, so +1 throughout, though ppo's mean is the lower one. Differences of points 1 to 5
+    lie in -4 to 4; Wilson's end for 0 of 2 prompts is u = 3.8415 / 5.8415, so 1 - 5 u to 1 + 3 u."""
     gap = table(ROWS)["parts"][0]["differences"][0]
-    assert gap == {"model": "ppo", "minus": "sft", "num_prompts": 2, "mean": 1.0, "low": 1.0, "high": 1.0}
+    end = 3.84146 / 5.84146
+    assert (gap["model"], gap["minus"], gap["num_prompts"], gap["mean"]) == ("ppo", "sft", 2, 1.0)
+    assert (gap["low"], gap["high"]) == pytest.approx((1 - 5 * end, 1 + 3 * end), abs=1e-4)
     assert table(ROWS, "ppo")["parts"][0]["differences"][0]["mean"] == -1.0
 
 
 def test_several_answers_to_a_prompt_are_one_unit() -> None:
-    """Two answers to one prompt: the interval over one prompt has no width."""
+    """Two answers to one prompt, 3 points on average: Wilson's end for 0 of 1 is u = 3.8415 / 4.8415, so 3 -+ 2 u."""
     line = table([row("가", [5, 5]), row("가", [1, 1])])["parts"][0]["models"][0]
-    assert tuple(line["mean"].values()) == (3.0, 3.0, 3.0)
+    half = 2 * 3.84146 / 4.84146
+    assert tuple(line["mean"].values()) == pytest.approx((3.0, 3 - half, 3 + half), abs=1e-4)
 
 
 def test_a_source_is_a_set_and_a_model() -> None:
@@ -122,6 +127,21 @@ def test_the_command_writes_four_files(tmp_path: Path, capsys: pytest.CaptureFix
     page = (out / "geval.html").read_text(encoding="utf-8")
     assert "친근함" in page
     assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_markdown_of_two_judges() -> None:
+    """One prompt each: Wilson's end for 0 of 1 prompts is u = .79346; 5 - 4 u = 1.83, 3 -+ 2 u, 1 + 4 u = 4.17."""
+    rows = [row("가", [5, 3], "a|b", judge=judge) for judge in ("x", "y")] + [row("가", [1, 1], "c", judge="x")]
+    found = table(rows)
+    text = markdown(found)
+    assert text.startswith("# G-Eval\n\n3 scores. Means over answers,")
+    assert "\n\n## Agreement of the judges\n\nKrippendorff's alpha of the judges on 1 answers: " in text
+    assert (
+        "\n\n## x\n\n| model | 친근함 | 무해함 | 평균 | prompts |\n|---|---:|---:|---:|---:|\n"
+        "| a/b | 5.00 [1.83, 5.00] | 3.00 [1.41, 4.59] | **4.00 [1.62, 4.79]** | 1 |\n"
+        "| c | 1.00 [1.00, 4.17] | 1.00 [1.00, 4.17] | **1.00 [1.00, 4.17]** | 1 |\n\n- c minus a|b: -3.000 ["
+    ) in text
+    assert text.endswith("| 1 |\n")
 
 
 def test_what_does_not_fit_together_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

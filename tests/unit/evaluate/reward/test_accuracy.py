@@ -10,9 +10,9 @@ from rlhf.evaluate.reward.accuracy import (
     Pair,
     ScoredRanking,
     accuracy,
+    accuracy_of,
     breakdown,
     report_card,
-    share_interval,
     untied_pairs,
 )
 
@@ -38,10 +38,16 @@ def test_accuracy_counts_equal_scores_as_half():
 
 def test_the_interval_is_of_whole_prompts():
     # 100 prompts of 10 pairs, all right or all wrong: standard error sqrt(.25 / 100) = .05, not sqrt(.25 / 1000)
-    low, high = share_interval([10.0, 0.0] * 50, [10] * 100)
-    assert low == pytest.approx(0.5 - 1.96 * 0.05, abs=0.02)  # 2,000 draws
-    assert high == pytest.approx(0.5 + 1.96 * 0.05, abs=0.02)
-    assert share_interval([3.0, 3.0], [3, 3]) == (1.0, 1.0)
+    found = accuracy_of([[1.0] * 10, [0.0] * 10] * 50)
+    assert found["low"] == pytest.approx(0.5 - 1.96 * 0.05, abs=0.02)  # 2,000 draws
+    assert found["high"] == pytest.approx(0.5 + 1.96 * 0.05, abs=0.02)
+
+
+def test_a_few_prompts_all_right_are_not_certain():
+    """7 of 7 prompts, two pairs each: Wilson for 7 of 7 starts at 1 - 3.8415 / 10.8415; for 0 of 7 it ends there."""
+    right, wrong = accuracy_of([[1.0, 1.0]] * 7), accuracy_of([[0.0, 0.0]] * 7)
+    assert right == {"accuracy": 1.0, "low": pytest.approx(7 / 10.8415, abs=1e-4), "high": 1.0, "num_pairs": 14}
+    assert wrong == {"accuracy": 0.0, "low": 0.0, "high": pytest.approx(3.8415 / 10.8415, abs=1e-4), "num_pairs": 14}
 
 
 def test_no_pairs_have_no_accuracy():

@@ -1,4 +1,4 @@
-"""The exam a reward model sits, and the card made of its marks."""
+"""The test set of a report card, its scores, and the card made of them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rlhf.cli import main
 from rlhf.data.encode import EncodedRanking
 from rlhf.data.records import Message, Ranking
 from rlhf.errors import ModelError
-from rlhf.evaluate.answers.scoring import tree_scores
 from rlhf.evaluate.reward.accuracy import ScoredRanking
 from rlhf.evaluate.reward.card import build_reward_card, probe_section
 from rlhf.evaluate.reward.card_page import render_page
-from rlhf.evaluate.reward.probes import Sheet
-from rlhf.evaluate.reward.test_set import distinct_answers, divided, set_exam, sit
+from rlhf.evaluate.reward.probes import ProbeInputs
+from rlhf.evaluate.reward.scoring import tree_scores
+from rlhf.evaluate.reward.test_set import build_test_set, distinct_answers, divided, score_test_set
 from rlhf.models.loading import load_scalar_model
 
 SECTIONS = {
@@ -64,27 +64,27 @@ def test_a_large_tree_is_asked_in_parts():
 
 
 def test_parts_change_no_score(chat_tokenizer):
-    exam = set_exam(rankings(), chat_tokenizer, 200)
-    assert sit(exam, by_length, max_tokens=10_000) == sit(exam, by_length, max_tokens=1)
+    test_set = build_test_set(rankings(), chat_tokenizer, 200)
+    assert score_test_set(test_set, by_length, max_tokens=10_000) == score_test_set(test_set, by_length, max_tokens=1)
 
 
 def test_rows_whose_answers_are_alike_have_no_pair(chat_tokenizer):
     alike = Ranking((Message("user", "네?"),), ("네.", "네."), (1, 2))
-    exam = set_exam([alike, *rankings()], chat_tokenizer, 200)
-    assert (len(exam.rankings), exam.num_without_pair) == (4, 1)
+    test_set = build_test_set([alike, *rankings()], chat_tokenizer, 200)
+    assert (len(test_set.rankings), test_set.num_without_pair) == (4, 1)
 
 
 def test_a_score_that_is_not_finite_is_an_error(chat_tokenizer):
-    exam = set_exam(rankings(), chat_tokenizer, 200)
+    test_set = build_test_set(rankings(), chat_tokenizer, 200)
     with pytest.raises(ModelError, match="not finite"):
-        sit(exam, lambda trees: [[math.nan] * len(answers) for _, answers in trees], max_tokens=10_000)
+        score_test_set(test_set, lambda trees: [[math.nan] * len(answers) for _, answers in trees], max_tokens=10_000)
 
 
 def test_a_probe_of_the_better_answer_by_hand():
     # scores 3 1 2 for ranks 1 2 3: pairs (0,1) right, (0,2) right, (1,2) wrong
     rows = [ScoredRanking((1, 2, 3), (3.0, 1.0, 2.0)), ScoredRanking((1, 2), (1.0, 0.0))]
-    sheet = Sheet("half", "answers", [0], [[0, 1]], [])
-    found = probe_section(sheet, rows, [[1.5, 2.5]])  # 3 -> 1.5, 1 -> 2.5
+    probe = ProbeInputs("half", "answers", [0], [[0, 1]], [])
+    found = probe_section(probe, rows, [[1.5, 2.5]])  # 3 -> 1.5, 1 -> 2.5
     # after: 1.5 > 1 right, 1.5 < 2 wrong (flipped), 2.5 > 2 right (flipped)
     assert found == {
         "applied_to": "the better answer",
@@ -100,17 +100,17 @@ def test_a_probe_of_the_better_answer_by_hand():
 
 def test_a_probe_of_the_prompt_by_hand():
     rows = [ScoredRanking((1, 2), (0.0, 0.0)), ScoredRanking((1, 2), (3.0, 1.0)), ScoredRanking((2, 1), (3.0, 1.0))]
-    sheet = Sheet("space", "prompt", [1, 2], [[0, 1], [0, 1]], [])
-    found = probe_section(sheet, rows, [[2.0, 4.0], [4.0, 0.0]])  # right -> wrong, wrong -> wrong
+    probe = ProbeInputs("space", "prompt", [1, 2], [[0, 1], [0, 1]], [])
+    found = probe_section(probe, rows, [[2.0, 4.0], [4.0, 0.0]])  # right -> wrong, wrong -> wrong
     assert (found["accuracy_before"], found["accuracy"], found["share_flipped"]) == (0.5, 0.0, 0.5)
     assert found["mean_score_change"] == pytest.approx((-1 + 3 + 1 - 1) / 4)
     assert "share_preferred_over_original" not in found
 
 
 def test_the_card_of_a_model_that_pays_for_length(chat_tokenizer):
-    exam = set_exam(rankings(), chat_tokenizer, 200)
-    marks = sit(exam, by_length, max_tokens=10_000)
-    card = build_reward_card(exam, marks, training=rankings(), manifest=None)
+    test_set = build_test_set(rankings(), chat_tokenizer, 200)
+    scores = score_test_set(test_set, by_length, max_tokens=10_000)
+    card = build_reward_card(test_set, scores, training=rankings(), manifest=None)
     assert card.keys() == SECTIONS
     assert card["num_rankings"] == 4
     assert card["num_pairs"] == 12
@@ -127,15 +127,15 @@ def test_the_card_of_a_model_that_pays_for_length(chat_tokenizer):
 
 
 def test_the_card_of_no_rankings(chat_tokenizer):
-    exam = set_exam([], chat_tokenizer, 200)
-    card = build_reward_card(exam, sit(exam, by_length, max_tokens=9), training=[], manifest=None)
+    test_set = build_test_set([], chat_tokenizer, 200)
+    card = build_reward_card(test_set, score_test_set(test_set, by_length, max_tokens=9), training=[], manifest=None)
     assert card == {"num_rankings": 0, "num_without_pair": 0}
 
 
 def test_the_page_shows_hangul_as_text_and_fetches_nothing(chat_tokenizer):
-    exam = set_exam(rankings(), chat_tokenizer, 200)
-    marks = sit(exam, by_length, max_tokens=10_000)
-    card = build_reward_card(exam, marks, training=rankings(), manifest=None)
+    test_set = build_test_set(rankings(), chat_tokenizer, 200)
+    scores = score_test_set(test_set, by_length, max_tokens=10_000)
+    card = build_reward_card(test_set, scores, training=rankings(), manifest=None)
     page = render_page({**card, "model": "runs/<reward>", "data": ["시험.jsonl"]})
     assert page.count("<svg") == 3
     plots = page[page.index("<svg") :]
@@ -148,7 +148,7 @@ def test_the_page_shows_hangul_as_text_and_fetches_nothing(chat_tokenizer):
 
 def test_tree_scores_are_those_of_plain_transformers(tiny_reward, chat_tokenizer):
     plain = AutoModelForSequenceClassification.from_pretrained(tiny_reward).eval()
-    trees = set_exam(rankings(), chat_tokenizer, 200).trees
+    trees = build_test_set(rankings(), chat_tokenizer, 200).trees
     done: list[int] = []
     found = tree_scores(load_scalar_model(str(tiny_reward)), trees, done.append)
     assert sum(done) == len(trees)
@@ -179,8 +179,8 @@ def test_the_command_writes_card_and_page(tiny_reward, tmp_path, capsys):
 
 
 def test_without_matplotlib_nothing_is_read_or_scored(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("rlhf.html.page.find_spec", lambda name: None)
+    monkeypatch.setattr("rlhf.errors.find_spec", lambda name: None)
     words = ["--model", "nowhere/model", "--data", "nowhere.jsonl", "--out", str(tmp_path / "report")]
     assert main(["evaluate", "reward", *words]) == 1
-    assert "rlhf[report]" in capsys.readouterr().err
+    assert "pip install -e '.[report]'" in capsys.readouterr().err
     assert not (tmp_path / "report").exists()

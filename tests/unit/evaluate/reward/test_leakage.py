@@ -6,8 +6,9 @@ import hashlib
 import json
 import unicodedata
 
+from rlhf.curate.row_texts import normalised
 from rlhf.data.records import Message, Ranking
-from rlhf.evaluate.reward.leakage import leakage, normalised, training_rankings
+from rlhf.evaluate.reward.leakage import leakage, training_rankings
 
 PAIRS = [
     {"prompt": "비 좋아요?", "chosen": "네, 좋아요!", "rejected": "몰라."},

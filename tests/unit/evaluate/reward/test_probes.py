@@ -12,10 +12,10 @@ from rlhf.evaluate.reward.probes import (
     edit_answers,
     edit_prompt,
     first_half,
+    inputs_of,
     paraphrased,
     plain_prompt,
-    probe_sheets,
-    sheet_of,
+    probe_inputs,
     shuffled_sentences,
     swapped_words,
     trailing_space,
@@ -103,7 +103,7 @@ def ids(*values: int) -> np.ndarray:
     return np.array(values, dtype=np.int32)
 
 
-def test_a_sheet_asks_about_what_changed_alone():
+def test_only_what_changed_is_scored():
     items = [
         EncodedRanking(ids(1), (ids(2), ids(3), ids(4)), (2, 1, 3)),
         EncodedRanking(ids(1), (ids(2), ids(3)), (1, 2)),
@@ -112,10 +112,10 @@ def test_a_sheet_asks_about_what_changed_alone():
         EncodedRanking(ids(1), (ids(2), ids(9), ids(8)), (2, 1, 3)),
         EncodedRanking(ids(7), (ids(2), ids(5)), (1, 2)),
     ]
-    answers = sheet_of("half", "answers", [4, 9], items, edited)
+    answers = inputs_of("half", "answers", [4, 9], items, edited)
     assert (answers.rows, answers.answers) == ([4], [[1]])  # the worst answers are better than none: left out
     assert [[each.tolist() for each in tree[1]] for tree in answers.trees] == [[[9]]]
-    prompts = sheet_of("space", "prompt", [4, 9], items, edited)
+    prompts = inputs_of("space", "prompt", [4, 9], items, edited)
     assert (prompts.rows, prompts.answers) == ([9], [[0, 1]])
     assert prompts.trees[0][0].tolist() == [7]
 
@@ -124,16 +124,16 @@ def test_every_probe_is_set_and_rendered_as_in_training(chat_tokenizer):
     answers = ("네, 좋아요! 같이 가요.", "몰라.")
     ranking = Ranking((Message("user", "내일 산책 갈까요?"),), answers, (1, 2))
     encoded = Encoder(chat_tokenizer, 200).rankings([ranking])
-    sheets = {sheet.name: sheet for sheet in probe_sheets([ranking], encoded, chat_tokenizer, 200)}
-    assert set(sheets) == {
+    probes = {probe.name: probe for probe in probe_inputs([ranking], encoded, chat_tokenizer, 200)}
+    assert set(probes) == {
         *("no_template", "trailing_space", "swapped_words", "paraphrase"),
         *("half", "twice", "closing", "shuffled", "empty", "no_eos"),
     }
-    (closing,) = sheets["closing"].trees
+    (closing,) = probes["closing"].trees
     rendered = chat_tokenizer.tokenizer.decode([*closing[0], *closing[1][0]])
     assert rendered.endswith(f"내일 산책 갈까요?\n\n### 응답:\n{answers[0]} {CLOSING}<|endoftext|>")
-    assert sheets["closing"].answers == [[0]]
-    assert sheets["empty"].trees[0][1][0].tolist() == [chat_tokenizer.eos_id]
-    assert sheets["no_eos"].trees[0][1][0].tolist() == encoded[0].answers[0][:-1].tolist()
-    assert "갈까요? \n\n### 응답" in chat_tokenizer.tokenizer.decode(sheets["trailing_space"].trees[0][0])
-    assert len(sheets["trailing_space"].trees[0][1]) == 2
+    assert probes["closing"].answers == [[0]]
+    assert probes["empty"].trees[0][1][0].tolist() == [chat_tokenizer.eos_id]
+    assert probes["no_eos"].trees[0][1][0].tolist() == encoded[0].answers[0][:-1].tolist()
+    assert "갈까요? \n\n### 응답" in chat_tokenizer.tokenizer.decode(probes["trailing_space"].trees[0][0])
+    assert len(probes["trailing_space"].trees[0][1]) == 2

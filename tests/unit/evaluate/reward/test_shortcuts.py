@@ -57,7 +57,9 @@ def test_paired_difference_is_on_the_same_pairs():
     # model right on 3 of 4, baseline on 1 of 4
     found = paired_difference(judged(1, 1, 1, -1), judged(1, -1, -1, -1))
     assert found["difference"] == pytest.approx(0.5)
-    assert paired_difference(judged(1, -1), judged(1, -1)) == {"difference": 0.0, "low": 0.0, "high": 0.0}
+    # equal on both of two pairs: Wilson's end for 0 of 2 is 3.8415 / 5.8415
+    same = paired_difference(judged(1, -1), judged(1, -1))
+    assert (same["difference"], -same["low"], same["high"]) == pytest.approx((0, 0.65762, 0.65762), abs=1e-5)
 
 
 def test_a_model_right_everywhere_beats_shortcuts_right_nowhere():
@@ -69,7 +71,9 @@ def test_a_model_right_everywhere_beats_shortcuts_right_nowhere():
         "longer_answer": 0.0,
         "character_ngrams": 0.0,
     }
-    assert found["model_minus_best"] == {"difference": 1.0, "low": 1.0, "high": 1.0}
+    # Wilson's end for 0 of 8 is 3.8415 / 11.8415; each pair that differs may lose all of 1 - (-1)
+    low = 1 - 2 * 3.8415 / 11.8415
+    assert found["model_minus_best"] == {"difference": 1.0, "low": pytest.approx(low, abs=1e-4), "high": 1.0}
     assert found["beats_shortcuts"] is True
     assert found["verdict"].startswith("The model beats its shortcuts")
 
@@ -92,8 +96,8 @@ def test_without_training_data_nothing_is_claimed():
     ("difference", "low", "high", "beats", "words"),
     [
         (0.2, 0.1, 0.3, True, "beats its shortcuts: +0.200 [+0.100, +0.300] against character n-grams"),
-        (0.2, 0.0, 0.4, False, "cannot be told"),
-        (0.2, -0.1, 0.4, False, "cannot be told"),
+        (0.2, 0.0, 0.4, False, "Too few pairs to tell"),
+        (0.2, -0.1, 0.4, False, "Too few pairs to tell"),
         (0.0, -0.1, 0.1, False, "does not beat"),
         (-0.05, -0.2, 0.1, False, "does not beat"),
         (-0.2, -0.3, -0.1, False, "worse than a shortcut"),

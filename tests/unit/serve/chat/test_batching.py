@@ -11,7 +11,7 @@ import torch
 from rlhf.models.loading import load_causal_lm
 from rlhf.rollout.base import uniform_draws
 from rlhf.rollout.decoding import ActiveSequence, Decoder, Decoding
-from rlhf.serve.chat.batching import Ask, Batcher, QueueFullError
+from rlhf.serve.chat.batching import AnswerRequest, Batcher, QueueFullError
 
 NEVER = -1
 RNG = np.random.default_rng(5)
@@ -84,17 +84,17 @@ def test_a_cache_that_is_full_goes_on_in_a_new_one(model, monkeypatch):
     assert [answer.tokens for answer in answers] == expected
 
 
-def test_what_was_considered_is_the_models_own_distribution(model):
+def test_top_logprobs_are_the_models_own_distribution(model):
     """At temperature 1 and uncut, whatever the answer was drawn with."""
     answer = ActiveSequence(PROMPTS[2], uniform_draws((1,), 6), Decoding(0.5, 3, 0.9), num_likeliest=4)
     alone(model, [answer])
     ids = torch.from_numpy(np.concatenate([PROMPTS[2], answer.tokens])).long()[None]
     logprobs = model(ids).logits[0, len(PROMPTS[2]) - 1 : -1].detach().double().log_softmax(-1)
-    for place, considered in enumerate(answer.considered):
-        assert considered.logprob == pytest.approx(logprobs[place, answer.tokens[place]].item(), abs=1e-5)
+    for place, found in enumerate(answer.top_logprobs):
+        assert found.logprob == pytest.approx(logprobs[place, answer.tokens[place]].item(), abs=1e-5)
         values, tokens = logprobs[place].topk(4)
-        assert [token for token, _ in considered.likeliest] == tokens.tolist()
-        assert [value for _, value in considered.likeliest] == pytest.approx(values.tolist(), abs=1e-5)
+        assert [token for token, _ in found.top] == tokens.tolist()
+        assert [value for _, value in found.top] == pytest.approx(values.tolist(), abs=1e-5)
 
 
 # The thread
@@ -123,7 +123,7 @@ def make(model):
 
     def build(**settings) -> Batcher:
         options = {"num_slots": 4, "queue": 100} | settings
-        made.append(Batcher(model, NEVER, words, watch=Unwatched(), **options))
+        made.append(Batcher(model, NEVER, words, observer=Unwatched(), **options))
         return made[-1]
 
     yield build
@@ -131,22 +131,22 @@ def make(model):
         batcher.close()
 
 
-async def collect(batcher: Batcher, asks: list[Ask]) -> list[str]:
-    texts, finishes = [""] * len(asks), [""] * len(asks)
-    async for pieces in batcher.submit(asks).pieces():
-        for piece in pieces:
-            texts[piece.index] += piece.text
-            finishes[piece.index] = piece.finish or ""
+async def collect(batcher: Batcher, requests: list[AnswerRequest]) -> list[str]:
+    texts, finishes = [""] * len(requests), [""] * len(requests)
+    async for deltas in batcher.submit(requests).deltas():
+        for delta in deltas:
+            texts[delta.index] += delta.text
+            finishes[delta.index] = delta.finish or ""
     return [f"{text} {finish}" for text, finish in zip(texts, finishes, strict=True)]
 
 
 def test_every_request_gets_the_answer_it_gets_alone(make):
-    asks = [Ask(PROMPTS[n], 4 + n, DECODINGS[n % 4], seed=n // 2, sample=n % 2) for n in range(12)]
+    requests = [AnswerRequest(PROMPTS[n], 4 + n, DECODINGS[n % 4], seed=n // 2, sample=n % 2) for n in range(12)]
 
     async def run() -> tuple[list[str], list[str]]:
         batcher = make()
-        one_by_one = [(await collect(batcher, [ask]))[0] for ask in asks]
-        at_once = await asyncio.gather(*(collect(batcher, asks[start : start + 3]) for start in range(0, 12, 3)))
+        one_by_one = [(await collect(batcher, [request]))[0] for request in requests]
+        at_once = await asyncio.gather(*(collect(batcher, requests[start : start + 3]) for start in range(0, 12, 3)))
         return one_by_one, [text for texts in at_once for text in texts]
 
     one_by_one, at_once = asyncio.run(run())
@@ -157,10 +157,10 @@ def test_every_request_gets_the_answer_it_gets_alone(make):
 def test_a_stop_text_ends_an_answer_and_frees_its_slot(make):
     async def run() -> tuple[str, str, int]:
         batcher = make()
-        ask = Ask(PROMPTS[0], 60, Decoding(1.0), seed=3)
-        whole = (await collect(batcher, [ask]))[0]
+        request = AnswerRequest(PROMPTS[0], 60, Decoding(1.0), seed=3)
+        whole = (await collect(batcher, [request]))[0]
         stop = whole.split("<")[5].removesuffix(">")
-        cut = (await collect(batcher, [Ask(PROMPTS[0], 60, Decoding(1.0), seed=3, stops=(f"<{stop}>",))]))[0]
+        cut = (await collect(batcher, [AnswerRequest(PROMPTS[0], 60, Decoding(1.0), seed=3, stops=(f"<{stop}>",))]))[0]
         return whole, cut, batcher.num_waiting + batcher.num_running
 
     whole, cut, left = asyncio.run(run())
@@ -173,7 +173,7 @@ def test_a_stop_text_ends_an_answer_and_frees_its_slot(make):
 def test_a_full_queue_refuses_and_takes_on_again(make):
     async def run() -> list[str]:
         batcher = make(num_slots=1, queue=1)
-        long = Ask(PROMPTS[0], 240, Decoding(1.0), seed=1)
+        long = AnswerRequest(PROMPTS[0], 240, Decoding(1.0), seed=1)
         first, second = batcher.submit([long]), batcher.submit([long])
         with pytest.raises(QueueFullError) as refused:
             batcher.submit([long])
@@ -184,7 +184,7 @@ def test_a_full_queue_refuses_and_takes_on_again(make):
         while batcher.num_running + batcher.num_waiting:
             assert asyncio.get_running_loop().time() < deadline
             await asyncio.sleep(0.001)
-        return await collect(batcher, [Ask(PROMPTS[0], 3, Decoding(1.0), seed=1)])
+        return await collect(batcher, [AnswerRequest(PROMPTS[0], 3, Decoding(1.0), seed=1)])
 
     assert asyncio.run(run())[0].endswith(" length")
 
@@ -195,7 +195,7 @@ def test_a_failing_model_fails_its_requests_and_no_others(make, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(batcher._decoder, "_model", lambda **inputs: 1 / 0)
             with pytest.raises(ZeroDivisionError):
-                await collect(batcher, [Ask(PROMPTS[0], 3, Decoding(1.0), seed=1)])
-        return await collect(batcher, [Ask(PROMPTS[0], 3, Decoding(1.0), seed=1)])
+                await collect(batcher, [AnswerRequest(PROMPTS[0], 3, Decoding(1.0), seed=1)])
+        return await collect(batcher, [AnswerRequest(PROMPTS[0], 3, Decoding(1.0), seed=1)])
 
     assert asyncio.run(run())[0].endswith(" length")

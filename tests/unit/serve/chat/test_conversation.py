@@ -8,13 +8,13 @@ from rlhf.cli.chat import talk
 from rlhf.config.sections import SamplingSection
 from rlhf.data.records import Message
 from rlhf.errors import ConfigError, ModelError
-from rlhf.serve.chat.conversation import Conversation, Talker
+from rlhf.serve.chat.conversation import ChatModel, Conversation
 
 
 @pytest.fixture(scope="module")
-def talker(tiny_neox) -> Talker:
+def model(tiny_neox) -> ChatModel:
     sampling = SamplingSection(max_new_tokens=20, temperature=0.9)
-    return Talker.load(str(tiny_neox), sampling, seed=5, template="kullm")
+    return ChatModel.load(str(tiny_neox), sampling, seed=5, template="kullm")
 
 
 def reading(*lines: str):
@@ -31,9 +31,9 @@ def reading(*lines: str):
     return read
 
 
-def test_a_conversation_grows_and_is_forgotten(talker):
+def test_a_conversation_grows_and_is_forgotten(model):
     shown: list[str] = []
-    conversation = Conversation(talker)
+    conversation = Conversation(model)
     talk(conversation, reading("안녕하세요?", "", "^C", "또 봐요.", "/quit", "never read"), shown.append)
     assert [turn.role for turn in conversation.turns] == ["user", "assistant"] * 2
     assert conversation.turns[2] == Message("user", "또 봐요.")
@@ -45,10 +45,12 @@ def test_a_conversation_grows_and_is_forgotten(talker):
     assert "".join(again).strip() == "".join(shown).split("\n")[0].strip()  # the seed decides
 
 
-def test_instructions_and_history_are_read_by_the_model(talker, monkeypatch):
+def test_instructions_and_history_are_read_by_the_model(model, monkeypatch):
     asked = []
-    monkeypatch.setattr(Talker, "answer", lambda self, messages, turn: asked.append((messages, turn)) or iter(["네."]))
-    conversation = Conversation(talker)
+    monkeypatch.setattr(
+        ChatModel, "answer", lambda self, messages, turn: asked.append((messages, turn)) or iter(["네."])
+    )
+    conversation = Conversation(model)
     talk(conversation, reading("하나", "둘", "/system 짧게 답하세요.", "셋"), lambda text: None)
     assert asked == [
         ([Message("user", "하나")], 0),
@@ -57,14 +59,14 @@ def test_instructions_and_history_are_read_by_the_model(talker, monkeypatch):
     ]
 
 
-def test_an_interrupted_answer_is_kept_as_far_as_it_got(talker, monkeypatch):
+def test_an_interrupted_answer_is_kept_as_far_as_it_got(model, monkeypatch):
     def interrupted(self, messages, turn):
         yield "여기까지"
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Talker, "answer", interrupted)
+    monkeypatch.setattr(ChatModel, "answer", interrupted)
     shown: list[str] = []
-    conversation = Conversation(talker)
+    conversation = Conversation(model)
     talk(conversation, reading("말해 줘"), shown.append)
     assert "".join(shown).startswith("여기까지 (stopped)")
     assert conversation.turns[-1] == Message("assistant", "여기까지")
@@ -72,8 +74,8 @@ def test_an_interrupted_answer_is_kept_as_far_as_it_got(talker, monkeypatch):
 
 def test_what_leaves_no_room_or_is_pickled_is_refused(tiny_neox, tmp_path):
     with pytest.raises(ConfigError, match="no room"):
-        Talker.load(str(tiny_neox), SamplingSection(max_new_tokens=256), seed=1, template="kullm")
+        ChatModel.load(str(tiny_neox), SamplingSection(max_new_tokens=256), seed=1, template="kullm")
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"never read")
     with pytest.raises(ModelError, match="safetensors"):
-        Talker.load(str(tmp_path), SamplingSection(), seed=1)
+        ChatModel.load(str(tmp_path), SamplingSection(), seed=1)

@@ -13,12 +13,13 @@ from fastapi.testclient import TestClient
 from rlhf.data.records import Demonstration, Message, Ranking
 from rlhf.data.sources import DataSource, read_records
 from rlhf.errors import ConfigError
-from rlhf.serve.access import ApiAccess, ApiError, add_error_handler
+from rlhf.serve.access import ApiAccess
 from rlhf.serve.chat import votes
 from rlhf.serve.chat.page import chat_page_router
-from rlhf.serve.chat.votes import Lines, VoteFiles
+from rlhf.serve.chat.votes import JsonLinesFile, VoteFiles
+from rlhf.serve.errors import ApiError, add_error_handlers
 from rlhf.serve.keys import KeyStore
-from rlhf.web.guard import content_policy
+from rlhf.web.page import content_policy
 
 ASKED = {"role": "user", "content": "면접을 망쳤어요."}
 VOTE = {
@@ -35,7 +36,7 @@ RATING = {"messages": [ASKED, {"role": "assistant", "content": "괜찮아요."}]
 
 def client_for(folder: Path, access: ApiAccess | None = None, *, keep_votes: bool = True) -> TestClient:
     app = FastAPI()
-    add_error_handler(app)
+    add_error_handlers(app)
     files = VoteFiles(folder / "votes.jsonl") if keep_votes else None
     app.include_router(chat_page_router(access or ApiAccess(), files, {"ppo", "sft"}.__contains__))
     return TestClient(app)
@@ -123,7 +124,7 @@ def test_without_a_file_there_is_nothing_to_vote_with(tmp_path):
 
 def test_a_line_is_whole_or_absent(tmp_path, monkeypatch):
     path = tmp_path / "new" / "votes.jsonl"
-    lines = Lines(path, max_bytes=40)
+    lines = JsonLinesFile(path, max_bytes=40)
     path.write_bytes(b'{"torn": ')  # a crash in the middle of a line
     lines.append({"n": 1})
     assert path.read_bytes() == b'{"torn": \n{"n": 1}\n'

@@ -16,12 +16,14 @@ from rlhf.cli.job_flags import add_job_flags, fine_tuning_of
 from rlhf.config.load import load_config
 from rlhf.config.schema import PpoConfig, SftConfig
 from rlhf.errors import ArtifactError, ConfigError
-from rlhf.serve.access import ApiAccess, add_error_handler
+from rlhf.serve.access import ApiAccess
+from rlhf.serve.errors import add_error_handlers
 from rlhf.serve.jobs.config import read_bases, read_job_configs
 from rlhf.serve.jobs.launch import hold, is_held
 from rlhf.serve.jobs.progress import MetricsTail, reason_of
+from rlhf.serve.jobs.routers import job_routers
 from rlhf.serve.jobs.runner import MAX_ATTEMPTS
-from rlhf.serve.jobs.service import FineTuning, JobSettings
+from rlhf.serve.jobs.service import FineTuningService, JobSettings
 from rlhf.serve.keys import KeyStore
 
 CONFIGS = {
@@ -60,7 +62,7 @@ class Scripted:
 class Service:
     """A service without its thread: `tick` is one look of the runner."""
 
-    tuning: FineTuning
+    tuning: FineTuningService
     launcher: Scripted
     client: TestClient
     served: dict[str, Path] = field(default_factory=dict)
@@ -117,18 +119,18 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     (tmp_path / "base" / "config.json").write_text("{}")
     for stage, text in CONFIGS.items():
         (tmp_path / f"{stage}.yaml").write_text(text)
-    made: list[FineTuning] = []
+    made: list[FineTuningService] = []
 
     def start(access: ApiAccess | None = None, **more: Any) -> Service:
         launcher, served = Scripted(), dict[str, Path]()
         bases, configs = {"tiny": tmp_path / "base"}, {stage: tmp_path / f"{stage}.yaml" for stage in CONFIGS}
         settings = JobSettings(tmp_path / "jobs", configs, bases, launcher, **more)
-        tuning = FineTuning(settings, served.__setitem__)
+        tuning = FineTuningService(settings, served.__setitem__)
         tuning.runner.folder.mkdir(exist_ok=True)
         made.append(tuning)
         app = FastAPI()
-        add_error_handler(app)
-        for router in tuning.routers(access or ApiAccess()):
+        add_error_handlers(app)
+        for router in job_routers(tuning, access or ApiAccess()):
             app.include_router(router)
         return Service(tuning, launcher, TestClient(app), served)
 
@@ -211,7 +213,7 @@ def test_a_policy_is_trained_against_a_reward_job(service: Service) -> None:
         ({"hyperparameters": {"n_epochs": 0}}, "hyperparameters.n_epochs", "greater than 0"),
         ({"hyperparameters": {"batch_size": 1.5}}, "hyperparameters.batch_size", "integer"),
         ({"hyperparameters": {"prompt_loss_weight": 2}}, "hyperparameters.prompt_loss_weight", "less than"),
-        ({"hyperparameters": {"learning_rate": 1}}, "hyperparameters.learning_rate", "Extra"),
+        ({"hyperparameters": {"learning_rate": 1}}, "hyperparameters.learning_rate", "Unknown parameter"),
         ({"suffix": "x" * 65}, "suffix", "64"),
         ({"seed": -1}, "seed", "0"),
         (
@@ -337,7 +339,7 @@ def test_a_run_that_is_broken_off_goes_on_and_not_for_ever(service: Service) -> 
     assert service.launcher.started == [job] * MAX_ATTEMPTS
     assert service.job(job)["status"] == "failed"
     assert service.job(job)["error"]["message"] == "MemoryError: no room"
-    assert sum("goes on from its last checkpoint" in message for message in service.messages(job)) == 2
+    assert sum("resumes from its last checkpoint" in message for message in service.messages(job)) == 2
 
 
 def test_steps_that_a_resumed_run_repeats_are_told_once(service: Service) -> None:
@@ -410,7 +412,7 @@ def test_a_job_taken_up_and_not_started_is_started(make: Callable[..., Service])
     after.tick()
     assert after.launcher.started == [job]
     assert after.job(job)["status"] == "running"
-    assert not any("broken off" in message for message in after.messages(job))
+    assert not any("interrupted" in message for message in after.messages(job))
 
 
 def test_a_cancelled_run_whose_server_was_killed_is_stopped(make: Callable[..., Service]) -> None:

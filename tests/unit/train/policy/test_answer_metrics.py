@@ -1,10 +1,10 @@
-"""Figures of answers by hand."""
+"""Metrics of answers by hand."""
 
 from __future__ import annotations
 
 import pytest
 
-from rlhf.train.policy.answer_metrics import answer_metrics, line_fit
+from rlhf.train.policy.answer_metrics import answer_metrics
 
 
 def test_figures_of_three_answers() -> None:
@@ -26,14 +26,6 @@ def test_spam_repeats_and_silence_is_not_polite() -> None:
     assert found["polite_share"] == pytest.approx(1 / 2)
 
 
-def test_a_line_by_hand() -> None:
-    """x 1 2 3, y 2 2 5: slope 3 / 2; correlation 3 / sqrt(2 * 6)."""
-    fit = line_fit([1, 2, 3], [2, 2, 5])
-    assert fit.slope == pytest.approx(1.5)
-    assert fit.correlation == pytest.approx(3 / 12**0.5)
-    assert line_fit([1, 2, 3], [5, 2, 2]).slope == pytest.approx(-1.5)
-
-
-@pytest.mark.parametrize(("x", "y"), [([3, 3, 3], [1, 2, 3]), ([1, 2, 3], [0.1, 0.1, 0.1]), ([2], [1.0])])
-def test_what_does_not_vary_has_no_slope(x: list[float], y: list[float]) -> None:
-    assert line_fit(x, y) == (0.0, 0.0)
+def test_politeness_is_counted_by_sentence() -> None:
+    """Of two sentences in one answer the first is polite."""
+    assert answer_metrics(["네, 좋아요. 나는 간다."], [6], [1.0])["polite_share"] == pytest.approx(1 / 2)

@@ -83,6 +83,10 @@ def test_the_entropy_bonus_reaches_response_places_only() -> None:
     one = sample([2, 3, 4], [5, 6, EOS], advantages=np.zeros(3, np.float32))
     minibatch(Roles(actor, critic, None, None), [one], config, RATES, 1)  # type: ignore[arg-type]
     assert actor.learning == [2, 3, 4]
+    logits = actor.values.detach()[2:5].requires_grad_()
+    torch.distributions.Categorical(logits=logits).entropy().sum().backward()
+    # A bonus is subtracted: descent raises the entropy, 0.5 of its mean over 3 tokens.
+    torch.testing.assert_close(actor.values.grad[2:5], -0.5 / 3 * logits.grad, rtol=1e-5, atol=1e-7)
 
 
 def test_the_value_is_read_before_the_token_it_judges() -> None:

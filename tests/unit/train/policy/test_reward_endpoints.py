@@ -41,6 +41,14 @@ def test_a_service_that_is_not_ready_is_asked_again(service: Service, status: in
     assert len(service.asked) == 3
 
 
+def test_the_pause_doubles_before_each_attempt(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("rlhf.train.policy.reward_endpoints.time.sleep", pauses.append)
+    service.replies = [(503, b"")] * 3
+    assert ask(service, ["가나"], retries=3, backoff_s=0.5) == [2]
+    assert pauses == [0.5, 1.0, 2.0]
+
+
 def test_one_attempt_too_few_is_an_error(service: Service) -> None:
     service.replies = [(503, b"")] * 3
     with pytest.raises(TrainingError, match="no scores in 3 attempts") as caught:
@@ -82,3 +90,11 @@ def test_a_silent_service_is_given_up(service: Service) -> None:
         service.url = f"http://127.0.0.1:{deaf.getsockname()[1]}/score"
         with pytest.raises(TrainingError, match="timed out"):
             ask(service, ["가"], retries=0, timeout_s=0.05)
+
+
+def test_each_wait_is_twice_the_last(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    service.replies = [(503, b"")] * 3
+    assert ask(service, ["가나"], retries=3, backoff_s=0.5) == [2.0]
+    assert waits == [0.5, 1.0, 2.0]

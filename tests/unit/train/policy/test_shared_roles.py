@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlhf.artifacts.adapter import find_adapter, read_adapter
+from rlhf.config.role_paths import RolePaths
 from rlhf.config.schema import PpoConfig
 from rlhf.data.encode import EncodedSequence
 from rlhf.data.packing import PackedRow, pack_sequences
@@ -24,7 +25,6 @@ from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import ArtifactError, ConfigError
 from rlhf.models.shared import SharedBackbone
-from rlhf.train.policy.roles import RolePaths
 from rlhf.train.policy.shared_roles import Sources, build_backbone, find_sources
 from tests.support.lora_runs import LORA, make_lora_run
 

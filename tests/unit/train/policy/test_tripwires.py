@@ -38,8 +38,8 @@ def section(**wires: Any) -> TripwiresSection:
 
 def tripped(history: list[dict[str, float]], **wires: Any) -> list[tuple[int, str]]:
     """(step, wire) of every trip; each entry of `history` lays over healthy figures, steps count from 1."""
-    watch = Tripwires(section(**wires), TripwireState())
-    found = [watch.observe(step, {**HEALTHY, **row}) for step, row in enumerate(history, start=1)]
+    wires = Tripwires(section(**wires), TripwireState())
+    found = [wires.observe(step, {**HEALTHY, **row}) for step, row in enumerate(history, start=1)]
     return [(trip.step, trip.wire) for trips in found for trip in trips]
 
 
@@ -93,9 +93,9 @@ def test_trends_trip_before_the_gap_does() -> None:
 
 
 def test_wireheading_sleeps_without_a_held_out_reward() -> None:
-    watch = Tripwires(section(), TripwireState())
+    wires = Tripwires(section(), TripwireState())
     figures = {name: value for name, value in HEALTHY.items() if not name.startswith("held_out")}
-    assert [watch.observe(step, {**figures, "reward": 100.0 * step}) for step in range(1, 5)] == [[]] * 4
+    assert [wires.observe(step, {**figures, "reward": 100.0 * step}) for step in range(1, 5)] == [[]] * 4
 
 
 def test_a_norm_is_held_against_the_median_of_those_before_it() -> None:
@@ -122,8 +122,8 @@ def test_figures_that_are_no_numbers_neither_trip_nor_count() -> None:
 
 def test_off_is_off_and_the_strongest_action_wins() -> None:
     assert tripped([{"kl": 30.0}], kl={"action": "off"}) == []
-    watch = Tripwires(section(kl={"action": "lower_lr"}, ratio={"action": "stop"}), TripwireState())
-    trips = watch.observe(1, {**HEALTHY, "kl": 30.0, "ratio_max": 99.0})
+    wires = Tripwires(section(kl={"action": "lower_lr"}, ratio={"action": "stop"}), TripwireState())
+    trips = wires.observe(1, {**HEALTHY, "kl": 30.0, "ratio_max": 99.0})
     assert [trip.action for trip in trips] == ["lower_lr", "stop"]
     strong = strongest(trips)
     assert strong is not None
@@ -133,16 +133,16 @@ def test_off_is_off_and_the_strongest_action_wins() -> None:
 
 def test_a_third_rollback_is_a_stop() -> None:
     for rollbacks, action in ((0, "rollback"), (1, "rollback"), (2, "stop")):
-        watch = Tripwires(section(kl={"action": "rollback"}), TripwireState(rollbacks=rollbacks))
-        assert [trip.action for trip in watch.observe(1, {**HEALTHY, "kl": 30.0})] == [action]
+        wires = Tripwires(section(kl={"action": "rollback"}), TripwireState(rollbacks=rollbacks))
+        assert [trip.action for trip in wires.observe(1, {**HEALTHY, "kl": 30.0})] == [action]
 
 
 def test_a_trip_remembers_where_its_excursion_began() -> None:
-    watch = Tripwires(section(), TripwireState())
+    wires = Tripwires(section(), TripwireState())
     for step, share in enumerate((0.8, 0.8, 0.3, 0.3), start=1):
-        watch.observe(step, {**HEALTHY, "distinct_2": share})
-    assert watch.state.began == {"diversity": 3}
-    (record,) = watch.state.trips
+        wires.observe(step, {**HEALTHY, "distinct_2": share})
+    assert wires.state.began == {"diversity": 3}
+    (record,) = wires.state.trips
     assert (record["step"], record["wire"], record["value"], record["action"]) == (4, "diversity", 0.3, "warn")
     assert record["limit"] == pytest.approx(0.4)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,15 @@ from rlhf.data.encode import EncodedSequence
 from rlhf.data.loader import RowStream
 from rlhf.train.policy import update as module
 from rlhf.train.policy.roles import Roles
-from rlhf.train.policy.update import Demonstrations, demonstration_norm, learning_rates, minibatch, update
-from tests.support.tables import EOS, RATES, VOCABULARY, Table, ppo_config, sample
+from rlhf.train.policy.update import (
+    Demonstrations,
+    demonstration_norm,
+    epoch_order,
+    learning_rates,
+    minibatch,
+    update,
+)
+from tests.support.tables import EOS, ONE_RANK, RATES, VOCABULARY, Table, ppo_config, sample
 
 UNIFORM = -math.log(VOCABULARY)
 
@@ -80,7 +88,7 @@ def test_kl_in_the_loss_pulls_towards_the_reference() -> None:
     assert metrics["policy_loss"] == pytest.approx(metrics["kl_loss"], rel=1e-5)
 
 
-def test_the_largest_ratio_is_told() -> None:
+def test_the_largest_ratio_is_reported() -> None:
     _, _, roles = tables(4)
     old = np.asarray([UNIFORM - math.log(3), UNIFORM + 1], np.float32)  # ratios 3 and 1/e
     metrics = minibatch(roles, [sample([2, 3], [5, EOS], old_logprobs=old)], ppo_config(), RATES, 1)
@@ -107,7 +115,7 @@ def demonstrations(*rows: EncodedSequence, batch_size: int) -> Demonstrations:
     return Demonstrations(rows, RowStream((len(rows),), (1.0,), 7, batch_size, 1.0))
 
 
-def test_the_norm_of_the_demonstrations_gradient_is_told_and_nothing_moves() -> None:
+def test_the_norm_of_the_demonstrations_gradient_is_reported_and_nothing_moves() -> None:
     """Each of two places: p - onehot = 6/7 once and 1/7 six times, over 2 tokens, times 0.5."""
     actor, _, roles = tables(3)
     shown = demonstrations(demonstration(2, 4, 6), batch_size=1)
@@ -130,8 +138,8 @@ def test_demonstrations_go_on_past_an_epoch() -> None:
 
 
 def test_epochs_end_after_one_that_moved_too_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two minibatches an epoch; mean approx_kl 0.1, 0.3, ...: the second epoch is above 0.2 and the last."""
-    moves = iter([0.05, 0.15, 0.5, 0.1, 9.0, 9.0])
+    """Two minibatches per epoch, limit 0.2. The first epoch has one above it but a mean of 0.15; the second, 0.3."""
+    moves = iter([0.05, 0.25, 0.5, 0.1, 9.0, 9.0])
     monkeypatch.setattr(
         module,
         "minibatch",
@@ -141,7 +149,7 @@ def test_epochs_end_after_one_that_moved_too_far(monkeypatch: pytest.MonkeyPatch
     samples = [sample([2, 3], [5, EOS]), sample([2, 3], [6, EOS])]
     metrics = update(roles, samples, ppo_config(epochs=3, max_kl_per_iteration=0.2), 1.0, 1)
     assert metrics["epochs_done"] == 2
-    assert metrics["approx_kl"] == pytest.approx(0.2)
+    assert metrics["approx_kl"] == pytest.approx(0.9 / 4)
     assert list(moves) == [9.0, 9.0]
 
 
@@ -152,3 +160,87 @@ def test_all_epochs_are_run_without_a_limit_and_the_largest_ratio_is_kept(monkey
     _, _, roles = tables(4)
     metrics = update(roles, [sample([2, 3], [5, EOS])] * 2, ppo_config(epochs=2), 1.0, 1)
     assert metrics == {"approx_kl": 50.0, "ratio_max": 4.0, "loss": 1.0, "epochs_done": 2}
+
+
+def test_every_epoch_has_an_order_of_its_own() -> None:
+    """Seed, step and epoch each change it; every order holds each sample once."""
+    plain = epoch_order(20, 1, 2, 0)
+    assert sorted(plain) == list(range(20))
+    assert plain == epoch_order(20, 1, 2, 0)
+    others = [epoch_order(20, 9, 2, 0), epoch_order(20, 1, 9, 0), epoch_order(20, 1, 2, 1)]
+    assert all(other != plain for other in others)
+
+
+def test_minibatches_of_an_iteration_follow_the_order_of_their_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[int]] = []
+
+    def keep(_: Any, batch: list[Any], *__: Any, **___: Any) -> dict[str, float]:
+        seen.append([int(each.response[0]) for each in batch])
+        return {"loss": 1.0}
+
+    monkeypatch.setattr(module, "minibatch", keep)
+    _, _, roles = tables(4)
+    samples = [sample([2], [number, EOS]) for number in range(1, 7)]
+    config = PpoConfig.model_validate({"run": {"seed": 5}, "train": {"batch_size": 4}, "ppo": {"epochs": 2}})
+    update(roles, samples, config, 1.0, 3)
+    assert [len(batch) for batch in seen] == [4, 2, 4, 2]
+    for epoch, batches in enumerate((seen[:2], seen[2:])):
+        assert [number - 1 for batch in batches for number in batch] == epoch_order(6, 5, 3, epoch)
+
+
+def test_demonstrations_wait_until_the_actor_learns() -> None:
+    actor, _, roles = tables(3)
+    config = PpoConfig.model_validate(
+        {"train": {"batch_size": 1}, "data": {"ptx": "rows.jsonl"}, "ppo": {"ptx_weight": 0.5, "value_warmup_steps": 1}}
+    )
+    shown = demonstrations(demonstration(2, 4, 6), batch_size=1)
+    metrics = update(roles, [sample([2], [5, EOS])], config, 1.0, 1, demonstrations=shown)
+    assert actor.values.grad is None
+    assert shown.consumed == 0
+    assert not {"ptx_loss", "ptx_grad_norm"} & metrics.keys()
+
+
+def test_clips_are_those_of_the_configuration() -> None:
+    """Ratio 3 with an advantage of 1, cut at 1.5; a value of 0 that was -1, clipped to -0.8, is 1.8 off its return."""
+    _, _, roles = tables(3)
+    old = np.full(2, UNIFORM - math.log(3), np.float32)
+    one = sample([2], [5, EOS], old_logprobs=old, values=-np.ones(2, np.float32))
+    metrics = minibatch(roles, [one], ppo_config(clip=0.5, value_clip=0.2), RATES, 1)
+    assert metrics["policy_loss"] == pytest.approx(-1.5, rel=1e-5)
+    assert metrics["value_loss"] == pytest.approx(0.5 * 1.8**2, rel=1e-5)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_largest_ratio_is_that_of_any_row_and_any_rank(order: tuple[int, int]) -> None:
+    """Two rows with ratios 3 and 1; another rank found 2, or 9."""
+    samples = [
+        sample([2], [5, EOS], old_logprobs=np.full(2, UNIFORM - math.log(ratio), np.float32)) for ratio in (3, 1)
+    ]
+    config = ppo_config()
+    config = config.model_copy(update={"train": config.train.model_copy(update={"micro_tokens": 3})})
+    for elsewhere, largest in ((2.0, 3.0), (9.0, 9.0)):
+        actor, values, roles = tables(3)
+        ranks = SimpleNamespace(
+            rank=0,
+            world_size=1,
+            device=torch.device("cpu"),
+            global_sum=ONE_RANK.global_sum,
+            gather=lambda own, elsewhere=elsewhere: [own, elsewhere],
+        )
+        actor.ranks = values.ranks = ranks  # type: ignore[misc, assignment]
+        metrics = minibatch(roles, [samples[number] for number in order], config, RATES, 1)
+        assert len(actor.rows) == 2
+        assert metrics["ratio_max"] == pytest.approx(largest, rel=1e-5)
+
+
+def test_the_norm_of_demonstrations_is_that_of_the_next_ones() -> None:
+    """One answer token: a gradient of norm 0.5 * sqrt((6/7)^2 + 6/49); two have half of that at each of two places."""
+    alone = EncodedSequence(np.asarray([2, 4, 6], np.int32), np.asarray([False, False, True]))
+    shown = demonstrations(demonstration(2, 4, 6), alone, batch_size=1)
+    one = 0.5 * math.sqrt((6 / 7) ** 2 + 6 / 49)
+    expected = {1: one, 2: one / math.sqrt(2)}
+    for consumed in (0, 1):
+        _, _, roles = tables(3)
+        shown.consumed = consumed
+        norm = demonstration_norm(roles, shown, taught())
+        assert norm == pytest.approx(expected[int(shown.take()[0].answer_mask.sum())], rel=1e-5)

@@ -20,7 +20,7 @@ from rlhf.artifacts.failure import FailureRecord, RankFailure
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.artifacts.stopping import stop_run
 from rlhf.engine.ranks import Ranks
-from rlhf.engine.stop_requests import StopRequest, heeding_signals
+from rlhf.engine.stop_requests import StopRequest, signals_request_stop
 from rlhf.errors import ArtifactError, CheckpointError
 from rlhf.train.run.resume import require_room, require_same_inputs
 from rlhf.train.run.watchdog import Watchdog
@@ -33,9 +33,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.engine.ranks import Ranks
-from rlhf.train.run import watchdog as guard
+from rlhf.train.run import watchdog
 
-guard.INTERVAL_S, guard.GRACE_S = 0.05, 0.1
+watchdog.INTERVAL_S, watchdog.GRACE_S = 0.05, 0.1
 folder = RunFolder(sys.argv[1])
 
 def failed(reason):
@@ -44,7 +44,7 @@ def failed(reason):
 def step_that_never_ends():
     time.sleep(300)
 
-watched = guard.Watchdog(
+watched = watchdog.Watchdog(
     folder.path, Ranks(0, 0, 1, torch.device("cpu")), step=lambda: 6, timeout_s=float(sys.argv[2]), failed=failed
 )
 with watched.watching():
@@ -71,50 +71,50 @@ def test_a_step_that_does_not_end_is_named_with_its_place_and_ended(tmp_path):
     assert "rank 0 hangs in" in (tmp_path / "hang" / "rank-0000.txt").read_text()
 
 
-def guard_of(folder: Path, rank: int = 0) -> Watchdog:
+def watchdog_of(folder: Path, rank: int = 0) -> Watchdog:
     return Watchdog(folder, Ranks(rank, rank, 1, CPU), step=lambda: 3, timeout_s=None, failed=pytest.fail)
 
 
 def test_the_cause_is_the_first_failure_and_not_its_echo(tmp_path):
     FailureRecord(tmp_path).write(RankFailure(1, 3, "the loss is nan"))
-    first, own = guard_of(tmp_path).cause(RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer"))
+    first, own = watchdog_of(tmp_path).cause(RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer"))
     assert (first, own) == (RankFailure(1, 3, "the loss is nan"), False)
 
 
 def test_an_error_of_its_own_is_recorded(tmp_path):
-    first, own = guard_of(tmp_path).cause(ValueError("a wrong shape"))
+    first, own = watchdog_of(tmp_path).cause(ValueError("a wrong shape"))
     assert (first, own) == (RankFailure(0, 3, "a wrong shape"), True)
     assert FailureRecord(tmp_path).read() == first
-    assert guard_of(tmp_path).cause(KeyboardInterrupt())[0] == first
+    assert watchdog_of(tmp_path).cause(KeyboardInterrupt())[0] == first
 
 
 def test_signals_ask_and_do_not_end_the_process():
     request = StopRequest()
     before = signal.getsignal(signal.SIGTERM)
-    with heeding_signals(request):
-        assert not request.wished()
+    with signals_request_stop(request):
+        assert not request.requested()
         os.kill(os.getpid(), signal.SIGTERM)
-        assert request.wished()
+        assert request.requested()
         os.kill(os.getpid(), signal.SIGUSR1)
-        assert request.heard()
+        assert request.signalled()
     assert request.reason == "SIGTERM"  # the first one
     assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_signal_is_heard_by_a_thread_while_the_main_one_is_busy():
     request = StopRequest()
-    with heeding_signals(request):
-        assert not request.heard()
+    with signals_request_stop(request):
+        assert not request.signalled()
         signal.signal(signal.SIGTERM, lambda *_: None)  # as if Python's handler had not come to run
         os.kill(os.getpid(), signal.SIGTERM)
-        assert request.heard()
+        assert request.signalled()
     assert request.reason == "SIGTERM"
-    assert not StopRequest().heard()
+    assert not StopRequest().signalled()
 
 
 def test_outside_of_the_main_thread_signals_are_left_alone():
     def work() -> None:
-        with heeding_signals(StopRequest()):
+        with signals_request_stop(StopRequest()):
             pass
 
     before = signal.getsignal(signal.SIGUSR1)
@@ -173,15 +173,15 @@ def manifest(*, data: str = "a1", model: str = "m1", path: str = "가.jsonl") ->
 
 
 @pytest.mark.parametrize(
-    ("now", "told"),
+    ("now", "reported"),
     [
         (manifest(data="b2"), "train data, source 1, 가.jsonl: its SHA-256 is b2, it was a1"),
         (manifest(data="b2", path="나.jsonl"), "train data, source 1, 나.jsonl: its SHA-256 is b2, it was a1 .가"),
         (manifest(model="m2"), "model model base: its SHA-256 is m2, it was m1"),
     ],
 )
-def test_other_bytes_are_refused(now, told):
-    with pytest.raises(CheckpointError, match="belongs to a run on other data or models\n  " + told):
+def test_other_bytes_are_refused(now, reported):
+    with pytest.raises(CheckpointError, match="belongs to a run on other data or models\n  " + reported):
         require_same_inputs(manifest(), now, "step-000004")
 
 

@@ -1,0 +1,44 @@
+"""Where the parts of a small drawing of an interval stand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+WIDTH, MARGIN = 120, 4  # units of the drawing's view box; the margin is the radius of the dot
+ACROSS, BELOW, ABOVE = "#5a6473", "#b3541e", "#23735a"
+
+
+class PlacedInterval(NamedTuple):
+    """Horizontal places in the drawing. `reference` is None without a value to compare with.
+
+    colour: green where the whole interval is above the reference, red where it is below, else grey.
+    """
+
+    low: float
+    mean: float
+    high: float
+    reference: float | None
+    colour: str
+
+
+def place_interval(
+    figure: Mapping[str, float], low: float, high: float, reference: float | None = None
+) -> PlacedInterval | None:
+    """A figure on an axis from `low` to `high`; None where it has no mean. What lies outside stands at the edge."""
+    mean = figure["mean"]
+    if math.isnan(mean):
+        return None
+
+    def place(value: float) -> float:
+        share = (value - low) / (high - low) if high > low else 0.5
+        return MARGIN + (WIDTH - 2 * MARGIN) * min(1.0, max(0.0, share))
+
+    ends = [mean if math.isnan(end) else end for end in (figure["low"], figure["high"])]
+    colour = ACROSS
+    if reference is not None:
+        colour = BELOW if figure["high"] < reference else ABOVE if figure["low"] > reference else ACROSS
+    return PlacedInterval(
+        place(ends[0]), place(mean), place(ends[1]), None if reference is None else place(reference), colour
+    )

@@ -1,0 +1,228 @@
+"""The documentation: links that lead somewhere, Korean twins, tables and pictures from figures, commands that parse."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import rlhf
+from rlhf.cli import build_parser
+from rlhf.config.arguments import parse_stage_arguments
+from rlhf.config.load import load_config
+from rlhf.config.stages import STAGES
+
+ROOT = Path(rlhf.__file__).parents[1]
+README = ROOT / "README.md"
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^(#+) (.+)$", re.MULTILINE)
+COMMENT = re.compile(r"(^|\s)#.*$", re.MULTILINE)
+SHELL = ("sh", "bash")
+SAME_IN_BOTH = (*SHELL, "python", "json", "yaml")  # what is typed or parsed; pictures and layouts are translated
+STAGE_OF_SCRIPT = {"step1_sft.py": "sft", "step2_reward.py": "reward", "step3_ppo.py": "ppo"}
+
+
+def prose(text: str) -> str:
+    """A page without its fenced blocks and inline code."""
+    return re.sub(r"`[^`\n]*`", "", FENCE.sub("", text))
+
+
+def links(text: str) -> list[str]:
+    """Targets of a page's relative links."""
+    return [target for target in LINK.findall(prose(text)) if not re.match(r"[a-z]+:", target)]
+
+
+def headings(text: str) -> list[tuple[int, str]]:
+    """(level, title) of a page's headings."""
+    return [(len(marks), title) for marks, title in HEADING.findall(FENCE.sub("", text))]
+
+
+def anchors(text: str) -> set[str]:
+    """Fragments under which GitHub shows a page's headings."""
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for _, title in headings(text)}
+
+
+def code(text: str) -> list[tuple[str, str]]:
+    """(language, content) of a page's fenced blocks: commands without comments, and nothing of what is translated."""
+    found = []
+    for language, content in FENCE.findall(text):
+        shown = content if language in SAME_IN_BOTH else ""
+        if language in SHELL:
+            shown = "\n".join(line.rstrip() for line in COMMENT.sub("", shown).splitlines() if line.strip())
+        found.append((language, shown))
+    return found
+
+
+def dead_links(page: Path, text: str) -> list[str]:
+    """Links of a page to files that do not exist, or to headings that another page lacks."""
+    dead = []
+    for target in links(text):
+        name, _, fragment = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        if not path.exists() or (
+            fragment and path.suffix == ".md" and fragment not in anchors(path.read_text(encoding="utf-8"))
+        ):
+            dead.append(target)
+    return dead
+
+
+def reachable(start: Path) -> list[Path]:
+    """The pages one gets to from `start`, itself included."""
+    found, waiting = {start}, [start]
+    while waiting:
+        page = waiting.pop()
+        for target in links(page.read_text(encoding="utf-8")):
+            path = (page.parent / target.partition("#")[0]).resolve()
+            if path.suffix == ".md" and path.is_file() and path not in found:
+                found.add(path)
+                waiting.append(path)
+    return sorted(found)
+
+
+PAGES = reachable(README)
+KOREAN = sorted([ROOT / "README.ko.md", *(ROOT / "docs").rglob("*.ko.md")])
+
+
+def english_of(page: Path) -> Path:
+    return page.with_name(page.name.replace(".ko.md", ".md"))
+
+
+def shown(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def test_the_readme_leads_to_every_page():
+    assert len(PAGES) > 25
+    assert sorted([README, ROOT / "README.ko.md", *(ROOT / "docs").rglob("*.md")]) == PAGES
+
+
+@pytest.mark.parametrize("page", PAGES, ids=shown)
+def test_no_link_is_dead(page):
+    assert dead_links(page, page.read_text(encoding="utf-8")) == []
+
+
+def test_a_dead_link_is_found(tmp_path):
+    other = tmp_path / "other.md"
+    other.write_text("# One title\n```sh\n# not a title\n```\n", encoding="utf-8")
+    text = (
+        "[a](other.md) [b](other.md#one-title) [c](gone.md) [d](other.md#not-a-title) `[e](gone.md)` [f](https://x.y)"
+    )
+    assert dead_links(tmp_path / "page.md", text) == ["gone.md", "other.md#not-a-title"]
+
+
+# Korean twins
+
+
+def test_every_promised_korean_page_exists():
+    promised = {
+        (page.parent / target).resolve()
+        for page in PAGES
+        for target in re.findall(r"\[한국어\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    }
+    assert len(promised) >= 4
+    assert sorted(promised) == KOREAN
+
+
+@pytest.mark.parametrize("page", KOREAN, ids=shown)
+def test_a_korean_page_and_its_english_one_name_each_other(page):
+    english = english_of(page)
+    assert english.is_file()
+    assert f"[English]({english.name})" in page.read_text(encoding="utf-8")
+    assert f"[한국어]({page.name})" in english.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", KOREAN, ids=shown)
+def test_twins_have_the_same_sections(page):
+    twins = [each.read_text(encoding="utf-8") for each in (english_of(page), page)]
+    english, korean = ([level for level, _ in headings(text)] for text in twins)
+    assert korean == english
+    tables = [[line.count("|") for line in prose(text).splitlines() if line.startswith("|")] for text in twins]
+    assert tables[1] == tables[0]
+
+
+@pytest.mark.parametrize("page", KOREAN, ids=shown)
+def test_twins_have_the_same_commands(page):
+    assert code(page.read_text(encoding="utf-8")) == code(english_of(page).read_text(encoding="utf-8"))
+
+
+def test_code_is_compared_without_its_comments():
+    english = "```sh\nrlhf runs a   # list\n\n# and\nrlhf stop b\n```\n"
+    korean = "```sh\nrlhf runs a # 목록\n# 그리고\nrlhf stop b\n```\n"
+    assert code(english) == code(korean) == [("sh", "rlhf runs a\nrlhf stop b")]
+    assert code(english) != code(korean.replace("stop", "runs"))
+
+
+# Figures
+
+
+def script(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_the_tables_are_those_of_the_figures(language):
+    tables = script(ROOT / "docs" / "figures" / "readme_tables.py")
+    page = tables.PAGES[language].read_text(encoding="utf-8")
+    assert tables.rewritten(page, language) == page
+    assert tables.rewritten(page.replace("| distinct-2 |", "| edited by hand |"), language) == page
+
+
+def test_the_pictures_are_those_of_the_figures():
+    pictures = script(ROOT / "docs" / "images" / "make.py").drawn()
+    assert len(pictures) == 2
+    for path, text in pictures.items():
+        assert path.read_text(encoding="utf-8") == text
+
+
+# The architecture page
+
+
+@pytest.mark.parametrize("name", ["architecture.md", "architecture.ko.md", "decisions/014-dependency-facts.md"])
+def test_every_path_that_is_named_exists(name):
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    paths = set(re.findall(r"`((?:rlhf|scripts|tests|docs|configs)/[\w./-]*)`", text))
+    assert len(paths) > 3
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+
+
+# Commands
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Words of each command in a page's shell blocks: lines joined at backslashes, comments removed."""
+    for language, content in FENCE.findall(text):
+        if language in SHELL and "<<" not in content:
+            for line in content.replace("\\\n", " ").splitlines():
+                for part in re.split(r" && ", line):
+                    yield shlex.split(part, comments=True)
+
+
+SHOWN = [words for page in PAGES for words in commands(page.read_text(encoding="utf-8")) if "..." not in words]
+
+
+@pytest.mark.parametrize("words", [each[1:] for each in SHOWN if each[:1] == ["rlhf"]], ids=" ".join)
+def test_every_command_that_is_shown_parses(words):
+    build_parser().parse_args(words)
+
+
+@pytest.mark.parametrize("words", [each[1:] for each in SHOWN if each[:1] == ["deepspeed"]], ids=" ".join)
+def test_every_stage_that_is_shown_has_a_configuration(words, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    start = next(at for at, word in enumerate(words) if word.startswith("scripts/"))
+    stage = STAGE_OF_SCRIPT[words[start].removeprefix("scripts/")]
+    arguments = parse_stage_arguments(stage, words[start + 1 :])
+    load_config(STAGES[stage].config, arguments.config_path, arguments.overrides)
+
+
+def test_there_are_commands():
+    assert len([words for words in SHOWN if words[:1] == ["rlhf"]]) > 40
+    assert len([words for words in SHOWN if words[:1] == ["deepspeed"]]) > 10
