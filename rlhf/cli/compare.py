@@ -27,7 +27,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from rlhf.artifacts.files import write_text
-    from rlhf.html.page import require_matplotlib
+    from rlhf.html.plots import require_matplotlib
     from rlhf.runs.comparison import comparison_table, read_runs, render_comparison
 
     records = read_runs([Path(run) for run in arguments.runs])
