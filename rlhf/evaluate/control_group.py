@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from rlhf.evaluate.intervals import Figure, Floats, figure_text, mean_figure
+from rlhf.evaluate.intervals import Figure, Floats, mean_figure
+from rlhf.html.intervals import figure_text
 
 MIN_PROMPTS = 10  # with fewer, a bootstrap interval is far too narrow
 Z_CONFIDENCE, Z_POWER = norm.ppf(0.975), norm.ppf(0.8)  # two-sided 95 %, 80 % power

@@ -20,11 +20,13 @@ from rlhf.curate.output import manifest_path
 from rlhf.curate.sample.sampler import SamplePlan, sample_answers
 from rlhf.curate.sample.sources import DecodingOptions, model_folder, weights_hash
 from rlhf.data.embedded import data_path
+from rlhf.data.korean import contains_rude
 from rlhf.data.readers import locate, sha256_of
 from rlhf.data.records import Prompt
 from rlhf.data.sources import DataSource, OnBadRow, read_records
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import ConfigError
+from rlhf.evaluate.answers.measures import is_mixed
 
 EMPTY = "(빈 답변)"  # shown to a judge or a person in place of an answer without text
 
@@ -56,6 +58,13 @@ class AnswerSet:
     sha256: str
     answers: list[list[str]]
     finished: list[list[bool]]
+
+    def tags(self, row: int) -> list[tuple[str, str]]:
+        """What a reader should notice about the first answer to a prompt, each with its tone."""
+        text = self.answers[row][0]
+        tags = [("rude", "bad")] if contains_rude(text) else []
+        tags += [("mixed register", "bad")] if is_mixed(text) else []
+        return tags + ([] if self.finished[row][0] else [("cut at the limit", "")])
 
     def about(self) -> dict[str, str]:
         """The model, as reports hold it."""

@@ -14,8 +14,7 @@ from rlhf.evaluate.answers.command import generation_report, reference_likelihoo
 from rlhf.evaluate.answers.generation import GenerationRequest, Generations, generate
 from rlhf.evaluate.answers.measures import MEASURES
 from rlhf.evaluate.compare.label_page import LabelPage, label
-from rlhf.evaluate.compare.page import render_page
-from rlhf.evaluate.compare.sentences import text_words
+from rlhf.evaluate.compare.sentences import TOO_MANY, text_words
 from rlhf.evaluate.compare.statistics import Verdicts, comparison_section
 from rlhf.evaluate.compare.views import judge_verdicts, label_verdicts, reward_folder, reward_verdicts
 from rlhf.evaluate.geval.judging import JudgeName, OpenEndpoint, judge_answers
@@ -77,8 +76,7 @@ def evaluate_compare(
     files = ([labels] if labels else []) + [str(file) for file in (label(generations, out, page) if page else ())]
     verdicts[:0] = [label_verdicts(file, generations) for file in files]
     report |= views(verdicts, generations, report)
-    page_text = render_page(report, generations, verdicts, shown)
-    write_report(out, "compare", report, page=page_text, summary=summary(report))
+    write_report(out, "compare", report, "compare", **page_values(generations, verdicts, shown))
     return report
 
 
@@ -97,17 +95,12 @@ def views(verdicts: Sequence[Verdicts], generations: Generations, report: dict[s
     return {"first": names[0], "second": names[1], **head, "views": sections}
 
 
-def summary(report: dict[str, Any]) -> str:
-    """Every view's sentence with its notes, then the measures that differ."""
-    lines = []
-    for view in report["views"] or [report]:
-        if "sentence" in view:
-            lines += [view["sentence"]["en"], view["sentence"]["ko"], *(f"note: {note}" for note in view["notes"])]
-        else:
-            lines.append(f"{view['kind']} {view['name']}: no pair could be decided")
-    for gaps in report["differences"].values():
-        for name, known in MEASURES.items():
-            if excludes_zero(gaps[name]):
-                mean, low, high = map(known.signed, gaps[name].values())
-                lines.append(f"  {known.title}: {mean} [{low}, {high}]")
-    return "\n".join(lines)
+def page_values(generations: Generations, verdicts: Sequence[Verdicts], shown: int) -> dict[str, Any]:
+    """What the page shows beside the report; the first verdicts that go prompt by prompt colour the answers."""
+    return {
+        "measures": MEASURES,
+        "too_many": TOO_MANY,
+        "generations": generations,
+        "shown": shown,
+        "decider": next((each for each in verdicts if each.kind != "people"), None),
+    }

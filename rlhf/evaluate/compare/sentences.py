@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlhf.evaluate.control_group import MIN_PROMPTS
-from rlhf.evaluate.intervals import figure_text
+from rlhf.html.intervals import figure_text
 from rlhf.html.words import Words, joined, same
 
 TOO_MANY = 20_000  # prompts; more than anybody will sample

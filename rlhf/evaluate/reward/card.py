@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from rlhf.data.records import Ranking
-from rlhf.evaluate.intervals import figure_text
 from rlhf.evaluate.reward.accuracy import ScoredRanking, accuracy, breakdown, outcome, report_card, untied_pairs
 from rlhf.evaluate.reward.calibration import calibration, length_correlation, mean_kendall
 from rlhf.evaluate.reward.leakage import last_question, leakage
 from rlhf.evaluate.reward.probes import ProbeInputs
 from rlhf.evaluate.reward.shortcuts import shortcut_section
 from rlhf.evaluate.reward.test_set import TestScores, TestSet
+from rlhf.html.intervals import figure_text
 
 
 def build_reward_card(
