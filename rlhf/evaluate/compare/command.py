@@ -14,8 +14,7 @@ from rlhf.evaluate.answers.command import generation_report, reference_likelihoo
 from rlhf.evaluate.answers.generation import GenerationRequest, Generations, generate
 from rlhf.evaluate.answers.measures import MEASURES
 from rlhf.evaluate.compare.label_page import LabelPage, label
-from rlhf.evaluate.compare.sentences import TOO_MANY, text_words
-from rlhf.evaluate.compare.statistics import Verdicts, comparison_section
+from rlhf.evaluate.compare.statistics import TOO_MANY, Verdicts, comparison_section, text_words
 from rlhf.evaluate.compare.views import judge_verdicts, label_verdicts, reward_folder, reward_verdicts
 from rlhf.evaluate.geval.judging import JudgeName, OpenEndpoint, judge_answers
 from rlhf.evaluate.intervals import excludes_zero

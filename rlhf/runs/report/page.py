@@ -7,20 +7,21 @@ from typing import Any, NamedTuple
 
 from rlhf.artifacts.files import short_hash
 from rlhf.html.templates import render
+from rlhf.html.texts import Texts
 from rlhf.html.words import Words, same
 from rlhf.runs.project import Parent, Project, parents_of, sources_of, trained_and_held_out
 from rlhf.runs.record import RunRecord, differences
 from rlhf.runs.report.answers import answers_in_training, answers_of_project
 from rlhf.runs.report.stages import comparison_values, stage_values
 from rlhf.runs.report.verdict import Statement, headline, missing, missing_in, stage_finding, weak_points
-from rlhf.runs.texts import named
 
+TEXTS = Texts("rlhf.runs")
 STAGE_SECTIONS = ("sft", "reward", "ppo")
 TITLES = {
     "summary": Words("요약", "Summary"),
     "chain": Words("실행의 연결 관계", "The chain of runs"),
     "data": Words("데이터", "Data"),
-    **{stage: named("stage", stage) for stage in STAGE_SECTIONS},
+    **{stage: TEXTS.named("stage", stage) for stage in STAGE_SECTIONS},
     "comparison": Words("두 모델의 비교", "Comparison"),
     "answers": Words("답변 비교", "Answers side by side"),
     "settings": Words("설정과 패키지", "Settings and packages"),
@@ -57,7 +58,7 @@ def render_run(run: RunRecord) -> str:
     answers = () if run.stage == "reward" else ("answers",)  # a reward model gives none
     return _render(
         Project([run.path], [run], [], []),
-        named("stage", run.stage),
+        TEXTS.named("stage", run.stage),
         ("summary", run.stage, *answers, "chain", "data", "settings"),
         single=True,
         verdict=stage_finding(run),
@@ -84,7 +85,7 @@ def _render(project: Project, title: Words, sections: Sequence[str], *, verdict:
         stages={stage: [stage_values(run, brief=brief) for run in project.of_stage(stage)] for stage in STAGE_SECTIONS},
         comparisons=[comparison_values(each) for each in project.comparisons],
         settings=[_settings(run) for run in project.runs],
-        named=named,
+        named=TEXTS.named,
         short_hash=short_hash,
         **values,
     )
