@@ -14,7 +14,6 @@ from rlhf.evaluate.reward.leakage import last_question, leakage
 from rlhf.evaluate.reward.probes import ProbeInputs
 from rlhf.evaluate.reward.shortcuts import shortcut_section
 from rlhf.evaluate.reward.test_set import TestScores, TestSet
-from rlhf.html.intervals import figure_text
 
 
 def build_reward_card(
@@ -48,17 +47,6 @@ def build_reward_card(
             "shortcuts": shortcut_section(rows, lengths, test_set.rankings, training),
             "leakage": {**leaks.section, "accuracy_on_unseen": _unseen(test_set.rankings, rows, leaks.prompts)},
         }
-    )
-
-
-def summary_line(card: dict[str, Any]) -> str:
-    """The card of at least one ranking in two lines."""
-    seen, num_prompts = card["leakage"]["num_prompts_seen"], card["leakage"]["num_prompts"]
-    return (
-        f"held-out accuracy {figure_text(card, value='accuracy')} on {card['num_pairs']} "
-        f"pairs, neighbouring ranks {card['neighbours']['accuracy']:.3f}, baseline: pick the longer answer "
-        f"{card['longer_answer']['accuracy']:.3f}, calibration error {card['calibration']['ece']:.3f}, "
-        f"{seen} of {num_prompts} prompts seen in training\n{card['shortcuts']['verdict']}"
     )
 
 

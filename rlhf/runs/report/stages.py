@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlhf.config.tripwires import TripwiresSection
-from rlhf.evaluate.reward.card_page import PROBES
-from rlhf.evaluate.reward.card_plots import accuracy_plot, probe_plot, reliability_plot
+from rlhf.evaluate.reward.card_plots import card_values
 from rlhf.html.words import Words, same
 from rlhf.runs.plots import control_plot, panel_plots
 from rlhf.runs.project import ComparisonFolder
@@ -25,44 +24,13 @@ def stage_values(run: RunRecord, *, brief: bool) -> Values:
     return {
         "run": run,
         "finding": stage_finding(run),
-        "card": _card(run.card) if run.stage == "reward" and run.card else None,
+        "card": card_values(run.card, whole=False) if run.stage == "reward" and run.card else None,
         "control": _control(run.control, run) if run.control else None,
         "tripwires": _tripwires(run.config["tripwires"]) if run.config.get("tripwires") else None,
         "curves": first,
         "more_curves": [] if brief else [each for each in plots if each not in first],
         "brief": brief,
     }
-
-
-def _card(card: Row) -> Values:
-    """A reward model's report card: accuracy, calibration, probes, leakage."""
-    groups = _groups(card)
-    probes = [(title, card["probes"][name]) for name, title in PROBES.items() if name in card.get("probes", {})]
-    calibration = card.get("calibration")
-    return {
-        "groups": groups,
-        "accuracy_plot": accuracy_plot([(title.en, figures) for title, figures in groups]),
-        "calibration": calibration,
-        "reliability_plot": reliability_plot(calibration["reliability"]) if calibration else None,
-        "probe_plot": probe_plot(probes) if probes else None,
-        "leakage": card.get("leakage"),
-    }
-
-
-def _groups(card: Row) -> list[tuple[Words, Row]]:
-    """Every accuracy of the card that has pairs, by its title."""
-    rows: list[tuple[Words, Row]] = [(Words("모든 쌍", "all pairs"), card)]
-    if "neighbours" in card:
-        rows.append((Words("이웃한 순위", "neighbouring ranks"), card["neighbours"]))
-    for name, each in card.get("by_source", {}).items():
-        rows.append((Words(f"출처: {name or '(없음)'}", f"source: {name or '(none)'}"), each))
-    baselines = card.get("shortcuts", {}).get("baselines", {})
-    longer = baselines.get("longer_answer") or card.get("longer_answer")
-    if longer:
-        rows.append((Words("지름길: 더 긴 답변", "baseline: longer answer"), longer))
-    if "character_ngrams" in baselines:
-        rows.append((Words("지름길: 글자 n-그램", "baseline: character n-grams"), baselines["character_ngrams"]))
-    return [row for row in rows if row[1].get("num_pairs")]
 
 
 def _control(control: Row, run: RunRecord) -> Values:
