@@ -7,11 +7,9 @@ from typing import Any
 
 from rlhf.config.tripwires import TripwiresSection
 from rlhf.evaluate.reward.card_plots import card_values
-from rlhf.html.words import Words, same
 from rlhf.runs.plots import control_plot, panel_plots
-from rlhf.runs.project import ComparisonFolder
 from rlhf.runs.record import RunRecord
-from rlhf.runs.report.verdict import comparison_finding, note_words, stage_finding
+from rlhf.runs.report.verdict import stage_finding
 
 Row = Mapping[str, Any]
 Values = dict[str, Any]
@@ -25,21 +23,12 @@ def stage_values(run: RunRecord, *, brief: bool) -> Values:
         "run": run,
         "finding": stage_finding(run),
         "card": card_values(run.card, whole=False) if run.stage == "reward" and run.card else None,
-        "control": _control(run.control, run) if run.control else None,
+        "control": {"plot": control_plot(run.control, run.metrics), "card": run.control} if run.control else None,
         "tripwires": _tripwires(run.config["tripwires"]) if run.config.get("tripwires") else None,
         "curves": first,
         "more_curves": [] if brief else [each for each in plots if each not in first],
         "brief": brief,
     }
-
-
-def _control(control: Row, run: RunRecord) -> Values:
-    """The policy beside the model it started from and best-of-n of that."""
-    arms = [(Words("SFT 모델", "SFT model"), control["reference"], ".3f")]
-    arms += [(same(f"best-of-{arm['n']}"), arm, ".3f") for arm in control["best_of_n"]]
-    arms.append((same("PPO"), control["policy"], ".3f"))
-    arms.append((Words("PPO - SFT", "PPO minus SFT"), control["policy_minus_reference"], "+.3f"))
-    return {"plot": control_plot(control, run.metrics), "arms": arms, "card": control}
 
 
 def _tripwires(section: Row) -> Values:
@@ -49,14 +38,3 @@ def _tripwires(section: Row) -> Values:
     if not section.get("held_out_reward") and "wireheading" not in off:
         off.append("wireheading (no tripwires.held_out_reward)")
     return {"number": len(wires), "off": off}
-
-
-def comparison_values(comparison: ComparisonFolder) -> Values:
-    """A comparison of two models with the notes of all its views."""
-    views = comparison.report["views"]
-    return {
-        "path": comparison.path,
-        "report": comparison.report,
-        "finding": comparison_finding(comparison),
-        "notes": [note_words(str(note), view["kind"]) for view in views for note in view.get("notes", [])],
-    }

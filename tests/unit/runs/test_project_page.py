@@ -167,7 +167,7 @@ def test_every_panel_has_both_languages() -> None:
 @pytest.mark.parametrize(
     ("package", "least", "chosen"),  # `chosen`: by a variable
     [
-        (runs, 45, ("stage.", "status.", "judge.", "missing.", "reward.shortcuts.")),
+        (runs, 45, ("stage.", "status.", "judge.", "section.", "missing.", "reward.shortcuts.")),
         (
             evaluate,
             18,
