@@ -100,7 +100,8 @@ def _training_files(manifest: dict[str, Any]) -> list[tuple[str, str, Entry]]:
 
 def _training_texts(entry: Entry, stage: str) -> tuple[set[str], set[str]]:
     """Prompts of a training file, and its answers where the stage learns from them, normalised."""
-    prompts, answers = set(), set()
+    prompts: set[str] = set()
+    answers: set[str] = set()
     kind: type[Any] = Ranking if entry["format"] in RANKING_FORMATS else Demonstration
     for record in _read_training(entry, Prompt if stage == "ppo" else kind):
         messages = record.prompt if isinstance(record, Ranking) else record.messages
