@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf.curate.judge.criteria import CriteriaSet
-from rlhf.curate.judge.pairwise import JudgeSettings
 from rlhf.curate.label.command import LabelOptions
 from rlhf.data.readers import locate
 from rlhf.evaluate.answers.command import generation_report, reference_likelihoods
@@ -17,21 +14,10 @@ from rlhf.evaluate.answers.measures import MEASURES
 from rlhf.evaluate.compare.label_page import label
 from rlhf.evaluate.compare.statistics import TOO_MANY, Verdicts, comparison_section, text_words
 from rlhf.evaluate.compare.views import judge_verdicts, label_verdicts, reward_folder, reward_verdicts
-from rlhf.evaluate.geval.judging import JudgeName, OpenEndpoint, judge_answers
+from rlhf.evaluate.geval.judging import JudgePanel, judge_answers
 from rlhf.evaluate.intervals import excludes_zero
 from rlhf.evaluate.report_folder import report_folder, write_report
 from rlhf.html.words import Words
-
-
-@dataclass(frozen=True, slots=True)
-class JudgePanel:
-    """The judges, their criteria and settings; `weigh` tries token probabilities first."""
-
-    judges: Sequence[JudgeName]
-    opened: OpenEndpoint
-    criteria: CriteriaSet
-    settings: JudgeSettings
-    weigh: bool
 
 
 def evaluate_compare(
@@ -67,10 +53,7 @@ def evaluate_compare(
     if reward:
         verdicts.append(reward_verdicts(generations, reward))
     if panel is not None:
-        judged = judge_answers(
-            generations, panel.judges, panel.opened, panel.criteria, panel.settings,
-            weigh=panel.weigh, answers_file=out / "answers.jsonl",
-        )  # fmt: skip
+        judged = judge_answers(generations, panel, out / "answers.jsonl")
         verdicts[:0] = [judge_verdicts(each, generations) for each in judged]
         report["judging"] = [each.report for each in judged]
     files = ([labels] if labels else []) + [str(file) for file in (label(generations, page) if page else ())]

@@ -5,17 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rlhf.artifacts.files import write_text
-from rlhf.curate.judge.criteria import CriteriaSet
-from rlhf.curate.judge.pairwise import JudgeSettings
 from rlhf.data.sources import OnBadRow
 from rlhf.errors import ConfigError
 from rlhf.evaluate.answers.generation import GenerationRequest, generate
-from rlhf.evaluate.geval.judging import JudgeName, OpenEndpoint, judge_answers
+from rlhf.evaluate.geval.judging import JudgePanel, judge_answers
 from rlhf.evaluate.geval.table import WHOLE, geval_table, read_scores
 from rlhf.evaluate.report_folder import report_folder, write_report
 from rlhf.html.templates import render
@@ -60,15 +58,7 @@ def csv_text(table: Mapping[str, Any]) -> str:
 
 
 def evaluate_judge(
-    request: GenerationRequest,
-    judges: Sequence[JudgeName],
-    opened: OpenEndpoint,
-    criteria: CriteriaSet,
-    settings: JudgeSettings,
-    out: Path,
-    *,
-    weigh: bool,
-    against: str | None = None,
+    request: GenerationRequest, panel: JudgePanel, out: Path, *, against: str | None = None
 ) -> dict[str, Any]:
     """Samples answers, has them judged, writes out/scores.jsonl and its table; returns the table.
 
@@ -80,15 +70,13 @@ def evaluate_judge(
         )
     report_folder(out)
     generations = generate(request, out)
-    found = judge_answers(
-        generations, judges, opened, criteria, settings, weigh=weigh, answers_file=out / "answers.jsonl"
-    )
+    found = judge_answers(generations, panel, out / "answers.jsonl")
     name = Path(request.prompts.rpartition(":")[2]).stem
     lines = [json.dumps(row, ensure_ascii=False) for each in found for row in each.score_rows(generations, name)]
     write_text(out / "scores.jsonl", "".join(f"{line}\n" for line in lines))
     about = {
         **generations.about(),
-        "criteria": criteria.name,
+        "criteria": panel.criteria.name,
         "judging": [
             {**each.report, "rows_with_equal_answers": each.num_equal, "rows_unreadable": each.num_unreadable}
             for each in found
