@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from rlhf.artifacts.changed_keys import shown
 from rlhf.artifacts.files import short_hash
+from rlhf.artifacts.run_folder import short_names
 from rlhf.errors import ArtifactError
 from rlhf.html.templates import render
 from rlhf.html.texts import Texts
@@ -54,12 +55,7 @@ def read_runs(paths: Sequence[Path]) -> list[RunRecord]:
 
 def labels(records: Sequence[RunRecord]) -> list[str]:
     """The folder's name of each run, or as much of its path as distinguishes it from the others."""
-    parts = [record.path.resolve().parts for record in records]
-    for length in range(1, max(len(each) for each in parts) + 1):
-        names = ["/".join(each[-length:]) for each in parts]
-        if len(set(names)) == len(names):
-            return names
-    return [str(record.path) for record in records]
+    return short_names([str(record.path.resolve()) for record in records])
 
 
 def setting_differences(records: Sequence[RunRecord]) -> Differences:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from rlhf.artifacts.files import read_json
+from rlhf.artifacts.run_folder import short_names
 from rlhf.config.sections import SamplingSection
 from rlhf.curate.output import manifest_path
 from rlhf.curate.sample.sampler import SamplePlan, sample_answers
@@ -114,17 +115,6 @@ def generate(request: GenerationRequest, out: Path) -> Generations:
         sys.stderr.write(f"{sample_answers(plan, Ranks(0, 0, 1, device))}\n")
     sets = _read(file, request, hashes)
     return Generations(read.records, sets, request.decoding, read.report.num_skipped)
-
-
-def short_names(paths: Sequence[str]) -> list[str]:
-    """The shortest unique end of each path: of runs/a/sft/model and runs/a/ppo/model, sft and ppo."""
-    parts = [[part for part in Path(path).parts if part != "/"] for path in paths]
-    parts = [each[:-1] if len(each) > 1 and each[-1] == "model" else each for each in parts]
-    for size in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(each[-size:]) for each in parts]
-        if len(set(names)) == len(names):
-            return names
-    return list(paths)
 
 
 def _check_models(models: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from rlhf.artifacts.files import sha256_of
 from rlhf.artifacts.manifest import manifest_of, require_stage
+from rlhf.artifacts.run_folder import short_names
 from rlhf.data.encode import Encoder
 from rlhf.data.formats import parse
 from rlhf.data.packing import trees_of
@@ -18,7 +19,7 @@ from rlhf.data.records import Ranking
 from rlhf.data.sources import placed
 from rlhf.data.tokenizer import load_tokenizer
 from rlhf.errors import DataError
-from rlhf.evaluate.answers.generation import EMPTY, AnswerSet, Generations, short_names
+from rlhf.evaluate.answers.generation import EMPTY, AnswerSet, Generations
 from rlhf.evaluate.compare.statistics import Verdicts
 from rlhf.evaluate.geval.judging import JudgeResults
 from rlhf.evaluate.reward.accuracy import outcome
