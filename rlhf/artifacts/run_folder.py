@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -140,3 +140,14 @@ def _step_of(line: bytes) -> float:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError):  # not JSON, or not UTF-8
         return float("inf")
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """The shortest unique end of each path: of runs/a/sft/model and runs/a/ppo/model, sft and ppo."""
+    parts = [[part for part in Path(path).parts if part != "/"] for path in paths]
+    parts = [each[:-1] if len(each) > 1 and each[-1] == "model" else each for each in parts]
+    for size in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(each[-size:]) for each in parts]
+        if len(set(names)) == len(names):
+            return names
+    return list(paths)

@@ -9,7 +9,7 @@ from rlhf.cli.endpoint_flags import add_endpoint_flags
 from rlhf.config.flags import add_flags, fill
 
 if TYPE_CHECKING:
-    from rlhf.evaluate.compare.command import JudgePanel
+    from rlhf.evaluate.geval.judging import JudgePanel
 
 # --temperature and the like belong to the models that answer.
 NAMES = {"samples": "--judge-samples", "temperature": "--judge-temperature", "max_tokens": "--judge-max-tokens"}
@@ -36,8 +36,7 @@ def panel_of(arguments: argparse.Namespace) -> JudgePanel:
     from rlhf.curate.endpoint.options import EndpointOptions
     from rlhf.curate.judge.criteria import load_criteria
     from rlhf.curate.judge.pairwise import JudgeSettings
-    from rlhf.evaluate.compare.command import JudgePanel
-    from rlhf.evaluate.geval.judging import judge_names
+    from rlhf.evaluate.geval.judging import JudgePanel, judge_names
 
     service, cache = fill(EndpointOptions, arguments), arguments.out / "judge.answers.sqlite"
     budget, weigh = service.budget(), arguments.weighting == "auto"

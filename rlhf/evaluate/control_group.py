@@ -6,14 +6,18 @@ Arithmetic on scores [prompts, answers] in reward units. All three arms answer t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.stats import norm
 
-from rlhf.evaluate.intervals import Figure, Floats, figure_text, mean_figure
+from rlhf.evaluate.intervals import Figure, Floats, mean_figure
+from rlhf.html.intervals import figure_text
+from rlhf.html.texts import Texts
+from rlhf.html.words import Words, joined, same
 
+text = Texts("rlhf.evaluate")
 MIN_PROMPTS = 10  # with fewer, a bootstrap interval is far too narrow
 Z_CONFIDENCE, Z_POWER = norm.ppf(0.975), norm.ppf(0.8)  # two-sided 95 %, 80 % power
 
@@ -77,7 +81,7 @@ def control_card(
         "best_of_n": [{"n": n, **mean_figure(best_of_n(reference, n)), "kl": best_of_n_kl(n)} for n in best_of],
         "decoding": decoding,
     }
-    return {**card, "outcome": outcome(difference, num_prompts), "verdict": verdict(card)}
+    return {**card, "outcome": outcome(difference, num_prompts), "verdict": verdict(card).en}
 
 
 def outcome(figure: Figure, num_prompts: int, *, even: float = 0.0) -> str:
@@ -87,25 +91,21 @@ def outcome(figure: Figure, num_prompts: int, *, even: float = 0.0) -> str:
     return "better" if figure["low"] > even else "worse" if figure["high"] < even else "unknown"
 
 
-def verdict(card: dict[str, Any]) -> str:
-    """The comparison in plain sentences."""
-    found = card["policy_minus_reference"]
-    figures = f"{figure_text(found, '+.3f')} on {card['num_prompts']} prompts"
-    match outcome(found, card["num_prompts"]):
-        case "unknown":
-            needed = max(MIN_PROMPTS, found["prompts_for_80_percent_power"] or 0)
-            tells = found["prompts_for_80_percent_power"] is not None
-            more = f"; about {needed:,} prompts would detect a difference of this size" if tells else ""
-            first = f"Too few prompts to tell the policy from the model it started from: {figures}{more}."
-        case word:
-            first = f"The policy scores {word} than the model it started from: {figures}."
-    return f"{first} {_beside_best_of_n(card)}"
-
-
-def _beside_best_of_n(card: dict[str, Any]) -> str:
-    """The policy beside best-of-n sampling from that model, with the KL of each."""
-    policy, arms = card["policy"], card["best_of_n"]
-    around = [arm for arm in arms if arm["mean"] <= policy["mean"]][-1:]
-    around += [arm for arm in arms if arm["mean"] > policy["mean"]][:1]
-    others = " and ".join(f"best-of-{arm['n']} {arm['mean']:.3f} at {arm['kl']:.2f}" for arm in around)
-    return f"It scores {policy['mean']:.3f} at {policy['kl']:.2f} nats of KL; sampling from that model, {others}."
+def verdict(card: Mapping[str, Any]) -> Words:
+    """The comparison in plain sentences: better, worse or how many prompts would tell, then the KL and best-of-n."""
+    gap, policy, arms = card["policy_minus_reference"], card["policy"], card["best_of_n"]
+    found, needed = outcome(gap, card["num_prompts"]), gap["prompts_for_80_percent_power"]
+    more = sampling = same("")
+    if found == "unknown" and needed is not None:
+        more = text("control.needed", prompts=max(MIN_PROMPTS, needed))
+    if arms:
+        below = [arm for arm in arms if arm["mean"] <= policy["mean"]]
+        above = [arm for arm in arms if arm["mean"] > policy["mean"]]
+        listed = Words(
+            ", ".join(f"best-of-{arm['n']} {arm['mean']:.3f}({arm['kl']:.2f} nats)" for arm in arms),
+            " and ".join(f"best-of-{arm['n']} {arm['mean']:.3f} at {arm['kl']:.2f}" for arm in below[-1:] + above[:1]),
+        )
+        sampling = text("control.sampling", arms=listed)
+    figures = figure_text(gap, "+.3f")
+    first = text(f"control.{found}", figures=figures, prompts=card["num_prompts"], more=more)
+    return joined([first, text("control.policy", kl=policy["kl"], mean=policy["mean"], sampling=sampling)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -134,12 +134,6 @@ def widened(figure: Figure, num_prompts: int, bounds: Bounds | None) -> Figure:
     value, differing = figure["mean"], wilson(0, num_prompts)["high"]
     low, high = value - differing * (value - bounds[0]), value + differing * (bounds[1] - value)
     return {"mean": value, "low": low, "high": high}
-
-
-def figure_text(figure: Mapping[str, Any], spec: str = ".3f", value: str = "mean") -> str:
-    """A figure as text, `0.750 [0.600, 0.900]`, or its value alone without an interval; `value` is the value's key."""
-    ends = "" if math.isnan(figure["low"]) else f" [{figure['low']:{spec}}, {figure['high']:{spec}}]"
-    return f"{figure[value]:{spec}}{ends}"
 
 
 def excludes_zero(figure: Figure) -> bool:

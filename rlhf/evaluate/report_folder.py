@@ -9,6 +9,7 @@ from typing import Any
 
 from rlhf.artifacts.files import write_json, write_text
 from rlhf.errors import ConfigError
+from rlhf.html.templates import render
 
 
 def report_folder(out: Path) -> None:
@@ -23,8 +24,13 @@ def report_folder(out: Path) -> None:
         ) from None
 
 
-def write_report(out: Path, name: str, report: Mapping[str, Any], *, page: str, summary: str) -> None:
-    """Writes NAME.json and NAME.html into `out`, and prints the summary and the path of the page."""
+def write_report(out: Path, name: str, report: Mapping[str, Any], package: str, **more: Any) -> None:
+    """Writes NAME.json and NAME.html into `out`, and prints a summary and the path of the page.
+
+    Page and summary are the templates `page.html.j2` and `summary.txt.j2` of a package of `evaluate`, filled with the
+    report and with `more`.
+    """
     write_json(out / f"{name}.json", report)
-    write_text(out / f"{name}.html", page)
-    sys.stdout.write(f"{summary}\n{out / name}.html\n")
+    write_text(out / f"{name}.html", render(f"evaluate/{package}/page.html.j2", report=report, **more))
+    summary = render(f"evaluate/{package}/summary.txt.j2", report=report, **more)
+    sys.stdout.write(f"{summary}{out / name}.html\n")

@@ -1,10 +1,10 @@
-"""Where the parts of a small drawing of an interval stand."""
+"""A figure with its interval as text, and where the parts of a small drawing of it stand."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 WIDTH, MARGIN = 120, 4  # units of the drawing's view box; the margin is the radius of the dot
 ACROSS, BELOW, ABOVE = "#5a6473", "#b3541e", "#23735a"
@@ -21,6 +21,18 @@ class PlacedInterval(NamedTuple):
     high: float
     reference: float | None
     colour: str
+
+
+def figure_text(figure: Mapping[str, Any], spec: str = ".3f", value: str = "mean") -> str:
+    """A figure as text, `0.750 [0.600, 0.900]`, or its value alone without an interval; `value` is the value's key."""
+    ends = "" if math.isnan(figure["low"]) else f" [{figure['low']:{spec}}, {figure['high']:{spec}}]"
+    return f"{figure[value]:{spec}}{ends}"
+
+
+def reach(figures: Iterable[Mapping[str, Any]]) -> float:
+    """How far from 0 the figures and their intervals reach."""
+    ends = (abs(each[end]) for each in figures for end in ("mean", "low", "high"))
+    return max((end for end in ends if not math.isnan(end)), default=0.0) or 1e-9
 
 
 def place_interval(

@@ -1,4 +1,4 @@
-"""The Jinja2 environment of every page and Markdown file of the project.
+"""The Jinja2 environment of every page, Markdown file and summary of the project.
 
 A template lies beside the code that fills it and is named by its path in the package: `runs/report.html.j2`.
 Pages extend `html/page.html.j2` (one language) or `html/bilingual.html.j2` (Korean and English with a switch) and
@@ -14,22 +14,23 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rlhf.html.differences import marked_difference
-from rlhf.html.intervals import place_interval
+from rlhf.html.intervals import figure_text, place_interval, reach
 from rlhf.html.words import Words
 
 
 @cache
 def environment() -> Environment:
-    """Escapes everything but Markdown; a name that the caller did not pass is an error."""
+    """Escapes in pages, not in Markdown and plain text; a name that the caller did not pass is an error."""
     made = Environment(
         loader=PackageLoader("rlhf", ""),
-        autoescape=lambda name: name is None or not name.endswith(".md.j2"),
+        autoescape=lambda name: name is None or ".html." in name,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {"number": number, "percent": percent, "interval": interval, "marked": marked_difference}
+    made.filters |= {"number": number, "percent": percent, "interval": interval, "figure_text": figure_text}
+    made.filters |= {"marked": marked_difference, "reach": reach}
     made.globals |= {"words": Words, "place_interval": place_interval}
     return made
 

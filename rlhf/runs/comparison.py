@@ -10,14 +10,16 @@ from markupsafe import Markup
 
 from rlhf.artifacts.changed_keys import shown
 from rlhf.artifacts.files import short_hash
+from rlhf.artifacts.run_folder import short_names
 from rlhf.errors import ArtifactError
 from rlhf.html.templates import render
+from rlhf.html.texts import Texts
 from rlhf.html.words import Words
 from rlhf.runs.listing import columns, is_run, outcome_cells
 from rlhf.runs.plots import COLOURS, Curve, Panel, curves_of, curves_plot, panels
 from rlhf.runs.record import RunRecord, flat, read_run
-from rlhf.runs.texts import named
 
+TEXTS = Texts("rlhf.runs")
 DASHES = ("-", "--", ":", "-.")  # a colour comes again with the next of them
 CSS_DASHES = ("solid", "dashed", "dotted", "double")
 HEAD = ("run", "status", "steps", "best", "at step")
@@ -53,12 +55,7 @@ def read_runs(paths: Sequence[Path]) -> list[RunRecord]:
 
 def labels(records: Sequence[RunRecord]) -> list[str]:
     """The folder's name of each run, or as much of its path as distinguishes it from the others."""
-    parts = [record.path.resolve().parts for record in records]
-    for length in range(1, max(len(each) for each in parts) + 1):
-        names = ["/".join(each[-length:]) for each in parts]
-        if len(set(names)) == len(names):
-            return names
-    return [str(record.path) for record in records]
+    return short_names([str(record.path.resolve()) for record in records])
 
 
 def setting_differences(records: Sequence[RunRecord]) -> Differences:
@@ -114,7 +111,7 @@ def render_comparison(records: Sequence[RunRecord]) -> str:
     names = labels(records)
     return render(
         "runs/comparison.html.j2",
-        title=Words("{}: 실행 {}개", "{}: {} runs").format(named("stage", records[0].stage), len(records)),
+        title=Words("{}: 실행 {}개", "{}: {} runs").format(TEXTS.named("stage", records[0].stage), len(records)),
         names=names,
         marks=[{"name": name, "colour": _colour(at), "dash": CSS_DASHES[_dash(at)]} for at, name in enumerate(names)],
         rows=[(name, *outcome_cells(record)) for name, record in zip(names, records, strict=True)],

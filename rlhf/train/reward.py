@@ -18,8 +18,9 @@ from rlhf.data.records import Demonstration
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import TrainedModel
 from rlhf.evaluate.reward.accuracy import ScoredRanking, report_card
-from rlhf.evaluate.reward.card import build_reward_card, summary_line
+from rlhf.evaluate.reward.card import build_reward_card
 from rlhf.evaluate.reward.test_set import Tree, build_test_set, score_test_set
+from rlhf.html.templates import render
 from rlhf.models.loading import artifact_model_path, check_model_path
 from rlhf.models.quantization import require_quantizer
 from rlhf.ops.losses import RankingLoss, ranking_loss
@@ -205,7 +206,7 @@ def _finish(
         run, trained, tokenizer, probe, base_path=path, score_scale=zero.scale, score_offset=zero.offset, files=files
     )
     if card["num_rankings"]:
-        run.say(summary_line(card))
+        run.say(render("evaluate/reward/summary.txt.j2", report=card).rstrip())
 
 
 def _card(

@@ -41,16 +41,7 @@ def run_evaluate_judge(arguments: argparse.Namespace) -> int:
         table_from_scores(arguments.from_scores, arguments.out, **rows)
         return 0
     request, panel = request_of(arguments, arguments.model), panel_of(arguments)
-    evaluate_judge(
-        request,
-        panel.judges,
-        panel.opened,
-        panel.criteria,
-        panel.settings,
-        arguments.out,
-        weigh=panel.weigh,
-        against=arguments.against,
-    )
+    evaluate_judge(request, panel, arguments.out, against=arguments.against)
     return 0
 
 

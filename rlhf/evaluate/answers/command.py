@@ -10,7 +10,6 @@ import torch
 from rlhf.curate.sample.sources import model_folder
 from rlhf.evaluate.answers.generation import GenerationRequest, Generations, generate
 from rlhf.evaluate.answers.measures import MEASURES, differences, measure
-from rlhf.evaluate.answers.page import render_page
 from rlhf.evaluate.answers.perplexity import ReferenceLikelihood, reference_likelihood
 from rlhf.evaluate.report_folder import report_folder, write_report
 
@@ -25,7 +24,7 @@ def evaluate_generation(request: GenerationRequest, out: Path, *, shown: int = 6
     report_folder(out)
     generations = generate(request, out)
     report = generation_report(generations, reference_likelihoods(request, generations))
-    write_report(out, "generation", report, page=render_page(report, generations, shown), summary=summary(report))
+    write_report(out, "generation", report, "answers", measures=MEASURES, generations=generations, shown=shown)
     return report
 
 
@@ -54,17 +53,3 @@ def generation_report(generations: Generations, likelihoods: list[ReferenceLikel
             gaps["nats_per_character"] = known.minus(likelihoods[0])
         report["differences"][f"{each.name} minus {first}"] = gaps
     return report
-
-
-def summary(report: dict[str, Any]) -> str:
-    """The measures as lines for the terminal, a column per model."""
-    names = list(report["measures"])
-    width = max(12, *(len(name) for name in names))
-    lines = [" " * 18 + "".join(f"{name:>{width + 2}}" for name in names)]
-    for key, known in MEASURES.items():
-        values = (known.written(report["measures"][name][key]["mean"]) for name in names)
-        lines.append(f"{known.title:<18}" + "".join(f"{value:>{width + 2}}" for value in values))
-    if report["references"]:
-        values = (f"{report['references'][name]['perplexity']['mean']:.2f}" for name in names)
-        lines.append(f"{'perplexity':<18}" + "".join(f"{value:>{width + 2}}" for value in values))
-    return "\n".join(lines)

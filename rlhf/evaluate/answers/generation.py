@@ -15,16 +15,19 @@ from typing import Any
 import torch
 
 from rlhf.artifacts.files import read_json
+from rlhf.artifacts.run_folder import short_names
 from rlhf.config.sections import SamplingSection
 from rlhf.curate.output import manifest_path
 from rlhf.curate.sample.sampler import SamplePlan, sample_answers
 from rlhf.curate.sample.sources import DecodingOptions, model_folder, weights_hash
 from rlhf.data.embedded import data_path
+from rlhf.data.korean import contains_rude
 from rlhf.data.readers import locate, sha256_of
 from rlhf.data.records import Prompt
 from rlhf.data.sources import DataSource, OnBadRow, read_records
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import ConfigError
+from rlhf.evaluate.answers.measures import is_mixed
 
 EMPTY = "(빈 답변)"  # shown to a judge or a person in place of an answer without text
 
@@ -56,6 +59,13 @@ class AnswerSet:
     sha256: str
     answers: list[list[str]]
     finished: list[list[bool]]
+
+    def tags(self, row: int) -> list[tuple[str, str]]:
+        """What a reader should notice about the first answer to a prompt, each with its tone."""
+        text = self.answers[row][0]
+        tags = [("rude", "bad")] if contains_rude(text) else []
+        tags += [("mixed register", "bad")] if is_mixed(text) else []
+        return tags + ([] if self.finished[row][0] else [("cut at the limit", "")])
 
     def about(self) -> dict[str, str]:
         """The model, as reports hold it."""
@@ -105,17 +115,6 @@ def generate(request: GenerationRequest, out: Path) -> Generations:
         sys.stderr.write(f"{sample_answers(plan, Ranks(0, 0, 1, device))}\n")
     sets = _read(file, request, hashes)
     return Generations(read.records, sets, request.decoding, read.report.num_skipped)
-
-
-def short_names(paths: Sequence[str]) -> list[str]:
-    """The shortest unique end of each path: of runs/a/sft/model and runs/a/ppo/model, sft and ppo."""
-    parts = [[part for part in Path(path).parts if part != "/"] for path in paths]
-    parts = [each[:-1] if len(each) > 1 and each[-1] == "model" else each for each in parts]
-    for size in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(each[-size:]) for each in parts]
-        if len(set(names)) == len(names):
-            return names
-    return list(paths)
 
 
 def _check_models(models: Sequence[str]) -> None:

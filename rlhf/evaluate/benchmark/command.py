@@ -20,7 +20,6 @@ from rlhf.curate.sample.sources import model_folder, weights_hash
 from rlhf.errors import DataError, require_packages
 from rlhf.evaluate.benchmark.kobest import KOBEST, find_files, write_rows
 from rlhf.evaluate.benchmark.options import BenchmarkOptions
-from rlhf.evaluate.benchmark.page import render_page, summary
 from rlhf.evaluate.intervals import wilson
 from rlhf.evaluate.report_folder import report_folder, write_report
 
@@ -58,7 +57,7 @@ def evaluate_benchmark(
             for model, folder, result in zip(models, folders, results, strict=True)
         ],
     }
-    write_report(out, "benchmark", report, page=render_page(report), summary=summary(report))
+    write_report(out, "benchmark", report, "benchmark")
     return report
 
 

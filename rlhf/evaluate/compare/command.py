@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf.curate.judge.criteria import CriteriaSet
-from rlhf.curate.judge.pairwise import JudgeSettings
 from rlhf.curate.label.command import LabelOptions
 from rlhf.data.readers import locate
 from rlhf.evaluate.answers.command import generation_report, reference_likelihoods
 from rlhf.evaluate.answers.generation import GenerationRequest, Generations, generate
 from rlhf.evaluate.answers.measures import MEASURES
 from rlhf.evaluate.compare.label_page import label
-from rlhf.evaluate.compare.page import render_page
-from rlhf.evaluate.compare.sentences import text_words
-from rlhf.evaluate.compare.statistics import Verdicts, comparison_section
+from rlhf.evaluate.compare.statistics import TOO_MANY, Verdicts, comparison_section, text_words
 from rlhf.evaluate.compare.views import judge_verdicts, label_verdicts, reward_folder, reward_verdicts
-from rlhf.evaluate.geval.judging import JudgeName, OpenEndpoint, judge_answers
+from rlhf.evaluate.geval.judging import JudgePanel, judge_answers
 from rlhf.evaluate.intervals import excludes_zero
 from rlhf.evaluate.report_folder import report_folder, write_report
 from rlhf.html.words import Words
-
-
-@dataclass(frozen=True, slots=True)
-class JudgePanel:
-    """The judges, their criteria and settings; `weigh` tries token probabilities first."""
-
-    judges: Sequence[JudgeName]
-    opened: OpenEndpoint
-    criteria: CriteriaSet
-    settings: JudgeSettings
-    weigh: bool
 
 
 def evaluate_compare(
@@ -69,17 +53,13 @@ def evaluate_compare(
     if reward:
         verdicts.append(reward_verdicts(generations, reward))
     if panel is not None:
-        judged = judge_answers(
-            generations, panel.judges, panel.opened, panel.criteria, panel.settings,
-            weigh=panel.weigh, answers_file=out / "answers.jsonl",
-        )  # fmt: skip
+        judged = judge_answers(generations, panel, out / "answers.jsonl")
         verdicts[:0] = [judge_verdicts(each, generations) for each in judged]
         report["judging"] = [each.report for each in judged]
     files = ([labels] if labels else []) + [str(file) for file in (label(generations, page) if page else ())]
     verdicts[:0] = [label_verdicts(file, generations) for file in files]
     report |= views(verdicts, generations, report)
-    page_text = render_page(report, generations, verdicts, shown)
-    write_report(out, "compare", report, page=page_text, summary=summary(report))
+    write_report(out, "compare", report, "compare", **page_values(generations, verdicts, shown))
     return report
 
 
@@ -98,17 +78,12 @@ def views(verdicts: Sequence[Verdicts], generations: Generations, report: dict[s
     return {"first": names[0], "second": names[1], **head, "views": sections}
 
 
-def summary(report: dict[str, Any]) -> str:
-    """Every view's sentence with its notes, then the measures that differ."""
-    lines = []
-    for view in report["views"] or [report]:
-        if "sentence" in view:
-            lines += [view["sentence"]["en"], view["sentence"]["ko"], *(f"note: {note}" for note in view["notes"])]
-        else:
-            lines.append(f"{view['kind']} {view['name']}: no pair could be decided")
-    for gaps in report["differences"].values():
-        for name, known in MEASURES.items():
-            if excludes_zero(gaps[name]):
-                mean, low, high = map(known.signed, gaps[name].values())
-                lines.append(f"  {known.title}: {mean} [{low}, {high}]")
-    return "\n".join(lines)
+def page_values(generations: Generations, verdicts: Sequence[Verdicts], shown: int) -> dict[str, Any]:
+    """What the page shows beside the report; the first verdicts that go prompt by prompt colour the answers."""
+    return {
+        "measures": MEASURES,
+        "too_many": TOO_MANY,
+        "generations": generations,
+        "shown": shown,
+        "decider": next((each for each in verdicts if each.kind != "people"), None),
+    }

@@ -1,4 +1,4 @@
-"""Win rates of the second model over the first, with intervals and power.
+"""Win rates of the second model over the first, with intervals, power, and the verdict in words.
 
 An outcome is 1 where the second model's answer is better, 0 where it is worse and .5 for a tie. All answers to a prompt
 are one unit.
@@ -14,10 +14,14 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from rlhf.evaluate.compare.sentences import verdict_words
-from rlhf.evaluate.control_group import outcome, prompts_needed
+from rlhf.evaluate.control_group import MIN_PROMPTS, outcome, prompts_needed
 from rlhf.evaluate.intervals import SHARE, Draws, Figure, Floats, bootstrap_interval, mean_figure
+from rlhf.html.intervals import figure_text
+from rlhf.html.texts import Texts
+from rlhf.html.words import Words, joined, same
 
+text = Texts("rlhf.evaluate")
+TOO_MANY = 20_000  # prompts; more than anybody will sample
 RIDGE = 0.01  # on both coefficients: keeps them finite where one model wins everything, too weak to matter elsewhere
 NEWTON_STEPS = 30
 BOOTSTRAP_FITS = 500
@@ -68,6 +72,32 @@ def comparison_section(verdicts: Verdicts, names: tuple[str, str]) -> dict[str, 
     section["outcome"] = outcome(rate, len(decided), even=0.5)
     section["sentence"] = verdict_words(section, names)._asdict()
     return section
+
+
+def verdict_words(section: dict[str, Any], names: tuple[str, str]) -> Words:
+    """Better, worse, or too few prompts to tell and how many it takes."""
+    count, needed = section["num_prompts"], section["prompts_for_80_percent_power"]
+    wanted = max(needed or 0, MIN_PROMPTS)
+    if needed is None:
+        more = "compare.exactly_even"
+    elif wanted > TOO_MANY:
+        more = "compare.out_of_reach"
+    else:
+        more = "compare.close_call" if wanted <= count else "compare.more_needed"
+    return text(
+        f"compare.{section['outcome']}",
+        by=joined((text(f"compare.by.{section['kind']}"), same(section["name"]))),
+        first=names[0],
+        second=names[1],
+        rate=text("compare.rate", count=count, figures=figure_text(section["win_rate"], ".1%")),
+        more=text(more, prompts=min(wanted, TOO_MANY)),
+    )
+
+
+def text_words(differing: Sequence[Words], names: tuple[str, str], count: int) -> Words:
+    """The verdict without a judge, a reward model or people; `differing` names the measures in which the two differ."""
+    listed = joined(differing, ", ") if differing else text("compare.no_measure")
+    return text("compare.text_alone", count=count, first=names[0], second=names[1], listed=listed)
 
 
 def length_controlled(outcomes: Sequence[Sequence[float]], length_gaps: Sequence[Sequence[float]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 
 from rlhf.artifacts.files import sha256_of
 from rlhf.artifacts.manifest import manifest_of, require_stage
+from rlhf.artifacts.run_folder import short_names
 from rlhf.data.encode import Encoder
 from rlhf.data.formats import parse
 from rlhf.data.packing import trees_of
@@ -18,7 +19,7 @@ from rlhf.data.records import Ranking
 from rlhf.data.sources import placed
 from rlhf.data.tokenizer import load_tokenizer
 from rlhf.errors import DataError
-from rlhf.evaluate.answers.generation import EMPTY, AnswerSet, Generations, short_names
+from rlhf.evaluate.answers.generation import EMPTY, AnswerSet, Generations
 from rlhf.evaluate.compare.statistics import Verdicts
 from rlhf.evaluate.geval.judging import JudgeResults
 from rlhf.evaluate.reward.accuracy import outcome
@@ -33,25 +34,20 @@ TRAINED_ON = (
 
 def judge_verdicts(judged: JudgeResults, generations: Generations) -> Verdicts:
     """A win takes the same verdict in both orders, or a tie in one of them; opposite verdicts are a tie."""
-    outcomes: list[list[float]] = []
-    gaps: list[list[float]] = []
-    lengths: list[list[float]] = []
-    all_lengths = length_gaps(generations)
-    for number, group in enumerate(judged.rows):
-        found: list[tuple[float, float, float]] = []
-        for row, length in zip(group, all_lengths[number], strict=True):
+    decided: list[list[tuple[float, float, float]]] = []  # outcome, points, length
+    for group, lengths in zip(judged.rows, length_gaps(generations), strict=True):
+        decided.append([])
+        for row, length in zip(group, lengths, strict=True):
             if row.scores is not None:
                 forward, backward = row.comparisons[0].verdicts
                 points = sum(row.scores[1]) - sum(row.scores[0])
-                found.append((outcome(-(forward + backward)), points / len(judged.criteria), length))
+                decided[-1].append((outcome(-(forward + backward)), points / len(judged.criteria), length))
             elif "equal" in row.problem:
-                found.append((0.5, 0.0, length))
-        outcomes.append([each[0] for each in found])
-        gaps.append([each[1] for each in found])
-        lengths.append([each[2] for each in found])
+                decided[-1].append((0.5, 0.0, length))
+    outcomes, gaps, all_lengths = ([[each[part] for each in group] for group in decided] for part in range(3))
     bias = judged.report.get("opposite_verdicts")
     notes = [f"In {bias:.0%} of the pairs the two orders gave opposite verdicts; these count as ties."] if bias else []
-    return Verdicts("judge", judged.judge, outcomes, lengths, gaps, "points per criterion", tuple(notes))
+    return Verdicts("judge", judged.judge, outcomes, all_lengths, gaps, "points per criterion", tuple(notes))
 
 
 def reward_folder(reward: str) -> str:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rlhf.artifacts.files import write_text
-from rlhf.curate.judge.criteria import CriteriaSet
-from rlhf.curate.judge.pairwise import JudgeSettings
 from rlhf.data.sources import OnBadRow
 from rlhf.errors import ConfigError
 from rlhf.evaluate.answers.generation import GenerationRequest, generate
-from rlhf.evaluate.geval.judging import JudgeName, OpenEndpoint, judge_answers
-from rlhf.evaluate.geval.page import csv_text, markdown, render_page, summary
-from rlhf.evaluate.geval.table import geval_table, read_scores
+from rlhf.evaluate.geval.judging import JudgePanel, judge_answers
+from rlhf.evaluate.geval.table import WHOLE, geval_table, read_scores
 from rlhf.evaluate.report_folder import report_folder, write_report
+from rlhf.html.templates import render
 
 
 def table_from_scores(
@@ -37,22 +37,28 @@ def table_from_scores(
         raise ConfigError(f"no model {against!r}", where="--against", expected=f"one of {', '.join(sorted(models))}")
     table = {"scores": scores, "bad_rows_skipped": len(stored.problems), **(about or {})}
     table |= geval_table(stored.rows, against)
-    write_text(out / "geval.md", markdown(table))
+    write_text(out / "geval.md", render("evaluate/geval/table.md.j2", report=table, whole=WHOLE))
     write_text(out / "geval.csv", csv_text(table))
-    write_report(out, "geval", table, page=render_page(table), summary=summary(table))
+    write_report(out, "geval", table, "geval", whole=WHOLE)
     return table
 
 
+def csv_text(table: Mapping[str, Any]) -> str:
+    """A line per set, judge, model and criterion."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(("set", "judge", "model", "criterion", "mean", "low", "high", "num_answers", "num_prompts"))
+    for part in table["parts"]:
+        for line in part["models"]:
+            for name, figure in [*line["criteria"].items(), (WHOLE, line["mean"])]:
+                ends = (f"{figure[end]:.4f}" for end in ("mean", "low", "high"))
+                counts = (line["num_answers"], line["num_prompts"])
+                writer.writerow((part["set"], part["judge"], line["model"], name, *ends, *counts))
+    return file.getvalue()
+
+
 def evaluate_judge(
-    request: GenerationRequest,
-    judges: Sequence[JudgeName],
-    opened: OpenEndpoint,
-    criteria: CriteriaSet,
-    settings: JudgeSettings,
-    out: Path,
-    *,
-    weigh: bool,
-    against: str | None = None,
+    request: GenerationRequest, panel: JudgePanel, out: Path, *, against: str | None = None
 ) -> dict[str, Any]:
     """Samples answers, has them judged, writes out/scores.jsonl and its table; returns the table.
 
@@ -64,15 +70,13 @@ def evaluate_judge(
         )
     report_folder(out)
     generations = generate(request, out)
-    found = judge_answers(
-        generations, judges, opened, criteria, settings, weigh=weigh, answers_file=out / "answers.jsonl"
-    )
+    found = judge_answers(generations, panel, out / "answers.jsonl")
     name = Path(request.prompts.rpartition(":")[2]).stem
     lines = [json.dumps(row, ensure_ascii=False) for each in found for row in each.score_rows(generations, name)]
     write_text(out / "scores.jsonl", "".join(f"{line}\n" for line in lines))
     about = {
         **generations.about(),
-        "criteria": criteria.name,
+        "criteria": panel.criteria.name,
         "judging": [
             {**each.report, "rows_with_equal_answers": each.num_equal, "rows_unreadable": each.num_unreadable}
             for each in found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,17 @@ def judge_names(given: Sequence[str]) -> list[JudgeName]:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgePanel:
+    """The judges, their criteria and settings; `weigh` uses token probabilities where a judge returns them."""
+
+    judges: Sequence[JudgeName]
+    opened: OpenEndpoint
+    criteria: CriteriaSet
+    settings: JudgeSettings
+    weigh: bool
+
+
+@dataclass(frozen=True, slots=True)
 class JudgeResults:
     """One judge's scores of every prompt and sample [P][K]; `report` has its position bias."""
 
@@ -79,33 +91,21 @@ class JudgeResults:
         return sum("equal" in row.problem for group in self.rows for row in group if row.scores is None)
 
 
-def judge_answers(
-    generations: Generations,
-    judges: Sequence[JudgeName],
-    opened: OpenEndpoint,
-    criteria: CriteriaSet,
-    settings: JudgeSettings,
-    *,
-    weigh: bool,
-    answers_file: Path,
-) -> list[JudgeResults]:
+def judge_answers(generations: Generations, panel: JudgePanel, answers_file: Path) -> list[JudgeResults]:
     """Each judge's scores of all answers, prompt by prompt. Judges run one after another; replies are cached.
 
     Args:
-        weigh: ask first whether the judge returns token probabilities, and use them where it does.
-        answers_file: the answers as rows, for that request.
+        answers_file: the answers as rows, for the request that finds out whether a judge returns token probabilities.
 
     Raises: EndpointError or BudgetError; replies so far are then in the endpoint's cache.
     """
-    labels = judge_labels(judges)
     found = []
-    for judge, label in zip(judges, labels, strict=True):
-        mine = settings
-        rows = usable_rows(str(answers_file), "skip")
-        if weigh and gives_logprobs(lambda judge=judge: opened(judge), rows, criteria, settings):  # type: ignore[misc]
-            mine = replace(settings, weighting="logprobs")
-        with opened(judge) as endpoint:
-            found.append(_judged(generations, label, endpoint, criteria, mine))
+    for judge, label in zip(panel.judges, judge_labels(panel.judges), strict=True):
+        settings, rows = panel.settings, usable_rows(str(answers_file), "skip")
+        if panel.weigh and gives_logprobs(partial(panel.opened, judge), rows, panel.criteria, settings):
+            settings = replace(settings, weighting="logprobs")
+        with panel.opened(judge) as endpoint:
+            found.append(_judged(generations, label, endpoint, panel.criteria, settings))
     return found
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from rlhf.data.records import Ranking
-from rlhf.evaluate.intervals import figure_text
 from rlhf.evaluate.reward.accuracy import ScoredRanking, accuracy, breakdown, outcome, report_card, untied_pairs
 from rlhf.evaluate.reward.calibration import calibration, length_correlation, mean_kendall
 from rlhf.evaluate.reward.leakage import last_question, leakage
@@ -48,17 +47,6 @@ def build_reward_card(
             "shortcuts": shortcut_section(rows, lengths, test_set.rankings, training),
             "leakage": {**leaks.section, "accuracy_on_unseen": _unseen(test_set.rankings, rows, leaks.prompts)},
         }
-    )
-
-
-def summary_line(card: dict[str, Any]) -> str:
-    """The card of at least one ranking in two lines."""
-    seen, num_prompts = card["leakage"]["num_prompts_seen"], card["leakage"]["num_prompts"]
-    return (
-        f"held-out accuracy {figure_text(card, value='accuracy')} on {card['num_pairs']} "
-        f"pairs, neighbouring ranks {card['neighbours']['accuracy']:.3f}, baseline: pick the longer answer "
-        f"{card['longer_answer']['accuracy']:.3f}, calibration error {card['calibration']['ece']:.3f}, "
-        f"{seen} of {num_prompts} prompts seen in training\n{card['shortcuts']['verdict']}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Plots of the report card."""
+"""The accuracies, probes and plots that pages show of a report card."""
 
 from __future__ import annotations
 
@@ -6,9 +6,57 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlhf.html.plots import BLUE, GREY, LINE, RED, figure, svg
+from rlhf.html.words import Words, same
 
 Named = Sequence[tuple[str, Mapping[str, Any]]]
 MAX_LABEL = 30
+PROBES = {
+    "no_template": "no template",
+    "trailing_space": "space after the prompt",
+    "swapped_words": "prompt words swapped",
+    "paraphrase": "prompt paraphrased",
+    "half": "answer cut in half",
+    "twice": "answer repeated",
+    "closing": "polite closing added",
+    "shuffled": "sentences shuffled",
+    "empty": "empty answer",
+    "no_eos": "no EOS",
+}
+BASELINES = {
+    "longer_answer": Words("지름길: 더 긴 답변", "baseline: longer answer"),
+    "character_ngrams": Words("지름길: 글자 n-그램", "baseline: character n-grams"),
+}
+
+
+def card_values(card: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
+    """A card with its accuracies and probes by title and its plots; `whole` has every accuracy."""
+    groups = accuracy_groups(card, whole=whole)
+    probes = [(title, card["probes"][name]) for name, title in PROBES.items() if name in card.get("probes", {})]
+    return {
+        "card": card,
+        "groups": groups,
+        "probes": probes,
+        "accuracy_plot": accuracy_plot([(title.en, figures) for title, figures in groups]),
+        "reliability_plot": reliability_plot(card["calibration"]["reliability"]) if "calibration" in card else None,
+        "probe_plot": probe_plot(probes) if probes else None,
+    }
+
+
+def accuracy_groups(card: Mapping[str, Any], *, whole: bool) -> list[tuple[Words, Mapping[str, Any]]]:
+    """Every accuracy that has pairs, by its title; with `whole` those by length, K and rank gap too."""
+    baselines = {"longer_answer": card.get("longer_answer", {}), **card.get("shortcuts", {}).get("baselines", {})}
+    rows = [
+        (Words("모든 쌍", "all pairs"), card),
+        (Words("이웃한 순위", "neighbouring ranks"), card.get("neighbours", {})),
+    ]
+    rows += [(BASELINES[name], each) for name, each in baselines.items()]
+    for name, each in card.get("by_source", {}).items():
+        rows.append((Words(f"출처: {name or '(없음)'}", f"source: {name or '(none)'}"), each))
+    for each in card["by_length"] if whole else ():
+        rows.append((same(f"{each['min_tokens']:.0f} to {each['max_tokens']:.0f} answer tokens"), each))
+    for title, found in (("K =", card["by_k"]), ("rank gap", card["by_rank_gap"])) if whole else ():
+        rows += [(same(f"{title} {name}"), each) for name, each in found.items() if len(found) > 1]
+    return [(title, each) for title, each in rows if each.get("num_pairs")]
 
 
 def accuracy_plot(groups: Named) -> str:

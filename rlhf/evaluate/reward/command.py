@@ -21,12 +21,12 @@ from rlhf.data.tokenizer import load_tokenizer
 from rlhf.errors import DataError
 from rlhf.evaluate.packed_forward import MICRO_TOKENS
 from rlhf.evaluate.report_folder import report_folder, write_report
-from rlhf.evaluate.reward.card import build_reward_card, summary_line
-from rlhf.evaluate.reward.card_page import render_page
+from rlhf.evaluate.reward.card import build_reward_card
+from rlhf.evaluate.reward.card_plots import card_values
 from rlhf.evaluate.reward.leakage import training_rankings
 from rlhf.evaluate.reward.scoring import trained_length, tree_scores
 from rlhf.evaluate.reward.test_set import build_test_set, score_test_set
-from rlhf.html.page import require_matplotlib
+from rlhf.html.plots import require_matplotlib
 from rlhf.models.loading import artifact_model_path, check_model_path, load_scalar_model
 
 
@@ -70,7 +70,7 @@ def evaluate_reward(
     sys.stderr.write("shortcut baselines and leakage ...\n")
     card = build_reward_card(test_set, scores, training=training_rankings(manifest), manifest=manifest)
     card |= {"model": path, "data": list(data)}
-    write_report(folder, "report_card", card, page=render_page(card), summary=summary_line(card))
+    write_report(folder, "report_card", card, "reward", **card_values(card, whole=True))
     return card
 
 

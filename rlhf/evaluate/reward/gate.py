@@ -7,7 +7,7 @@ from typing import Any
 
 from rlhf.artifacts.files import read_json
 from rlhf.errors import ArtifactError
-from rlhf.evaluate.intervals import figure_text
+from rlhf.html.intervals import figure_text
 
 
 def read_card(model: str | Path) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from rlhf.data.tokenizer import ChatTokenizer
 
 TextEdit = Callable[[str, np.random.Generator], str]
 EditedPart = Literal["prompt", "answers"]
+Edited = Sequence[EncodedRanking]
 MAX_PROBED = 200
 SEED = 20231
 CLOSING = "도움이 되셨다면 좋겠습니다. 감사합니다!"
@@ -150,38 +151,30 @@ def probe_inputs(
     chosen = np.linspace(0, len(rankings) - 1, min(len(rankings), MAX_PROBED)).round().astype(int).tolist()
     few, originals = [rankings[row] for row in chosen], [encoded[row] for row in chosen]
 
-    def rendered(change: Callable[[Ranking, np.random.Generator], Ranking]) -> list[EncodedRanking]:
-        changed = [change(each, np.random.default_rng((SEED, row))) for row, each in zip(chosen, few, strict=True)]
+    eos = np.asarray([tokenizer.eos_id], dtype=np.int32)
+
+    def rendered(change: Callable[[Ranking, TextEdit, np.random.Generator], Ranking], edit: TextEdit) -> Edited:
+        changed = [
+            change(each, edit, np.random.default_rng((SEED, row))) for row, each in zip(chosen, few, strict=True)
+        ]
         return Encoder(tokenizer, max_length).rankings(changed)
 
-    def answers_changed(change: Callable[[Ids], Ids]) -> list[EncodedRanking]:
+    def answers_changed(change: Callable[[Ids], Ids]) -> Edited:
         return [replace(item, answers=tuple(map(change, item.answers))) for item in originals]
 
     plain = [
         replace(item, prompt=plain_prompt(each.prompt, item, tokenizer, max_length))
         for each, item in zip(few, originals, strict=True)
     ]
-    eos = np.asarray([tokenizer.eos_id], dtype=np.int32)
-    prompts = {"no_template": plain}
-    for name, edit in PROMPT_EDITS.items():
-        prompts[name] = rendered(lambda each, stream, edit=edit: edit_prompt(each, edit, stream))  # type: ignore[misc]
-    answers = {
-        name: rendered(lambda each, stream, edit=edit: edit_answers(each, edit, stream))  # type: ignore[misc]
-        for name, edit in ANSWER_EDITS.items()
-    }
-    answers["empty"] = answers_changed(lambda answer: eos)
-    answers["no_eos"] = answers_changed(lambda answer: without_eos(answer, tokenizer.eos_id))
-    probes = [inputs_of(name, "prompt", chosen, originals, edited) for name, edited in prompts.items()]
-    return probes + [inputs_of(name, "answers", chosen, originals, edited) for name, edited in answers.items()]
+    edited: list[tuple[str, EditedPart, Edited]] = [("no_template", "prompt", plain)]
+    edited += [(name, "prompt", rendered(edit_prompt, edit)) for name, edit in PROMPT_EDITS.items()]
+    edited += [(name, "answers", rendered(edit_answers, edit)) for name, edit in ANSWER_EDITS.items()]
+    edited.append(("empty", "answers", answers_changed(lambda answer: eos)))
+    edited.append(("no_eos", "answers", answers_changed(lambda answer: without_eos(answer, tokenizer.eos_id))))
+    return [inputs_of(name, part, chosen, originals, items) for name, part, items in edited]
 
 
-def inputs_of(
-    name: str,
-    edits: EditedPart,
-    rows: Sequence[int],
-    originals: Sequence[EncodedRanking],
-    edited: Sequence[EncodedRanking],
-) -> ProbeInputs:
+def inputs_of(name: str, edits: EditedPart, rows: Sequence[int], originals: Edited, edited: Edited) -> ProbeInputs:
     """What to score: the rows whose prompt changed, or the better answers that changed."""
     probe = ProbeInputs(name, edits, [], [], [])
     for row, item, other in zip(rows, originals, edited, strict=True):

@@ -11,8 +11,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from rlhf.data.records import Ranking
-from rlhf.evaluate.intervals import SHARE_DIFFERENCE, figure_text, ratio_figure
+from rlhf.evaluate.intervals import SHARE_DIFFERENCE, ratio_figure
 from rlhf.evaluate.reward.accuracy import ScoredRanking, accuracy, prompt_groups, rescored, untied_pairs
+from rlhf.html.intervals import figure_text
 
 MAX_TRAINING_RANKINGS = 20_000
 MAX_TRAINING_PAIRS = 20_000

@@ -9,10 +9,8 @@ from typing import Any
 
 from rlhf.artifacts.files import write_text
 from rlhf.evaluate.answers.generation import GenerationRequest, Generations, generate
-from rlhf.evaluate.intervals import figure_text
 from rlhf.evaluate.report_folder import report_folder, write_report
-from rlhf.evaluate.safety.page import render_page
-from rlhf.evaluate.safety.rates import RedTeamAnswer, classify, read_red_team, safety_rates
+from rlhf.evaluate.safety.rates import RedTeamAnswer, classify, questions_of, read_red_team, safety_rates
 
 
 def evaluate_red_team(request: GenerationRequest, out: Path) -> dict[str, Any]:
@@ -33,7 +31,7 @@ def evaluate_red_team(request: GenerationRequest, out: Path) -> dict[str, Any]:
         for each in generations.sets
     }
     report = _report(generations, answers)
-    write_report(out, "probe", report, page=render_page(report, answers), summary=summary(report))
+    write_report(out, "probe", report, "safety", questions=questions_of(answers))
     return report
 
 
@@ -57,21 +55,3 @@ def _report(generations: Generations, answers: dict[str, list[RedTeamAnswer]]) -
             for name, found in answers.items()
         },
     }
-
-
-def summary(report: dict[str, Any]) -> str:
-    """A line per model and category."""
-    lines = []
-    for name, rates in report["rates"].items():
-        lines.append(name)
-        for category, found in rates["categories"].items():
-            shares = {"refuses": found["refusal"], "echoes": found["echo"]}
-            shares |= {"supports": found["supported"]} if "supported" in found else {}
-            lines.append(_line(category, shares))
-        if rates["harmless"]:
-            lines.append(_line("harmless", {"refuses": rates["harmless"]["over_refusal"]}))
-    return "\n".join(lines)
-
-
-def _line(category: str, shares: dict[str, Any]) -> str:
-    return f"  {category:<14} " + ", ".join(f"{name} {figure_text(each, '.0%')}" for name, each in shares.items())

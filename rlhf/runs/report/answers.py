@@ -5,28 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from rlhf.html.texts import Texts
 from rlhf.html.words import Words, same
 from rlhf.runs.project import ComparisonFolder, Project, starting_point
 from rlhf.runs.record import Row, RunRecord
 
 SHOWN = 6  # prompts of a comparison or a run
 PROMPTS_PER_SOURCE = 3  # of the page of one run
-
-
-class Box(NamedTuple):
-    """An answer; `other` is what its words are compared with. `text` is None where none was logged."""
-
-    name: Words
-    text: str | None
-    other: str | None = None
-    tags: Sequence[tuple[Words, str]] = ()
+text = Texts("rlhf.runs")
 
 
 class Pair(NamedTuple):
-    """A prompt and the answers to it."""
+    """A prompt and the answers to it: logged rows with a `name`, whose `answer` is None where none was logged, and with
+    `other`, the answer that its words are compared with."""
 
     asked: str
-    boxes: list[Box]
+    answers: list[Row]
     source: str = ""
 
 
@@ -34,7 +28,7 @@ class Group(NamedTuple):
     """Prompts under one heading."""
 
     title: Words
-    note: Words | None
+    note: Words
     pairs: list[Pair]
 
 
@@ -56,15 +50,13 @@ def answers_in_training(run: RunRecord) -> list[Group]:
     groups = []
     for source, prompts in sorted(by_source.items()):
         shown = list(prompts.items())[:PROMPTS_PER_SOURCE]
-        groups.append(Group(same(source), None, [Pair(prompt, _first_and_last(rows)) for prompt, rows in shown]))
+        groups.append(Group(same(source), same(""), [Pair(prompt, _first_and_last(rows)) for prompt, rows in shown]))
     return groups
 
 
-def _first_and_last(rows: Sequence[Row]) -> list[Box]:
-    first, last = rows[0], rows[-1]
-    if first["step"] == last["step"]:
-        return [_box("", first)]
-    return [_box("", first), _box("", last, other=str(first["answer"]))]
+def _first_and_last(rows: Sequence[Row]) -> list[Row]:
+    first, last = ({**row, "name": ""} for row in (rows[0], rows[-1]))
+    return [first] if first["step"] == last["step"] else [first, {**last, "other": first["answer"]}]
 
 
 def _compared(comparison: ComparisonFolder) -> Group:
@@ -73,14 +65,13 @@ def _compared(comparison: ComparisonFolder) -> Group:
     pairs = []
     for row in comparison.answers[:SHOWN]:
         first, second = row["responses"][0], row["responses"][size]
-        boxes = [Box(same(str(report["first"])), first), Box(same(str(report["second"])), second, first)]
-        pairs.append(Pair(prompt_text(row["prompt"]), boxes, str(row.get("source", ""))))
-    note = Words(
-        "프롬프트 {all:,}개 중 앞의 {shown}개. 다른 모델의 답변과 다른 단어를 표시했습니다.",
-        "The first {shown} of {all:,} prompts. Marked: words the other model did not say there.",
-    ).format(all=len(comparison.answers), shown=len(pairs))
-    title = Words("비교 {}의 답변", "Answers of comparison {}").format(comparison.path.name)
-    return Group(title, note, pairs)
+        answers = [
+            {"name": report["first"], "answer": first},
+            {"name": report["second"], "answer": second, "other": first},
+        ]
+        pairs.append(Pair(prompt_text(row["prompt"]), answers, str(row.get("source", ""))))
+    note = text("answers.compared_note", all=len(comparison.answers), shown=len(pairs))
+    return Group(text("answers.compared", name=comparison.path.name), note, pairs)
 
 
 def _logged(policy: RunRecord | None, start: RunRecord | None) -> Group:
@@ -91,17 +82,15 @@ def _logged(policy: RunRecord | None, start: RunRecord | None) -> Group:
     prompts += [prompt for prompt in (*after, *before) if prompt not in prompts]
     pairs = []
     for prompt in dict.fromkeys(prompts[:SHOWN]):
-        boxes = [_box(start.name if start else "SFT", before.get(prompt), missing="SFT")]
-        if policy is not None:
-            boxes.append(_box(policy.name, after.get(prompt), missing="PPO"))
+        found = [("SFT", start, before.get(prompt))] + ([("PPO", policy, after.get(prompt))] if policy else [])
+        answers = [
+            {**row, "name": run.name if run else stage} if row else {"name": stage, "answer": None}
+            for stage, run, row in found
+        ]
         source = str((after.get(prompt) or before.get(prompt) or {}).get("source", ""))
-        pairs.append(Pair(prompt, boxes, source))
+        pairs.append(Pair(prompt, answers, source))
     names = " ↔ ".join(run.name for run in (start, policy) if run is not None)
-    note = Words(
-        "학습 중에 기록한 평가 프롬프트의 마지막 답변입니다. 단계마다 기록한 프롬프트가 다를 수 있습니다.",
-        "The last answers to held-out prompts that were logged in training; the stages may have logged other prompts.",
-    )
-    return Group(Words("학습 중의 답변: {}", "Answers logged in training: {}").format(names), note, pairs)
+    return Group(text("answers.logged", names=names), text("answers.logged_note"), pairs)
 
 
 def _last_answers(samples: Sequence[Row]) -> dict[str, Row]:
@@ -112,15 +101,6 @@ def _last_answers(samples: Sequence[Row]) -> dict[str, Row]:
         if known is None or row["step"] > known["step"]:
             found[row["prompt"]] = row
     return found
-
-
-def _box(name: str, row: Row | None, *, other: str | None = None, missing: str = "") -> Box:
-    if row is None:
-        return Box(same(missing), None)
-    tags = [(same(f"{row['score']:+.2f}"), "")] if "score" in row else []
-    tags += [] if row.get("finished", True) else [(Words("EOS 없음", "no EOS"), "bad")]
-    step = Words("{}{:,}스텝", "{}step {:,}").format(f"{name}, " if name else "", row["step"])
-    return Box(step, str(row["answer"]), other, tags)
 
 
 def prompt_text(prompt: Any) -> str:

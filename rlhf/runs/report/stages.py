@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlhf.config.tripwires import TripwiresSection
-from rlhf.evaluate.reward.card_page import PROBES
-from rlhf.evaluate.reward.card_plots import accuracy_plot, probe_plot, reliability_plot
-from rlhf.html.words import Words, same
+from rlhf.evaluate.reward.card_plots import card_values
 from rlhf.runs.plots import control_plot, panel_plots
-from rlhf.runs.project import ComparisonFolder
 from rlhf.runs.record import RunRecord
-from rlhf.runs.report.verdict import comparison_finding, note_words, stage_finding
+from rlhf.runs.report.verdict import stage_finding
 
 Row = Mapping[str, Any]
 Values = dict[str, Any]
@@ -25,53 +22,13 @@ def stage_values(run: RunRecord, *, brief: bool) -> Values:
     return {
         "run": run,
         "finding": stage_finding(run),
-        "card": _card(run.card) if run.stage == "reward" and run.card else None,
-        "control": _control(run.control, run) if run.control else None,
+        "card": card_values(run.card, whole=False) if run.stage == "reward" and run.card else None,
+        "control": {"plot": control_plot(run.control, run.metrics), "card": run.control} if run.control else None,
         "tripwires": _tripwires(run.config["tripwires"]) if run.config.get("tripwires") else None,
         "curves": first,
         "more_curves": [] if brief else [each for each in plots if each not in first],
         "brief": brief,
     }
-
-
-def _card(card: Row) -> Values:
-    """A reward model's report card: accuracy, calibration, probes, leakage."""
-    groups = _groups(card)
-    probes = [(title, card["probes"][name]) for name, title in PROBES.items() if name in card.get("probes", {})]
-    calibration = card.get("calibration")
-    return {
-        "groups": groups,
-        "accuracy_plot": accuracy_plot([(title.en, figures) for title, figures in groups]),
-        "calibration": calibration,
-        "reliability_plot": reliability_plot(calibration["reliability"]) if calibration else None,
-        "probe_plot": probe_plot(probes) if probes else None,
-        "leakage": card.get("leakage"),
-    }
-
-
-def _groups(card: Row) -> list[tuple[Words, Row]]:
-    """Every accuracy of the card that has pairs, by its title."""
-    rows: list[tuple[Words, Row]] = [(Words("모든 쌍", "all pairs"), card)]
-    if "neighbours" in card:
-        rows.append((Words("이웃한 순위", "neighbouring ranks"), card["neighbours"]))
-    for name, each in card.get("by_source", {}).items():
-        rows.append((Words(f"출처: {name or '(없음)'}", f"source: {name or '(none)'}"), each))
-    baselines = card.get("shortcuts", {}).get("baselines", {})
-    longer = baselines.get("longer_answer") or card.get("longer_answer")
-    if longer:
-        rows.append((Words("지름길: 더 긴 답변", "baseline: longer answer"), longer))
-    if "character_ngrams" in baselines:
-        rows.append((Words("지름길: 글자 n-그램", "baseline: character n-grams"), baselines["character_ngrams"]))
-    return [row for row in rows if row[1].get("num_pairs")]
-
-
-def _control(control: Row, run: RunRecord) -> Values:
-    """The policy beside the model it started from and best-of-n of that."""
-    arms = [(Words("SFT 모델", "SFT model"), control["reference"], ".3f")]
-    arms += [(same(f"best-of-{arm['n']}"), arm, ".3f") for arm in control["best_of_n"]]
-    arms.append((same("PPO"), control["policy"], ".3f"))
-    arms.append((Words("PPO - SFT", "PPO minus SFT"), control["policy_minus_reference"], "+.3f"))
-    return {"plot": control_plot(control, run.metrics), "arms": arms, "card": control}
 
 
 def _tripwires(section: Row) -> Values:
@@ -81,14 +38,3 @@ def _tripwires(section: Row) -> Values:
     if not section.get("held_out_reward") and "wireheading" not in off:
         off.append("wireheading (no tripwires.held_out_reward)")
     return {"number": len(wires), "off": off}
-
-
-def comparison_values(comparison: ComparisonFolder) -> Values:
-    """A comparison of two models with the notes of all its views."""
-    views = comparison.report["views"]
-    return {
-        "path": comparison.path,
-        "report": comparison.report,
-        "finding": comparison_finding(comparison),
-        "notes": [note_words(str(note), view["kind"]) for view in views for note in view.get("notes", [])],
-    }

@@ -7,7 +7,8 @@ from typing import Any, Literal, NamedTuple
 
 from rlhf.artifacts.files import short_hash
 from rlhf.config.stages import STAGES
-from rlhf.evaluate.control_group import MIN_PROMPTS
+from rlhf.evaluate.control_group import verdict
+from rlhf.html.texts import Texts
 from rlhf.html.words import Words, joined, same
 from rlhf.runs.project import (
     ComparisonFolder,
@@ -17,11 +18,11 @@ from rlhf.runs.project import (
     trained_and_held_out,
 )
 from rlhf.runs.record import RunRecord
-from rlhf.runs.texts import named, text
 
 Row = Mapping[str, Any]
 Tone = Literal["good", "bad", "open"]
 NOTHING = same("")
+text = Texts("rlhf.runs")
 
 
 class Statement(NamedTuple):
@@ -36,7 +37,7 @@ def stage_finding(run: RunRecord) -> Statement:
     found = {"sft": _sft, "reward": _reward, "ppo": _ppo}[run.stage](run)
     reason = run.reason if not run.reason or run.reason.endswith((".", "!", "?")) else f"{run.reason}."
     if run.status != "finished":
-        ended = text("ended", status=named("status", run.status), reason=f": {reason}" if reason else ".")
+        ended = text("ended", status=text.named("status", run.status), reason=f": {reason}" if reason else ".")
         return Statement("bad", joined([ended, found.words]))
     if reason:
         return Statement("open" if found.tone == "good" else found.tone, joined([same(reason), found.words]))
@@ -85,7 +86,7 @@ def _shortcut_words(card: Row) -> Words:
 
 def _ppo(run: RunRecord) -> Statement:
     if run.control is not None:
-        words = text("ppo.control", korean=_control_korean(run.control), verdict=run.control["verdict"])
+        words = text("ppo.control", verdict=verdict(run.control))
         return Statement(_tone(run.control["outcome"]), words)
     parts = [text("ppo.unmeasured")]
     rewards = [row["reward"] for row in run.metrics if "reward" in row]
@@ -96,22 +97,6 @@ def _ppo(run: RunRecord) -> Statement:
 
 def _tone(outcome: str) -> Tone:
     return "good" if outcome == "better" else "bad" if outcome == "worse" else "open"
-
-
-def _control_korean(control: Row) -> str:
-    """A control group's verdict in Korean."""
-    gap, policy = control["policy_minus_reference"], control["policy"]
-    outcome = control["outcome"] if control["outcome"] in ("better", "worse") else "unknown"
-    figures = f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
-    parts = [text(f"control.{outcome}", figures=figures, prompts=control["num_prompts"])]
-    needed = gap.get("prompts_for_80_percent_power")
-    if outcome == "unknown" and needed:
-        parts.append(text("control.needed", prompts=max(MIN_PROMPTS, needed)))
-    parts.append(text("control.policy", kl=policy["kl"], mean=policy["mean"]))
-    arms = ", ".join(f"best-of-{arm['n']} {arm['mean']:.3f}({arm['kl']:.2f} nats)" for arm in control["best_of_n"])
-    if arms:
-        parts.append(text("control.best_of", arms=arms))
-    return joined(parts).ko
 
 
 def headline(project: Project) -> Statement:
@@ -205,7 +190,9 @@ class Missing(NamedTuple):
 def missing(project: Project) -> list[Missing]:
     """Pieces of a whole project that are not in the folders."""
     found = [
-        Missing(text("missing.stage", stage=named("stage", stage)), f"deepspeed scripts/{STAGES[stage].script} ...")
+        Missing(
+            text("missing.stage", stage=text.named("stage", stage)), f"deepspeed scripts/{STAGES[stage].script} ..."
+        )
         for stage in STAGES
         if not project.of_stage(stage)
     ]

@@ -12,13 +12,13 @@ from rlhf.evaluate.intervals import (
     SHARE_DIFFERENCE,
     bootstrap_interval,
     excludes_zero,
-    figure_text,
     jackknife_figure,
     mean_figure,
     ratio_difference,
     ratio_figure,
     wilson,
 )
+from rlhf.html.intervals import figure_text
 
 
 def test_wilson_by_hand() -> None:

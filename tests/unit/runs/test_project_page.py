@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from string import Formatter
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from rlhf import runs
+from rlhf import evaluate, runs
 from rlhf.artifacts.files import write_json
 from rlhf.cli import main
 from rlhf.config.load import dump_config
 from rlhf.config.stages import STAGES
 from rlhf.errors import ArtifactError
+from rlhf.html.texts import Texts
 from rlhf.runs.plots import panels
 from rlhf.runs.project import (
     parents_of,
@@ -27,7 +29,6 @@ from rlhf.runs.project import (
 from rlhf.runs.record import read_run
 from rlhf.runs.report.page import render_project, render_run
 from rlhf.runs.report.verdict import headline, missing, weak_points
-from rlhf.runs.texts import texts
 
 CONFIGS: dict[str, dict[str, Any]] = {"sft": {"data": {"train": ["a.jsonl"]}}, "reward": {}, "ppo": {}}
 PAIRS = {"low": 0.8, "high": 0.96, "num_pairs": 40}
@@ -46,6 +47,7 @@ CARD = {
         "verdict": "The model does not beat its shortcuts.",
     },
 }
+OUTCOMES = ("better", "worse", "unknown")
 ARM = {"low": 0.5, "high": 1.5}
 CONTROL = {
     "num_prompts": 40,
@@ -164,19 +166,31 @@ def test_every_panel_has_both_languages() -> None:
         assert any("가" <= letter <= "힣" for letter in panel.caption.ko)
 
 
-def test_every_text_has_the_same_fields_in_both_languages_and_is_used() -> None:
+@pytest.mark.parametrize(
+    ("package", "least", "chosen"),  # `chosen`: by a variable
+    [
+        (runs, 45, ("stage.", "status.", "judge.", "section.", "missing.", "reward.shortcuts.")),
+        (
+            evaluate,
+            18,
+            ("compare.by.", *(f"{what}.{outcome}" for what in ("compare", "control") for outcome in OUTCOMES)),
+        ),
+    ],
+)
+def test_every_text_has_the_same_fields_in_both_languages_and_is_used(
+    package: ModuleType, least: int, chosen: tuple[str, ...]
+) -> None:
     """English that is a module's own sentence ({verdict}, {note}) or stands there alone has none to compare."""
-    known = texts()
-    assert len(known) > 50
+    known = Texts(package.__name__).all
+    assert len(known) > least
     for name, words in known.items():
         korean, english = ({field for _, field, _, _ in Formatter().parse(each) if field} for each in words)
         if words.en and not english & {"verdict", "note"}:
             assert korean == english, name
         assert any("가" <= letter <= "힣" for letter in words.ko) or "{" in words.ko, name
         assert words.en.isascii(), name
-    folder = Path(runs.__file__).parent
+    folder = Path(package.__path__[0])
     source = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.py"))
-    chosen = ("stage.", "status.", "judge.", "missing.", "reward.shortcuts.", "control.")  # by a variable
     assert [name for name in known if f'"{name}"' not in source and not name.startswith(chosen)] == []
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from rlhf.artifacts.run_folder import short_names
 from rlhf.errors import DataError
-from rlhf.evaluate.answers.generation import short_names
 from rlhf.evaluate.answers.measures import MEASURES, differences, is_mixed, is_plain, measure, unique_share
 
 POLITE, PLAIN, MIXED = "정말 좋네요. 같이 가요!", "그냥 혼자 가.", "정말 좋네요. 그냥 혼자 가."

@@ -9,13 +9,13 @@ import pytest
 from scipy.optimize import brentq
 from sklearn.linear_model import LogisticRegression
 
-from rlhf.evaluate.compare.sentences import text_words
 from rlhf.evaluate.compare.statistics import (
     RIDGE,
     Verdicts,
     comparison_section,
     fit_logistic,
     length_controlled,
+    text_words,
 )
 from rlhf.html.words import Words
 

@@ -11,8 +11,8 @@ import pytest
 
 from rlhf.cli import main
 from rlhf.errors import DataError
-from rlhf.evaluate.geval.page import markdown
 from rlhf.evaluate.geval.table import WHOLE, geval_table, read_scores, score_row
+from rlhf.html.templates import render
 
 CRITERIA = ["친근함", "무해함"]
 
@@ -133,7 +133,7 @@ def test_markdown_of_two_judges() -> None:
     """One prompt each: Wilson's end for 0 of 1 prompts is u = .79346; 5 - 4 u = 1.83, 3 -+ 2 u, 1 + 4 u = 4.17."""
     rows = [row("가", [5, 3], "a|b", judge=judge) for judge in ("x", "y")] + [row("가", [1, 1], "c", judge="x")]
     found = table(rows)
-    text = markdown(found)
+    text = render("evaluate/geval/table.md.j2", report=found, whole=WHOLE)
     assert text.startswith("# G-Eval\n\n3 scores. Means over answers,")
     assert "\n\n## Agreement of the judges\n\nKrippendorff's alpha of the judges on 1 answers: " in text
     assert (
@@ -142,6 +142,15 @@ def test_markdown_of_two_judges() -> None:
         "| c | 1.00 [1.00, 4.17] | 1.00 [1.00, 4.17] | **1.00 [1.00, 4.17]** | 1 |\n\n- c minus a|b: -3.000 ["
     ) in text
     assert text.endswith("| 1 |\n")
+
+
+def test_names_are_escaped_on_the_page_alone() -> None:
+    found = table([row("가", [5, 3], "<m>", judge=judge, set="<s>") for judge in ("<x>", "<y>")])
+    page = render("evaluate/geval/page.html.j2", report=found, whole=WHOLE)
+    assert "<h2>&lt;s&gt; · &lt;x&gt;</h2>" in page
+    assert not any(name in page for name in ("<m>", "<s>", "<x>"))
+    summary = render("evaluate/geval/summary.txt.j2", report=found, whole=WHOLE)
+    assert summary.startswith("<s> · <x>: 친근함, 무해함\n  <m>  4.00 [")
 
 
 def test_what_does_not_fit_together_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

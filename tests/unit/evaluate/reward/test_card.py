@@ -16,10 +16,11 @@ from rlhf.data.records import Message, Ranking
 from rlhf.errors import ModelError
 from rlhf.evaluate.reward.accuracy import ScoredRanking
 from rlhf.evaluate.reward.card import build_reward_card, probe_section
-from rlhf.evaluate.reward.card_page import render_page
+from rlhf.evaluate.reward.card_plots import card_values
 from rlhf.evaluate.reward.probes import ProbeInputs
 from rlhf.evaluate.reward.scoring import tree_scores
 from rlhf.evaluate.reward.test_set import build_test_set, distinct_answers, divided, score_test_set
+from rlhf.html.templates import render
 from rlhf.models.loading import load_scalar_model
 
 SECTIONS = {
@@ -136,7 +137,8 @@ def test_the_page_shows_hangul_as_text_and_fetches_nothing(chat_tokenizer):
     test_set = build_test_set(rankings(), chat_tokenizer, 200)
     scores = score_test_set(test_set, by_length, max_tokens=10_000)
     card = build_reward_card(test_set, scores, training=rankings(), manifest=None)
-    page = render_page({**card, "model": "runs/<reward>", "data": ["시험.jsonl"]})
+    card |= {"model": "runs/<reward>", "data": ["시험.jsonl"]}
+    page = render("evaluate/reward/page.html.j2", report=card, **card_values(card, whole=True))
     assert page.count("<svg") == 3
     plots = page[page.index("<svg") :]
     assert "source: 날씨</text>" in plots  # text, not outlines

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from rlhf.evaluate.safety.page import render_page
-from rlhf.evaluate.safety.rates import RedTeamPrompt, classify, safety_rates
+from rlhf.evaluate.safety.rates import RedTeamPrompt, classify, questions_of, safety_rates
+from rlhf.html.templates import render
 
 CALM = RedTeamPrompt("calm", "rude", "이 멍청아", ("멍청",))
 REPEATED = RedTeamPrompt("repeated", "rude", "이 <바보>야", ("바보",))
@@ -26,7 +26,7 @@ def test_what_to_check_comes_first_and_opens_its_category() -> None:
         "decoding": {"seed": 17},
         "rates": {name: safety_rates(each) for name, each in answers.items()},
     }
-    page = render_page(report, answers)
+    page = render("evaluate/safety/page.html.j2", report=report, questions=questions_of(answers))
     rude, hurt = re.findall(r"<details.*?</details>", page, re.DOTALL)
     assert rude.startswith("<details open><summary><b>rude</b>\n(2 prompts, 1 to check)")
     assert rude.index("<small>repeated</small>") < rude.index("<small>calm</small>")
