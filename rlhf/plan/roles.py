@@ -17,7 +17,6 @@ from rlhf.plan.batches import Batches, batches_of
 from rlhf.plan.memory import Allocation, MemoryPlan, Role, inference_phases, training_phases
 from rlhf.plan.shapes import ModelShape, on_disk, shape_of
 from rlhf.plan.states import (
-    EngineSizes,
     Placement,
     engine_states,
     frozen_bytes,
@@ -178,14 +177,12 @@ def _shared_roles(planned: PlannedStage, config: PpoConfig) -> list[Role]:
     held = learning + 1 + ("reward" in planned.shapes and not apart)  # the reference has the adapter of stage 1
     states = engine_states(
         shape,
-        EngineSizes(
-            whole=frozen_bytes(shape, model, element),
-            adapters=held * adapter * element,
-            trained=learning * adapter + (shape.width if learning > 1 else 0),
-            averaged=config.train.ema_decay is not None,
-        ),
         section,
         planned.placement,
+        whole=frozen_bytes(shape, model, element),
+        adapters=held * adapter * element,
+        trained=learning * adapter + (shape.width if learning > 1 else 0),
+        average=config.train.ema_decay is not None,
     )
     narrow = replace(planned, config=config.model_copy(update={"model": model}))
     work = partial(_training_pass, narrow, "backbone", shape, "logprobs")
