@@ -109,7 +109,7 @@ def report_on(
         more = ranks_that_fit(config, shapes, placement, machine.memory)
     speed = A100_FLOPS if machine.device == "gpu" else CPU_FLOPS
     effort = estimate_run(config, shapes, machine.ranks, utilisation=utilisation, flops_per_second=speed)
-    all_words = [*words, *(word for change in fit.changes for word in change.words)] if fit else list(words)
+    all_words = [*words, *fit.words.split()] if fit else words
     line = launch_line(stage, path, all_words, nodes=machine.nodes, gpus=machine.gpus, device=machine.device)
     hosts = hostfile(machine.nodes, machine.gpus)
     return PlanReport(stage, config, machine, shapes, plan, fit, more, effort, line, hosts)
