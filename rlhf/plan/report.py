@@ -86,21 +86,7 @@ def make_report(
     Raises: ConfigError for the file; ModelError for a model whose shape is not known.
     """
     config = load_config(STAGES[stage], path, words)
-    return report_on(stage, config, path, words, machine, models_of_runs(path), utilisation=utilisation)
-
-
-def report_on(
-    stage: str,
-    config: StageConfig,
-    path: str,
-    words: Sequence[str],
-    machine: Machine,
-    named: dict[str, str],
-    *,
-    utilisation: float = UTILISATION,
-) -> PlanReport:
-    """The report on a loaded configuration."""
-    shapes = stage_shapes(config, named)
+    shapes = stage_shapes(config, models_of_runs(path))
     placement = Placement(machine.ranks, machine.device, config.model.dtype)
     plan = plan_memory(config, shapes, placement)
     fit, more = None, None
