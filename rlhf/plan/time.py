@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from rlhf.config.schema import PpoConfig, RewardConfig, StageConfig
+from rlhf.config.schema import PpoConfig, RewardConfig, SftConfig, StageConfig
 from rlhf.config.sections import SourceSection, TrainSection
 from rlhf.data.embedded import data_path
 from rlhf.data.loader import RowStream
@@ -110,11 +111,9 @@ def count_rows(config: StageConfig) -> tuple[tuple[int, ...], bool]:
 
 
 def _rows(config: StageConfig, path: str, source: SourceSection) -> int:
-    wanted = DataSource(path, source.format, limit=source.limit)
-    if isinstance(config, PpoConfig):
-        return len(read_records(wanted, Prompt, on_bad_row="skip").records)
-    if isinstance(config, RewardConfig):
-        return len(read_records(wanted, Ranking, on_bad_row="skip").records)
-    if source.answers == "all":
-        return sum(record.num_answers for record in read_records(wanted, Ranking, on_bad_row="skip").records)
-    return len(read_records(wanted, Demonstration, on_bad_row="skip").records)
+    every_answer = isinstance(config, SftConfig) and source.answers == "all"
+    kind: Any = Prompt if isinstance(config, PpoConfig) else Demonstration
+    if every_answer or isinstance(config, RewardConfig):
+        kind = Ranking
+    read = read_records(DataSource(path, source.format, limit=source.limit), kind, on_bad_row="skip").records
+    return sum(len(ranking.responses) for ranking in read) if every_answer else len(read)
