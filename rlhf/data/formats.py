@@ -12,7 +12,8 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 from rlhf.data.records import (
     Demonstration,
@@ -31,31 +32,18 @@ from rlhf.errors import DataError
 
 Row = Mapping[str, Any]
 
-# Recognised in this order: the more specific keys first, `prompt` alone last.
-FORMAT_KEYS: dict[str, str] = {
-    "ranking": "prompt, responses, ranks or scores",
-    "chosen-rejected": "chosen, rejected, prompt unless both are message lists",
-    "prompt-response": "prompt, response",
-    "prompt-completion": "prompt, completion",
-    "instruction": "instruction, output, input if any",
-    "messages": "messages [{role, content}]",
-    "prompt": "prompt, or messages that end in a user turn",
-}
-_REQUIRED: dict[str, tuple[frozenset[str], ...]] = {
-    "ranking": (frozenset({"prompt", "responses", "ranks"}), frozenset({"prompt", "responses", "scores"})),
-    "chosen-rejected": (frozenset({"chosen", "rejected"}),),
-    "prompt-response": (frozenset({"prompt", "response"}),),
-    "prompt-completion": (frozenset({"prompt", "completion"}),),
-    "instruction": (frozenset({"instruction", "output"}),),
-    "messages": (frozenset({"messages"}),),
-    "prompt": (frozenset({"prompt"}),),
-}
-_KNOWN_KEYS = frozenset[str]().union(*(keys for group in _REQUIRED.values() for keys in group))
+
+class RowFormat(NamedTuple):
+    """keys: the row's, for messages; required: sets of keys, any of which marks the format; parse: (row, source)."""
+
+    keys: str
+    required: tuple[set[str], ...]
+    parse: Callable[[Row, str], Record]
 
 
-def described(names: Iterable[str] = FORMAT_KEYS) -> str:
-    """The formats with their keys, for error messages."""
-    return "; ".join(f"{name} {{{FORMAT_KEYS[name]}}}" for name in names)
+def described(names: Iterable[str] = ()) -> str:
+    """The formats (default: all) with their keys, for error messages."""
+    return "; ".join(f"{name} {{{FORMATS[name].keys}}}" for name in names or FORMATS)
 
 
 def quoted_keys(row: Row) -> str:
@@ -63,10 +51,11 @@ def quoted_keys(row: Row) -> str:
     return ", ".join(f"`{key}`" for key in row) or "no keys"
 
 
-def rename_hint(row: Row, names: Iterable[str] = FORMAT_KEYS) -> str:
-    """Which misspelt keys to rename so that the row has one of these formats, or ""."""
-    strangers = [str(key) for key in row if key not in _KNOWN_KEYS]
-    for keys in (keys for name in names for keys in _REQUIRED[name]):
+def rename_hint(row: Row, names: Iterable[str] = ()) -> str:
+    """Which misspelt keys to rename so that the row has one of these formats (default: any), or ""."""
+    known = set[str]().union(*(keys for each in FORMATS.values() for keys in each.required))
+    strangers = [str(key) for key in row if key not in known]
+    for keys in (keys for name in names or FORMATS for keys in FORMATS[name].required):
         near = {key: difflib.get_close_matches(key, strangers, n=1, cutoff=0.75) for key in keys - set(row)}
         if near and all(near.values()):
             return "rename " + ", ".join(f"`{near[key][0]}` to `{key}`" for key in sorted(near))
@@ -75,9 +64,8 @@ def rename_hint(row: Row, names: Iterable[str] = FORMAT_KEYS) -> str:
 
 def sniff(row: Row) -> str:
     """The format of a row by its keys. Raises DataError, which lists all formats, when there is none."""
-    present = frozenset(row)
-    for name, alternatives in _REQUIRED.items():
-        if any(keys <= present for keys in alternatives):
+    for name, each in FORMATS.items():
+        if any(keys <= row.keys() for keys in each.required):
             return name
     problem = f"no known format has the keys {quoted_keys(row)}"
     raise DataError(problem, expected=described(), fix=rename_hint(row))
@@ -87,7 +75,7 @@ def parse(row: Row, format: str, source: str) -> Record:
     """The record of a row in `format`; a `source` key in the row takes precedence over `source`."""
     if row.get("source") is not None:
         source = text_at(row, "source", allow_empty=True) or source
-    return _PARSERS[format](row, source)
+    return FORMATS[format].parse(row, source)
 
 
 def key_of(error: DataError) -> str:
@@ -174,12 +162,9 @@ def _prompt_turns(row: Row) -> tuple[Message, ...]:
     return (Message("user", text_at(row, "prompt")),)
 
 
-def _answered(answer_key: str) -> Callable[[Row, str], Record]:
-    def parse_answered(row: Row, source: str) -> Record:
-        answer = Message("assistant", text_at(row, answer_key))
-        return Demonstration((*_prompt_turns(row), answer), source)
-
-    return parse_answered
+def _answered(answer_key: str, row: Row, source: str) -> Record:
+    answer = Message("assistant", text_at(row, answer_key))
+    return Demonstration((*_prompt_turns(row), answer), source)
 
 
 def _instruction(row: Row, source: str) -> Record:
@@ -208,7 +193,12 @@ def _ranking(row: Row, source: str) -> Record:
         texts = {f"responses[{index}]": value for index, value in enumerate(values)}
         responses = tuple(text_at(texts, name) for name in texts)
         check_responses(responses)
-    scores = _numbers(row, "scores", len(responses)) if row.get("scores") is not None else None
+    scores = None
+    if row.get("scores") is not None:
+        with at_key("scores"):
+            values = _list_at(row, "scores")
+            check_scores(values, len(responses))
+            scores = tuple(map(float, values))
     if "ranks" in row or scores is None:
         with at_key("ranks"):
             ranks = tuple(_list_at(row, "ranks"))
@@ -217,13 +207,6 @@ def _ranking(row: Row, source: str) -> Record:
         ascending = sorted(scores)
         ranks = tuple(1 + len(scores) - bisect_right(ascending, score) for score in scores)
     return Ranking(prompt, responses, ranks, source, scores)
-
-
-def _numbers(row: Row, key: str, num_answers: int) -> tuple[float, ...]:
-    with at_key(key):
-        values = _list_at(row, key)
-        check_scores(values, num_answers)
-        return tuple(float(value) for value in values)
 
 
 def _chosen_rejected(row: Row, source: str) -> Record:
@@ -262,12 +245,19 @@ def _ending(row: Row, key: str) -> tuple[tuple[Message, ...], str]:
     return turns[:-1], turns[-1].content
 
 
-_PARSERS: dict[str, Callable[[Row, str], Record]] = {
-    "ranking": _ranking,
-    "chosen-rejected": _chosen_rejected,
-    "prompt-response": _answered("response"),
-    "prompt-completion": _answered("completion"),
-    "instruction": _instruction,
-    "messages": _messages,
-    "prompt": _prompt,
+# Recognised in this order: the more specific keys first, `prompt` alone last.
+FORMATS = {
+    "ranking": RowFormat(
+        "prompt, responses, ranks or scores",
+        ({"prompt", "responses", "ranks"}, {"prompt", "responses", "scores"}),
+        _ranking,
+    ),
+    "chosen-rejected": RowFormat(
+        "chosen, rejected, prompt unless both are message lists", ({"chosen", "rejected"},), _chosen_rejected
+    ),
+    "prompt-response": RowFormat("prompt, response", ({"prompt", "response"},), partial(_answered, "response")),
+    "prompt-completion": RowFormat("prompt, completion", ({"prompt", "completion"},), partial(_answered, "completion")),
+    "instruction": RowFormat("instruction, output, input if any", ({"instruction", "output"},), _instruction),
+    "messages": RowFormat("messages [{role, content}]", ({"messages"},), _messages),
+    "prompt": RowFormat("prompt, or messages that end in a user turn", ({"prompt"},), _prompt),
 }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast
 
-from rlhf.data.formats import FORMAT_KEYS, described, key_of, parse, quoted_keys, rename_hint, sniff
+from rlhf.data.formats import FORMATS, described, key_of, parse, quoted_keys, rename_hint, sniff
 from rlhf.data.readers import Row, locate, read_rows, sha256_of, usable
 from rlhf.data.records import Demonstration, Prompt, Ranking, Record, demonstration_of, prompt_of
 from rlhf.errors import DataError
@@ -40,7 +40,7 @@ class DataSource:
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        if self.format != "auto" and self.format not in FORMAT_KEYS:
+        if self.format != "auto" and self.format not in FORMATS:
             expected = f"auto, or one of {described()}"
             raise DataError(f"format {self.format!r}", where=self.path, expected=expected)
         if self.limit is not None and self.limit < 1:

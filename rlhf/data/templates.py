@@ -8,6 +8,7 @@ the KULLM project; `vaiv-reward` is the reward template of 2023, including its s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,59 +18,11 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from rlhf.data.records import Message
 from rlhf.errors import TemplateError
 
-_PLAIN = "아래는 작업을 설명하는 명령어입니다. 요청을 적절히 완료하는 응답을 작성하세요."
-_WITH_INPUT = (
-    "아래는 작업을 설명하는 명령어와 추가 컨텍스트를 제공하는 입력이 짝을 이루는 예제입니다. "
-    "요청을 적절히 완료하는 응답을 작성하세요."
-)
-_ANSWER = "{%- generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
-
-
-def _turns(*, header: str, user: str, assistant: str, system: str) -> str:
-    """A template of a header and `user` and `assistant` openings, with EOS and a blank line after answers."""
-    return (
-        "{%- for message in messages %}"
-        "{%- if loop.first %}" + header + "{%- endif %}"
-        "{%- if message['role'] == 'system' %}"
-        + system
-        + "{%- elif message['role'] == 'user' %}"
-        + user
-        + "{%- else %}"
-        "{{- '" + assistant + "' }}" + _ANSWER + "{%- if not loop.last %}{{ '\\n\\n' }}{%- endif %}"
-        "{%- endif %}"
-        "{%- endfor %}"
-        "{%- if add_generation_prompt %}{{- '" + assistant + "' }}{%- endif %}"
-    )
-
-
-_SYSTEM = "{{- message['content'] + '\\n\\n' }}"
-_INPUT = "{%- if message['input'] %}{{- '### 입력:\\n' + message['input'] + '\\n\\n' }}{%- endif %}"
-PRESETS: dict[str, str] = {
-    "kullm": _turns(
-        header="{{- '" + _PLAIN + "\\n\\n' }}",
-        user="{{- '### 명령어:\\n' + message['content'] + '\\n\\n' }}",
-        assistant="### 응답:\\n",
-        system=_SYSTEM,
-    ),
-    "kullm-input": _turns(
-        header="{%- set with_input = messages | selectattr('input') | list | length > 0 %}"
-        "{{- ('" + _WITH_INPUT + "' if with_input else '" + _PLAIN + "') + '\\n\\n' }}",
-        user="{{- '### 명령어:\\n' + message['content'] + '\\n\\n' }}" + _INPUT,
-        assistant="### 응답:\\n",
-        system=_SYSTEM,
-    ),
-    "vaiv-reward": _turns(
-        header="{{- '" + _PLAIN + " \\n\\n' }}",
-        user="{{- ' ### 명령어:\\n' + message['content'] + '\\n\\n' }}",
-        assistant=" ### 응답:\\n",
-        system=_SYSTEM,
-    ),
-    "polyglot-chat": _turns(
-        header="",
-        user="{{- '### 사용자:\\n' + message['content'] + '\\n\\n' }}",
-        assistant="### 챗봇:\\n",
-        system=_SYSTEM,
-    ),
+_FOLDER = files("rlhf.data") / "chat_templates"
+# Each line of a preset begins at a tag, so its source is the lines without their indentation.
+PRESETS = {
+    name: "".join(map(str.strip, (_FOLDER / f"{name}.jinja").read_text(encoding="utf-8").splitlines()))
+    for name in ("kullm", "kullm-input", "vaiv-reward", "polyglot-chat")
 }
 
 

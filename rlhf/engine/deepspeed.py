@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,17 +18,11 @@ from rlhf.engine.groups import parameter_groups
 from rlhf.engine.partitioned import unwrapped_zero3
 from rlhf.engine.ranks import Ranks
 from rlhf.engine.rows import RowModel
-from rlhf.engine.saving import EngineStore
-from rlhf.engine.wrapping import (
-    adamw,
-    drop_gradients,
-    not_finite,
-    wrapped_engine,
-)
+from rlhf.engine.saving import StoredEngine
+from rlhf.engine.wrapping import adamw, drop_gradients, not_finite, wrapped_engine
 from rlhf.engine.zero_config import zero_config
 from rlhf.errors import ModelError
 from rlhf.models.loading import PackedModel
-from rlhf.ops.linear_logprobs import TokenLogprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +34,8 @@ class StepOutcome:
     applied: bool
 
 
-class InferenceModel:
-    """A frozen model: a plain module below ZeRO 3, partitioned at ZeRO 3.
+class InferenceModel(RowModel):
+    """A frozen model, for the methods that infer: a plain module below ZeRO 3, partitioned at ZeRO 3.
 
     offload: its weights stay in CPU memory until they are used, and return there when `park` is called; at ZeRO 3
     DeepSpeed keeps the partitions there.
@@ -51,7 +44,7 @@ class InferenceModel:
     def __init__(
         self, model: PackedModel, section: DeepSpeedSection, ranks: Ranks, *, dtype: str, offload: bool = False
     ) -> None:
-        self.ranks, self._offload = ranks, offload and section.zero_stage < 3
+        self._offload = offload and section.zero_stage < 3
         self._partitioned = section.zero_stage == 3
         model.requires_grad_(False)
         if self._partitioned:
@@ -60,21 +53,15 @@ class InferenceModel:
             section = section.model_copy(update={"offload_parameters": offload or section.offload_parameters})
             config = zero_config(section, dtype=dtype, max_grad_norm=1.0, on_gpu=ranks.device.type != "cpu")
             config["zero_optimization"].pop("offload_optimizer", None)
-            self._engine, *_ = deepspeed.initialize(model=model, config=config)
+            engine, *_ = deepspeed.initialize(model=model, config=config)
         else:
-            self._engine = model if self._offload else model.to(ranks.device)
+            engine = model if self._offload else model.to(ranks.device)
+        super().__init__(engine, ranks)
         self._engine.eval()
-        self._rows = RowModel(self._engine, ranks)
 
-    def forward(self, row: PackedRow) -> Tensor:
-        """The model's output at the row's positions."""
+    def _call(self, row: PackedRow, **options: Any) -> Any:
         self._fetch()
-        return self._rows.infer(row)
-
-    def logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
-        """Log-probabilities of the row's labels under softmax(logits / temperature)."""
-        self._fetch()
-        return self._rows.infer_logprobs(row, temperature)
+        return super()._call(row, **options)
 
     def _fetch(self) -> None:
         if self._offload:
@@ -93,7 +80,7 @@ class InferenceModel:
             self._engine.to("cpu")
 
 
-class TrainedModel(RowModel):
+class TrainedModel(RowModel, StoredEngine):
     """A model that is trained. Losses given to `backward` are already divided by their global count.
 
     `ema_decay` keeps a running average of the weights, which `averaged` puts in their place. `parked` are offloaded
@@ -111,7 +98,6 @@ class TrainedModel(RowModel):
         ema_decay: float | None = None,
         parked: Sequence[InferenceModel] = (),
     ) -> None:
-        self._parked = parked
         self._section, self._max_grad_norm = section, optimizer.max_grad_norm
         on_gpu = ranks.device.type != "cpu"
         groups = parameter_groups(model, optimizer.weight_decay, optimizer.lr_groups)
@@ -121,25 +107,19 @@ class TrainedModel(RowModel):
         inner = adamw(groups, optimizer, offload=section.offload_optimizer, on_gpu=on_gpu)
         self._grad_norm = math.nan
         self._has_gradient, self._discards = False, False
-        self.dtype = dtype
         self._engine: Any = None
         inner.register_step_pre_hook(self._before_update)
         limit = optimizer.max_grad_norm
-        super().__init__(wrapped_engine(model, inner, section, ranks, dtype=dtype, max_grad_norm=limit), ranks)
+        engine = wrapped_engine(model, inner, section, ranks, dtype=dtype, max_grad_norm=limit)
+        RowModel.__init__(self, engine, ranks)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._average = None if ema_decay is None else WeightAverage(trained, ema_decay, self._drop_whole_weights)
-        self._store = EngineStore(self._engine, ranks, dtype=dtype, average=self._average)
+        average = None if ema_decay is None else WeightAverage(trained, ema_decay, self._drop_whole_weights)
+        StoredEngine.__init__(self, engine, ranks, dtype=dtype, average=average, parked=parked)
 
     @property
     def model(self) -> PackedModel:
         """The wrapped model; under ZeRO 3 its weights are partitioned."""
         return self._engine.module
-
-    def train(self) -> None:
-        """Training mode; offloaded models leave the device."""
-        for model in self._parked:
-            model.park()
-        self._engine.train()
 
     def backward(self, loss: Tensor) -> None:
         """Accumulates the gradient of `loss`, this rank's share of a global mean.
@@ -202,10 +182,6 @@ class TrainedModel(RowModel):
         if ours and self._section.zero_stage == 0 and self._grad_norm > self._max_grad_norm:
             torch._foreach_mul_(ours, self._max_grad_norm / (self._grad_norm + 1e-6))
 
-    def averaged(self) -> AbstractContextManager[None]:
-        """Puts the average of the weights in their place, if one is kept; the trained ones return bit for bit."""
-        return nullcontext() if self._average is None else self._average.swapped()
-
     def _drop_whole_weights(self) -> None:
         if self._section.zero_stage == 3:
             self._engine.optimizer.empty_partition_cache()
@@ -213,13 +189,8 @@ class TrainedModel(RowModel):
     @contextmanager
     def full_weights(self) -> Iterator[nn.Module]:
         """The Hugging Face model with whole weights, in eval mode, for generation: gathered once, not per token."""
-        with self.evaluating(), self._whole():
+        with self.evaluating(), unwrapped_zero3(self._engine) if self._section.zero_stage == 3 else nullcontext():
             yield self._engine.module.model
-
-    def _whole(self) -> AbstractContextManager[Any]:
-        if self._section.zero_stage < 3:
-            return nullcontext()
-        return unwrapped_zero3(self._engine)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Whole weights on the CPU, on rank 0 (empty elsewhere), named as in the Hugging Face model."""
@@ -234,15 +205,3 @@ class TrainedModel(RowModel):
             whole = self._engine.module.model.state_dict()
             state |= {name: whole[name].detach().cpu() for name in whole if name not in state}
         return state
-
-    def save(self, folder: Path) -> None:
-        """Weights, their average and optimizer state of all ranks into an existing folder."""
-        self._store.save(folder)
-
-    def load(self, folder: Path) -> str:
-        """Loads what `save` wrote, also at another number of ranks or ZeRO stage; returns what was converted (see
-        `EngineStore.load`).
-
-        Raises: CheckpointError when it cannot be read, or is of other parameters.
-        """
-        return self._store.load(folder)

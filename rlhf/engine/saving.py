@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,25 +21,44 @@ from rlhf.errors import CheckpointError
 LiveFlat = tuple[Tensor, Sequence[nn.Parameter], Sequence[int]]  # float32 weights, their parameters, where each starts
 
 
-class EngineStore:
-    """Saves and loads one engine.
+class Parked(Protocol):
+    """An offloaded model, which leaves the device when `park` is called."""
+
+    def park(self) -> None: ...
+
+
+class StoredEngine:
+    """An engine that learns: its training mode, the average of its weights, and what a checkpoint holds of it.
 
     Args:
-        engine: a DeepSpeed engine that learns.
+        engine: a DeepSpeed engine.
         dtype: type of its weights.
         average: the running average kept beside it, if any.
+        parked: offloaded models that leave the device while it trains.
     """
 
-    def __init__(self, engine: Any, ranks: Ranks, *, dtype: str, average: WeightAverage | None) -> None:
-        self._engine, self._ranks, self._dtype, self._average = engine, ranks, dtype, average
+    def __init__(
+        self, engine: Any, ranks: Ranks, *, dtype: str, average: WeightAverage | None, parked: Sequence[Parked]
+    ) -> None:
+        self._engine, self.ranks, self.dtype, self._average, self._parked = engine, ranks, dtype, average, parked
         self._has_frozen = any(not parameter.requires_grad for parameter in engine.module.parameters())
+
+    def train(self) -> None:
+        """Training mode; offloaded models leave the device."""
+        for model in self._parked:
+            model.park()
+        self._engine.train()
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Puts the average of the weights in their place, if one is kept; the trained ones return bit for bit."""
+        return nullcontext() if self._average is None else self._average.swapped()
 
     def save(self, folder: Path) -> None:
         """Saves trained weights, their average and optimizer state of all ranks into an existing folder."""
-        if self._ranks.is_main:
+        if self.ranks.is_main:
             (folder / LAYOUT_FILE).write_text(json.dumps(self.layout().to_json()), encoding="utf-8")
         if self._average is not None:
-            self._average.save(average_file(folder, self._ranks.rank))
+            self._average.save(average_file(folder, self.ranks.rank))
         # Last, because it ends in a barrier: after it every file of every rank is there.
         self._engine.save_checkpoint(
             str(folder), tag=ENGINE_TAG, save_latest=False, exclude_frozen_parameters=self._has_frozen
@@ -78,7 +98,7 @@ class EngineStore:
         ]
         averaged = () if self._average is None else tuple(names[each] for each in self._average.parameters)
         stage = self._engine.zero_optimization_stage()
-        return Layout(stage, self._ranks.world_size, self._dtype, tuple(flats), averaged)
+        return Layout(stage, self.ranks.world_size, self.dtype, tuple(flats), averaged)
 
     def _live(self) -> list[LiveFlat]:
         """The optimizer's flat tensors, as each of DeepSpeed's wrappers keeps them."""
@@ -107,7 +127,7 @@ class EngineStore:
         if loaded is None:
             raise CheckpointError(f"{folder} holds no engine state", fix="delete it and resume from the one before")
         if self._average is not None:
-            self._average.load(average_file(folder, self._ranks.rank))
+            self._average.load(average_file(folder, self.ranks.rank))
 
     @torch.no_grad()
     def _convert(self, state: WholeState, here: Layout) -> None:
@@ -121,7 +141,7 @@ class EngineStore:
             setattr(engine, name, value)
         scale = getattr(optimizer, "loss_scale_config", None) or getattr(optimizer, "loss_scaler", None)
         for name, value in state.loss_scale.items():
-            if self._dtype == state.layout.dtype == "float16" and hasattr(scale, name):
+            if self.dtype == state.layout.dtype == "float16" and hasattr(scale, name):
                 setattr(scale, name, value)
         if self._average is not None:
             if not state.has_average:
@@ -129,9 +149,7 @@ class EngineStore:
                     "the checkpoint holds no average of weights", fix="resume with the train.ema_decay it was saved by"
                 )
             names = {parameter: name for name, parameter in engine.module.named_parameters()}
-            self._average.fill(
-                lambda each: state.average(names[each]), state.num_average_updates, rank=self._ranks.rank
-            )
+            self._average.fill(lambda each: state.average(names[each]), state.num_average_updates, rank=self.ranks.rank)
 
     def _fill(
         self, state: WholeState, here: Layout, flat: FlatTensor, master: Tensor, parameters: Sequence[nn.Parameter]
@@ -140,7 +158,7 @@ class EngineStore:
         kinds: tuple[Kind, ...] = ("exp_avg", "exp_avg_sq")
         moments: dict[Kind, Tensor] = {kind: torch.zeros_like(master, requires_grad=False) for kind in kinds}
         for slot, parameter in zip(flat.slots, parameters, strict=True):
-            piece = here.piece(flat, slot, self._ranks.rank)
+            piece = here.piece(flat, slot, self.ranks.rank)
             ours = slice(piece.place, piece.place + piece.count)
             weight = state.part(slot.name, "weight", piece.begin, piece.count)
             master.view(-1)[ours].copy_(weight)

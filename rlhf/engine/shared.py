@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rlhf.config.sections import DeepSpeedSection, OptimizerFields
-from rlhf.data.packing import PackedRow
 from rlhf.engine.deepspeed import InferenceModel, StepOutcome
 from rlhf.engine.ema import WeightAverage
 from rlhf.engine.groups import grouped
 from rlhf.engine.ranks import Ranks
 from rlhf.engine.rows import RowModel
-from rlhf.engine.saving import EngineStore
-from rlhf.engine.wrapping import (
-    adamw,
-    drop_gradients,
-    not_finite,
-    wrapped_engine,
-)
+from rlhf.engine.saving import StoredEngine
+from rlhf.engine.wrapping import adamw, drop_gradients, not_finite, wrapped_engine
 from rlhf.models.loading import PackedCausalLM
 from rlhf.models.shared import SharedBackbone
-from rlhf.ops.linear_logprobs import TokenLogprobs
 
 
-class SharedEngine:
+class SharedEngine(StoredEngine):
     """A backbone under DeepSpeed (ZeRO 0 to 2) whose roles are trained separately.
 
     One AdamW has parameter groups per role. DeepSpeed's own clipping is off: it would scale all roles by their common
@@ -54,42 +46,31 @@ class SharedEngine:
         ema_decay: float | None = None,
         parked: Sequence[InferenceModel] = (),
     ) -> None:
-        self._parked = parked
-        self.ranks, self.dtype, self.trained, self._section = ranks, dtype, dict(trained), section
+        self.trained, self._section = dict(trained), section
         on_gpu = ranks.device.type != "cpu"
         groups = [group for role, fields in trained.items() for group in _role_groups(backbone, role, fields)]
         inner = adamw(groups, next(iter(trained.values())), offload=section.offload_optimizer, on_gpu=on_gpu)
         self._engine: Any = None
         inner.register_step_pre_hook(self._before_update)
-        self._engine = wrapped_engine(backbone, inner, section, ranks, dtype=dtype, max_grad_norm=0.0)
+        engine = wrapped_engine(backbone, inner, section, ranks, dtype=dtype, max_grad_norm=0.0)
         self._groups = [(str(group["role"]), float(group["lr_scale"])) for group in groups]
         self._gathered: set[str] = set()
         self._stepping: set[str] = set()
         self._norms: dict[str, float] = {}
-        if section.zero_stage and hasattr(self._engine.optimizer, "scaled_global_norm"):
-            self._engine.optimizer.scaled_global_norm = self._measure_partitions
+        if section.zero_stage and hasattr(engine.optimizer, "scaled_global_norm"):
+            engine.optimizer.scaled_global_norm = self._measure_partitions
         learning = [p for name, p in backbone.named_parameters() if backbone.role_of(name) == "actor"]
-        self._average = None if ema_decay is None else WeightAverage(learning, ema_decay, lambda: None)
-        self._store = EngineStore(self._engine, ranks, dtype=dtype, average=self._average)
+        average = None if ema_decay is None else WeightAverage(learning, ema_decay, lambda: None)
+        super().__init__(engine, ranks, dtype=dtype, average=average, parked=parked)
 
     @property
     def backbone(self) -> SharedBackbone:
         module: SharedBackbone = self._engine.module
         return module
 
-    def train(self) -> None:
-        """Training mode; offloaded models leave the device."""
-        for model in self._parked:
-            model.park()
-        self._engine.train()
-
     def savable(self) -> dict[str, SharedEngine]:
         """What a checkpoint holds, by the name of its folder."""
         return {"shared": self}
-
-    def rows(self, role: str) -> RowModel:
-        """Forward passes of `role`."""
-        return RowModel(self._engine, self.ranks, role=role)
 
     def backward(self, role: str, loss: Tensor) -> None:
         """Accumulates the gradient of `loss`, this rank's share of a global mean, as `TrainedModel.backward` does."""
@@ -168,53 +149,28 @@ class SharedEngine:
             totals = self.ranks.global_sum(*totals)
         self._norms = {role: math.sqrt(total) for role, total in zip(squares, totals, strict=True)}
 
-    def averaged(self) -> AbstractContextManager[None]:
-        """Puts the average of the actor's weights in their place, if one is kept."""
-        return nullcontext() if self._average is None else self._average.swapped()
 
-    @contextmanager
-    def full_weights(self, role: str) -> Iterator[nn.Module]:
-        """The Hugging Face model with the adapter of `role`, in eval mode, for generation."""
-        with self.rows(role).evaluating():
-            self.backbone.select(role)
-            yield self.backbone.language.model
-
-    def state_dict(self, role: str) -> dict[str, Tensor]:
-        """On rank 0 the adapter of `role` and all embeddings, on the CPU, named as in the adapted model; else empty."""
-        return self.backbone.role_state(role) if self.ranks.is_main else {}
-
-    def save(self, folder: Path) -> None:
-        """Trained weights, their average and optimizer state of all ranks; the frozen backbone is not saved."""
-        self._store.save(folder)
-
-    def load(self, folder: Path) -> str:
-        """Loads what `save` wrote, as `TrainedModel.load` does."""
-        return self._store.load(folder)
-
-
-class SharedFrozenRole:
-    """A frozen role of a shared backbone."""
-
-    def __init__(self, shared: SharedEngine, role: str) -> None:
-        self.ranks, self._shared, self._role = shared.ranks, shared, role
-        self._rows = shared.rows(role)
-
-    def forward(self, row: PackedRow) -> Tensor:
-        return self._rows.infer(row)
-
-    def logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
-        return self._rows.infer_logprobs(row, temperature)
-
-    def full_weights(self) -> AbstractContextManager[nn.Module]:
-        return self._shared.full_weights(self._role)
-
-
-class SharedTrainedRole(RowModel):
-    """A trained role of a shared backbone, with the interface of `TrainedModel`."""
+class SharedFrozenRole(RowModel):
+    """A role of a shared backbone; a frozen one is for the methods that infer."""
 
     def __init__(self, shared: SharedEngine, role: str) -> None:
         super().__init__(shared._engine, shared.ranks, role=role)
-        self.dtype, self._shared, self._role = shared.dtype, shared, role
+        self._shared, self._role = shared, role
+
+    @contextmanager
+    def full_weights(self) -> Iterator[nn.Module]:
+        """The Hugging Face model with the adapter of the role, in eval mode, for generation."""
+        with self.evaluating():
+            self._shared.backbone.select(self._role)
+            yield self._shared.backbone.language.model
+
+
+class SharedTrainedRole(SharedFrozenRole):
+    """A trained role of a shared backbone, with the interface of `TrainedModel`."""
+
+    @property
+    def dtype(self) -> str:
+        return self._shared.dtype
 
     def train(self) -> None:
         self._shared.train()
@@ -224,20 +180,18 @@ class SharedTrainedRole(RowModel):
 
 
 class SharedActor(SharedTrainedRole):
-    """The actor, which also generates and is exported."""
+    """The actor, which is exported."""
 
     @property
     def model(self) -> PackedCausalLM:
         return self._shared.backbone.language
 
-    def full_weights(self) -> AbstractContextManager[nn.Module]:
-        return self._shared.full_weights(self._role)
-
     def averaged(self) -> AbstractContextManager[None]:
         return self._shared.averaged()
 
     def state_dict(self) -> dict[str, Tensor]:
-        return self._shared.state_dict(self._role)
+        """On rank 0 the adapter of the role and all embeddings, on the CPU, named as in the adapted model; else {}."""
+        return self._shared.backbone.role_state(self._role) if self.ranks.is_main else {}
 
 
 def _role_groups(backbone: SharedBackbone, role: str, fields: OptimizerFields) -> list[dict[str, Any]]:

@@ -10,6 +10,8 @@ from rlhf.plan.shapes import ModelShape
 
 STATISTIC = 4  # float32: a norm's mean or deviation, an attention row's log-sum-exp
 
+SHARED_INPUTS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))  # gated layers
+
 
 def layer_bytes(shape: ModelShape, model: ModelSection, element: int, *, tree: bool = False) -> float:
     """Bytes of activations per token and layer, as autograd saves them.
@@ -18,48 +20,31 @@ def layer_bytes(shape: ModelShape, model: ModelSection, element: int, *, tree: b
     what the activation reads. For a linear layer that is trained, or has an adapter: its input. The answers of a
     tree attend to a copy of keys and values.
     """
-    attended, shared = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
-    kept, inputs = _kept(shape, attended, shared), _inputs(shape, attended)
-    kept += 2 * attended if tree else 0
+    groups = SHARED_INPUTS if shape.gated else tuple((name,) for name in shape.linears)
+    kept = _kept(shape) + (2 * shape.attended if tree else 0)
+    statistics = STATISTIC * ((2 if shape.gated else 4) + shape.heads)
     if model.lora is None:
-        kept += sum({name: size for names, size in inputs for name in names[:1]}.values())
-        return kept * element + _statistics(shape)
+        return (kept + sum(shape.linears[names[0]][0] for names in groups)) * element + statistics
     adapted = shape.adapted(model.lora.targets)
     if model.lora.dropout:  # each adapter reads its own copy after dropout, and keeps the mask
         kept += sum(2 * given for given, _ in adapted.values())
     else:
-        kept += sum(size for names, size in inputs if any(name in adapted for name in names))
+        kept += sum(shape.linears[names[0]][0] for names in groups if any(name in adapted for name in names))
     if shape.gated:  # a frozen norm does not keep what it scales
         kept -= 2 * shape.width
-    return (kept + model.lora.rank * len(adapted)) * element + _statistics(shape)
+    return (kept + model.lora.rank * len(adapted)) * element + statistics
 
 
-def _kept(shape: ModelShape, attended: int, shared: int) -> float:
+def _kept(shape: ModelShape) -> float:
     """Entries per token that are kept whatever is trained."""
-    if not shape.gated:  # one residual, fused query-key-value, its rotated halves, attention's output, before GELU
-        rotated = 0 if shape.positions else 2 * attended
-        stream = 2 * shape.width if shape.positions else shape.width
-        return stream + attended + 2 * shared + rotated + attended + shape.inner
-    # two residuals and two normalised ones; rotated query, and key and value for every head; output; gate, its SiLU, up
-    return 4 * shape.width + 3 * attended + attended + 3 * shape.inner
-
-
-def _inputs(shape: ModelShape, attended: int) -> list[tuple[tuple[str, ...], int]]:
-    """Entries of the inputs of linear layers, by the layers that share an input."""
-    if shape.gated:
-        return [
-            (("q_proj", "k_proj", "v_proj"), shape.width),
-            (("o_proj",), attended),
-            (("gate_proj", "up_proj"), shape.width),
-            (("down_proj",), shape.inner),
-        ]
-    first, second, third, fourth = shape.linears
-    return [((first,), shape.width), ((second,), attended), ((third,), shape.width), ((fourth,), shape.inner)]
-
-
-def _statistics(shape: ModelShape) -> int:
-    norms = 2 if shape.gated else 4
-    return STATISTIC * (norms + shape.heads)
+    attended = shape.attended
+    if (
+        shape.gated
+    ):  # two residuals, two normalised ones; rotated query, key, value of each head; output; gate, SiLU, up
+        return 4 * shape.width + 3 * attended + attended + 3 * shape.inner
+    # one residual (and learned positions), fused query-key-value, its rotated halves, attention's output, before GELU
+    stream, rotated = (2 * shape.width, 0) if shape.positions else (shape.width, 2 * attended)
+    return stream + attended + 2 * shape.kv_heads * shape.head_size + rotated + attended + shape.inner
 
 
 def training_bytes(
@@ -108,9 +93,8 @@ def inference_bytes(
     shape: ModelShape, model: ModelSection, element: int, tokens: int, device: Device, *, kind: str
 ) -> float:
     """Bytes of a forward pass without a graph: one layer at a time, and a chunk of the head."""
-    attended = shape.heads * shape.head_size
-    widest = 2 * shape.inner if not shape.gated else 3 * shape.inner
-    layer = (3 * shape.width + max(7 * attended, widest)) * element * tokens
+    widest = 3 * shape.inner if shape.gated else 2 * shape.inner
+    layer = (3 * shape.width + max(7 * shape.attended, widest)) * element * tokens
     if shape.scalar or kind == "score":
         return layer
     return layer + _logits(shape, element, tokens, device, kept=False)

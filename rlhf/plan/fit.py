@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
-from typing import Any
+from typing import NamedTuple
 
+import yaml
 from pydantic import ValidationError
 
 from rlhf.config.schema import PpoConfig, RewardConfig, StageConfig
@@ -22,21 +22,15 @@ MOST_CHANGES = 4
 MORE_RANKS = (2, 4, 8, 16, 32, 64)
 
 
-@dataclass(frozen=True)
-class PlanChange:
-    """A `key=value` of the command line; `cost` orders changes by their effect on speed or on the result."""
+class PlanChange(NamedTuple):
+    """`key=value` words of the command line; `cost` orders changes by their effect on speed or on the result."""
 
-    words: tuple[str, ...]
+    text: str
     cost: float
     price: str
 
-    @property
-    def text(self) -> str:
-        return " ".join(self.words)
 
-
-@dataclass(frozen=True)
-class Fit:
+class Fit(NamedTuple):
     """The plan of a changed configuration that fits."""
 
     changes: tuple[PlanChange, ...]
@@ -50,78 +44,73 @@ class Fit:
 
 def possible_changes(config: StageConfig, placement: Placement) -> Iterator[PlanChange]:
     """Changes that this configuration allows."""
-    model, zero = config.model, config.deepspeed
+    model, zero, gpu = config.model, config.deepspeed, placement.device == "gpu"
     if not model.gradient_checkpointing:
-        yield PlanChange(("model.gradient_checkpointing=true",), 2.0, "a third more computation in training")
+        yield PlanChange("model.gradient_checkpointing=true", 2.0, "a third more computation in training")
     yield from _smaller_batches(config)
-    gpu = placement.device == "gpu"
     if gpu and zero.zero_stage > 0 and not zero.overrides:
-        yield PlanChange(
-            ("deepspeed.overrides.zero_optimization.reduce_bucket_size=50000000",), 0.5, "smaller communication buckets"
-        )
+        bucket = "deepspeed.overrides.zero_optimization.reduce_bucket_size=50000000"
+        yield PlanChange(bucket, 0.5, "smaller communication buckets")
     for stage in (2, 3):
         if stage > zero.zero_stage and (placement.world_size > 1 or (stage == 3 and zero.offload_parameters)):
-            yield PlanChange((f"deepspeed.zero_stage={stage}",), float(stage) + 0.5, "more communication")
+            yield PlanChange(f"deepspeed.zero_stage={stage}", float(stage) + 0.5, "more communication")
     if gpu:
         yield from _offloads(config)
     if isinstance(config, PpoConfig) and config.ppo.roles == "separate" and model.lora is not None:
-        words = ("ppo.roles=shared",) + (("deepspeed.zero_stage=2",) if zero.zero_stage == 3 else ())
+        words = "ppo.roles=shared" + (" deepspeed.zero_stage=2" if zero.zero_stage == 3 else "")
         yield PlanChange(words, 3.2, "every path must be a LoRA run on one base")
     if model.lora is None:
-        words = ("model.lora.rank=16", "model.lora.alpha=32")
-        yield PlanChange(words, 7.0, "adapters learn instead of all weights; raise train.lr about ten times")
+        price = "adapters learn instead of all weights; raise train.lr about ten times"
+        yield PlanChange("model.lora.rank=16 model.lora.alpha=32", 7.0, price)
     elif model.quantize == "none" and gpu:
-        yield PlanChange(("model.quantize=4bit",), 5.0, "slower products, and frozen weights rounded to four bits")
+        yield PlanChange("model.quantize=4bit", 5.0, "slower products, and frozen weights rounded to four bits")
 
 
 def _smaller_batches(config: StageConfig) -> Iterator[PlanChange]:
     """Fewer tokens per pass, fewer answers at a time: the same result, a little slower."""
-    least = longest_item(config)
-    if isinstance(config, RewardConfig):
-        least = config.data.max_length * 2
-    tokens = config.train.micro_tokens
+    least = config.data.max_length * 2 if isinstance(config, RewardConfig) else longest_item(config)
+    most = tokens = config.train.micro_tokens
     while tokens // 2 >= max(least, config.data.max_length):
         tokens //= 2
-        yield PlanChange(
-            (f"train.micro_tokens={tokens}",), 1.0 + 0.1 * config.train.micro_tokens / tokens, "more passes"
-        )
-    if isinstance(config, PpoConfig):
-        slots = config.sampling.batch_size
-        for share in (2, 4):
-            if slots // share >= 4:
-                yield PlanChange((f"sampling.batch_size={slots // share}",), 1.0 + 0.3 * share, "slower sampling")
+        yield PlanChange(f"train.micro_tokens={tokens}", 1.0 + 0.1 * most / tokens, "more passes")
+    slots = config.sampling.batch_size
+    for share in (2, 4) if isinstance(config, PpoConfig) else ():
+        if slots // share >= 4:
+            yield PlanChange(f"sampling.batch_size={slots // share}", 1.0 + 0.3 * share, "slower sampling")
 
 
 def _offloads(config: StageConfig) -> Iterator[PlanChange]:
     zero = config.deepspeed
     if isinstance(config, PpoConfig) and config.ppo.roles == "separate":
-        if not config.reference.offload:
-            yield PlanChange(("reference.offload=true",), 2.5, "its weights are copied to the GPU in each iteration")
-        if not config.reward.offload and config.reward.path:
-            yield PlanChange(("reward.offload=true",), 2.5, "its weights are copied to the GPU in each iteration")
+        frozen = {"reference": config.reference, "reward": config.reward}
+        for role, section in frozen.items():
+            if not section.offload and (role == "reference" or section.path):
+                yield PlanChange(f"{role}.offload=true", 2.5, "its weights are copied to the GPU in each iteration")
     if not zero.offload_optimizer and zero.zero_stage > 0:
-        yield PlanChange(("deepspeed.offload_optimizer=true",), 4.0, "the update runs on the CPU")
+        yield PlanChange("deepspeed.offload_optimizer=true", 4.0, "the update runs on the CPU")
     if zero.zero_stage == 3 and not zero.offload_parameters:
-        yield PlanChange(("deepspeed.offload_parameters=true",), 9.0, "each layer is copied to the GPU in each pass")
+        yield PlanChange("deepspeed.offload_parameters=true", 9.0, "each layer is copied to the GPU in each pass")
+
+
+def _words(changes: Iterable[PlanChange]) -> list[str]:
+    return [word for change in changes for word in change.text.split()]
 
 
 def changed(config: StageConfig, changes: tuple[PlanChange, ...]) -> StageConfig | None:
     """The configuration with changes; None if its validation refuses them."""
     content = config.model_dump()
-    for word in (word for change in changes for word in change.words):
+    for word in _words(changes):
         key, _, value = word.partition("=")
-        _put(content, key.split("."), value)
+        *groups, last = key.split(".")
+        inside = content
+        for group in groups:
+            inside[group] = inner = inside.get(group) or {}
+            inside = inner
+        inside[last] = yaml.safe_load(value)
     try:
         return type(config).model_validate(content)
     except ValidationError:
         return None
-
-
-def _put(content: dict[str, Any], keys: list[str], value: str) -> None:
-    for key in keys[:-1]:
-        content[key] = content.get(key) or {}
-        content = content[key]
-    content[keys[-1]] = int(value) if value.isdigit() else {"true": True, "false": False}.get(value, value)
 
 
 def cheapest_fit(config: StageConfig, shapes: Shapes, placement: Placement, memory: float) -> Fit | None:
@@ -131,8 +120,7 @@ def cheapest_fit(config: StageConfig, shapes: Shapes, placement: Placement, memo
         each
         for count in range(1, MOST_CHANGES + 1)
         for each in combinations(options, count)
-        if len({word.partition("=")[0] for change in each for word in change.words})
-        == sum(len(change.words) for change in each)
+        if len({word.partition("=")[0] for word in _words(each)}) == len(_words(each))
     ]
     for changes in sorted(sets, key=lambda each: sum(change.cost for change in each)):
         candidate = changed(config, changes)

@@ -9,7 +9,7 @@ in those fragments.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rlhf.plan.shapes import ModelShape
@@ -96,14 +96,14 @@ def _small_bytes(phase: Iterable[Allocation], lost: float) -> float:
 
 @dataclass(frozen=True)
 class Role:
-    """A model or an engine of a run. `work` gives the allocations of a pass through it (with a graph if it learns)."""
+    """A model or an engine of a run; `work`: the allocations of a pass through it (with a graph if it learns)."""
 
     name: str
     shape: ModelShape
     states: States
     zero_stage: int
     learns: bool
-    work: Callable[[], list[Allocation]]
+    work: list[Allocation]
     parked: bool = False
 
     def part(self, name: str, size: float, *, small: bool = False, transient: bool = False) -> list[Allocation]:
@@ -120,33 +120,26 @@ class Role:
         """Allocations from a backward pass to the step."""
         return self._split("gradients", self.states.gradients)
 
-    def reduction(self) -> list[Allocation]:
-        """DeepSpeed's buffers while gradients are exchanged."""
-        return self.part("communication", self.states.reduction)
-
-    def kept_buckets(self) -> list[Allocation]:
-        """The buckets of ZeRO 3, which are never freed; other stages free theirs after each pass."""
-        return self.part("communication", self.states.bucket if self.zero_stage == 3 else 0.0)
+    def communication(self, *, kept: bool = False) -> list[Allocation]:
+        """DeepSpeed's buffers while gradients are exchanged; those `kept` after it are the buckets of ZeRO 3."""
+        states = self.states
+        size = states.reduction if not kept else states.bucket if self.zero_stage == 3 else 0.0
+        return self.part("communication", size)
 
     def gathered(self) -> list[Allocation]:
         """Whole weights under ZeRO 3 while they are used."""
         return self.part("gathered weights", self.states.gathered, small=True, transient=True)
 
     def _split(self, name: str, size: float) -> list[Allocation]:
-        """Tensors per parameter, the small blocks among them apart."""
-        share = self._small_share()
+        """Tensors per parameter, the small blocks among them apart: ZeRO 0 has such tensors, the others flat ones."""
+        shape, share = self.shape, 0.0
+        if self.zero_stage == 0 and self.states.adapters:
+            share = 1.0
+        elif self.zero_stage == 0:
+            sizes = [shape.embedding, 0 if shape.scalar else shape.head]
+            sizes += [given * out for given, out in shape.linears.values()] * shape.layers
+            share = 1 - sum(size for size in sizes if size >= LARGE_BLOCK / 4) / shape.parameters
         return self.part(name, size * share, small=True) + self.part(name, size * (1 - share))
-
-    def _small_share(self) -> float:
-        """Share of per-parameter tensors in small blocks: ZeRO 0 keeps a tensor per parameter, others flat ones."""
-        shape, large = self.shape, LARGE_BLOCK / 4
-        if self.zero_stage > 0 or shape.parameters == 0:
-            return 0.0
-        if self.states.adapters:
-            return 1.0
-        sizes = [shape.embedding, 0 if shape.scalar else shape.head]
-        sizes += [given * out for given, out in shape.linears.values()] * shape.layers
-        return 1 - sum(size for size in sizes if size >= large) / shape.parameters
 
 
 def training_phases(roles: list[Role], placement: Placement, *, accumulates: bool) -> dict[str, list[Allocation]]:
@@ -155,17 +148,17 @@ def training_phases(roles: list[Role], placement: Placement, *, accumulates: boo
     learning = [role for role in roles if role.learns]
     base = [each for role in roles if not role.parked for each in role.resident()]
     gradients = {role.name: role.gradients() for role in learning}
-    buckets = {role.name: role.kept_buckets() for role in learning}
+    buckets = {role.name: role.communication(kept=True) for role in learning}
     for role in learning:
         rest = [each for name in gradients if name != role.name for each in gradients[name] + buckets[name]]
-        own, work = gradients[role.name] if accumulates else [], role.work()
+        own = gradients[role.name] if accumulates else []
         # A GPU's buckets are whole from the first gradient on; the CPU's memory is touched as they fill.
-        early = role.reduction() if placement.device == "gpu" else buckets[role.name]
-        phases[f"{role.name}: backward begins"] = base + rest + own + early + work + role.gathered()
-        late = [each for each in work if each.part != "activations"]
+        early = role.communication() if placement.device == "gpu" else buckets[role.name]
+        phases[f"{role.name}: backward begins"] = base + rest + own + early + role.work + role.gathered()
+        late = [each for each in role.work if each.part != "activations"]
         # At ZeRO 1 and 2 the gradients of this pass lie in the buckets, beside those of the passes before.
         summed = own if role.zero_stage in (1, 2) else gradients[role.name]
-        phases[f"{role.name}: backward ends"] = base + rest + summed + role.reduction() + late + role.gathered()
+        phases[f"{role.name}: backward ends"] = base + rest + summed + role.communication() + late + role.gathered()
     held = [each for name in gradients for each in gradients[name] + buckets[name]]
     for role in learning:
         phases[f"{role.name}: optimizer step"] = base + held + role.part("update", role.states.step)
@@ -175,4 +168,4 @@ def training_phases(roles: list[Role], placement: Placement, *, accumulates: boo
 def inference_phases(roles: list[Role]) -> dict[str, list[Allocation]]:
     """A forward pass of each frozen role; offloaded ones are on the device together until training continues."""
     base = [each for role in roles for each in role.resident()]
-    return {f"{role.name}: forward pass": base + role.work() + role.gathered() for role in roles if not role.learns}
+    return {f"{role.name}: forward pass": base + role.work + role.gathered() for role in roles if not role.learns}

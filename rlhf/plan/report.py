@@ -73,21 +73,7 @@ def make_report(
     Raises: ConfigError for the file; ModelError for a model whose shape is not known.
     """
     config = load_config(STAGES[stage].config, path, words)
-    return report_on(stage, config, path, words, machine, models_of_runs(path), utilisation=utilisation)
-
-
-def report_on(
-    stage: str,
-    config: StageConfig,
-    path: str,
-    words: Sequence[str],
-    machine: Machine,
-    named: dict[str, str],
-    *,
-    utilisation: float = UTILISATION,
-) -> PlanReport:
-    """The report on a loaded configuration."""
-    shapes = stage_shapes(config, named)
+    shapes = stage_shapes(config, models_of_runs(path))
     placement = Placement(machine.ranks, machine.device, config.model.dtype)
     plan = plan_memory(config, shapes, placement)
     fit, more = None, None
@@ -96,7 +82,7 @@ def report_on(
         more = ranks_that_fit(config, shapes, placement, machine.memory)
     speed = A100_FLOPS if machine.device == "gpu" else CPU_FLOPS
     effort = estimate_run(config, shapes, machine.ranks, utilisation=utilisation, flops_per_second=speed)
-    all_words = [*words, *(word for change in fit.changes for word in change.words)] if fit else list(words)
+    all_words = [*words, *fit.words.split()] if fit else words
     line = launch_line(stage, path, all_words, nodes=machine.nodes, gpus=machine.gpus, device=machine.device)
     hosts = hostfile(machine.nodes, machine.gpus)
     return PlanReport(stage, config, machine, shapes, plan, fit, more, effort, line, hosts)

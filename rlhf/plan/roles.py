@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 
 from rlhf.artifacts.adapter import find_adapter
 from rlhf.config.role_paths import role_paths
@@ -17,7 +16,6 @@ from rlhf.plan.batches import Batches, batches_of
 from rlhf.plan.memory import Allocation, MemoryPlan, Role, inference_phases, training_phases
 from rlhf.plan.shapes import ModelShape, on_disk, shape_of
 from rlhf.plan.states import (
-    EngineSizes,
     Placement,
     engine_states,
     frozen_bytes,
@@ -83,8 +81,7 @@ def _learner(
     planned: PlannedStage, name: str, shape: ModelShape, section: DeepSpeedSection, kind: str, *, average: bool = False
 ) -> Role:
     states = trained_states(shape, planned.config.model, section, planned.placement, average=average)
-    work = partial(_training_pass, planned, name, shape, kind)
-    return Role(name, shape, states, section.zero_stage, True, work)
+    return Role(name, shape, states, section.zero_stage, True, _training_pass(planned, name, shape, kind))
 
 
 def _training_pass(planned: PlannedStage, name: str, shape: ModelShape, kind: str) -> list[Allocation]:
@@ -154,8 +151,8 @@ def _plan_ppo(planned: PlannedStage, config: PpoConfig) -> MemoryPlan:
 def _separate_roles(planned: PlannedStage, config: PpoConfig) -> list[Role]:
     """A model per role, the actor first."""
     common, shapes, average = config.deepspeed, planned.shapes, config.train.ema_decay is not None
-    section = config.actor.deepspeed or common
-    roles = [_learner(planned, "actor", shapes["actor"], section, "logprobs", average=average)]
+    own = config.actor.deepspeed or common
+    roles = [_learner(planned, "actor", shapes["actor"], own, "logprobs", average=average)]
     if "critic" in shapes:
         roles.append(_learner(planned, "critic", shapes["critic"], config.critic.deepspeed or common, "score"))
     return roles + [_frozen(planned, config, name) for name in ("reference", "reward") if name in shapes]
@@ -166,7 +163,7 @@ def _frozen(planned: PlannedStage, config: PpoConfig, name: str) -> Role:
     section, shape = settings.deepspeed or config.deepspeed, planned.shapes[name]
     states = inference_states(shape, config.model, section, planned.placement, offload=settings.offload)
     parked = settings.offload and planned.placement.device == "gpu" and section.zero_stage < 3
-    work = partial(_inference_pass, planned, name, shape, "logprobs" if name == "reference" else "score")
+    work = _inference_pass(planned, name, shape, "logprobs" if name == "reference" else "score")
     return Role(name, shape, states, section.zero_stage, False, work, parked)
 
 
@@ -175,28 +172,23 @@ def _shared_roles(planned: PlannedStage, config: PpoConfig) -> list[Role]:
     shape, section, element = planned.shapes["actor"], config.deepspeed, planned.placement.element
     model = config.model.model_copy(update={"lora": adapter_settings(config)})
     adapter = trained_parameters(shape, model)
-    apart = "reward" in planned.shapes and not _same_backbone(planned.shapes["reward"], shape)
+    reward = planned.shapes.get("reward", shape)
+    apart = (reward.layers, reward.width, reward.vocabulary) != (shape.layers, shape.width, shape.vocabulary)
     learning = 1 + ("critic" in planned.shapes)
     held = learning + 1 + ("reward" in planned.shapes and not apart)  # the reference has the adapter of stage 1
     states = engine_states(
         shape,
-        EngineSizes(
-            whole=frozen_bytes(shape, model, element),
-            adapters=held * adapter * element,
-            trained=learning * adapter + (shape.width if learning > 1 else 0),
-            averaged=config.train.ema_decay is not None,
-        ),
         section,
         planned.placement,
+        whole=frozen_bytes(shape, model, element),
+        adapters=held * adapter * element,
+        trained=learning * adapter + (shape.width if learning > 1 else 0),
+        average=config.train.ema_decay is not None,
     )
     narrow = replace(planned, config=config.model_copy(update={"model": model}))
-    work = partial(_training_pass, narrow, "backbone", shape, "logprobs")
+    work = _training_pass(narrow, "backbone", shape, "logprobs")
     roles = [Role("backbone", shape, states, section.zero_stage, True, work)]
     return [*roles, _frozen(planned, config, "reward")] if apart else roles
-
-
-def _same_backbone(one: ModelShape, other: ModelShape) -> bool:
-    return (one.layers, one.width, one.vocabulary) == (other.layers, other.width, other.vocabulary)
 
 
 def adapter_settings(config: PpoConfig) -> LoraSection:

@@ -35,28 +35,22 @@ class ModelShape:
     scalar: bool = False
     positions: int = 0
 
+    @property
+    def attended(self) -> int:
+        """Entries of a token's query, all heads together."""
+        return self.heads * self.head_size
+
     @cached_property
     def linears(self) -> dict[str, tuple[int, int]]:
         """(entries in, entries out) of each linear module of a layer, by its name."""
-        attended, shared = self.heads * self.head_size, self.kv_heads * self.head_size
-        if not self.gated:
-            names = ("c_attn", "c_proj", "c_fc", "c_proj_out") if self.positions else NEOX_NAMES
-            sizes = (
-                (self.width, attended + 2 * shared),
-                (attended, self.width),
-                (self.width, self.inner),
-                (self.inner, self.width),
-            )
-            return dict(zip(names, sizes, strict=True))
-        return {
-            "q_proj": (self.width, attended),
-            "k_proj": (self.width, shared),
-            "v_proj": (self.width, shared),
-            "o_proj": (attended, self.width),
-            "gate_proj": (self.width, self.inner),
-            "up_proj": (self.width, self.inner),
-            "down_proj": (self.inner, self.width),
-        }
+        width, inner, attended, shared = self.width, self.inner, self.attended, self.kv_heads * self.head_size
+        if self.gated:
+            sizes = {"q_proj": (width, attended), "k_proj": (width, shared), "v_proj": (width, shared)}
+            sizes |= {"o_proj": (attended, width), "gate_proj": (width, inner), "up_proj": (width, inner)}
+            return sizes | {"down_proj": (inner, width)}
+        names = ("c_attn", "c_proj", "c_fc", "c_proj_out") if self.positions else NEOX_NAMES
+        each = ((width, attended + 2 * shared), (attended, width), (width, inner), (inner, width))
+        return dict(zip(names, each, strict=True))
 
     @cached_property
     def linear_weights(self) -> int:
@@ -97,7 +91,8 @@ class ModelShape:
         """The linear modules that get an adapter."""
         if isinstance(targets, str):
             return self.linears
-        return {name: sizes for name, sizes in self.linears.items() if any(_ends(name, each) for each in targets)}
+        ends = {target.rsplit(".", 1)[-1] for target in targets}
+        return {name: sizes for name, sizes in self.linears.items() if name in ends}
 
     def as_scalar(self) -> ModelShape:
         """The same backbone with a one-number head."""
@@ -105,10 +100,6 @@ class ModelShape:
 
 
 NEOX_NAMES = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
-
-
-def _ends(name: str, target: str) -> bool:
-    return target.rsplit(".", 1)[-1] == name
 
 
 def neox(name: str, layers: int, width: int, heads: int, vocabulary: int = 30080, inner: int = 0) -> ModelShape:
@@ -132,7 +123,7 @@ def shape_of(path: str) -> ModelShape | None:
     """
     file = on_disk(path)
     if file is not None:
-        return read_shape(file)
+        return _read_shape(file)
     size = re.search(r"(?<![\d.])(\d+\.\db)", path.lower())
     known = size and any(family in path.lower() for family in FAMILIES)
     found = BUILT_IN.get(size.group(1)) if size and known else None
@@ -147,11 +138,7 @@ def on_disk(path: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def read_shape(file: Path) -> ModelShape:
-    """The shape that a config.json describes.
-
-    Raises: ModelError as in `shape_of`.
-    """
+def _read_shape(file: Path) -> ModelShape:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         found = _from_config(content, str(file.parent))
@@ -168,28 +155,23 @@ def read_shape(file: Path) -> ModelShape:
 
 
 def _from_config(content: dict[str, Any], name: str) -> ModelShape | None:
-    kind = content.get("model_type")
-    architectures = content.get("architectures") or [""]
-    scalar = "SequenceClassification" in str(architectures[0])
-    vocabulary = int(content["vocab_size"])
-    if kind == "gpt2":
-        width, heads = int(content["n_embd"]), int(content["n_head"])
-        inner, size = int(content.get("n_inner") or 4 * width), width // heads
-        layers, positions = int(content["n_layer"]), int(content["n_positions"])
-        return ModelShape(name, layers, width, inner, heads, heads, size, vocabulary, False, True, scalar, positions)
-    if kind != "gpt_neox" and kind not in GATED:
+    kind, vocabulary = content.get("model_type"), int(content["vocab_size"])
+    gpt2, gated = kind == "gpt2", kind in GATED
+    if not gpt2 and not gated and kind != "gpt_neox":
         return None
-    width, heads = int(content["hidden_size"]), int(content["num_attention_heads"])
+    names = ("n_layer", "n_embd", "n_head") if gpt2 else ("num_hidden_layers", "hidden_size", "num_attention_heads")
+    layers, width, heads = (int(content[key]) for key in names)
     return ModelShape(
         name=name,
-        layers=int(content["num_hidden_layers"]),
+        layers=layers,
         width=width,
-        inner=int(content["intermediate_size"]),
+        inner=int(content.get("n_inner") or 4 * width) if gpt2 else int(content["intermediate_size"]),
         heads=heads,
         kv_heads=int(content.get("num_key_value_heads") or heads),
         head_size=int(content.get("head_dim") or width // heads),
         vocabulary=vocabulary,
-        gated=kind in GATED,
-        tied=bool(content.get("tie_word_embeddings", False)),
-        scalar=scalar,
+        gated=gated,
+        tied=gpt2 or bool(content.get("tie_word_embeddings", False)),
+        scalar="SequenceClassification" in str((content.get("architectures") or [""])[0]),
+        positions=int(content["n_positions"]) if gpt2 else 0,
     )

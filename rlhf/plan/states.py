@@ -88,105 +88,78 @@ def inference_states(
     return States(weights=0 if parked else part, gathered=gathered, host=part if parked else 0)
 
 
-@dataclass(frozen=True)
-class EngineSizes:
-    """Bytes of weights and of adapters beside them, number of trained parameters, and whether they are averaged."""
-
-    whole: float
-    adapters: float
-    trained: float
-    averaged: bool
-
-    @property
-    def average(self) -> float:
-        """Bytes of the running average, which is float32."""
-        return 4.0 * self.trained if self.averaged else 0.0
-
-
 def trained_states(
     shape: ModelShape, model: ModelSection, section: DeepSpeedSection, placement: Placement, *, average: bool = False
 ) -> States:
     """A trained model under one DeepSpeed engine."""
     trained, element = trained_parameters(shape, model), placement.element
     adapters = trained * element if model.lora is not None else 0.0
-    sizes = EngineSizes(frozen_bytes(shape, model, element), adapters, trained, average)
-    return engine_states(shape, sizes, section, placement)
+    whole = frozen_bytes(shape, model, element)
+    return engine_states(shape, section, placement, whole=whole, adapters=adapters, trained=trained, average=average)
 
 
-def engine_states(shape: ModelShape, sizes: EngineSizes, section: DeepSpeedSection, placement: Placement) -> States:
-    """Everything one engine holds on a rank."""
+def engine_states(
+    shape: ModelShape,
+    section: DeepSpeedSection,
+    placement: Placement,
+    *,
+    whole: float,
+    adapters: float,
+    trained: float,
+    average: bool,
+) -> States:
+    """Everything one engine holds on a rank.
+
+    ZeRO 0 holds everything on every rank. In half precision DeepSpeed keeps float32 masters, and makes float32
+    gradients of them all at the step; in float32 the weights are the masters. From ZeRO 1 on a rank holds masters and
+    moments of its part, also in float32; at ZeRO 3 a part of everything, and layers are gathered to be used.
+
+    Args:
+        whole: bytes of all weights.
+        adapters: bytes of adapters beside them.
+        trained: number of trained parameters.
+        average: whether a float32 running average of these is kept.
+    """
+    stage, element, on_gpu = section.zero_stage, placement.element, placement.device == "gpu"
+    half = element == 2
+    part = trained / placement.world_size if stage else trained
+    held = placement.world_size if stage == 3 else 1  # ranks that share weights and averages
+    offloaded = stage > 0 and section.offload_optimizer and on_gpu
+    parked = stage == 3 and section.offload_parameters and on_gpu
+    kept = 0 if offloaded else part
+    buckets, reduction = _communication(section, placement, trained)
+    step = 4 * kept if half or stage else 0
+    if stage == 3:  # a flat copy of the gradients too, of one sub-group at a time
+        step = (4 + (element if half else 0)) * min(kept, SUB_GROUP)
+    return States(
+        weights=0 if parked else whole / held,
+        adapters=adapters / held,
+        master=MASTER * kept if half or stage else 0,
+        moments=MOMENTS * kept,
+        average=4.0 * trained / held if average else 0.0,
+        gradients=element * kept,
+        reduction=reduction,
+        bucket=buckets,
+        step=step,
+        gathered=_live(shape, section) * element if stage == 3 else 0,
+        host=((MASTER + MOMENTS + 4 + element) * part if offloaded else 0) + (whole / held if parked else 0),
+    )
+
+
+def _communication(section: DeepSpeedSection, placement: Placement, trained: float) -> tuple[float, float]:
+    """Bytes of the buckets that gradients pass through, and of these with the gradients that are sent.
+
+    A GPU allocates buckets whole, and two of them at ZeRO 2, where communication overlaps. ZeRO 0 has none: it flattens
+    gradients to exchange them.
+    """
+    element = placement.element
     if section.zero_stage == 0:
-        return _replicated(sizes, placement)
-    if section.zero_stage == 3:
-        return _sharded_weights(shape, sizes, section, placement)
-    return _sharded_optimizer(sizes, section, placement)
-
-
-def _replicated(sizes: EngineSizes, placement: Placement) -> States:
-    """ZeRO 0: everything on every rank. In half precision DeepSpeed keeps float32 masters, and makes float32
-    gradients of them all at the step; in float32 the weights are the masters."""
-    half, trained = placement.element == 2, sizes.trained
-    exchanged = placement.world_size > 1 or half
-    return States(
-        weights=sizes.whole,
-        adapters=sizes.adapters,
-        master=MASTER * trained if half else 0,
-        moments=MOMENTS * trained,
-        average=sizes.average,
-        gradients=placement.element * trained,
-        reduction=placement.element * min(trained, BUCKET) if exchanged else 0,
-        step=4 * trained if half else 0,
-    )
-
-
-def _sharded_optimizer(sizes: EngineSizes, section: DeepSpeedSection, placement: Placement) -> States:
-    """ZeRO 1 and 2: a rank holds masters and moments of its part, also in float32. Gradients pass through buckets,
-    which a GPU allocates whole (two of them where communication overlaps), and are flattened once more to be sent."""
-    part, element = sizes.trained / placement.world_size, placement.element
-    offloaded = section.offload_optimizer and placement.device == "gpu"
-    buckets, filled = _buckets(sizes, section, placement, 2 if section.zero_stage == 2 else 1)
-    return States(
-        weights=sizes.whole,
-        adapters=sizes.adapters,
-        master=0 if offloaded else MASTER * part,
-        moments=0 if offloaded else MOMENTS * part,
-        average=sizes.average,
-        gradients=0 if offloaded else element * part,
-        reduction=element * (buckets + filled),
-        bucket=element * buckets,
-        step=0 if offloaded else 4 * part,
-        host=(MASTER + MOMENTS + 4 + element) * part if offloaded else 0,
-    )
-
-
-def _sharded_weights(shape: ModelShape, sizes: EngineSizes, section: DeepSpeedSection, placement: Placement) -> States:
-    """ZeRO 3: a part of everything; layers are gathered to be used, and stay while they are soon used again."""
-    ranks, element, on_gpu = placement.world_size, placement.element, placement.device == "gpu"
-    part, offloaded = sizes.trained / ranks, section.offload_optimizer and on_gpu
-    parked = section.offload_parameters and on_gpu
-    buckets, filled = _buckets(sizes, section, placement, 1)
-    stepped = 0.0 if offloaded else (4 + (element if element == 2 else 0)) * min(part, SUB_GROUP)
-    optimizer = (MASTER + MOMENTS) * part
-    return States(
-        weights=0 if parked else sizes.whole / ranks,
-        adapters=sizes.adapters / ranks,
-        master=0 if offloaded else MASTER * part,
-        moments=0 if offloaded else MOMENTS * part,
-        average=sizes.average / ranks,
-        gradients=0 if offloaded else element * part,
-        reduction=element * (buckets + filled),
-        bucket=element * buckets,
-        step=stepped,
-        gathered=_live(shape, section) * element,
-        host=(optimizer + (4 + element) * part if offloaded else 0) + (sizes.whole / ranks if parked else 0),
-    )
-
-
-def _buckets(sizes: EngineSizes, section: DeepSpeedSection, placement: Placement, count: int) -> tuple[float, float]:
-    """Entries of the buckets as they are allocated, and of the gradients that fill one."""
-    bucket = setting(section, "reduce_bucket_size", BUCKET)
-    filled = min(sizes.trained, bucket)
-    return bucket * count if placement.device == "gpu" else filled, filled
+        exchanged = placement.world_size > 1 or element == 2
+        return 0.0, element * min(trained, BUCKET) if exchanged else 0
+    size = setting(section, "reduce_bucket_size", BUCKET)
+    filled = min(trained, size)
+    buckets = size * (2 if section.zero_stage == 2 else 1) if placement.device == "gpu" else filled
+    return element * buckets, element * (buckets + filled)
 
 
 def _live(shape: ModelShape, section: DeepSpeedSection) -> float:

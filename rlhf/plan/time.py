@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rlhf.config.schema import PpoConfig, RewardConfig, StageConfig
 from rlhf.config.sections import AnswerSource, SourceSection, TrainSection
@@ -109,11 +110,9 @@ def count_rows(config: StageConfig) -> tuple[tuple[int, ...], bool]:
 
 
 def _rows(config: StageConfig, path: str, source: SourceSection) -> int:
-    wanted = DataSource(path, source.format, limit=source.limit)
-    if isinstance(config, PpoConfig):
-        return len(read_records(wanted, Prompt, on_bad_row="skip").records)
-    if isinstance(config, RewardConfig):
-        return len(read_records(wanted, Ranking, on_bad_row="skip").records)
-    if isinstance(source, AnswerSource) and source.answers == "all":
-        return sum(record.num_answers for record in read_records(wanted, Ranking, on_bad_row="skip").records)
-    return len(read_records(wanted, Demonstration, on_bad_row="skip").records)
+    every_answer = isinstance(source, AnswerSource) and source.answers == "all"
+    kind: Any = Prompt if isinstance(config, PpoConfig) else Demonstration
+    if every_answer or isinstance(config, RewardConfig):
+        kind = Ranking
+    read = read_records(DataSource(path, source.format, limit=source.limit), kind, on_bad_row="skip").records
+    return sum(ranking.num_answers for ranking in read) if every_answer else len(read)

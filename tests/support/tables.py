@@ -52,6 +52,10 @@ class Table:
         spread = -(logs.exp() * logs).sum(-1) if with_entropy else torch.zeros(len(logs))
         return TokenLogprobs(logs.gather(1, row.labels[:, None])[:, 0], spread)
 
+    @torch.no_grad()
+    def infer_logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
+        return self.logprobs(row, temperature)
+
     def loss(self, row: PackedRow, total: float) -> CrossEntropy:
         nll = -self.logprobs(row, 1.0).logprobs
         return CrossEntropy((nll * row.weights).sum() / total, nll.detach())

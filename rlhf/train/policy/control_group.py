@@ -60,7 +60,7 @@ def policy_kl(samples: Sequence[Sample], roles: Roles, config: PpoConfig) -> lis
     """log p(policy) - log p(reference) of each answer in nats; its mean estimates KL(policy || reference)."""
     mask = response_mask(samples)
     own = padded([sample.old_logprobs for sample in samples], mask)
-    reference = read_logprobs(samples, mask, roles.actor.ranks, config, roles.reference.logprobs)
+    reference = read_logprobs(samples, mask, roles.actor.ranks, config, roles.reference.infer_logprobs)
     return kl_estimate(own, reference, mask, kind="k1").sum(1).tolist()
 
 

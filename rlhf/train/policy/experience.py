@@ -122,7 +122,7 @@ def gather_experience(
     ppo, mask = config.ppo, response_mask(samples)
     old = padded([sample.old_logprobs for sample in samples], mask)
     # 3. the reference's log-probabilities, the critic's values, the sources' scores
-    reference = read_logprobs(samples, mask, roles.actor.ranks, config, roles.reference.logprobs)
+    reference = read_logprobs(samples, mask, roles.actor.ranks, config, roles.reference.infer_logprobs)
     values = None
     if roles.critic is not None:
         values = read_table(samples, mask, roles.actor.ranks, config.train.micro_tokens, roles.critic.infer)

@@ -160,7 +160,7 @@ def score_samples(
     lengths = [len(prompt) + len(answers[0]) for prompt, answers in trees]
 
     def read(items: list[int]) -> list[float]:
-        scores: list[float] = reward.forward(pack_trees([trees[item] for item in items])).tolist()
+        scores: list[float] = reward.infer(pack_trees([trees[item] for item in items])).tolist()
         return scores
 
     return read_shared(lengths, max(config.train.micro_tokens, *lengths), reward.ranks, read)

@@ -43,8 +43,8 @@ def test_weights_come_for_use_and_leave_when_parked(offload: bool, expected: lis
     model = InferenceModel(recorder, DeepSpeedSection(), Ranks(0, 0, 1, DEVICE), dtype="float32", offload=offload)
     assert recorder.moves == ([] if offload else expected)
     row = pack_sequences([EncodedSequence(np.arange(4, dtype=np.int32), np.arange(4) > 1)])
-    model.forward(row)
-    model.forward(row)
+    model.infer(row)
+    model.infer(row)
     model.park()
-    model.forward(row)
+    model.infer(row)
     assert recorder.moves == expected

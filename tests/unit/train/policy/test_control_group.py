@@ -21,7 +21,7 @@ class Halves:
 
     ranks = ONE_RANK
 
-    def logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
+    def infer_logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
         return TokenLogprobs(torch.full((len(row.positions),), -math.log(2)), torch.zeros(len(row.positions)))
 
 

@@ -41,10 +41,8 @@ class Uniform:
 
     ranks = ONE_RANK
 
-    def logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
+    def infer_logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
         return TokenLogprobs(torch.full((len(row.positions),), UNIFORM), torch.zeros(len(row.positions)))
-
-    infer_logprobs = logprobs
 
 
 def experience(
@@ -61,7 +59,7 @@ def experience(
     )
 
     class Scorer(Uniform):
-        def forward(self, row: PackedRow) -> Tensor:
+        def infer(self, row: PackedRow) -> Tensor:
             return torch.tensor(scores)
 
     class Worthless(Uniform):
@@ -225,7 +223,7 @@ def test_roles_are_read_at_the_sampling_temperature() -> None:
 
     def logprobs(row: PackedRow, temperature: float) -> TokenLogprobs:
         seen.append(temperature)
-        return Uniform().logprobs(row, temperature)
+        return Uniform().infer_logprobs(row, temperature)
 
     config = PpoConfig.model_validate({"train": {"batch_size": 1}, "sampling": {"temperature": 0.7}})
     samples = of_length(2, 1)

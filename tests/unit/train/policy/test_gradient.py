@@ -111,7 +111,7 @@ def experienced(samples: list[Sample], score: Callable[[PackedRow], Tensor], **p
             return torch.zeros(len(row.positions))
 
     class Scorer(Uniform):
-        def forward(self, row: PackedRow) -> Tensor:
+        def infer(self, row: PackedRow) -> Tensor:
             return score(row)
 
     roles: Any = Roles(Uniform(), Uniform(), Uniform(), Scorer())  # type: ignore[arg-type]

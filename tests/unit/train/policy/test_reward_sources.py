@@ -34,7 +34,7 @@ class Scorer:
 
     ranks = ONE_RANK
 
-    def forward(self, row: PackedRow) -> Tensor:
+    def infer(self, row: PackedRow) -> Tensor:
         return torch.tensor([2.0, 3.0])[: len(row.positions)]
 
 
