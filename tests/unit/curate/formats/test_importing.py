@@ -18,7 +18,7 @@ from rlhf.curate.formats.public_rows import from_alpaca, from_hh, from_messages,
 from rlhf.curate.output import manifest_path
 from rlhf.data.records import Demonstration, Ranking
 from rlhf.data.sources import DataSource, read_records
-from rlhf.errors import DataError
+from rlhf.errors import ConfigError, DataError
 
 
 def imported(folder: Path, name: str, content: str | bytes, **options: Any) -> list[dict[str, Any]]:
@@ -276,7 +276,7 @@ def test_a_text_that_holds_the_sign_is_left_out(tmp_path: Path) -> None:
 
 def test_a_missing_package_stops_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ko_pii", None)
-    with pytest.raises(DataError, match=r"rlhf\[pii\]'.*--keep-pii"):
+    with pytest.raises(ConfigError, match=r"\.\[pii\]' in the checkout, or --keep-pii"):
         import_files(ImportOptions((str(tmp_path / "absent.csv"),), tmp_path / "out.jsonl"))
     (row,) = imported(tmp_path, "chat.csv", CHAT, me=ME, keep_pii=True)
     assert "010-2222-3333" in row["messages"][0]["content"]
