@@ -33,5 +33,5 @@ def test_a_file_is_of_the_stage_in_its_name() -> None:
     ]
     assert stage_of("a/sft.yaml", None) == "sft"
     assert stage_of("a/sft.yaml", "ppo") == "ppo"
-    with pytest.raises(ConfigError, match="--stage: my.yaml is not named after a stage"):
+    with pytest.raises(ConfigError, match=r"--stage: my\.yaml is not named after a stage"):
         stage_of("my.yaml", None)
