@@ -49,8 +49,8 @@ def request_of(arguments: argparse.Namespace, models: Sequence[str]) -> Generati
     from rlhf.curate.sample.command import SampleOptions
 
     sampling = fill_section(SamplingSection, arguments)
-    given = {"models": tuple(models), "out": arguments.out, "sampling": sampling, "k": getattr(arguments, "k", 1)}
-    options = fill(SampleOptions, arguments, **given)
+    given: dict[str, Any] = {} if hasattr(arguments, "k") else {"k": 1}
+    options = fill(SampleOptions, arguments, models=tuple(models), out=arguments.out, sampling=sampling, **given)
     from rlhf.curate.sample.sources import DecodingOptions
     from rlhf.evaluate.answers.generation import GenerationRequest
 

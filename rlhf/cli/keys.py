@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf.cli.parser import Command, Group
-from rlhf.config.flag_values import positive
+from rlhf.config.flag_values import parse_positive
 
 if TYPE_CHECKING:
     from rlhf.serve.keys import KeyStore
@@ -25,9 +25,9 @@ def _file(parser: argparse.ArgumentParser) -> None:
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="who it is for")
     requests = "further requests in a minute are refused (default: no limit)"
-    parser.add_argument("--requests-per-minute", type=positive, metavar="N", help=requests)
+    parser.add_argument("--requests-per-minute", type=parse_positive, metavar="N", help=requests)
     tokens = "tokens of prompts and answers (default: no limit)"
-    parser.add_argument("--tokens-per-day", type=positive, metavar="N", help=tokens)
+    parser.add_argument("--tokens-per-day", type=parse_positive, metavar="N", help=tokens)
     _file(parser)
 
 

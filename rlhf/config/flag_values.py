@@ -11,14 +11,14 @@ DTYPE = "data type of the weights; auto is bfloat16 on a GPU and float32 elsewhe
 BAD_ROW = "at a bad row: stop, or skip and count it"
 
 
-def positive(text: str) -> int:
+def parse_positive(text: str) -> int:
     """A whole number above 0."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number above 0")
     return int(text)
 
 
-def similarity(text: str) -> float:
+def parse_similarity(text: str) -> float:
     """A number above 0, at most 1."""
     try:
         number = float(text)
@@ -29,6 +29,6 @@ def similarity(text: str) -> float:
     return number
 
 
-def names(text: str) -> tuple[str, ...]:
+def parse_names(text: str) -> tuple[str, ...]:
     """Names separated by commas."""
     return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from rlhf.config.flag_values import positive
+from rlhf.config.flag_values import parse_positive
 from rlhf.config.flags import flag
 
 GIGABYTE = 1e9
@@ -21,8 +21,8 @@ def _gigabytes(text: str) -> float:
 class Machine:
     """Ranks: `gpus` on each of `nodes`, of `memory` bytes each; on the CPU a rank is a process."""
 
-    gpus: int = flag(1, "GPUs per machine", parse=positive)
-    nodes: int = flag(1, "machines", parse=positive)
+    gpus: int = flag(1, "GPUs per machine", parse=parse_positive)
+    nodes: int = flag(1, "machines", parse=parse_positive)
     memory: float = flag(
         80 * GIGABYTE, "memory of one GPU", name="--gpu-memory", metavar="GB", parse=_gigabytes, shown="80"
     )

@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from rlhf.config.flag_values import BAD_ROW, parse_positive, parse_similarity
 from rlhf.config.flags import flag
 from rlhf.curate.filter import checks
-from rlhf.curate.flags import parse_similarity
 from rlhf.curate.output import Output, progress
 from rlhf.curate.row_texts import numbered_texts, texts_of, with_texts_changed
 from rlhf.curate.text_faults import cleaned
@@ -54,13 +54,6 @@ def _named_number(text: str, defaults: Mapping[str, float]) -> tuple[str, float]
     return name, parse_similarity(number) if separator else defaults[name]
 
 
-def parse_count(text: str) -> int:
-    """A whole number above 0."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r}; expected a whole number above 0")
-    return int(text)
-
-
 @dataclass(frozen=True, slots=True)
 class FilterOptions:
     """What is dropped or changed, in the order of the filters; an empty value switches a filter off."""
@@ -76,13 +69,13 @@ class FilterOptions:
         0,
         "drop prompts with fewer than N characters that are not whitespace (2023: 16)",
         metavar="N",
-        parse=parse_count,
+        parse=parse_positive,
     )
     max_tokens: int = flag(
         0,
         "drop rows whose prompt and longest answer have more than N tokens, without a template",
         metavar="N",
-        parse=parse_count,
+        parse=parse_positive,
     )
     tokenizer: str = flag("", "model folder with the tokenizer that counts", metavar="DIR")
     min_hangul: float = flag(
@@ -123,7 +116,7 @@ class FilterOptions:
     semantic_threshold: float = flag(
         0.85, "cosine of mean-centred embeddings from which a prompt is a repeat", metavar="T", parse=parse_similarity
     )
-    on_bad_row: OnBadRow = flag("error", "what to do at a bad row")
+    on_bad_row: OnBadRow = flag("error", BAD_ROW)
 
     def __post_init__(self) -> None:
         if bool(self.max_tokens) != bool(self.tokenizer):

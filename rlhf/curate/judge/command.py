@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from rlhf.config.flag_values import BAD_ROW
 from rlhf.config.flags import flag
 from rlhf.curate.answer_rows import AnswerRow, prompt_value, read_answer_rows
 from rlhf.curate.endpoint.budget import Budget
@@ -42,7 +43,7 @@ class JudgeOptions:
     )
     min_gap: float = flag(0.0, "sums that differ by at most this many points tie", least=0)
     limit: int | None = flag(None, "only the first N usable rows", least=1)
-    on_bad_row: OnBadRow = flag("error", "what to do at a bad row")
+    on_bad_row: OnBadRow = flag("error", BAD_ROW)
 
     def least_sum(self, criteria: CriteriaSet) -> float:
         """The points below which both answers of a pair make it worthless."""

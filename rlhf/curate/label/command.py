@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf.config.flag_values import names
+from rlhf.config.flag_values import parse_names
 from rlhf.config.flags import flag
 from rlhf.curate.label.access import PageAccess
 from rlhf.curate.label.agreement import label_report
@@ -36,7 +36,7 @@ class LabelOptions:
         "one link per person, e.g. 지수,민호; without it people type their name",
         name="--annotators",
         metavar="NAMES",
-        parse=names,
+        parse=parse_names,
     )
     overlap: float = flag(
         0.2,

@@ -6,8 +6,8 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
+from rlhf.config.flag_values import BAD_ROW, DTYPE, Dtype
 from rlhf.config.flags import flag
 from rlhf.config.sections import SamplingSection
 from rlhf.curate.endpoint.options import EndpointOptions, answers_cache
@@ -27,12 +27,10 @@ class SampleOptions:
     endpoint: str = flag("", "chat endpoint that answers too, e.g. http://127.0.0.1:8000/v1", metavar="URL")
     endpoint_model: str = flag("", "the model at the endpoint", metavar="NAME")
     k: int = flag(4, "answers per model", metavar="K", least=1)
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag(
-        "auto", "type of the weights; auto is bfloat16 on a GPU and float32 elsewhere"
-    )
+    dtype: Dtype = flag("auto", DTYPE)
     seed: int = flag(17, "seed of every draw of a model")
     limit: int | None = flag(None, "only the first N usable prompts", least=1)
-    on_bad_row: OnBadRow = flag("error", "what to do at a bad row")
+    on_bad_row: OnBadRow = flag("error", BAD_ROW)
     sampling: SamplingSection = field(default_factory=SamplingSection)
 
     def __post_init__(self) -> None:

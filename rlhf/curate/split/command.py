@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf.config.flag_values import BAD_ROW, parse_similarity
 from rlhf.config.flags import flag
-from rlhf.curate.flags import parse_similarity
 from rlhf.curate.output import Output, manifest_path, progress
 from rlhf.curate.row_texts import normalised, numbered_texts
 from rlhf.curate.split.assign import SPLITS, Assignment, RowPrompt, Shares, assign, check_shares
@@ -64,7 +64,7 @@ class SplitOptions:
         metavar="T",
         parse=parse_similarity,
     )
-    on_bad_row: OnBadRow = flag("error", "what to do at a bad row")
+    on_bad_row: OnBadRow = flag("error", BAD_ROW)
 
     def recorded(self) -> dict[str, Any]:
         """The options that decide the split, for the manifests."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rlhf.config.schema import SftConfig
-from rlhf.config.sections import DataSection, SourceSection
+from rlhf.config.sections import DataSection, TrainingAnswers
 from rlhf.data.encode import Encoder
 from rlhf.data.records import Demonstration, Prompt
 from rlhf.data.tokenizer import ChatTokenizer
@@ -28,8 +28,8 @@ def write(folder: Path, *rows: Any) -> str:
     return str(path)
 
 
-def sections(path: str, on_bad_row: str, **source: Any) -> tuple[DataSection, list[SourceSection]]:
-    sources = [SourceSection.model_validate({"path": path, **source})]
+def sections(path: str, on_bad_row: str, **source: Any) -> tuple[DataSection, list[TrainingAnswers]]:
+    sources = [TrainingAnswers.model_validate({"path": path, **source})]
     return DataSection(on_bad_row=on_bad_row), sources  # type: ignore[arg-type]
 
 

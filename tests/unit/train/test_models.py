@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from rlhf.config.sections import DeepSpeedSection, ModelSection
+from rlhf.config.sections import DeepSpeedSection, LanguageModelSection
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import ModelError
@@ -32,7 +32,9 @@ def edit(folder: Path, name: str, **values: Any) -> None:
 
 
 def build(folder: Path, tokenizer: ChatTokenizer, **model: Any) -> PackedCausalLM:
-    return build_causal_lm(str(folder), ModelSection(**model), DeepSpeedSection(), RANKS, tokenizer, key="model.path")
+    return build_causal_lm(
+        str(folder), LanguageModelSection(**model), DeepSpeedSection(), RANKS, tokenizer, key="model.path"
+    )
 
 
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
@@ -63,7 +65,13 @@ def test_a_reward_model_with_another_eos_is_refused_too(folder, chat_tokenizer):
     edit(folder, "config.json", eos_token_id=5)
     with pytest.raises(ModelError, match="EOS is token"):
         build_scalar_model(
-            str(folder), ModelSection(), DeepSpeedSection(), RANKS, chat_tokenizer, key="model.path", new_head_seed=1
+            str(folder),
+            LanguageModelSection(),
+            DeepSpeedSection(),
+            RANKS,
+            chat_tokenizer,
+            key="model.path",
+            new_head_seed=1,
         )
 
 
