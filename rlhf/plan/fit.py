@@ -73,18 +73,18 @@ def _smaller_batches(config: StageConfig) -> Iterator[PlanChange]:
     while tokens // 2 >= max(least, config.data.max_length):
         tokens //= 2
         yield PlanChange(f"train.micro_tokens={tokens}", 1.0 + 0.1 * most / tokens, "more passes")
-    slots = config.sampling.batch_size
-    for share in (2, 4) if isinstance(config, PpoConfig) else ():
-        if slots // share >= 4:
-            yield PlanChange(f"sampling.batch_size={slots // share}", 1.0 + 0.3 * share, "slower sampling")
+    if isinstance(config, PpoConfig):
+        slots = config.sampling.batch_size
+        for share in (2, 4):
+            if slots // share >= 4:
+                yield PlanChange(f"sampling.batch_size={slots // share}", 1.0 + 0.3 * share, "slower sampling")
 
 
 def _offloads(config: StageConfig) -> Iterator[PlanChange]:
     zero = config.deepspeed
     if isinstance(config, PpoConfig) and config.ppo.roles == "separate":
-        frozen = {"reference": config.reference, "reward": config.reward}
-        for role, section in frozen.items():
-            if not section.offload and (role == "reference" or section.path):
+        for role in ("reference", *(["reward"] if config.reward.path else [])):
+            if not getattr(config, role).offload:
                 yield PlanChange(f"{role}.offload=true", 2.5, "its weights are copied to the GPU in each iteration")
     if not zero.offload_optimizer and zero.zero_stage > 0:
         yield PlanChange("deepspeed.offload_optimizer=true", 4.0, "the update runs on the CPU")
