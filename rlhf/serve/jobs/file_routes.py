@@ -39,7 +39,7 @@ def files_router(files: FileStore, access: ApiAccess, *, max_bytes: int = MAX_BY
     who = Annotated[Caller, Depends(access)]
 
     def wanted(identifier: str, caller: Caller) -> StoredFile:
-        file = files.store.file(identifier, caller.organization)
+        file = files.store.first(StoredFile, id=identifier, owner=caller.organization)
         if file is None:
             raise ApiError(404, f"No such File object: {identifier}", param="id", code="not_found")
         return file
@@ -68,7 +68,7 @@ def files_router(files: FileStore, access: ApiAccess, *, max_bytes: int = MAX_BY
         order: Literal["asc", "desc"] = "desc",
         limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
     ) -> dict[str, Any]:
-        found = [file for file in files.store.files(caller.organization) if purpose in (None, file.purpose)]
+        found = files.store.find(StoredFile, owner=caller.organization, purpose=purpose)
         return page([file_object(file) for file in (found if order == "desc" else found[::-1])], after, limit)
 
     @router.get("/v1/files/{identifier}")

@@ -57,7 +57,7 @@ class FileStore:
         finally:
             beside.unlink(missing_ok=True)
         flush_folder(self.folder)
-        self.store.add_file(stored)
+        self.store.add(stored)
         return self.check(stored)
 
     def keep(self, text: str, filename: str, *, owner: str, purpose: str) -> StoredFile:
@@ -65,7 +65,7 @@ class FileStore:
         content = text.encode()
         stored = StoredFile(new_id("file"), owner, filename, purpose, len(content), int(time.time()), "processed")
         self.path(stored).write_bytes(content)
-        self.store.add_file(stored)
+        self.store.add(stored)
         return stored
 
     def check(self, file: StoredFile) -> StoredFile:
@@ -73,13 +73,13 @@ class FileStore:
         report = check_file(self.path(file))
         found = report.as_dict() | {"path": file.filename}
         self.store.set_checked(file.id, "processed" if report.status == 0 else "error", found)
-        return self.store.file(file.id) or file
+        return self.store.first(StoredFile, id=file.id) or file
 
     def recover(self) -> None:
         """Checks the files whose check a killed server did not finish; removes incomplete uploads."""
         for leftover in self.folder.glob(".*.writing"):
             leftover.unlink()
-        for file in self.store.files(status="uploaded"):
+        for file in self.store.find(StoredFile, status="uploaded"):
             try:
                 self.check(file)
             except (RlhfError, OSError) as error:

@@ -10,7 +10,7 @@ from rlhf.serve.jobs.file_routes import file_object
 from rlhf.serve.jobs.request import LegacyRequest
 from rlhf.serve.jobs.routes import cancelled, wanted_job
 from rlhf.serve.jobs.service import FineTuningService
-from rlhf.serve.jobs.store import Job, JobEvent
+from rlhf.serve.jobs.store import Job, JobEvent, StoredFile
 
 _STATUS = {"queued": "pending"}
 _HYPERPARAMETERS = ("batch_size", "learning_rate_multiplier", "n_epochs", "prompt_loss_weight")
@@ -25,7 +25,7 @@ def fine_tune_object(service: FineTuningService, job: Job) -> dict[str, Any]:
         "model": job.model,
         "created_at": job.created_at,
         "updated_at": job.updated_at,
-        "events": [_event(event) for event in reversed(service.store.events(job.id))],
+        "events": [_event(event) for event in reversed(service.store.find(JobEvent, job=job.id))],
         "fine_tuned_model": job.fine_tuned_model,
         "hyperparams": {name: hyperparameters.get(name) for name in _HYPERPARAMETERS},
         "organization_id": job.owner,
@@ -48,7 +48,7 @@ def legacy_router(service: FineTuningService, access: ApiAccess) -> APIRouter:
 
     @router.get("")
     def show_all(caller: who) -> dict[str, Any]:
-        jobs = service.store.jobs(caller.organization)
+        jobs = service.store.find(Job, owner=caller.organization)
         return {"object": "list", "data": [fine_tune_object(service, job) for job in jobs]}
 
     @router.get("/{identifier}")
@@ -61,7 +61,7 @@ def legacy_router(service: FineTuningService, access: ApiAccess) -> APIRouter:
 
     @router.get("/{identifier}/events")
     def events(identifier: str, caller: who) -> dict[str, Any]:
-        found = service.store.events(wanted_job(service, identifier, caller).id)
+        found = service.store.find(JobEvent, job=wanted_job(service, identifier, caller).id)
         return {"object": "list", "data": [_event(event) for event in reversed(found)]}
 
     return router
@@ -78,7 +78,7 @@ def _event(event: JobEvent) -> dict[str, Any]:
 
 def _files(service: FineTuningService, identifier: str | None) -> list[dict[str, Any]]:
     """A list of one file, without the report of its check; empty where there is none."""
-    file = service.store.file(identifier or "")
+    file = service.store.first(StoredFile, id=identifier or "")
     return [] if file is None else [{key: value for key, value in file_object(file).items() if key != "validation"}]
 
 

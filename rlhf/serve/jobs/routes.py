@@ -62,7 +62,7 @@ def event_object(event: JobEvent) -> dict[str, Any]:
 
 def wanted_job(service: FineTuningService, identifier: str, caller: Caller) -> Job:
     """The caller's job; 404 for any other id."""
-    job = service.store.job(identifier, caller.organization)
+    job = service.store.first(Job, id=identifier, owner=caller.organization)
     if job is None:
         raise ApiError(404, f"Could not find fine-tuning job: {identifier}", param="id", code="fine_tune_not_found")
     return job
@@ -88,7 +88,7 @@ def jobs_router(service: FineTuningService, access: ApiAccess) -> APIRouter:
 
     @router.get("")
     def show_all(caller: who, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
-        return page([job_object(job) for job in service.store.jobs(caller.organization)], after, limit)
+        return page([job_object(job) for job in service.store.find(Job, owner=caller.organization)], after, limit)
 
     @router.get("/{identifier}")
     def show(identifier: str, caller: who) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def jobs_router(service: FineTuningService, access: ApiAccess) -> APIRouter:
     @router.get("/{identifier}/events")
     def events(identifier: str, caller: who, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
         job = wanted_job(service, identifier, caller)
-        return page([event_object(event) for event in service.store.events(job.id)], after, limit)
+        return page([event_object(event) for event in service.store.find(JobEvent, job=job.id)], after, limit)
 
     @router.get("/{identifier}/checkpoints")
     def list_checkpoints(identifier: str, caller: who, after: str | None = None, limit: Limit = 10) -> dict[str, Any]:

@@ -79,9 +79,9 @@ class JobRunner:
                 where="--jobs-dir",
                 fix="choose another --jobs-dir, or --no-jobs",
             )
-        for job in reversed(self._store.jobs(status="succeeded")):
+        for job in reversed(self._store.find(Job, status="succeeded")):
             self._serve(job, str(job.fine_tuned_model))
-        cancelled = [job.id for job in self._store.jobs(status="cancelled")]
+        cancelled = [job.id for job in self._store.find(Job, status="cancelled")]
         self._cancelled = [job_id for job_id in cancelled if not (self.folder / job_id / STOPPED).is_file()]
         self._thread = threading.Thread(target=self._work, name="job-runner", daemon=True)
         self._thread.start()
@@ -125,11 +125,11 @@ class JobRunner:
             self._launcher.stop(self.folder / job_id)
             (self.folder / job_id / STOPPED).touch()
             self._cancelled.remove(job_id)
-        running = self._store.jobs(status="running")
+        running = self._store.find(Job, status="running")
         for job in running:
             self._follow(job)
-        free = self._parallel - len(self._store.jobs(status="running"))
-        for job in self._store.jobs(status="queued")[::-1][: max(0, free)]:
+        free = self._parallel - len(self._store.find(Job, status="running"))
+        for job in self._store.find(Job, status="queued")[::-1][: max(0, free)]:
             self._begin(job)
 
     def _begin(self, job: Job) -> None:

@@ -14,7 +14,7 @@ from rlhf.serve.jobs.file_store import FileStore, problems
 from rlhf.serve.jobs.launch import Launcher
 from rlhf.serve.jobs.request import STAGE_OF_METHOD, JobRequest
 from rlhf.serve.jobs.runner import AddModel, JobRunner
-from rlhf.serve.jobs.store import ENDED, Job, JobStore, new_id
+from rlhf.serve.jobs.store import ENDED, Job, JobStore, StoredFile, new_id
 
 MAX_WAITING = 100  # jobs of one owner that have not ended
 
@@ -93,7 +93,10 @@ class FineTuningService:
         job = Job(identifier, owner, now, now, "queued", stage, request.model, *files, asked)
         self.runner.prepare(identifier, config)
         messages = (f"Created fine-tuning job: {identifier}", "Files validated, the job is in the queue")
-        self.store.add_job(job, messages)
+        with self.store.change():
+            self.store.add(job)
+            for message in messages:
+                self.store.add_event(identifier, message)
         self.runner.wake()
         return job
 
@@ -101,13 +104,13 @@ class FineTuningService:
         if STAGE_OF_METHOD[method] not in self.settings.configs:
             known = ", ".join(name for name, stage in STAGE_OF_METHOD.items() if stage in self.settings.configs)
             raise ApiError(400, f"This service has no {method} jobs, only: {known}.", param="method.type")
-        waiting = sum(job.status not in ENDED for job in self.store.jobs(owner))
+        waiting = sum(job.status not in ENDED for job in self.store.find(Job, owner=owner))
         if waiting >= MAX_WAITING:
             raise ApiError(429, f"{waiting} of your jobs have not ended.", type="requests", retry_after_s=60)
 
     def _usable_file(self, identifier: str, stage: str, owner: str, param: str) -> Path:
         """The path of a file whose every row the stage can train on."""
-        file = self.store.file(identifier, owner)
+        file = self.store.first(StoredFile, id=identifier, owner=owner)
         if file is None or file.purpose != "fine-tune":
             raise ApiError(
                 400, f"No such file with purpose fine-tune: {identifier}", param=param, code="file_not_found"
@@ -125,7 +128,7 @@ class FineTuningService:
 
     def _model(self, name: str, owner: str, param: str, stages: Sequence[str]) -> Path:
         """The folder of a base, or of a model that one of the owner's jobs trained."""
-        job = self.store.job_of_model(name, owner)
+        job = self.store.first(Job, fine_tuned_model=name, owner=owner)
         if job is not None and job.stage in stages:
             return self.runner.model_of(job)
         if name in self.settings.bases:

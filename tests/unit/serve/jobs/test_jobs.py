@@ -24,6 +24,7 @@ from rlhf.serve.jobs.progress import MetricsTail, reason_of
 from rlhf.serve.jobs.routers import job_routers
 from rlhf.serve.jobs.runner import MAX_ATTEMPTS
 from rlhf.serve.jobs.service import FineTuningService, JobSettings
+from rlhf.serve.jobs.store import Job
 from rlhf.serve.keys import KeyStore
 
 CONFIGS = {
@@ -229,7 +230,7 @@ def test_what_cannot_be_done_is_400_and_leaves_nothing(
     error = service.refused(**body)
     assert error["param"].startswith(param)
     assert message in error["message"]
-    assert service.tuning.store.jobs() == []
+    assert service.tuning.store.find(Job) == []
     assert list(service.tuning.runner.folder.iterdir()) == []
 
 
