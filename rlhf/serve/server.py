@@ -62,7 +62,7 @@ def run_service(options: ServeOptions) -> None:
     from rlhf.serve.chat.models import Models
     from rlhf.serve.chat.page import chat_page_router
     from rlhf.serve.chat.votes import VoteFiles
-    from rlhf.serve.jobs.routers import job_routers
+    from rlhf.serve.jobs.routes import job_routers
     from rlhf.serve.metrics import Metrics
 
     votes = None if options.votes is None else VoteFiles(options.votes)

@@ -21,7 +21,7 @@ from rlhf.serve.errors import add_error_handlers
 from rlhf.serve.jobs.config import read_bases, read_job_configs
 from rlhf.serve.jobs.launch import hold, is_held
 from rlhf.serve.jobs.progress import MetricsTail, reason_of
-from rlhf.serve.jobs.routers import job_routers
+from rlhf.serve.jobs.routes import job_routers
 from rlhf.serve.jobs.runner import MAX_ATTEMPTS
 from rlhf.serve.jobs.service import FineTuningService, JobSettings
 from rlhf.serve.jobs.store import Job
