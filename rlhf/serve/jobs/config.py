@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,6 @@ from rlhf.errors import ConfigError
 from rlhf.plan.launch import stage_of
 from rlhf.serve.errors import ApiError
 from rlhf.serve.jobs.request import Hyperparameters
-
-
-@dataclass(frozen=True, slots=True)
-class JobInputs:
-    """The paths that a job reads and writes; `reward` is for stage 3 only."""
-
-    run: Path
-    base: Path
-    training: Path
-    validation: Path | None
-    reward: Path | None
 
 
 def read_job_configs(given: Sequence[str]) -> dict[str, Path | None]:
@@ -58,31 +46,33 @@ def read_job_configs(given: Sequence[str]) -> dict[str, Path | None]:
 
 
 def job_config(
-    stage: str, operator: Path | None, inputs: JobInputs, wanted: Hyperparameters, *, seed: int
+    stage: str, operator: Path | None, paths: Mapping[str, Any], wanted: Hyperparameters, *, seed: int
 ) -> tuple[StageConfig, dict[str, Any]]:
     """The configuration of one job, and its hyperparameters with every `auto` resolved.
+
+    Args:
+        paths: what the job reads and writes, by dotted key.
 
     Raises: ApiError 400 when the stage would refuse it.
     """
     before = load_config(STAGES[stage], operator)
-    values = _inputs(stage, before, inputs) | _numbers(before, wanted) | {"run.seed": seed}
+    values = dict(paths) | _numbers(before, wanted) | {"run.seed": seed}
+    if not values["data.eval"] and getattr(before.eval, "patience", None) is not None:
+        values["eval.patience"] = None  # there is no held-out data for early stopping
     overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
     try:
         config = load_config(STAGES[stage], operator, overrides)
     except ConfigError as error:
         raise ApiError(400, f"The job's settings cannot be used. {error}", param="hyperparameters") from None
-    return config, _resolved(config, wanted)
-
-
-def _inputs(stage: str, before: StageConfig, inputs: JobInputs) -> dict[str, Any]:
-    values: dict[str, Any] = {"run.dir": str(inputs.run), "data.train": str(inputs.training), "data.eval": []}
-    if inputs.validation is not None:
-        values["data.eval"] = str(inputs.validation)
-    elif getattr(before.eval, "patience", None) is not None:
-        values["eval.patience"] = None  # there is no held-out data for early stopping
-    if stage == "ppo":
-        return values | {"actor.path": str(inputs.base), "reward.path": str(inputs.reward)}
-    return values | {"model.path": str(inputs.base)}
+    multiplier = wanted.learning_rate_multiplier
+    resolved: dict[str, Any] = {
+        "n_epochs": int(config.train.epochs) if config.train.epochs.is_integer() else config.train.epochs,
+        "batch_size": config.train.batch_size,
+        "learning_rate_multiplier": 1.0 if multiplier == "auto" else multiplier,
+    }
+    if isinstance(config, SftConfig):
+        resolved["prompt_loss_weight"] = config.train.prompt_loss_weight
+    return config, resolved
 
 
 def _numbers(before: StageConfig, wanted: Hyperparameters) -> dict[str, Any]:
@@ -101,18 +91,6 @@ def _numbers(before: StageConfig, wanted: Hyperparameters) -> dict[str, Any]:
             raise ApiError(400, "prompt_loss_weight is for supervised jobs.", param="prompt_loss_weight")
         values["train.prompt_loss_weight"] = wanted.prompt_loss_weight
     return values
-
-
-def _resolved(config: StageConfig, wanted: Hyperparameters) -> dict[str, Any]:
-    epochs, multiplier = config.train.epochs, wanted.learning_rate_multiplier
-    resolved: dict[str, Any] = {
-        "n_epochs": int(epochs) if epochs == int(epochs) else epochs,
-        "batch_size": config.train.batch_size,
-        "learning_rate_multiplier": 1.0 if multiplier == "auto" else multiplier,
-    }
-    if isinstance(config, SftConfig):
-        resolved["prompt_loss_weight"] = config.train.prompt_loss_weight
-    return resolved
 
 
 def read_bases(given: Sequence[str]) -> Mapping[str, Path]:

@@ -7,15 +7,17 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rlhf.serve.errors import ApiError
-from rlhf.serve.jobs.config import JobInputs, job_config
+from rlhf.serve.jobs.config import job_config
 from rlhf.serve.jobs.file_store import FileStore, problems
 from rlhf.serve.jobs.launch import Launcher
 from rlhf.serve.jobs.request import STAGE_OF_METHOD, JobRequest
 from rlhf.serve.jobs.runner import AddModel, JobRunner
 from rlhf.serve.jobs.store import ENDED, Job, JobStore, StoredFile, new_id
 
+ANSWERING = ("sft", "ppo")  # stages whose models give answers
 MAX_WAITING = 100  # jobs of one owner that have not ended
 
 
@@ -70,17 +72,18 @@ class FineTuningService:
         stage = STAGE_OF_METHOD[method]
         self._check_allowed(method, owner)
         identifier = new_id(prefix)
-        inputs = JobInputs(
-            run=self.runner.folder / identifier / "run",
-            training=self._usable_file(request.training_file, stage, owner, "training_file"),
-            validation=None
-            if request.validation_file is None
-            else self._usable_file(request.validation_file, stage, owner, "validation_file"),
-            base=self._model(request.model, owner, "model", ("sft", "ppo")),
-            reward=self._model(reward_name, owner, "method", ("reward",)) if stage == "ppo" else None,
-        )
+        paths: dict[str, Any] = {
+            "run.dir": str(self.runner.folder / identifier / "run"),
+            "data.train": self._usable_file(request.training_file, stage, owner, "training_file"),
+            "data.eval": [],
+        }
+        if request.validation_file is not None:
+            paths["data.eval"] = self._usable_file(request.validation_file, stage, owner, "validation_file")
+        paths["actor.path" if stage == "ppo" else "model.path"] = self._model(request.model, owner, "model", ANSWERING)
+        if stage == "ppo":
+            paths["reward.path"] = self._model(reward_name, owner, "method", ("reward",))
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
-        config, hyperparameters = job_config(stage, self.settings.configs[stage], inputs, wanted, seed=seed)
+        config, hyperparameters = job_config(stage, self.settings.configs[stage], paths, wanted, seed=seed)
         asked = {
             "method": method,
             "hyperparameters": hyperparameters,
@@ -108,7 +111,7 @@ class FineTuningService:
         if waiting >= MAX_WAITING:
             raise ApiError(429, f"{waiting} of your jobs have not ended.", type="requests", retry_after_s=60)
 
-    def _usable_file(self, identifier: str, stage: str, owner: str, param: str) -> Path:
+    def _usable_file(self, identifier: str, stage: str, owner: str, param: str) -> str:
         """The path of a file whose every row the stage can train on."""
         file = self.store.first(StoredFile, id=identifier, owner=owner)
         if file is None or file.purpose != "fine-tune":
@@ -124,15 +127,15 @@ class FineTuningService:
         if stage not in usable:
             message = f"{identifier} is for {', '.join(usable)}; this job needs rows for {stage}."
             raise ApiError(400, message, param=param, code="invalid_file")
-        return self.files.path(file)
+        return str(self.files.path(file))
 
-    def _model(self, name: str, owner: str, param: str, stages: Sequence[str]) -> Path:
+    def _model(self, name: str, owner: str, param: str, stages: Sequence[str]) -> str:
         """The folder of a base, or of a model that one of the owner's jobs trained."""
         job = self.store.first(Job, fine_tuned_model=name, owner=owner)
         if job is not None and job.stage in stages:
-            return self.runner.model_of(job)
+            return str(self.runner.model_of(job))
         if name in self.settings.bases:
-            return self.settings.bases[name]
+            return str(self.settings.bases[name])
         known = ", ".join(self.settings.bases) or "none"
         message = f"The model {name!r} cannot be used here. Bases: {known}; or a model of one of your jobs."
         raise ApiError(400, message, param=param, code="model_not_found")
