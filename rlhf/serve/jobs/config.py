@@ -1,9 +1,10 @@
-"""The configuration of a job: its request's settings over the operator's YAML file."""
+"""The operator's settings for jobs, and the configuration of one: its request's settings over the operator's file."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,25 @@ from rlhf.config.schema import STAGES, PpoConfig, SftConfig, StageConfig
 from rlhf.errors import ConfigError
 from rlhf.plan.launch import stage_of
 from rlhf.serve.errors import ApiError
+from rlhf.serve.jobs.launch import Launcher
 from rlhf.serve.jobs.request import Hyperparameters
+
+
+@dataclass(frozen=True, slots=True)
+class JobSettings:
+    """The operator's settings: `rlhf serve --jobs-dir ... --job-config ... --base NAME=PATH`.
+
+    configs: the configuration that a stage's jobs start from; None for the stage's defaults.
+    bases: the models that clients may fine-tune, by name.
+    max_file_bytes: limit on one upload.
+    """
+
+    folder: Path
+    configs: Mapping[str, Path | None]
+    bases: Mapping[str, Path]
+    launcher: Launcher
+    parallel: int = 1
+    max_file_bytes: int = 512 << 20
 
 
 def read_job_configs(given: Sequence[str]) -> dict[str, Path | None]:

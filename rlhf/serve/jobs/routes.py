@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
-from rlhf.artifacts.run_folder import RunFolder
 from rlhf.serve.access import ApiAccess, Caller
 from rlhf.serve.errors import ApiError
 from rlhf.serve.jobs.file_routes import file_object, files_router, page
@@ -78,7 +77,7 @@ def _jobs_router(service: FineTuningService, access: ApiAccess, own: GetJob, can
 
     @router.get("/{identifier}/checkpoints")
     def list_checkpoints(job: mine, after: str | None = None, limit: Limit = 10) -> dict[str, Any]:
-        found = checkpoints(RunFolder(service.runner.folder_of(job) / "run"))
+        found = checkpoints(service.runner.run_of(job))
         return page([_checkpoint_object(job, each) for each in found], after, limit)
 
     return router

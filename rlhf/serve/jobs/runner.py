@@ -15,8 +15,9 @@ from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import dump_config
 from rlhf.config.schema import StageConfig
 from rlhf.errors import ArtifactError, RlhfError
+from rlhf.serve.jobs.config import JobSettings
 from rlhf.serve.jobs.file_store import FileStore
-from rlhf.serve.jobs.launch import Launcher, hold
+from rlhf.serve.jobs.launch import hold
 from rlhf.serve.jobs.progress import MetricsTail, all_steps, reason_of, result_table, step_figures, step_message
 from rlhf.serve.jobs.store import Job, JobStore
 
@@ -30,23 +31,14 @@ class JobRunner:
     """One thread over one jobs folder.
 
     Args:
-        folder: holds one subfolder per job; `jobs.lock` in it refuses a second service.
+        settings: its `folder` gets a `jobs` folder with one subfolder per job; `jobs.lock` in it refuses a second
+            service.
         add_model: puts a finished language model into service under its id.
-        parallel: jobs that run at the same time.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        store: JobStore,
-        files: FileStore,
-        launcher: Launcher,
-        add_model: AddModel,
-        *,
-        parallel: int = 1,
-    ) -> None:
-        self.folder, self._store, self._files, self._launcher = folder, store, files, launcher
-        self._add_model, self._parallel = add_model, parallel
+    def __init__(self, settings: JobSettings, store: JobStore, files: FileStore, add_model: AddModel) -> None:
+        self.folder, self._store, self._files = settings.folder.resolve() / "jobs", store, files
+        self._launcher, self._parallel, self._add_model = settings.launcher, settings.parallel, add_model
         self._wake, self._ending = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._tails: dict[str, MetricsTail] = {}
@@ -56,9 +48,9 @@ class JobRunner:
         """A job's own folder."""
         return self.folder / job.id
 
-    def model_of(self, job: Job) -> Path:
-        """The model that a job trains."""
-        return RunFolder(self.folder_of(job) / "run").model
+    def run_of(self, job: Job) -> RunFolder:
+        """The run folder of a job's stage."""
+        return RunFolder(self.folder_of(job) / "run")
 
     def prepare(self, job_id: str, config: StageConfig) -> None:
         """Creates a job's folder, before the job is stored."""
@@ -149,7 +141,7 @@ class JobRunner:
 
     def _follow(self, job: Job) -> None:
         alive = self._launcher.alive(self.folder_of(job))  # before the log, which is then complete
-        run = RunFolder(self.folder_of(job) / "run")
+        run = self.run_of(job)
         tail = self._tails.setdefault(job.id, MetricsTail(run.metrics))
         with self._store.change():
             for values in tail.read():
@@ -175,7 +167,7 @@ class JobRunner:
 
     def _succeed(self, job: Job) -> None:
         name = model_name(job)
-        steps = all_steps(RunFolder(self.folder_of(job) / "run"))
+        steps = all_steps(self.run_of(job))
         result = self._files.keep(result_table(steps), "step_metrics.csv", owner=job.owner, purpose="fine-tune-results")
         self._serve(job, name)
         with self._store.change():
@@ -196,7 +188,7 @@ class JobRunner:
         if job.stage == "reward":
             return
         try:
-            self._add_model(name, self.model_of(job))
+            self._add_model(name, self.run_of(job).model)
         except (RlhfError, OSError, ValueError, RuntimeError) as error:
             self._store.add_event(job.id, f"The model was trained, but cannot be served: {error}", level="warn")
 

@@ -4,38 +4,18 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from rlhf.serve.errors import ApiError
-from rlhf.serve.jobs.config import job_config
+from rlhf.serve.jobs.config import JobSettings, job_config
 from rlhf.serve.jobs.file_store import FileStore, problems
-from rlhf.serve.jobs.launch import Launcher
 from rlhf.serve.jobs.request import STAGE_OF_METHOD, JobRequest
 from rlhf.serve.jobs.runner import AddModel, JobRunner
 from rlhf.serve.jobs.store import ENDED, Job, JobStore, StoredFile, new_id
 
 ANSWERING = ("sft", "ppo")  # stages whose models give answers
 MAX_WAITING = 100  # jobs of one owner that have not ended
-
-
-@dataclass(frozen=True, slots=True)
-class JobSettings:
-    """The operator's settings: `rlhf serve --jobs-dir ... --job-config ... --base NAME=PATH`.
-
-    configs: the configuration that a stage's jobs start from; None for the stage's defaults.
-    bases: the models that clients may fine-tune, by name.
-    max_file_bytes: limit on one upload.
-    """
-
-    folder: Path
-    configs: Mapping[str, Path | None]
-    bases: Mapping[str, Path]
-    launcher: Launcher
-    parallel: int = 1
-    max_file_bytes: int = 512 << 20
 
 
 class FineTuningService:
@@ -50,9 +30,7 @@ class FineTuningService:
         self.settings = settings
         self.store = JobStore(folder / "jobs.sqlite")
         self.files = FileStore(folder / "files", self.store)
-        self.runner = JobRunner(
-            folder / "jobs", self.store, self.files, settings.launcher, add_model, parallel=settings.parallel
-        )
+        self.runner = JobRunner(settings, self.store, self.files, add_model)
 
     def start(self) -> None:
         """Continues every job. Raises: ArtifactError when another service uses the folder."""
@@ -133,7 +111,7 @@ class FineTuningService:
         """The folder of a base, or of a model that one of the owner's jobs trained."""
         job = self.store.first(Job, fine_tuned_model=name, owner=owner)
         if job is not None and job.stage in stages:
-            return str(self.runner.model_of(job))
+            return str(self.runner.run_of(job).model)
         if name in self.settings.bases:
             return str(self.settings.bases[name])
         known = ", ".join(self.settings.bases) or "none"

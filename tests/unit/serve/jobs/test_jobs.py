@@ -18,12 +18,12 @@ from rlhf.config.schema import PpoConfig, SftConfig
 from rlhf.errors import ArtifactError, ConfigError
 from rlhf.serve.access import ApiAccess
 from rlhf.serve.errors import add_error_handlers
-from rlhf.serve.jobs.config import read_bases, read_job_configs
+from rlhf.serve.jobs.config import JobSettings, read_bases, read_job_configs
 from rlhf.serve.jobs.launch import hold, is_held
 from rlhf.serve.jobs.progress import MetricsTail, reason_of
 from rlhf.serve.jobs.routes import job_routers
 from rlhf.serve.jobs.runner import MAX_ATTEMPTS
-from rlhf.serve.jobs.service import FineTuningService, JobSettings
+from rlhf.serve.jobs.service import FineTuningService
 from rlhf.serve.jobs.store import Job
 from rlhf.serve.keys import KeyStore
 
