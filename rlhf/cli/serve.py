@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from rlhf.cli.job_flags import add_access_flags, add_job_flags, fine_tuning_of, kept_folder
 from rlhf.cli.parser import Commands
-from rlhf.errors import ConfigError
+from rlhf.errors import ConfigError, require_packages
 
 _EXAMPLES = """examples:
   rlhf serve --model runs/ppo
@@ -103,28 +103,26 @@ def run_serve(arguments: argparse.Namespace) -> int:
             raise ConfigError(f"is {value}", where=f"--{flag.replace('_', '-')}", expected=f"at least {least}")
     if not arguments.model and not arguments.base:
         raise ConfigError("nothing to serve", where="--model", fix="rlhf serve --model runs/ppo")
-    from rlhf.serve.server import ServeOptions, require_serve, run_service
-
-    require_serve()
+    modules = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
+    require_packages(*modules, extra="serve", needed_by="the service")
+    from rlhf.serve.chat.completions import Limits
     from rlhf.serve.chat.models import ServingSettings, named_models
+    from rlhf.serve.server import run_service
 
     models, folder = named_models(arguments.model), kept_folder(arguments)
     votes = Path(arguments.votes) if arguments.votes else folder and folder / "votes.jsonl"
     serving = ServingSettings(arguments.max_batch, arguments.queue, arguments.dtype, arguments.template)
     run_service(
-        ServeOptions(
-            models=models,
-            serving=serving,
-            host=arguments.host,
-            port=arguments.port,
-            keys=Path(arguments.keys),
-            timeout_s=arguments.timeout,
-            chat_tokens=arguments.max_tokens,
-            drain_s=arguments.drain,
-            max_body_bytes=arguments.max_body,
-            jobs=lambda add_model: fine_tuning_of(arguments, models, add_model),
-            votes=votes,
-        )
+        models,
+        serving,
+        Limits(arguments.timeout, arguments.max_tokens),
+        host=arguments.host,
+        port=arguments.port,
+        keys=Path(arguments.keys),
+        drain_s=arguments.drain,
+        max_body_bytes=arguments.max_body,
+        jobs=lambda add_model: fine_tuning_of(arguments, models, add_model),
+        votes=votes,
     )
     _end_at_once()
 

@@ -1,100 +1,126 @@
-"""`rlhf serve`: loads models and serves them until SIGTERM or Ctrl-C."""
-
-from __future__ import annotations
+"""`rlhf serve`: one application of every route over loaded models, served until SIGTERM or Ctrl-C."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
-from rlhf.errors import require_packages
-from rlhf.web.guard import allowed_hosts
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import generate_latest
+
+from rlhf.serve.access import ApiAccess, Caller, open_access
+from rlhf.serve.chat.completions import Limits, completions_router
+from rlhf.serve.chat.models import Models, ServingSettings
+from rlhf.serve.chat.page import chat_page_router
+from rlhf.serve.chat.votes import VoteFiles
+from rlhf.serve.errors import add_error_handlers, refusal_body
+from rlhf.serve.jobs.routes import job_routers
+from rlhf.serve.jobs.service import FineTuningService
+from rlhf.serve.metrics import Metrics
+from rlhf.web.guard import RequestGuard, allowed_hosts
 from rlhf.web.server import listen, serve, url_of
 
-if TYPE_CHECKING:
-    from rlhf.serve.chat.models import ServingSettings
-    from rlhf.serve.jobs.service import FineTuningService
+MAX_BODY_BYTES = 4 << 20
+UPLOADS = frozenset({"/v1/files"})  # this route bounds its bodies itself
 
 
-@dataclass(frozen=True, slots=True)
-class ServeOptions:
-    """The options of the command.
-
-    models: name -> path.
-    keys: file of API keys; `open_access` says who is admitted.
-    drain_s: seconds that running requests have after SIGTERM.
-    jobs: creates the fine-tuning service, given a function that puts a finished model into service; returns None for a
-        service without jobs.
-    votes: file of the chat page's votes; None for a page without.
-    """
-
-    models: dict[str, str]
-    serving: ServingSettings
-    host: str = "127.0.0.1"
-    port: int = 8000
-    keys: Path = Path("runs/serve/keys.sqlite")
-    timeout_s: float = 600.0
-    chat_tokens: int | None = None
-    drain_s: float = 60.0
-    max_body_bytes: int = 4 << 20
-    jobs: Callable[[Callable[[str, Path], object]], FineTuningService | None] = lambda add_model: None
-    votes: Path | None = None
-
-
-def require_serve() -> None:
-    """Raises ConfigError, naming the extra, when a package the service needs is missing."""
-    modules = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
-    require_packages(*modules, extra="serve", needed_by="the service")
-
-
-def run_service(options: ServeOptions) -> None:
+def run_service(
+    paths: Mapping[str, str],
+    serving: ServingSettings,
+    limits: Limits,
+    *,
+    host: str,
+    port: int,
+    keys: Path,
+    drain_s: float,
+    max_body_bytes: int,
+    jobs: Callable[[Callable[[str, Path], object]], FineTuningService | None],
+    votes: Path | None,
+) -> None:
     """Loads the models, then serves; returns when all running requests have been answered.
+
+    Args:
+        paths: of the models, by name.
+        keys: file of API keys; `open_access` says who is admitted.
+        drain_s: seconds that running requests have after SIGTERM.
+        jobs: creates the fine-tuning service, given a function that puts a finished model into service; returns None
+            for a service without jobs.
+        votes: file of the chat page's votes; None for a page without.
 
     Raises: ConfigError for a host that other machines reach when there is no key, a port in use, or a file of votes
         that cannot be written; ModelError.
     """
-    require_serve()
-    from rlhf.serve.access import open_access
-    from rlhf.serve.app import build_app
-    from rlhf.serve.chat.completions import Limits
-    from rlhf.serve.chat.models import Models
-    from rlhf.serve.chat.page import chat_page_router
-    from rlhf.serve.chat.votes import VoteFiles
-    from rlhf.serve.jobs.routes import job_routers
-    from rlhf.serve.metrics import Metrics
-
-    votes = None if options.votes is None else VoteFiles(options.votes)
-    access = open_access(options.host, options.keys)
+    vote_files = None if votes is None else VoteFiles(votes)
+    access = open_access(host, keys)
     with ExitStack() as stack:
-        listener = stack.enter_context(listen(options.host, options.port))  # first: a port in use is reported at once
+        listener = stack.enter_context(listen(host, port))  # first: a port in use is reported at once
         metrics = Metrics()
-        models = Models(options.serving, metrics)
+        models = Models(serving, metrics)
         stack.callback(models.close)
-        for name, path in options.models.items():
+        for name, path in paths.items():
             model = models.add(name, path)
             _say(f"{name}: {model.context} tokens of context, {model.batcher.num_slots} answers at once")
-        routers = [chat_page_router(access, votes, lambda name: models.get(name) is not None)]
-        jobs = options.jobs(models.add)
-        if jobs is not None:
-            jobs.start()
-            stack.callback(jobs.stop)
-            routers += job_routers(jobs, access)
-        app = build_app(
-            models,
-            metrics,
-            access=access,
-            routers=routers,
-            limits=Limits(options.timeout_s, options.chat_tokens),
-            hosts=allowed_hosts(options.host),
-            max_body_bytes=options.max_body_bytes,
-        )
-        url = url_of(options.host, listener.getsockname()[1])
+        routers = [chat_page_router(access, vote_files, lambda name: models.get(name) is not None)]
+        tuning = jobs(models.add)
+        if tuning is not None:
+            tuning.start()
+            stack.callback(tuning.stop)
+            routers += job_routers(tuning, access)
+        hosts = allowed_hosts(host)
+        app = build_app(models, metrics, access, routers, limits=limits, hosts=hosts, max_body_bytes=max_body_bytes)
+        url = url_of(host, listener.getsockname()[1])
         _say(f"chat page: {url}/")
         _say(f"serving on {url}/v1 (Ctrl-C or SIGTERM stops)")
-        serve(app, listener, grace_s=options.drain_s)
+        serve(app, listener, grace_s=drain_s)
     _say("stopped")
+
+
+def build_app(
+    models: Models,
+    metrics: Metrics,
+    access: ApiAccess,
+    routers: Iterable[APIRouter] = (),
+    *,
+    limits: Limits = Limits(),  # noqa: B008  # immutable
+    hosts: frozenset[str] = frozenset(),
+    max_body_bytes: int = MAX_BODY_BYTES,
+) -> FastAPI:
+    """The application over loaded models.
+
+    Args:
+        metrics: the one the models report to.
+        access: who may use it; a dependency of every route but `/health`.
+        routers: routes besides these; they come last, so that none of them hides one of these.
+        hosts: see `RequestGuard`.
+    """
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(
+        RequestGuard,
+        hosts=hosts,
+        error_body=refusal_body,
+        max_bytes=max_body_bytes,
+        bounded_elsewhere=UPLOADS,
+        observe=metrics.request,
+    )
+    add_error_handlers(app)
+
+    @app.get("/health")
+    def health() -> JSONResponse:
+        alive = all(model.batcher.alive for model in models.all())
+        return JSONResponse({"status": "ok" if alive else "failed"}, 200 if alive else 503)
+
+    @app.get("/metrics")
+    def show_metrics(caller: Annotated[Caller, Depends(access)]) -> Response:
+        metrics.running.set(sum(model.batcher.num_running for model in models.all()))
+        metrics.waiting.set(sum(model.batcher.num_waiting for model in models.all()))
+        return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    core = completions_router(models, access, limits, count_prompt=metrics.prompt_tokens.inc)
+    for router in (core, *routers):
+        app.include_router(router)
+    return app
 
 
 def _say(line: str) -> None:
