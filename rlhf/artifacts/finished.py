@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from rlhf.artifacts.adapter import require_same_base
-from rlhf.artifacts.export import TOLERANCE, base_entry, check_adapter, load_base, load_packed, with_adapter
+from rlhf.artifacts.export import TOLERANCE, adapter_base, check_adapter, load_base, load_packed, with_adapter
 from rlhf.artifacts.files import read_json
 from rlhf.artifacts.fixed_text import FixedTextOutputs, fixed_sequences, packed_outputs
 from rlhf.artifacts.run_folder import RunFolder
@@ -66,7 +66,7 @@ class FinishedRun:
     @property
     def score_offset(self) -> float:
         """Reward units that scores of `live_model` lack; 0 where model/ itself is live."""
-        return 0.0 if self.adapter is None else float(base_entry(self.adapter)["score_offset"])
+        return 0.0 if self.adapter is None else adapter_base(self.adapter).score_offset
 
     def fixed_text_outputs(self, live: PackedModel, tokenizer: ChatTokenizer) -> FixedTextOutputs:
         """The live model's outputs on embedded text.
@@ -123,8 +123,8 @@ def _usable_adapter(folder: RunFolder) -> tuple[Path | None, str]:
     if not folder.adapter.is_dir():
         return None, ""
     check_adapter(folder.adapter)
-    entry = base_entry(folder.adapter)
-    if entry["sha256"] is not None and not Path(entry["path"]).is_dir():  # without a hash it is a hub id
-        return None, f"the adapter's base {entry['path']} is absent; {folder.model} (merged by the run) was used"
+    base = adapter_base(folder.adapter)
+    if base.sha256 is not None and not Path(base.path).is_dir():  # without a hash it is a hub id
+        return None, f"the adapter's base {base.path} is absent; {folder.model} (merged by the run) was used"
     require_same_base(folder.adapter, fix=f"restore the base, or move it away to publish {folder.model} instead")
     return folder.adapter, ""

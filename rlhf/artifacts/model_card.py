@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from rlhf.artifacts.changed_keys import changed_keys
-from rlhf.artifacts.export import base_entry
+from rlhf.artifacts.export import adapter_base
 from rlhf.artifacts.files import read_json, short_hash
 from rlhf.artifacts.finished import FinishedRun
-from rlhf.artifacts.reload import Outcome
+from rlhf.artifacts.reload import Published
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.html.templates import render
 
@@ -29,32 +28,21 @@ INNER_FIGURES = (  # of a report card's groups; the accuracy of every group is s
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
-    """What the export adds to what the run knows. `name` is the folder's."""
-
-    name: str
-    part: str
-    dtype: str
-    outcome: Outcome
-    note: str
-
-
-def model_card(finished: FinishedRun, card: Card) -> str:
-    """The whole file, front matter first."""
+def model_card(finished: FinishedRun, export: Published) -> str:
+    """The whole file, front matter first; `export` is what it adds to what the run knows."""
     base = root_base(finished.manifest)
     licence = base_licence(base)
-    assert card.part != "adapter" or finished.adapter is not None, "an adapter's card is of a run with an adapter"
+    assert export.part != "adapter" or finished.adapter is not None, "an adapter's card is of a run with an adapter"
     return render(
         "artifacts/README.md.j2",
         run=finished,
-        card=card,
+        export=export,
         base=base,
         licence=licence,
         front_matter=_front_matter(finished, licence),
         recipe=_recipe(finished),
         figures=_evaluation(finished),
-        adapter=base_entry(finished.adapter) if card.part == "adapter" and finished.adapter else None,
+        adapter=adapter_base(finished.adapter) if export.part == "adapter" and finished.adapter else None,
         short_hash=short_hash,
         file_name=lambda path: Path(str(path)).name,
     )

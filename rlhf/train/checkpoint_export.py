@@ -17,8 +17,8 @@ from torch import Tensor
 from rlhf.artifacts.checkpoint import STATE_FILE, Checkpoint, CheckpointStore
 from rlhf.artifacts.files import scratch_beside
 from rlhf.artifacts.fixed_text import fixed_row, fixed_sequences
-from rlhf.artifacts.publish import ModelOrigin, Part, Published, check_request, publish
-from rlhf.artifacts.reload import Reload, in_fresh_process
+from rlhf.artifacts.publish import ModelOrigin, check_request, publish
+from rlhf.artifacts.reload import Part, Published, Reload, in_fresh_process
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import load_config
 from rlhf.config.schema import STAGES

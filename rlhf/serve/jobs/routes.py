@@ -53,7 +53,8 @@ def job_routers(service: FineTuningService, access: ApiAccess) -> list[APIRouter
 def _jobs_router(service: FineTuningService, access: ApiAccess, own: GetJob, cancelled: GetJob) -> APIRouter:
     """Create, list, retrieve, cancel, events, checkpoints."""
     router = APIRouter(prefix="/v1/fine_tuning/jobs")
-    who, mine = Annotated[Caller, Depends(access)], Annotated[Job, Depends(own)]
+    who = Annotated[Caller, Depends(access)]
+    mine = Annotated[Job, Depends(own)]
 
     @router.post("")
     def create(body: JobRequest, caller: who) -> dict[str, Any]:
@@ -86,7 +87,8 @@ def _jobs_router(service: FineTuningService, access: ApiAccess, own: GetJob, can
 def _legacy_router(service: FineTuningService, access: ApiAccess, own: GetJob, cancelled: GetJob) -> APIRouter:
     """Create, list, retrieve, cancel, events."""
     router = APIRouter(prefix="/v1/fine-tunes")
-    who, mine = Annotated[Caller, Depends(access)], Annotated[Job, Depends(own)]
+    who = Annotated[Caller, Depends(access)]
+    mine = Annotated[Job, Depends(own)]
 
     @router.post("")
     def create(body: LegacyRequest, caller: who) -> dict[str, Any]:
