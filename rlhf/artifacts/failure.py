@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,7 +35,8 @@ class FailureRecord:
         except OSError:  # written already, or the disk is full
             return self.read() or failure
         finally:
-            _remove(beside)
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
         return failure
 
     def read(self) -> RankFailure | None:
@@ -46,11 +48,5 @@ class FailureRecord:
 
     def clear(self) -> None:
         """Forgets the failure of an earlier start."""
-        _remove(self._file)
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return
+        with suppress(OSError):
+            self._file.unlink(missing_ok=True)
