@@ -25,7 +25,7 @@ from rlhf.serve.chat.token_text import TokenTexts
 if TYPE_CHECKING:
     from rlhf.serve.metrics import Metrics
 
-DEFAULT_SLOTS = 32
+MAX_SLOTS = 32
 MEMORY_SHARE = 0.5  # of free memory for keys and values when the number of slots is ours to choose
 MAX_TEXT = 1 << 62  # tokens: nothing is cut here, what is too long is refused
 
@@ -166,9 +166,7 @@ def load_policy(path: str, dtype: str, template: str | None, *, key: str) -> tup
 def slots_within(packed: PackedCausalLM, context: int) -> int:
     """How many answers of full length half the free memory holds, at most 32 and at least 1."""
     free = free_memory(next(packed.parameters()).device)
-    if free is None:
-        return DEFAULT_SLOTS
-    return max(1, min(DEFAULT_SLOTS, int(free * MEMORY_SHARE / (context * column_bytes(packed.model)))))
+    return max(1, min(MAX_SLOTS, int(free * MEMORY_SHARE / (context * column_bytes(packed.model)))))
 
 
 def require_safetensors(folder: str, *, key: str) -> None:
