@@ -94,19 +94,12 @@ def _recipe(finished: FinishedRun) -> list[tuple[str, str]] | None:
 
 
 def _evaluation(finished: FinishedRun) -> dict[str, Any]:
-    """Held-out metrics of the run, and the figures of its report card."""
-    report = finished.model / "report_card.json"
-    figures = dict(_figures(read_json(report))) if report.is_file() else {}
-    return dict(_last_evaluation(finished)) | figures
-
-
-def _last_evaluation(finished: FinishedRun) -> Iterator[tuple[str, Any]]:
-    """The newest value of each `eval_` metric."""
-    file = RunFolder(finished.path).metrics
-    newest: dict[str, Any] = {}
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
-        newest |= {name: value for name, value in json.loads(line).items() if name.startswith("eval_")}
-    yield from newest.items()
+    """The newest value of each `eval_` metric of the run, and the figures of its report card."""
+    found: dict[str, Any] = {}
+    metrics, report = RunFolder(finished.path).metrics, finished.model / "report_card.json"
+    for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []:
+        found |= {name: value for name, value in json.loads(line).items() if name.startswith("eval_")}
+    return found | (dict(_figures(read_json(report))) if report.is_file() else {})
 
 
 def _figures(report: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +64,7 @@ def publish(
     origin = origin or ModelOrigin(run, "", "")
     note = "; ".join(filter(None, (origin.note, finished.note)))
     tokenizer = load_tokenizer(str(finished.model))
-    with _written_beside(out) as writing:
+    with scratch_beside(out, "writing") as writing:
         if part == "adapter":
             saved, expected = "as trained", _write_adapter(finished, origin.run, tokenizer, writing)
             tolerance = TOLERANCE["float32"]
@@ -78,6 +76,9 @@ def publish(
         _check_outcome(outcome, tolerance, saved)
         published = Published(out, part, saved, outcome, note)
         _describe(finished, origin, writing, published)
+        flush_tree(writing)
+        writing.rename(out)
+        flush_folder(out.parent)
     return published
 
 
@@ -103,16 +104,6 @@ def check_request(run: Path, out: Path, *, dtype: str | None, part: Part, max_sh
         raise ArtifactError(f"{out} is inside the run", where="--out", fix="choose a folder outside of it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ArtifactError(f"{out} exists and is not empty", where="--out", fix="choose another folder")
-
-
-@contextmanager
-def _written_beside(out: Path) -> Iterator[Path]:
-    """A folder that becomes `out` when the block succeeds, and is removed when it fails."""
-    with scratch_beside(out, "writing") as writing:
-        yield writing
-        flush_tree(writing)
-        writing.rename(out)
-        flush_folder(out.parent)
 
 
 def _write_merged(

@@ -73,7 +73,7 @@ def in_fresh_process(folder: Path, expected: FixedTextOutputs) -> Outcome:
     Raises: ArtifactError with the end of what it wrote when it fails.
     """
     with TemporaryDirectory(prefix="rlhf-export-") as scratch:
-        outputs_file, outcome_file = Path(scratch) / "outputs.safetensors", Path(scratch) / "outcome.json"
+        outputs_file, outcome_file = Path(scratch) / "outputs.pt", Path(scratch) / "outcome.json"
         expected.save(outputs_file)
         command = [sys.executable, "-m", "rlhf.artifacts.reload", str(folder), str(outputs_file), str(outcome_file)]
         finished = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
