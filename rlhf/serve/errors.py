@@ -6,11 +6,12 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from fastapi import FastAPI, Request
-    from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 _KINDS = ("str", "int", "float", "bool", "list", "body", "query", "path")  # parts of a location that name no key
 
@@ -57,9 +58,6 @@ def refusal_body(status: int, message: str) -> dict[str, Any]:
 
 def add_error_handlers(app: FastAPI) -> None:
     """Answers every error of the application's routes, and of requests that reach none, in this shape."""
-    from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse
-    from starlette.exceptions import HTTPException
 
     def answer(request: Request, error: Exception) -> JSONResponse:
         if isinstance(error, RequestValidationError):
