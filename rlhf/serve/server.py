@@ -65,8 +65,9 @@ def run_service(
         routers = [chat_page_router(access, vote_files, lambda name: models.get(name) is not None)]
         tuning = jobs(models.add)
         if tuning is not None:
-            tuning.start()
-            stack.callback(tuning.stop)
+            tuning.runner.start()
+            stack.callback(tuning.store.close)
+            stack.callback(tuning.runner.stop)
             routers += job_routers(tuning, access)
         hosts = allowed_hosts(host)
         app = build_app(models, metrics, access, routers, limits=limits, hosts=hosts, max_body_bytes=max_body_bytes)

@@ -103,23 +103,16 @@ def problems(file: StoredFile) -> list[str]:
             continue
         fix = f" ({finding['fix']})" if finding["fix"] else ""
         places = finding["places"] or [{"line": 0, "detail": ""}]
-        lines += [f"{_place(place)}{finding['title']}{_detail(place)}{fix}" for place in places]
+        for place in places:
+            where = f"line {place['line']}: " if place["line"] else ""
+            lines.append(": ".join(filter(None, (where + finding["title"], place["detail"]))) + fix)
         if (more := finding["count"] - len(places)) > 0:
             lines.append(f"{finding['title']}: {more} more lines")
-    return lines[:MAX_DETAILS] or ["no stage can train on every row: " + _kinds(file)]
-
-
-def _place(place: dict[str, object]) -> str:
-    return f"line {place['line']}: " if place["line"] else ""
-
-
-def _detail(place: dict[str, object]) -> str:
-    return f": {place['detail']}" if place["detail"] else ""
-
-
-def _kinds(file: StoredFile) -> str:
-    counts = ", ".join(f"{name} {count}" for name, count in file.report["stages"].items()) or "none"
-    return f"of {file.report['rows']} rows, the usable ones are: {counts}"
+    if not lines:
+        counts = ", ".join(f"{name} {count}" for name, count in file.report["stages"].items()) or "none"
+        usable = f"of {file.report['rows']} rows, the usable ones are: {counts}"
+        lines.append(f"no stage can train on every row: {usable}")
+    return lines[:MAX_DETAILS]
 
 
 def _shown_name(given: str) -> str:

@@ -117,18 +117,13 @@ class JobRunner:
             self._launcher.stop(self.folder / job_id)
             (self.folder / job_id / STOPPED).touch()
             self._cancelled.remove(job_id)
-        running = self._store.find(Job, status="running")
-        for job in running:
+        for job in self._store.find(Job, status="running"):
             self._follow(job)
         free = self._parallel - len(self._store.find(Job, status="running"))
         for job in self._store.find(Job, status="queued")[::-1][: max(0, free)]:
-            self._begin(job)
-
-    def _begin(self, job: Job) -> None:
-        if not self._store.move(job.id, "running", only_from=("queued",)):
-            return  # cancelled in the meantime
-        self._store.add_event(job.id, "Fine-tuning job started")
-        self._launch(job)
+            if self._store.move(job.id, "running", only_from=("queued",)):  # else it was cancelled in the meantime
+                self._store.add_event(job.id, "Fine-tuning job started")
+                self._launch(job)
 
     def _launch(self, job: Job) -> None:
         """Starts the stage. The attempt is counted first, so that a run that kills its server ends."""

@@ -32,15 +32,6 @@ class FineTuningService:
         self.files = FileStore(folder / "files", self.store)
         self.runner = JobRunner(settings, self.store, self.files, add_model)
 
-    def start(self) -> None:
-        """Continues every job. Raises: ArtifactError when another service uses the folder."""
-        self.runner.start()
-
-    def stop(self) -> None:
-        """Stops watching; runs continue, and the next start finds them."""
-        self.runner.stop()
-        self.store.close()
-
     def create(self, request: JobRequest, *, owner: str, prefix: str = "ftjob") -> Job:
         """Queues a job.
 

@@ -394,7 +394,7 @@ def test_a_new_server_takes_up_what_it_finds(make: Callable[..., Service]) -> No
     before.run_says(running, {"step": 1, "loss": 2.0})
     after = make()  # nothing was said to the first one: it is as good as killed
     after.launcher.working.add(running)
-    after.tuning.start()
+    after.tuning.runner.start()
     after.tuning.runner.stop()
     after.tick()
     assert set(after.served) == {name}
@@ -423,7 +423,7 @@ def test_a_cancelled_run_whose_server_was_killed_is_stopped(make: Callable[..., 
     before.client.post(f"/v1/fine_tuning/jobs/{job}/cancel")
     after = make()
     after.launcher.working.add(job)
-    after.tuning.start()
+    after.tuning.runner.start()
     after.tuning.runner.stop()
     after.tick()
     assert after.launcher.working == set()
@@ -434,7 +434,7 @@ def test_two_services_do_not_share_a_folder(make: Callable[..., Service]) -> Non
     lock = hold(service.tuning.runner.folder / "jobs.lock")
     assert lock is not None
     with pytest.raises(ArtifactError, match="in use by another service"):
-        service.tuning.start()
+        service.tuning.runner.start()
 
 
 # Lists, shapes, owners
