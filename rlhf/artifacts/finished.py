@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from rlhf.artifacts.adapter import require_same_base
 from rlhf.artifacts.export import TOLERANCE, adapter_base, check_adapter, load_base, load_packed, with_adapter
 from rlhf.artifacts.files import read_json
@@ -76,11 +74,9 @@ class FinishedRun:
         max_length = int(self.config.get("max_position_embeddings") or 10**6)
         sequences = fixed_sequences(tokenizer, max_length)
         outputs = packed_outputs(live, sequences) + self.score_offset
-        if self.adapter is not None:
-            self._check_against_stored(outputs, packed_outputs(self.stored_model(), sequences))
-        return FixedTextOutputs(sequences, outputs)
-
-    def _check_against_stored(self, outputs: Tensor, stored: Tensor) -> None:
+        if self.adapter is None:
+            return FixedTextOutputs(sequences, outputs)
+        stored = packed_outputs(self.stored_model(), sequences)
         difference = float((outputs - stored).abs().max())
         if not difference <= TOLERANCE[self.dtype] * max(1.0, float(stored.abs().max())):
             raise ArtifactError(
@@ -88,6 +84,7 @@ class FinishedRun:
                 expected=f"the same numbers up to the rounding of {self.dtype}: both are of one run",
                 fix="one of the two was replaced; train again, or remove the other from the run folder",
             )
+        return FixedTextOutputs(sequences, outputs)
 
 
 def open_finished(path: Path) -> FinishedRun:
@@ -97,25 +94,22 @@ def open_finished(path: Path) -> FinishedRun:
     """
     folder = RunFolder(path)
     state = folder.status()
+    described = f"its state is {state}" if state else "it has no state.json"
     if not (folder.model / "config.json").is_file() or not (folder.model / "manifest.json").is_file():
         raise ArtifactError(
-            f"{path} holds no finished model ({_described(state)})",
+            f"{path} holds no finished model ({described})",
             expected="a run folder with model/, as a stage leaves it when it ends",
             fix="name the run folder itself, or finish the run with --resume auto",
         )
     if state != "finished":
         raise ArtifactError(
-            f"{path} is not finished ({_described(state)})",
+            f"{path} is not finished ({described})",
             expected="a run whose state.json says finished: only then was model/ verified",
             fix="finish the run with --resume auto",
         )
     adapter, note = _usable_adapter(folder)
     manifest, config = read_json(folder.model / "manifest.json"), read_json(folder.model / "config.json")
     return FinishedRun(path, manifest, config, adapter, note)
-
-
-def _described(state: str) -> str:
-    return f"its state is {state}" if state else "it has no state.json"
 
 
 def _usable_adapter(folder: RunFolder) -> tuple[Path | None, str]:
