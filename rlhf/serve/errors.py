@@ -1,4 +1,4 @@
-"""Errors of the service, in the JSON shape that clients of OpenAI's API read."""
+"""What the service refuses, in the JSON shape that clients of OpenAI's API read."""
 
 from __future__ import annotations
 
@@ -11,9 +11,16 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 _KINDS = ("str", "int", "float", "bool", "list", "body", "query", "path")  # parts of a location that name no key
+
+
+class RequestBody(BaseModel):
+    """A body, or a part of one. An unknown key is refused: ignoring it would mislead the client."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
 class ApiError(Exception):

@@ -17,8 +17,7 @@ from pydantic import Field
 from rlhf.artifacts.files import flush_folder
 from rlhf.data.formats import messages_at, parse
 from rlhf.errors import ConfigError, DataError
-from rlhf.serve.errors import ApiError
-from rlhf.serve.request_body import RequestBody
+from rlhf.serve.errors import ApiError, RequestBody
 
 SOURCE = "chat-votes"
 MAX_ROW_BYTES = 1 << 20

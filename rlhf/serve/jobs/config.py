@@ -96,20 +96,18 @@ def job_config(
 
 def _numbers(before: StageConfig, wanted: Hyperparameters) -> dict[str, Any]:
     """The keys that the given hyperparameters set."""
-    values: dict[str, Any] = {}
-    if wanted.n_epochs != "auto":
-        values["train.epochs"] = float(wanted.n_epochs)
-    if wanted.batch_size != "auto":
-        values["train.batch_size"] = wanted.batch_size
+    if wanted.prompt_loss_weight != "auto" and not isinstance(before, SftConfig):
+        raise ApiError(400, "prompt_loss_weight is for supervised jobs.", param="prompt_loss_weight")
+    values: dict[str, Any] = {
+        "train.epochs": wanted.n_epochs,
+        "train.batch_size": wanted.batch_size,
+        "train.prompt_loss_weight": wanted.prompt_loss_weight,
+    }
     if wanted.learning_rate_multiplier != "auto":
         values["train.lr"] = before.train.lr * wanted.learning_rate_multiplier
         if isinstance(before, PpoConfig):
             values["critic.lr"] = before.critic.lr * wanted.learning_rate_multiplier
-    if wanted.prompt_loss_weight != "auto":
-        if not isinstance(before, SftConfig):
-            raise ApiError(400, "prompt_loss_weight is for supervised jobs.", param="prompt_loss_weight")
-        values["train.prompt_loss_weight"] = wanted.prompt_loss_weight
-    return values
+    return {key: value for key, value in values.items() if value != "auto"}
 
 
 def read_bases(given: Sequence[str]) -> Mapping[str, Path]:
