@@ -32,6 +32,8 @@ def model_card(finished: FinishedRun, export: Published) -> str:
     """The whole file, front matter first; `export` is what it adds to what the run knows."""
     base = root_base(finished.manifest)
     licence = base_licence(base)
+    matter = {"language": ["ko"], "library_name": "transformers"} | ({"license": licence} if licence else {})
+    matter["pipeline_tag"] = "text-classification" if finished.scalar else "text-generation"
     assert export.part != "adapter" or finished.adapter is not None, "an adapter's card is of a run with an adapter"
     return render(
         "artifacts/README.md.j2",
@@ -39,7 +41,7 @@ def model_card(finished: FinishedRun, export: Published) -> str:
         export=export,
         base=base,
         licence=licence,
-        front_matter=_front_matter(finished, licence),
+        front_matter=yaml.safe_dump(matter, sort_keys=False),
         recipe=_recipe(finished),
         figures=_evaluation(finished),
         adapter=adapter_base(finished.adapter) if export.part == "adapter" and finished.adapter else None,
@@ -73,14 +75,6 @@ def base_licence(base: str) -> str:
         return ""
     found = matter.get("license") if isinstance(matter, dict) else None
     return found if isinstance(found, str) else ""
-
-
-def _front_matter(finished: FinishedRun, licence: str) -> str:
-    matter: dict[str, Any] = {"language": ["ko"], "library_name": "transformers"}
-    if licence:
-        matter["license"] = licence
-    matter["pipeline_tag"] = "text-classification" if finished.scalar else "text-generation"
-    return yaml.safe_dump(matter, sort_keys=False)
 
 
 def _recipe(finished: FinishedRun) -> list[tuple[str, str]] | None:

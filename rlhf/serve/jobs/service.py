@@ -64,11 +64,10 @@ class FineTuningService:
         now, files = int(time.time()), (request.training_file, request.validation_file)
         job = Job(identifier, owner, now, now, "queued", stage, request.model, *files, asked)
         self.runner.prepare(identifier, config)
-        messages = (f"Created fine-tuning job: {identifier}", "Files validated, the job is in the queue")
         with self.store.change():
             self.store.add(job)
-            for message in messages:
-                self.store.add_event(identifier, message)
+            self.store.add_event(identifier, f"Created fine-tuning job: {identifier}")
+            self.store.add_event(identifier, "Files validated, the job is in the queue")
         self.runner.wake()
         return job
 
