@@ -49,7 +49,6 @@ class FixedTextOutputs:
         return torch.tensor(fresh)
 
     def save(self, path: Path) -> None:
-        """Writes both into one file."""
         torch.save({"sequences": self.sequences, "outputs": self.outputs}, path)
 
     @classmethod

@@ -60,7 +60,6 @@ class FailureRecord:
         return failure
 
     def read(self) -> RankFailure | None:
-        """What was written, or None."""
         try:
             return RankFailure(**read_json(self._file))
         except (OSError, ValueError, TypeError):

@@ -105,7 +105,6 @@ def reference_margin(policy: PackedCausalLM, tokenizer: ChatTokenizer, prompts: 
 
 
 def print_summary(summary: Summary, out: Path) -> None:
-    """Prints the summary as a table and sentences."""
     console = Console()
     ppo, reward = summary["ppo"], summary["reward"]
     table = Table(title=f"{ppo['num_prompts']} held-out prompts, {NUM_SAMPLES} answers each")

@@ -122,7 +122,6 @@ class Decoder:
 
     @property
     def busy(self) -> bool:
-        """Whether a step has anything to do."""
         return bool(self._waiting or self._slots)
 
     def admit(self, answers: Iterable[ActiveSequence]) -> None:
@@ -136,7 +135,6 @@ class Decoder:
             self._waiting.remove(answer)
 
     def clear(self) -> None:
-        """Empties slots and queue."""
         self._waiting.clear()
         self._slots, self._cache = [], None
 
@@ -223,7 +221,6 @@ class Decoder:
         return cache, [bounds[number] for number in order], output.logits[0, order].float()
 
     def _decode(self) -> list[ActiveSequence]:
-        """One token for every slot."""
         assert self._cache is not None
         newest = torch.tensor([answer.tokens[-1] for answer in self._slots])
         positions = torch.tensor([answer.cached for answer in self._slots])

@@ -89,7 +89,6 @@ class KeyStore:
         return _key(row) if row is not None and same else None
 
     def spend(self, identifier: str, day: str, tokens: int) -> None:
-        """Adds tokens to a key's day."""
         statement = "INSERT INTO spent VALUES (?, ?, ?) ON CONFLICT (key, day) DO UPDATE SET tokens = tokens + ?"
         self._database.run(statement, identifier, day, tokens, tokens)
 

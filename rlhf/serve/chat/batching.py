@@ -171,7 +171,6 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether the model's thread runs."""
         return self._thread.is_alive()
 
     @property

@@ -109,7 +109,6 @@ class Models:
         return model
 
     def get(self, name: str) -> ServedModel | None:
-        """The model of that name."""
         return self._models.get(name)
 
     def all(self) -> list[ServedModel]:
@@ -118,7 +117,6 @@ class Models:
             return list(self._models.values())
 
     def close(self) -> None:
-        """Ends every decode loop."""
         for model in self.all():
             model.batcher.close()
 

@@ -159,7 +159,6 @@ def hold(path: Path) -> int | None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock."""
     if not path.is_file():
         return False
     descriptor = hold(path)

@@ -62,7 +62,6 @@ def step_message(figures: dict[str, Any]) -> str:
 
 
 def all_steps(folder: RunFolder) -> list[dict[str, Any]]:
-    """Every logged step, as logged."""
     return list(MetricsTail(folder.metrics).read())
 
 

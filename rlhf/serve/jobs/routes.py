@@ -123,7 +123,6 @@ def _values(entry: Job | JobEvent, keys: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _job_object(job: Job) -> dict[str, Any]:
-    """As clients read it."""
     asked = job.request
     settings: dict[str, Any] = {"hyperparameters": asked["hyperparameters"]}
     if asked["reward_model"]:
@@ -141,7 +140,6 @@ def _job_object(job: Job) -> dict[str, Any]:
 
 
 def _event_object(event: JobEvent) -> dict[str, Any]:
-    """As clients read it."""
     kind = "message" if event.step is None else "metrics"
     identity = {"id": f"ftevent-{event.number}", "object": "fine_tuning.job.event"}
     return identity | _values(event, EVENT_KEYS) | {"type": kind, "data": event.data}

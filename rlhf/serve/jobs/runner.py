@@ -45,11 +45,9 @@ class JobRunner:
         self._cancelled: list[str] = []  # jobs whose runs are to be stopped
 
     def folder_of(self, job: Job) -> Path:
-        """A job's own folder."""
         return self.folder / job.id
 
     def run_of(self, job: Job) -> RunFolder:
-        """The run folder of a job's stage."""
         return RunFolder(self.folder_of(job) / "run")
 
     def prepare(self, job_id: str, config: StageConfig) -> None:
@@ -86,7 +84,6 @@ class JobRunner:
             self._thread.join()
 
     def wake(self) -> None:
-        """Looks at the queue now."""
         self._wake.set()
 
     def cancel(self, job: Job) -> bool:
@@ -112,7 +109,6 @@ class JobRunner:
             self._wake.wait(POLL_S)
 
     def tick(self) -> None:
-        """One look at everything."""
         for job_id in list(self._cancelled):
             self._launcher.stop(self.folder / job_id)
             (self.folder / job_id / STOPPED).touch()
@@ -151,14 +147,10 @@ class JobRunner:
         elif status == "failed" or job.attempts >= MAX_ATTEMPTS:
             self._fail(job, reason_of(self.folder_of(job)))
         else:
-            self._again(job)
-
-    def _again(self, job: Job) -> None:
-        """Restarts a run that was interrupted, or whose server was killed between taking the job and starting it."""
-        if job.attempts:
-            message = f"The run was interrupted; it resumes from its last checkpoint (start {job.attempts + 1}"
-            self._store.add_event(job.id, f"{message} of at most {MAX_ATTEMPTS})", level="warn")
-        self._launch(job)
+            if job.attempts:  # else the server was killed between taking the job and starting it
+                message = f"The run was interrupted; it resumes from its last checkpoint (start {job.attempts + 1}"
+                self._store.add_event(job.id, f"{message} of at most {MAX_ATTEMPTS})", level="warn")
+            self._launch(job)
 
     def _succeed(self, job: Job) -> None:
         name = model_name(job)

@@ -99,7 +99,6 @@ class JobStore:
         self.close, self.change = self._database.close, self._database.change
 
     def add(self, entry: StoredFile | Job) -> None:
-        """Adds a new entry."""
         names = entry.__slots__
         values = [_stored(getattr(entry, name)) for name in names]
         table = _TABLES[type(entry)]
@@ -121,7 +120,6 @@ class JobStore:
         self._database.run("UPDATE files SET status = ?, report = ? WHERE id = ?", status, _json(report), identifier)
 
     def remove_file(self, identifier: str) -> None:
-        """Removes a file's entry."""
         self._database.run("DELETE FROM files WHERE id = ?", identifier)
 
     def uses_file(self, identifier: str) -> bool:
