@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from rlhf.serve.chat.batching import DrawnToken, TextDelta
+from rlhf.serve.chat.batching import AnswerRequest, DrawnToken, TextDelta
 from rlhf.serve.chat.models import ServedModel
 
 LEAST_LOGPROB = -9999.0  # JSON has no minus infinity
@@ -20,7 +20,7 @@ class Reply:
     """The reply to one request while it is generated; the subclasses are the two endpoints' formats.
 
     Args:
-        with_logprobs: whether log-probabilities were requested.
+        answers: what is generated for it, one per choice.
         include_usage: whether a stream ends with the usage.
     """
 
@@ -30,9 +30,8 @@ class Reply:
     opening: ClassVar[Json | None]  # what a stream sends before an answer's first text
 
     model: ServedModel
-    num_choices: int
+    answers: Sequence[AnswerRequest]
     prompt_tokens: int
-    with_logprobs: bool
     include_usage: bool
     id: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
@@ -63,7 +62,7 @@ class Reply:
     def whole(self) -> Json:
         """The reply, when every answer has ended."""
         choices = []
-        for index in range(self.num_choices):
+        for index in range(len(self.answers)):
             deltas = [delta for delta in self._deltas if delta.index == index]
             tokens = [token for delta in deltas for token in delta.tokens]
             content = self.content("".join(delta.text for delta in deltas), whole=True)
@@ -89,7 +88,8 @@ class Reply:
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
     def _choice(self, index: int, content: Json, tokens: Sequence[DrawnToken], finish: str | None) -> Json:
-        logprobs = self.logprobs(tokens, index) if self.with_logprobs else None
+        wanted = self.answers[index].num_likeliest is not None
+        logprobs = self.logprobs(tokens, index) if wanted else None
         return {"index": index, **content, "logprobs": logprobs, "finish_reason": finish}
 
     def _envelope(self, kind: str, choices: list[Json]) -> Json:
