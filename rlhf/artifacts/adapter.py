@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
-from rlhf.artifacts.export import base_entry, check_adapter
+from rlhf.artifacts.export import AdapterBase, adapter_base, check_adapter
 from rlhf.artifacts.files import read_json, sha256_of, short_hash
 from rlhf.errors import ArtifactError
 from rlhf.models.scalar_head import HEAD_WEIGHT
@@ -22,27 +22,16 @@ SAME_SETTINGS = ("r", "lora_alpha", "use_dora", "use_rslora")
 class StoredAdapter:
     """An adapter/ folder.
 
-    base_path, base_sha256: the model it was trained on; the hash is None for a hub id.
-    quantize: how training held the base. num_tokens: rows of its embeddings.
     settings: adapter_config.json. layers: low-rank weights by name. head: [1, width] of a one-number model.
-    embeddings: whole weights of embeddings that had grown. score_offset: reward units added to every score.
+    embeddings: whole weights of embeddings that had grown.
     """
 
     folder: Path
-    base_path: str
-    base_sha256: str | None
-    quantize: str
-    num_tokens: int
-    score_offset: float
+    base: AdapterBase
     settings: dict[str, Any]
     layers: dict[str, Tensor]
     head: Tensor | None
     embeddings: dict[str, Tensor]
-
-    @property
-    def base(self) -> str:
-        """What identifies the base: its hash, or its name on the hub."""
-        return self.base_sha256 or self.base_path
 
     @property
     def shape(self) -> dict[str, Any]:
@@ -67,7 +56,6 @@ def read_adapter(folder: Path) -> StoredAdapter:
     Raises: ArtifactError for an adapter that trained nothing, or whose base is gone or was replaced.
     """
     check_adapter(folder)
-    entry = base_entry(folder)
     require_same_base(folder, fix="restore the base as it was")
     layers: dict[str, Tensor] = {}
     embeddings: dict[str, Tensor] = {}
@@ -81,22 +69,12 @@ def read_adapter(folder: Path) -> StoredAdapter:
                 head = tensor
             else:
                 embeddings[name] = tensor
-    return StoredAdapter(
-        folder=folder,
-        base_path=str(entry["path"]),
-        base_sha256=entry["sha256"],
-        quantize=str(entry["quantize"]),
-        num_tokens=int(entry["num_tokens"]),
-        score_offset=float(entry["score_offset"]),
-        settings=read_json(folder / "adapter_config.json"),
-        layers=layers,
-        head=head,
-        embeddings=embeddings,
-    )
+    settings = read_json(folder / "adapter_config.json")
+    return StoredAdapter(folder, adapter_base(folder), settings, layers, head, embeddings)
 
 
 def base_identity(path: str) -> str:
-    """The hash of a model folder, or a hub id as it is: what `StoredAdapter.base` is compared with."""
+    """The hash of a model folder, or a hub id as it is: what `AdapterBase.identity` is compared with."""
     folder = Path(path).resolve()
     if not folder.is_dir():
         return path
@@ -114,22 +92,21 @@ def require_same_base(folder: Path, *, fix: str) -> None:
 
     Raises: ArtifactError when the base is absent, or holds other weights; `fix` is the remedy for the latter.
     """
-    entry = base_entry(folder)
-    path, known = str(entry["path"]), entry["sha256"]
-    if known is None:
+    base = adapter_base(folder)
+    if base.sha256 is None:
         return
-    if not Path(path).is_dir():
+    if not Path(base.path).is_dir():
         raise ArtifactError(
-            f"the adapter's base {path} is absent",
+            f"the adapter's base {base.path} is absent",
             where=str(folder / "base.json"),
             expected="the model the adapter was trained on, at the same path",
             fix="put it back, or use the run's model/ in another folder, without its adapter",
         )
-    found = base_identity(path)
-    if found != known:
+    found = base_identity(base.path)
+    if found != base.sha256:
         raise ArtifactError(
-            f"{path} is not the base the adapter was trained on: its hash is {short_hash(found)}, it was "
-            f"{short_hash(known)}",
+            f"{base.path} is not the base the adapter was trained on: its hash is {short_hash(found)}, it was "
+            f"{short_hash(base.sha256)}",
             where=str(folder / "base.json"),
             expected="the base unchanged: an adapter on other weights is an untrained model",
             fix=fix,

@@ -236,7 +236,6 @@ class CheckpointStore:
 
 
 def _number(path: Path) -> int:
-    """The step of a checkpoint's folder."""
     try:
         return int(path.name.removeprefix("step-"))
     except ValueError:

@@ -95,7 +95,6 @@ class Database:
             self._connection.executemany(statement, values)
 
     def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
-        """The rows of a query."""
         with self._lock, self._errors():
             return self._connection.execute(query, values).fetchall()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,26 @@ from rlhf.models.quantization import Quantize, dequantized_weights
 from rlhf.models.scalar_head import scaled_head, shift_scores
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}  # of the largest output
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterBase:
+    """base.json of an adapter: the model it was trained on.
+
+    sha256: of the base; None for a hub id. quantize: how training stored its weights. num_tokens: rows of the adapted
+    model's embeddings. score_offset: reward units added to every score, after the adapter.
+    """
+
+    path: str
+    sha256: str | None
+    quantize: Quantize
+    num_tokens: int
+    score_offset: float
+
+    @property
+    def identity(self) -> str:
+        """What identifies the base: its hash, or its name on the hub."""
+        return self.sha256 or self.path
 
 
 def save_model(
@@ -66,7 +87,8 @@ def save_model(
     if hasattr(live.model, "peft_config"):
         model: Any = _merged(live, weights, folder.with_name("adapter"), base_path, dtype, score_offset)
     else:
-        model = _fresh(live)
+        auto = AutoModelForSequenceClassification if isinstance(live, PackedScalarModel) else AutoModelForCausalLM
+        model = auto.from_config(live.model.config)  # empty, outside any partitioning
         model.load_state_dict(weights, strict=True, assign=True)
     if score_offset:
         shift_scores(model, score_offset)
@@ -79,28 +101,20 @@ def save_model(
     writing.rename(folder)
 
 
-def _fresh(live: PackedModel) -> PreTrainedModel:
-    """An empty model of the same configuration, outside any partitioning."""
-    auto = AutoModelForSequenceClassification if isinstance(live, PackedScalarModel) else AutoModelForCausalLM
-    return auto.from_config(live.model.config)
-
-
 def _merged(
     live: PackedModel, weights: dict[str, Tensor], adapter: Path, base_path: str, dtype: str, score_offset: float
 ) -> PreTrainedModel:
     """Saves the adapter, then merges it into a fresh copy of its base."""
     _save_adapter(live, weights, adapter)
-    base_hash = sha256_of(Path(base_path)) if Path(base_path).is_dir() else None
-    num_tokens = live.model.get_input_embeddings().num_embeddings
     rounded = dequantized_weights(unwrap_peft(live.model))
-    entry = {
-        "path": base_path,
-        "sha256": base_hash,
-        "quantize": "4bit" if rounded else "none",
-        "num_tokens": num_tokens,
-        "score_offset": score_offset,
-    }
-    write_json(adapter / "base.json", entry)
+    entry = AdapterBase(
+        path=base_path,
+        sha256=sha256_of(Path(base_path)) if Path(base_path).is_dir() else None,
+        quantize="4bit" if rounded else "none",
+        num_tokens=live.model.get_input_embeddings().num_embeddings,
+        score_offset=score_offset,
+    )
+    write_json(adapter / "base.json", asdict(entry))
     base = load_base(adapter, scalar=isinstance(live, PackedScalarModel), dtype=dtype, rounded=rounded)
     merged = merge_adapter(with_adapter(base, adapter), dtype=dtype)
     merged.config.__dict__.update(score_shift=float(getattr(live.model.config, "score_shift", 0.0)))
@@ -120,18 +134,18 @@ def _save_adapter(live: PackedModel, weights: dict[str, Tensor], adapter: Path) 
     check_adapter(adapter)
 
 
-def base_entry(adapter: Path) -> dict[str, Any]:
-    """base.json: `path` and `sha256` of the base (None for a hub id), `quantize`, how training stored its weights,
-    `num_tokens` of the adapted model's vocabulary, `score_offset` that its scores get after the adapter.
+def adapter_base(adapter: Path) -> AdapterBase:
+    """What base.json of an adapter's folder holds.
 
-    Raises: ArtifactError when the file or one of these keys is absent.
+    Raises: ArtifactError when the file or one of its keys is absent.
     """
     file = adapter / "base.json"
     entry: dict[str, Any] = read_json(file) if file.is_file() else {}
-    missing = [name for name in ("path", "sha256", "quantize", "num_tokens", "score_offset") if name not in entry]
+    names = [field.name for field in fields(AdapterBase)]
+    missing = [name for name in names if name not in entry]
     if missing:
         raise ArtifactError(f"{file} lacks {', '.join(missing)}", fix="train the adapter again with this version")
-    return entry
+    return AdapterBase(**{name: entry[name] for name in names})
 
 
 def load_packed(
@@ -149,20 +163,16 @@ def load_base(adapter: Path, *, scalar: bool, dtype: str, rounded: Mapping[str, 
     Where training held it in four bits, its weights are the dequantized ones: `rounded` by name, or, without those,
     quantized again from the base.
     """
-    entry = base_entry(adapter)
-    path, num_tokens = str(entry["path"]), int(entry["num_tokens"])
-    base = load_packed(path, scalar=scalar, dtype=dtype, new_head=True)
-    if base.model.get_input_embeddings().num_embeddings != num_tokens:
-        base.model.resize_token_embeddings(num_tokens, mean_resizing=False)
-    if entry["quantize"] != "none":
-        base.model.load_state_dict(
-            rounded or _rounded(path, entry["quantize"], scalar=scalar, dtype=dtype), strict=False
-        )
+    entry = adapter_base(adapter)
+    base = load_packed(entry.path, scalar=scalar, dtype=dtype, new_head=True)
+    if base.model.get_input_embeddings().num_embeddings != entry.num_tokens:
+        base.model.resize_token_embeddings(entry.num_tokens, mean_resizing=False)
+    if entry.quantize != "none":
+        if not rounded:
+            held = load_packed(entry.path, scalar=scalar, dtype=dtype, quantize=entry.quantize, new_head=True)
+            rounded = dequantized_weights(held.model)
+        base.model.load_state_dict(rounded, strict=False)
     return base
-
-
-def _rounded(path: str, quantize: Quantize, *, scalar: bool, dtype: str) -> dict[str, Tensor]:
-    return dequantized_weights(load_packed(path, scalar=scalar, dtype=dtype, quantize=quantize, new_head=True).model)
 
 
 def with_adapter(base: PackedModel, adapter: Path) -> PackedModel:

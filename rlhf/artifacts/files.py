@@ -35,7 +35,6 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replaces `path` with indented JSON."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
@@ -49,7 +48,6 @@ def short_hash(digest: object) -> str:
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Appends one JSON object."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(value, ensure_ascii=False) + "\n")
 

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from rlhf.artifacts.adapter import require_same_base
-from rlhf.artifacts.export import TOLERANCE, base_entry, check_adapter, load_base, load_packed, with_adapter
+from rlhf.artifacts.export import TOLERANCE, adapter_base, check_adapter, load_base, load_packed, with_adapter
 from rlhf.artifacts.files import read_json
 from rlhf.artifacts.fixed_text import FixedTextOutputs, fixed_sequences, packed_outputs
 from rlhf.artifacts.run_folder import RunFolder
@@ -66,7 +64,7 @@ class FinishedRun:
     @property
     def score_offset(self) -> float:
         """Reward units that scores of `live_model` lack; 0 where model/ itself is live."""
-        return 0.0 if self.adapter is None else float(base_entry(self.adapter)["score_offset"])
+        return 0.0 if self.adapter is None else adapter_base(self.adapter).score_offset
 
     def fixed_text_outputs(self, live: PackedModel, tokenizer: ChatTokenizer) -> FixedTextOutputs:
         """The live model's outputs on embedded text.
@@ -76,11 +74,9 @@ class FinishedRun:
         max_length = int(self.config.get("max_position_embeddings") or 10**6)
         sequences = fixed_sequences(tokenizer, max_length)
         outputs = packed_outputs(live, sequences) + self.score_offset
-        if self.adapter is not None:
-            self._check_against_stored(outputs, packed_outputs(self.stored_model(), sequences))
-        return FixedTextOutputs(sequences, outputs)
-
-    def _check_against_stored(self, outputs: Tensor, stored: Tensor) -> None:
+        if self.adapter is None:
+            return FixedTextOutputs(sequences, outputs)
+        stored = packed_outputs(self.stored_model(), sequences)
         difference = float((outputs - stored).abs().max())
         if not difference <= TOLERANCE[self.dtype] * max(1.0, float(stored.abs().max())):
             raise ArtifactError(
@@ -88,6 +84,7 @@ class FinishedRun:
                 expected=f"the same numbers up to the rounding of {self.dtype}: both are of one run",
                 fix="one of the two was replaced; train again, or remove the other from the run folder",
             )
+        return FixedTextOutputs(sequences, outputs)
 
 
 def open_finished(path: Path) -> FinishedRun:
@@ -97,15 +94,16 @@ def open_finished(path: Path) -> FinishedRun:
     """
     folder = RunFolder(path)
     state = folder.status()
+    described = f"its state is {state}" if state else "it has no state.json"
     if not (folder.model / "config.json").is_file() or not (folder.model / "manifest.json").is_file():
         raise ArtifactError(
-            f"{path} holds no finished model ({_described(state)})",
+            f"{path} holds no finished model ({described})",
             expected="a run folder with model/, as a stage leaves it when it ends",
             fix="name the run folder itself, or finish the run with --resume auto",
         )
     if state != "finished":
         raise ArtifactError(
-            f"{path} is not finished ({_described(state)})",
+            f"{path} is not finished ({described})",
             expected="a run whose state.json says finished: only then was model/ verified",
             fix="finish the run with --resume auto",
         )
@@ -114,17 +112,13 @@ def open_finished(path: Path) -> FinishedRun:
     return FinishedRun(path, manifest, config, adapter, note)
 
 
-def _described(state: str) -> str:
-    return f"its state is {state}" if state else "it has no state.json"
-
-
 def _usable_adapter(folder: RunFolder) -> tuple[Path | None, str]:
     """The adapter, unless there is none or its base is gone; and a note in the latter case."""
     if not folder.adapter.is_dir():
         return None, ""
     check_adapter(folder.adapter)
-    entry = base_entry(folder.adapter)
-    if entry["sha256"] is not None and not Path(entry["path"]).is_dir():  # without a hash it is a hub id
-        return None, f"the adapter's base {entry['path']} is absent; {folder.model} (merged by the run) was used"
+    base = adapter_base(folder.adapter)
+    if base.sha256 is not None and not Path(base.path).is_dir():  # without a hash it is a hub id
+        return None, f"the adapter's base {base.path} is absent; {folder.model} (merged by the run) was used"
     require_same_base(folder.adapter, fix=f"restore the base, or move it away to publish {folder.model} instead")
     return folder.adapter, ""

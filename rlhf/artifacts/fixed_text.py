@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlhf.data.embedded import data_path
@@ -51,16 +49,11 @@ class FixedTextOutputs:
         return torch.tensor(fresh)
 
     def save(self, path: Path) -> None:
-        """Writes both into one safetensors file."""
-        save_file({"outputs": self.outputs.contiguous()}, path, metadata={"sequences": json.dumps(self.sequences)})
+        torch.save({"sequences": self.sequences, "outputs": self.outputs}, path)
 
     @classmethod
     def load(cls, path: Path) -> FixedTextOutputs:
-        from safetensors import safe_open
-
-        with safe_open(str(path), framework="pt") as file:
-            sequences = json.loads(file.metadata()["sequences"])
-        return cls(tuple(map(tuple, sequences)), load_file(path)["outputs"])
+        return cls(**torch.load(path))
 
 
 def fixed_sequences(tokenizer: ChatTokenizer, max_length: int) -> tuple[tuple[int, ...], ...]:

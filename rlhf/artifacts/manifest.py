@@ -74,12 +74,7 @@ def build_manifest(
 ) -> dict[str, Any]:
     """The manifest of a run that starts now.
 
-    Args:
-        stage: sft, reward or ppo.
-        parents: role to model path.
-        data: one report per source, with hash and row counts.
-        tokenizer: its hash and template.
-        settings: world size, decoding settings and whatever else decided the result.
+    parents: role to model path. data: one report per source. settings: whatever else decided the result.
     """
     return {
         "stage": stage,

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from rlhf.artifacts.changed_keys import changed_keys
-from rlhf.artifacts.export import base_entry
+from rlhf.artifacts.export import adapter_base
 from rlhf.artifacts.files import read_json, short_hash
 from rlhf.artifacts.finished import FinishedRun
-from rlhf.artifacts.reload import Outcome
+from rlhf.artifacts.reload import Published
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.html.templates import render
 
@@ -29,32 +28,23 @@ INNER_FIGURES = (  # of a report card's groups; the accuracy of every group is s
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
-    """What the export adds to what the run knows. `name` is the folder's."""
-
-    name: str
-    part: str
-    dtype: str
-    outcome: Outcome
-    note: str
-
-
-def model_card(finished: FinishedRun, card: Card) -> str:
-    """The whole file, front matter first."""
+def model_card(finished: FinishedRun, export: Published) -> str:
+    """The whole file, front matter first; `export` is what it adds to what the run knows."""
     base = root_base(finished.manifest)
     licence = base_licence(base)
-    assert card.part != "adapter" or finished.adapter is not None, "an adapter's card is of a run with an adapter"
+    matter = {"language": ["ko"], "library_name": "transformers"} | ({"license": licence} if licence else {})
+    matter["pipeline_tag"] = "text-classification" if finished.scalar else "text-generation"
+    assert export.part != "adapter" or finished.adapter is not None, "an adapter's card is of a run with an adapter"
     return render(
         "artifacts/README.md.j2",
         run=finished,
-        card=card,
+        export=export,
         base=base,
         licence=licence,
-        front_matter=_front_matter(finished, licence),
+        front_matter=yaml.safe_dump(matter, sort_keys=False),
         recipe=_recipe(finished),
         figures=_evaluation(finished),
-        adapter=base_entry(finished.adapter) if card.part == "adapter" and finished.adapter else None,
+        adapter=adapter_base(finished.adapter) if export.part == "adapter" and finished.adapter else None,
         short_hash=short_hash,
         file_name=lambda path: Path(str(path)).name,
     )
@@ -87,14 +77,6 @@ def base_licence(base: str) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _front_matter(finished: FinishedRun, licence: str) -> str:
-    matter: dict[str, Any] = {"language": ["ko"], "library_name": "transformers"}
-    if licence:
-        matter["license"] = licence
-    matter["pipeline_tag"] = "text-classification" if finished.scalar else "text-generation"
-    return yaml.safe_dump(matter, sort_keys=False)
-
-
 def _recipe(finished: FinishedRun) -> list[tuple[str, str]] | None:
     """(key, JSON value) of every key that was changed; None where the run folder has no config.yaml."""
     file = finished.path / "config.yaml"
@@ -106,19 +88,12 @@ def _recipe(finished: FinishedRun) -> list[tuple[str, str]] | None:
 
 
 def _evaluation(finished: FinishedRun) -> dict[str, Any]:
-    """Held-out metrics of the run, and the figures of its report card."""
-    report = finished.model / "report_card.json"
-    figures = dict(_figures(read_json(report))) if report.is_file() else {}
-    return dict(_last_evaluation(finished)) | figures
-
-
-def _last_evaluation(finished: FinishedRun) -> Iterator[tuple[str, Any]]:
-    """The newest value of each `eval_` metric."""
-    file = RunFolder(finished.path).metrics
-    newest: dict[str, Any] = {}
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
-        newest |= {name: value for name, value in json.loads(line).items() if name.startswith("eval_")}
-    yield from newest.items()
+    """The newest value of each `eval_` metric of the run, and the figures of its report card."""
+    found: dict[str, Any] = {}
+    metrics, report = RunFolder(finished.path).metrics, finished.model / "report_card.json"
+    for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []:
+        found |= {name: value for name, value in json.loads(line).items() if name.startswith("eval_")}
+    return found | (dict(_figures(read_json(report))) if report.is_file() else {})
 
 
 def _figures(report: dict[str, Any]) -> Iterator[tuple[str, Any]]:

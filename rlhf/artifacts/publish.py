@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,42 +14,20 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from rlhf.artifacts.export import TOLERANCE, base_entry, merge_adapter, set_generation
+from rlhf.artifacts.export import TOLERANCE, adapter_base, merge_adapter, set_generation
 from rlhf.artifacts.files import flush_folder, flush_tree, scratch_beside, write_json, write_text
 from rlhf.artifacts.finished import FinishedRun, open_finished
 from rlhf.artifacts.fixed_text import FixedTextOutputs
-from rlhf.artifacts.model_card import Card, model_card
+from rlhf.artifacts.model_card import model_card
 from rlhf.artifacts.publish_options import ExportOptions
-from rlhf.artifacts.reload import Outcome, Reload, in_fresh_process
+from rlhf.artifacts.reload import Outcome, Published, Reload, in_fresh_process
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.errors import ArtifactError
-from rlhf.models.loading import DTYPES, PackedModel
+from rlhf.models.loading import DTYPES
 from rlhf.models.scalar_head import shift_scores
 
 FLOAT16_MAX = 65504.0
 SIZE = re.compile(r"\d+(\.\d+)?\s*([KMGT]i?)?B", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """What was written and how it compares with the live model."""
-
-    folder: Path
-    dtype: str
-    outcome: Outcome
-    note: str
-
-    def summary(self) -> str:
-        """A few lines for the terminal."""
-        outcome = self.outcome
-        lines = [f"note: {self.note}"] if self.note else []
-        lines.append(
-            f"{self.folder}: {self.dtype}, reloaded in a fresh process; differs from the live model in float32 by at "
-            f"most {outcome.difference:.2e} (largest output {outcome.largest:.4g}, {outcome.num_outputs} outputs)"
-        )
-        if outcome.agreement is not None:
-            lines.append(f"the most likely token is the same in {outcome.agreement:.2%} of the contexts")
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +61,7 @@ def publish(
     origin = origin or ModelOrigin(run, "", "")
     note = "; ".join(filter(None, (origin.note, finished.note)))
     tokenizer = load_tokenizer(str(finished.model))
-    with _written_beside(out) as writing:
+    with scratch_beside(out, "writing") as writing:
         if options.part == "adapter":
             saved, expected = "as trained", _write_adapter(finished, origin.run, tokenizer, writing)
             tolerance = TOLERANCE["float32"]
@@ -95,8 +71,12 @@ def publish(
             tolerance = TOLERANCE[saved]
         outcome = reload(writing, expected)
         _check_outcome(outcome, tolerance, saved)
-        _describe(finished, origin, writing, Card(out.name, options.part, saved, outcome, note))
-    return Published(out, saved, outcome, note)
+        published = Published(out, options.part, saved, outcome, note)
+        _describe(finished, origin, writing, published)
+        flush_tree(writing)
+        writing.rename(out)
+        flush_folder(out.parent)
+    return published
 
 
 def refuse_format(name: str, out: Path) -> None:
@@ -124,45 +104,22 @@ def check_request(run: Path, out: Path, options: ExportOptions) -> None:
         raise ArtifactError(f"{out} exists and is not empty", where="--out", fix="choose another folder")
 
 
-@contextmanager
-def _written_beside(out: Path) -> Iterator[Path]:
-    """A folder that becomes `out` when the block succeeds, and is removed when it fails."""
-    with scratch_beside(out, "writing") as writing:
-        yield writing
-        flush_tree(writing)
-        writing.rename(out)
-        flush_folder(out.parent)
-
-
 def _write_merged(
     finished: FinishedRun, tokenizer: ChatTokenizer, writing: Path, dtype: str, max_shard_size: str
 ) -> FixedTextOutputs:
     """Weights, configuration and tokenizer, merged in float32 and rounded once."""
     live = finished.live_model()
     expected = finished.fixed_text_outputs(live, tokenizer)
-    model: Any = _whole(finished, live, dtype)
+    model: Any = live.model if finished.adapter is None else merge_adapter(live, dtype=dtype)
+    if finished.score_offset:  # 0 where nothing was merged
+        shift_scores(model, finished.score_offset)
     check_range(model, dtype)
-    if not finished.scalar:
-        model.generation_config = _generation_of(finished.model) or model.generation_config
+    if not finished.scalar and (finished.model / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(finished.model)
     set_generation(model, tokenizer, None)
     model.to(DTYPES[dtype]).save_pretrained(writing, max_shard_size=max_shard_size)
     tokenizer.save(writing)
     return expected
-
-
-def _whole(finished: FinishedRun, live: PackedModel, dtype: str) -> Any:
-    if finished.adapter is None:
-        return live.model
-    model: Any = merge_adapter(live, dtype=dtype)
-    if finished.score_offset:
-        shift_scores(model, finished.score_offset)
-    return model
-
-
-def _generation_of(folder: Path) -> GenerationConfig | None:
-    if not (folder / "generation_config.json").is_file():
-        return None
-    return GenerationConfig.from_pretrained(folder)
 
 
 def check_range(model: torch.nn.Module, dtype: str) -> None:
@@ -204,23 +161,23 @@ def _check_outcome(outcome: Outcome, tolerance: float, dtype: str) -> None:
         )
 
 
-def _describe(finished: FinishedRun, origin: ModelOrigin, writing: Path, card: Card) -> None:
+def _describe(finished: FinishedRun, origin: ModelOrigin, writing: Path, published: Published) -> None:
     """manifest.json with an `export` entry, the report card, README.md."""
-    outcome = card.outcome
+    outcome = published.outcome
     entry: dict[str, Any] = {
-        "part": card.part,
-        "dtype": card.dtype,
+        "part": published.part,
+        "dtype": published.dtype,
         "run": str(origin.run),
         "checkpoint": origin.checkpoint,
         "largest_difference": outcome.difference,
         "largest_output": outcome.largest,
         "top1_agreement": outcome.agreement,
-        "note": card.note,
+        "note": published.note,
     }
-    if card.part == "adapter" and finished.adapter is not None:
-        entry["score_offset"] = base_entry(finished.adapter)["score_offset"]
+    if published.part == "adapter" and finished.adapter is not None:
+        entry["score_offset"] = adapter_base(finished.adapter).score_offset
     report = finished.model / "report_card.json"
     if report.is_file():
         shutil.copy(report, writing / report.name)
     write_json(writing / "manifest.json", {**finished.manifest, "export": entry})
-    write_text(writing / "README.md", model_card(finished, card))
+    write_text(writing / "README.md", model_card(finished, published))

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from rlhf.artifacts.export import base_entry, load_base, with_adapter
+from rlhf.artifacts.export import adapter_base, load_base, with_adapter
 from rlhf.artifacts.files import read_json, write_json
 from rlhf.artifacts.fixed_text import FixedTextOutputs, packed_outputs
+from rlhf.artifacts.publish_options import Part
 from rlhf.errors import ArtifactError
 
 NUM_ERROR_LINES = 12
@@ -40,6 +41,29 @@ class Outcome:
     agreement: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What was written and how it compares with the live model."""
+
+    folder: Path
+    part: Part
+    dtype: str
+    outcome: Outcome
+    note: str
+
+    def summary(self) -> str:
+        """A few lines for the terminal."""
+        outcome = self.outcome
+        lines = [f"note: {self.note}"] if self.note else []
+        lines.append(
+            f"{self.folder}: {self.dtype}, reloaded in a fresh process; differs from the live model in float32 by at "
+            f"most {outcome.difference:.2e} (largest output {outcome.largest:.4g}, {outcome.num_outputs} outputs)"
+        )
+        if outcome.agreement is not None:
+            lines.append(f"the most likely token is the same in {outcome.agreement:.2%} of the contexts")
+        return "\n".join(lines)
+
+
 Reload = Callable[[Path, FixedTextOutputs], Outcome]
 
 
@@ -49,7 +73,7 @@ def in_fresh_process(folder: Path, expected: FixedTextOutputs) -> Outcome:
     Raises: ArtifactError with the end of what it wrote when it fails.
     """
     with TemporaryDirectory(prefix="rlhf-export-") as scratch:
-        outputs_file, outcome_file = Path(scratch) / "outputs.safetensors", Path(scratch) / "outcome.json"
+        outputs_file, outcome_file = Path(scratch) / "outputs.pt", Path(scratch) / "outcome.json"
         expected.save(outputs_file)
         command = [sys.executable, "-m", "rlhf.artifacts.reload", str(folder), str(outputs_file), str(outcome_file)]
         finished = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
@@ -98,7 +122,7 @@ def _plain_outputs(folder: Path, expected: FixedTextOutputs) -> Tensor:
 def _adapter_outputs(folder: Path, expected: FixedTextOutputs) -> Tensor:
     """Outputs of an adapter on its base, in float32, with the score offset that the adapter's folder states."""
     base = load_base(folder, scalar=expected.outputs.ndim == 1, dtype="float32")
-    return packed_outputs(with_adapter(base, folder), expected.sequences) + float(base_entry(folder)["score_offset"])
+    return packed_outputs(with_adapter(base, folder), expected.sequences) + adapter_base(folder).score_offset
 
 
 if __name__ == "__main__":

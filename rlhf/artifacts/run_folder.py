@@ -14,16 +14,61 @@ import json
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rlhf.artifacts.failure import FailureRecord
 from rlhf.artifacts.files import read_json, write_json, write_text
 from rlhf.errors import ArtifactError, RunLockedError
 
 Status = Literal["running", "preempted", "failed", "finished"]
+POLL_INTERVAL_S = 0.2  # of `stop_run`
+
+
+@dataclass(frozen=True, slots=True)
+class RankFailure:
+    """Which rank of a run failed first, in the step after `step`, and why.
+
+    Later errors of other ranks, such as a broken connection, are its effects.
+    """
+
+    rank: int
+    step: int
+    reason: str
+
+
+class FailureRecord:
+    """One file in the run folder; the first rank to write it wins."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / ".failure.json"
+
+    def write(self, failure: RankFailure) -> RankFailure:
+        """The first failure: this one, or that of a quicker rank. Never raises: an error is already being handled."""
+        beside = self._file.with_name(f"{self._file.name}.{failure.rank}")
+        try:
+            beside.write_text(json.dumps(asdict(failure), ensure_ascii=False), encoding="utf-8")
+            os.link(beside, self._file)
+        except OSError:  # written already, or the disk is full
+            return self.read() or failure
+        finally:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+        return failure
+
+    def read(self) -> RankFailure | None:
+        try:
+            return RankFailure(**read_json(self._file))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def clear(self) -> None:
+        """Forgets the failure of an earlier start."""
+        with suppress(OSError):
+            self._file.unlink(missing_ok=True)
 
 
 class RunFolder:
@@ -140,6 +185,33 @@ def _step_of(line: bytes) -> float:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError):  # not JSON, or not UTF-8
         return float("inf")
+
+
+def stop_run(path: str | Path, *, wait_s: float = 0.0) -> str:
+    """Asks the run in a folder to save after its step and end; returns a line for the terminal.
+
+    Raises: ArtifactError when no process holds the folder, or the run has not ended after `wait_s` seconds.
+    """
+    folder = RunFolder(path)
+    holder = folder.holder()
+    if not holder:
+        status = folder.status()
+        raise ArtifactError(
+            f"no run is alive in {folder.path}" + (f" (its last state: {status})" if status else ""),
+            fix="name the run.dir of a live run",
+        )
+    folder.stop_file.touch()
+    if not wait_s:
+        return f"asked {holder} to stop after its step"
+    deadline = time.monotonic() + wait_s
+    while folder.holder():
+        if time.monotonic() > deadline:
+            raise ArtifactError(
+                f"{holder} has not ended after {wait_s:g} s; it stops when its step is done", fix="wait longer"
+            )
+        time.sleep(POLL_INTERVAL_S)
+    state = folder.state()
+    return f"the run is {state.get('status', 'gone')}: {state.get('reason', '')}"
 
 
 def short_names(paths: Sequence[str]) -> list[str]:

@@ -40,9 +40,9 @@ def fine_tuning_of(
     Raises: ConfigError for flags that cannot be used.
     """
     from rlhf.errors import ConfigError
-    from rlhf.serve.jobs.config import read_bases, read_job_configs
+    from rlhf.serve.jobs.config import JobSettings, read_bases, read_job_configs
     from rlhf.serve.jobs.launch import LocalLauncher, SlurmLauncher
-    from rlhf.serve.jobs.service import FineTuningService, JobSettings
+    from rlhf.serve.jobs.service import FineTuningService
 
     options = job_options_of(arguments)
     folder = options.folder(arguments.host)

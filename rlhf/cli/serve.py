@@ -10,7 +10,7 @@ from typing import NoReturn
 from rlhf.cli.job_flags import add_job_flags, fine_tuning_of, job_options_of
 from rlhf.cli.parser import Command
 from rlhf.config.flags import add_flags, fill
-from rlhf.errors import ConfigError
+from rlhf.errors import ConfigError, require_packages
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
@@ -38,10 +38,10 @@ def run_serve(arguments: argparse.Namespace) -> int:
         raise ConfigError("nothing to serve", where="--model", fix="rlhf serve --model runs/ppo")
     from dataclasses import replace
 
-    from rlhf.serve.server import require_serve, run_service
-
-    require_serve()
+    modules = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
+    require_packages(*modules, extra="serve", needed_by="the service")
     from rlhf.serve.chat.models import named_models
+    from rlhf.serve.server import run_service
 
     models, folder = named_models(arguments.model), job_options_of(arguments).folder(options.host)
     run_service(

@@ -16,7 +16,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 def run_stop(arguments: argparse.Namespace) -> int:
     """`rlhf stop`."""
-    from rlhf.artifacts.stopping import stop_run
+    from rlhf.artifacts.run_folder import stop_run
 
     sys.stderr.write(stop_run(arguments.run, wait_s=arguments.wait) + "\n")
     return 0

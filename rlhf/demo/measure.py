@@ -46,36 +46,28 @@ def measure_policy(out: Path, config: PpoConfig) -> Summary:
     tokenizer = load_tokenizer(str(out / "ppo" / "model"))
     encoder = Encoder(tokenizer, config.sampling.max_prompt_tokens)
     prompts = load(config.data, config.data.eval, Prompt, encoder.prompts, key="data.eval", limit=MAX_PROMPTS).items
-    before = load_causal_lm(str(out / "sft" / "model"))
-    after = load_causal_lm(str(out / "ppo" / "model"))
+    stages = {"before": "sft", "after": "ppo"}
+    policies = {name: load_causal_lm(str(out / stage / "model")) for name, stage in stages.items()}
     reward = load_scalar_model(str(out / "reward" / "model"))
     answers = {
         name: answer_prompts(policy, tokenizer, prompts, config.sampling, seed=EVAL_SEED, num_samples=NUM_SAMPLES)
-        for name, policy in (("before", before), ("after", after))
+        for name, policy in policies.items()
     }
     pairs = [(answer.prompt.ids, answer.ids) for answer in answers["after"]]
-    temperature = config.sampling.temperature
-    kl = np.subtract(
-        answer_logprobs(after, pairs, temperature=temperature), answer_logprobs(before, pairs, temperature=temperature)
-    )
+    logprobs = {
+        name: answer_logprobs(policy, pairs, temperature=config.sampling.temperature)
+        for name, policy in policies.items()
+    }
+    examples = (answers[name][: 3 * NUM_SAMPLES : NUM_SAMPLES] for name in policies)
     return {
-        "before": answer_figures(answers["before"], reward),
-        "after": answer_figures(answers["after"], reward),
-        "kl": float(kl.mean()),
-        "reference_margin": {
-            "before": reference_margin(before, tokenizer, prompts),
-            "after": reference_margin(after, tokenizer, prompts),
-        },
+        **{name: answer_figures(answers[name], reward) for name in policies},
+        "kl": float(np.subtract(logprobs["after"], logprobs["before"]).mean()),
+        "reference_margin": {name: reference_margin(policy, tokenizer, prompts) for name, policy in policies.items()},
         "decoding": config.sampling.model_dump(),
         "num_prompts": len(prompts),
         "samples": [
-            {
-                "prompt": answers["before"][row].prompt.text,
-                "before": answers["before"][row].text,
-                "after": answers["after"][row].text,
-            }
-            for row in range(0, 3 * NUM_SAMPLES, NUM_SAMPLES)
-            if row < len(answers["before"])
+            {"prompt": before.prompt.text, "before": before.text, "after": after.text}
+            for before, after in zip(*examples, strict=True)
         ],
     }
 
@@ -113,7 +105,6 @@ def reference_margin(policy: PackedCausalLM, tokenizer: ChatTokenizer, prompts: 
 
 
 def print_summary(summary: Summary, out: Path) -> None:
-    """Prints the summary as a table and sentences."""
     console = Console()
     ppo, reward = summary["ppo"], summary["reward"]
     table = Table(title=f"{ppo['num_prompts']} held-out prompts, {NUM_SAMPLES} answers each")

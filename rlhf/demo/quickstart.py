@@ -63,7 +63,12 @@ class Quickstart(QuickstartOptions):
         for stage in STAGES:
             self._timed(stage, lambda stage=stage: self._stage(stage))  # type: ignore[misc]
         started = time.perf_counter()
-        summary = self._measure()
+        summary: Summary = {
+            "settings": self._settings,
+            "sft": sft_summary(self.out / "sft"),
+            "reward": reward_summary(self.out / "reward" / "model"),
+            "ppo": measure_policy(self.out, load_config(PpoConfig, self.out / "ppo" / "config.yaml")),
+        }
         self.seconds["measure"] = time.perf_counter() - started
         summary["seconds"] = round(sum(self.seconds.values()), 1)
         summary["seconds_by_part"] = {name: round(value, 1) for name, value in self.seconds.items()}
@@ -74,11 +79,11 @@ class Quickstart(QuickstartOptions):
     def _check(self) -> None:
         """Refuses, before anything is trained, missing data and a folder of other settings."""
         require_checkout()
-        for name in self._own_files():
-            if not name.is_file():
-                raise DataError(
-                    f"no such file: {name}", where="--data", expected="DIR/{sft,preference,prompts}_{train,dev}.jsonl"
-                )
+        names = [f"{name}_{part}.jsonl" for name in OWN_DATA.values() for part in ("train", "dev")]
+        for file in [self.data / name for name in names] if self.data else []:
+            if not file.is_file():
+                expected = "DIR/{sft,preference,prompts}_{train,dev}.jsonl"
+                raise DataError(f"no such file: {file}", where="--data", expected=expected)
         settings = {"data": str(self.data) if self.data else None, "seed": self.seed, "lora": self.lora}
         path = self.out / "quickstart.json"
         if path.is_file():
@@ -95,7 +100,8 @@ class Quickstart(QuickstartOptions):
         write_json(path, {**settings, "seconds": self.seconds})
 
     def _timed(self, name: str, make: Any) -> None:
-        if (self.out / name / "model" / "config.json").is_file() and self._is_finished(name):
+        finished = name == "base" or RunFolder(self.out / name).status() == "finished"
+        if finished and (self.out / name / "model" / "config.json").is_file():
             sys.stderr.write(f"{name}: {self.out / name} is finished and kept\n")
             return
         sys.stderr.write(f"\n== {name} ==\n")
@@ -103,9 +109,6 @@ class Quickstart(QuickstartOptions):
         make()
         self.seconds[name] = time.perf_counter() - started
         write_json(self.out / "quickstart.json", {**self._settings, "seconds": self.seconds})
-
-    def _is_finished(self, name: str) -> bool:
-        return name == "base" or RunFolder(self.out / name).status() == "finished"
 
     def _base(self) -> None:
         files = [str(self.data / "sft_train.jsonl")] if self.data else ["demo:rankings_train"]
@@ -135,12 +138,13 @@ class Quickstart(QuickstartOptions):
             )
 
     def _models(self, stage: str) -> list[str]:
-        base, model = f"model.path={self.out}/base/model", "" if self.lora else "/model"
-        if stage == "sft":
-            return [base]
-        if stage == "reward":
-            return [base, f"model.adapter={self.out}/sft"] if self.lora else [f"model.path={self.out}/sft/model"]
-        return [f"actor.path={self.out}/sft{model}", f"reward.path={self.out}/reward{model}"]
+        base, sft = f"model.path={self.out}/base/model", f"{self.out}/sft"
+        model = "" if self.lora else "/model"  # of a LoRA run its folder is named, which holds the adapter too
+        return {
+            "sft": [base],
+            "reward": [base, f"model.adapter={sft}"] if self.lora else [f"model.path={sft}/model"],
+            "ppo": [f"actor.path={sft}{model}", f"reward.path={self.out}/reward{model}"],
+        }[stage]
 
     def _data(self, stage: str) -> list[str]:
         if self.data is None:
@@ -148,20 +152,6 @@ class Quickstart(QuickstartOptions):
         name = OWN_DATA[stage]
         train = json.dumps([{"path": f"{self.data / name}_train.jsonl", "limit": OWN_ROWS}], ensure_ascii=False)
         return [f"data.train={train}", f"data.eval={self.data / name}_dev.jsonl"]
-
-    def _own_files(self) -> list[Path]:
-        if self.data is None:
-            return []
-        return [self.data / f"{name}_{part}.jsonl" for name in OWN_DATA.values() for part in ("train", "dev")]
-
-    def _measure(self) -> Summary:
-        config = load_config(PpoConfig, self.out / "ppo" / "config.yaml")
-        return {
-            "settings": self._settings,
-            "sft": sft_summary(self.out / "sft"),
-            "reward": reward_summary(self.out / "reward" / "model"),
-            "ppo": measure_policy(self.out, config),
-        }
 
 
 def sft_summary(folder: Path) -> dict[str, float]:

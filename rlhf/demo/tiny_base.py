@@ -46,7 +46,9 @@ def make_tiny_base(data: Sequence[str], out: str | Path, *, size: TinySize = Tin
     folder.mkdir(parents=True, exist_ok=True)
     documents = read_documents(data, seed)
     seed_everything(seed)
-    tokenizer = train_tokenizer(documents, size.vocabulary or fitting_vocabulary(documents))
+    # One token for every 200 characters: with more, each is seen too seldom to be learnt.
+    fitting = min(6000, max(1200, sum(map(len, set(documents))) // 200))
+    tokenizer = train_tokenizer(documents, size.vocabulary or fitting)
     model = GPTNeoXForCausalLM(polyglot_shape(size, len(tokenizer)))
     model.set_attn_implementation(ATTENTION["sdpa"])
     install_head(model, "chunked")
@@ -91,11 +93,6 @@ def _conversations(path: str, generator: random.Random) -> list[str]:
         for _ in range(NUM_ORDERS)
         for row in rankings
     ]
-
-
-def fitting_vocabulary(documents: Sequence[str]) -> int:
-    """One token for every 200 characters, from 1,200 to 6,000: with more, each is seen too seldom to be learnt."""
-    return min(6000, max(1200, sum(map(len, set(documents))) // 200))
 
 
 def train_tokenizer(documents: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -151,7 +152,7 @@ def check_memory(model: Any, slots: int, columns: int) -> None:
     """Raises ModelError when keys and values of `slots` answers of `columns` tokens cannot fit into free memory."""
     needed = slots * columns * column_bytes(model)
     free = free_memory(next(model.parameters()).device)
-    if free is not None and needed > free:
+    if needed > free:
         raise ModelError(
             f"keys and values of {slots} answers of {columns} tokens take {needed / 2**30:.1f} GiB, "
             f"and {free / 2**30:.1f} GiB are free",
@@ -168,13 +169,6 @@ def column_bytes(model: Any) -> int:
     return int(2 * heads * size * config.num_hidden_layers * next(model.parameters()).element_size())
 
 
-def free_memory(device: torch.device) -> int | None:
-    """Bytes free on the device; None where it cannot be known."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            found = next(line for line in file if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return None
-    return int(found.split()[1]) * 1024
+def free_memory(device: torch.device) -> int:
+    """Bytes free on the device."""
+    return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available)

@@ -39,9 +39,6 @@ class Decoding(NamedTuple):
     top_p: float = 1.0
 
 
-PLAIN_SAMPLING = Decoding()
-
-
 class TopLogprobs(NamedTuple):
     """Log-probability of the sampled token and the `top` alternatives as (id, log-probability), in nats: of the model's
     own distribution, at temperature 1 and before top-k and top-p."""
@@ -63,7 +60,7 @@ class ActiveSequence:
 
     prompt: Ids
     draws: npt.NDArray[np.float64]
-    decoding: Decoding = PLAIN_SAMPLING
+    decoding: Decoding = Decoding()  # noqa: RUF009  # immutable
     ends: Callable[[Sequence[int]], bool] | None = None
     num_likeliest: int | None = None
     tokens: list[int] = field(default_factory=list)
@@ -124,13 +121,7 @@ class Decoder:
         return sum(not answer.ended for answer in self._slots)
 
     @property
-    def num_waiting(self) -> int:
-        """Answers without a slot."""
-        return len(self._waiting)
-
-    @property
     def busy(self) -> bool:
-        """Whether a step has anything to do."""
         return bool(self._waiting or self._slots)
 
     def admit(self, answers: Iterable[ActiveSequence]) -> None:
@@ -143,12 +134,9 @@ class Decoder:
         if answer in self._waiting:
             self._waiting.remove(answer)
 
-    def clear(self) -> list[ActiveSequence]:
-        """Empties slots and queue, and returns the answers that had not ended."""
-        dropped = [answer for answer in (*self._slots, *self._waiting) if not answer.ended]
+    def clear(self) -> None:
         self._waiting.clear()
         self._slots, self._cache = [], None
-        return dropped
 
     @torch.no_grad()
     def step(self) -> list[ActiveSequence]:
@@ -233,7 +221,6 @@ class Decoder:
         return cache, [bounds[number] for number in order], output.logits[0, order].float()
 
     def _decode(self) -> list[ActiveSequence]:
-        """One token for every slot."""
         assert self._cache is not None
         newest = torch.tensor([answer.tokens[-1] for answer in self._slots])
         positions = torch.tensor([answer.cached for answer in self._slots])

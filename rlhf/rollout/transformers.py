@@ -44,7 +44,11 @@ class TransformersRollout:
         if not prompts:
             return Rollouts([], [], [])
         decoder = Decoder(self.model, self.eos_id, num_slots=sampling.batch_size)
-        self._check(prompts, sampling)
+        if sampling.stop and self.decode is None:
+            raise ConfigError("stop strings need a tokenizer here", where="sampling.stop", fix="set it to []")
+        longest = max(map(len, prompts)) + sampling.max_new_tokens
+        check_cacheable(self.model, longest)
+        check_memory(self.model, min(len(prompts), sampling.batch_size), longest)
         decoding = Decoding(sampling.temperature, sampling.top_k, sampling.top_p)
         ends = self._ends(sampling.stop)
         answers = [
@@ -59,13 +63,6 @@ class TransformersRollout:
             [np.asarray(answer.logprobs, np.float32) for answer in answers],
             [answer.finished for answer in answers],
         )
-
-    def _check(self, prompts: Sequence[Ids], sampling: SamplingSection) -> None:
-        if sampling.stop and self.decode is None:
-            raise ConfigError("stop strings need a tokenizer here", where="sampling.stop", fix="set it to []")
-        longest = max(map(len, prompts)) + sampling.max_new_tokens
-        check_cacheable(self.model, longest)
-        check_memory(self.model, min(len(prompts), sampling.batch_size), longest)
 
     def _ends(self, stops: Sequence[str]) -> Callable[[Sequence[int]], bool] | None:
         """A check whether the newest tokens contain a stop string; None without stop strings."""

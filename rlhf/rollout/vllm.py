@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -18,16 +18,6 @@ from rlhf.config.sections import RolloutSection, SamplingSection
 from rlhf.data.encode import Ids
 from rlhf.errors import ConfigError, require_packages
 from rlhf.rollout.base import Rollouts
-
-
-class Engine(Protocol):
-    """The methods of `vllm.LLM` that are used."""
-
-    def generate(self, prompts: Any, sampling_params: Any, use_tqdm: bool = False) -> Sequence[Any]: ...
-    def sleep(self, level: int = 1) -> None: ...
-    def wake_up(self, tags: list[str] | None = None) -> None: ...
-    def reset_prefix_cache(self) -> Any: ...
-    def collective_rpc(self, method: Any, args: tuple[Any, ...] = ()) -> Any: ...
 
 
 @dataclass(slots=True)
@@ -40,7 +30,7 @@ class VllmRollout:
         parameters: `vllm.SamplingParams`, or a callable with its arguments.
     """
 
-    engine: Engine
+    engine: Any
     eos_id: int
     parameters: Any
 
@@ -108,8 +98,11 @@ def require_vllm(backend: str) -> None:
 
 
 def start_engine(path: str, section: RolloutSection, *, dtype: str, max_length: int) -> VllmRollout:
-    """An engine on this process's GPU, asleep. `path` holds weights of the right shapes and the tokenizer."""
-    require_vllm("vllm")
+    """An engine on this process's GPU, asleep; `require_vllm` comes first.
+
+    Args:
+        path: folder of weights of the right shapes, and the tokenizer.
+    """
     import vllm
     from transformers import AutoConfig
 

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from starlette.requests import Request
@@ -22,6 +22,7 @@ from rlhf.serve.keys import ApiKey, KeyStore
 from rlhf.web.guard import LOOPBACK
 
 WINDOW_S = 60.0
+DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +93,7 @@ class ApiAccess:
         used = self._keys.spent(key.id, self._day())
         if used < key.tokens_per_day:
             return
-        now = datetime.fromtimestamp(self._now(), UTC)
-        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
-        wait = (midnight - now).total_seconds()
+        wait = DAY_S - self._now() % DAY_S  # until midnight, UTC
         message = f"This key's {key.tokens_per_day:,} tokens per day are spent ({used:,}). They renew at 00:00 UTC."
         raise ApiError(429, message, type="insufficient_quota", code="insufficient_quota", retry_after_s=wait)
 

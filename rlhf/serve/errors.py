@@ -1,4 +1,4 @@
-"""Errors of the service, in the JSON shape that clients of OpenAI's API read."""
+"""What the service refuses, in the JSON shape that clients of OpenAI's API read."""
 
 from __future__ import annotations
 
@@ -6,13 +6,21 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from fastapi import FastAPI, Request
-    from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict
+from starlette.exceptions import HTTPException
 
 _KINDS = ("str", "int", "float", "bool", "list", "body", "query", "path")  # parts of a location that name no key
+
+
+class RequestBody(BaseModel):
+    """A body, or a part of one. An unknown key is refused: ignoring it would mislead the client."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
 class ApiError(Exception):
@@ -41,7 +49,6 @@ class ApiError(Exception):
         self.retry_after_s = retry_after_s
 
     def body(self) -> dict[str, Any]:
-        """The JSON of the answer."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
     def headers(self) -> dict[str, str]:
@@ -57,9 +64,6 @@ def refusal_body(status: int, message: str) -> dict[str, Any]:
 
 def add_error_handlers(app: FastAPI) -> None:
     """Answers every error of the application's routes, and of requests that reach none, in this shape."""
-    from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse
-    from starlette.exceptions import HTTPException
 
     def answer(request: Request, error: Exception) -> JSONResponse:
         if isinstance(error, RequestValidationError):

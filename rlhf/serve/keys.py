@@ -46,10 +46,7 @@ class KeyStore:
 
     def __init__(self, path: Path) -> None:
         self._database = Database(path, SCHEMA, option="--keys")
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._database.close()
+        self.close = self._database.close
 
     def add(self, name: str, *, requests_per_minute: int | None = None, tokens_per_day: int | None = None) -> str:
         """Creates a key and returns it, the only time it can be read.
@@ -92,7 +89,6 @@ class KeyStore:
         return _key(row) if row is not None and same else None
 
     def spend(self, identifier: str, day: str, tokens: int) -> None:
-        """Adds tokens to a key's day."""
         statement = "INSERT INTO spent VALUES (?, ?, ?) ON CONFLICT (key, day) DO UPDATE SET tokens = tokens + ?"
         self._database.run(statement, identifier, day, tokens, tokens)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
@@ -11,10 +11,10 @@ class Metrics:
     """The metrics of one service. The models' threads call `first_token` and `step`."""
 
     def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
-        self._running = Gauge("rlhf_answers_running", "Answers being generated", registry=registry)
-        self._waiting = Gauge("rlhf_answers_waiting", "Answers in the queue", registry=registry)
-        self._prompt = Counter("rlhf_prompt_tokens", "Tokens of accepted prompts", registry=registry)
+        self.registry = registry = CollectorRegistry()
+        self.running = Gauge("rlhf_answers_running", "Answers being generated", registry=registry)
+        self.waiting = Gauge("rlhf_answers_waiting", "Answers in the queue", registry=registry)
+        self.prompt_tokens = Counter("rlhf_prompt_tokens", "Tokens of accepted prompts", registry=registry)
         self._drawn = Counter("rlhf_generated_tokens", "Tokens sampled", registry=registry)
         self._steps = Counter("rlhf_decode_steps", "Forward passes that sampled tokens", registry=registry)
         self._first = Histogram(
@@ -34,20 +34,7 @@ class Metrics:
         self._drawn.inc(tokens)
         self._steps.inc()
 
-    def levels(self, running: int, waiting: int) -> None:
-        """Sets the current answers of all models."""
-        self._running.set(running)
-        self._waiting.set(waiting)
-
-    def prompt(self, tokens: int) -> None:
-        """Counts the tokens of an accepted prompt."""
-        self._prompt.inc(tokens)
-
     def request(self, path: str, status: int, seconds: float) -> None:
         """Counts an answered request; `path` is a route's pattern."""
         self._requests.labels(path, str(status)).inc()
         self._seconds.labels(path).observe(seconds)
-
-    def text(self) -> bytes:
-        """The metrics in Prometheus' text format."""
-        return generate_latest(self._registry)

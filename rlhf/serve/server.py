@@ -1,20 +1,28 @@
-"""`rlhf serve`: loads models and serves them until SIGTERM or Ctrl-C."""
-
-from __future__ import annotations
+"""`rlhf serve`: one application of every route over loaded models, served until SIGTERM or Ctrl-C."""
 
 import sys
+from collections.abc import Iterable
 from contextlib import ExitStack
+from typing import Annotated
 
-from rlhf.errors import require_packages
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import generate_latest
+
+from rlhf.serve.access import ApiAccess, Caller, open_access
+from rlhf.serve.chat.completions import Limits, completions_router
+from rlhf.serve.chat.models import Models
+from rlhf.serve.chat.page import chat_page_router
+from rlhf.serve.chat.votes import VoteFiles
+from rlhf.serve.errors import add_error_handlers, refusal_body
+from rlhf.serve.jobs.routes import job_routers
+from rlhf.serve.metrics import Metrics
 from rlhf.serve.options import ServeOptions
-from rlhf.web.guard import allowed_hosts
+from rlhf.web.guard import RequestGuard, allowed_hosts
 from rlhf.web.server import listen, serve, url_of
 
-
-def require_serve() -> None:
-    """Raises ConfigError, naming the extra, when a package the service needs is missing."""
-    modules = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
-    require_packages(*modules, extra="serve", needed_by="the service")
+MAX_BODY_BYTES = 4 << 20
+UPLOADS = frozenset({"/v1/files"})  # this route bounds its bodies itself
 
 
 def run_service(options: ServeOptions) -> None:
@@ -23,17 +31,7 @@ def run_service(options: ServeOptions) -> None:
     Raises: ConfigError for a host that other machines reach when there is no key, a port in use, or a file of votes
         that cannot be written; ModelError.
     """
-    require_serve()
-    from rlhf.serve.access import open_access
-    from rlhf.serve.app import build_app
-    from rlhf.serve.chat.completions import Limits
-    from rlhf.serve.chat.models import Models
-    from rlhf.serve.chat.page import chat_page_router
-    from rlhf.serve.chat.votes import VoteFiles
-    from rlhf.serve.jobs.routers import job_routers
-    from rlhf.serve.metrics import Metrics
-
-    votes = None if options.votes is None else VoteFiles(options.votes)
+    vote_files = None if options.votes is None else VoteFiles(options.votes)
     access = open_access(options.host, options.keys)
     with ExitStack() as stack:
         listener = stack.enter_context(listen(options.host, options.port))  # first: a port in use is reported at once
@@ -43,17 +41,18 @@ def run_service(options: ServeOptions) -> None:
         for name, path in options.models.items():
             model = models.add(name, path)
             _say(f"{name}: {model.context} tokens of context, {model.batcher.num_slots} answers at once")
-        routers = [chat_page_router(access, votes, lambda name: models.get(name) is not None)]
-        jobs = options.jobs(models.add)
-        if jobs is not None:
-            jobs.start()
-            stack.callback(jobs.stop)
-            routers += job_routers(jobs, access)
+        routers = [chat_page_router(access, vote_files, lambda name: models.get(name) is not None)]
+        tuning = options.jobs(models.add)
+        if tuning is not None:
+            tuning.runner.start()
+            stack.callback(tuning.store.close)
+            stack.callback(tuning.runner.stop)
+            routers += job_routers(tuning, access)
         app = build_app(
             models,
             metrics,
-            access=access,
-            routers=routers,
+            access,
+            routers,
             limits=Limits(options.timeout_s, options.chat_tokens),
             hosts=allowed_hosts(options.host),
             max_body_bytes=options.max_body_bytes,
@@ -63,6 +62,52 @@ def run_service(options: ServeOptions) -> None:
         _say(f"serving on {url}/v1 (Ctrl-C or SIGTERM stops)")
         serve(app, listener, grace_s=options.drain_s)
     _say("stopped")
+
+
+def build_app(
+    models: Models,
+    metrics: Metrics,
+    access: ApiAccess,
+    routers: Iterable[APIRouter] = (),
+    *,
+    limits: Limits = Limits(),  # noqa: B008  # immutable
+    hosts: frozenset[str] = frozenset(),
+    max_body_bytes: int = MAX_BODY_BYTES,
+) -> FastAPI:
+    """The application over loaded models.
+
+    Args:
+        metrics: the one the models report to.
+        access: who may use it; a dependency of every route but `/health`.
+        routers: routes besides these; they come last, so that none of them hides one of these.
+        hosts: see `RequestGuard`.
+    """
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(
+        RequestGuard,
+        hosts=hosts,
+        error_body=refusal_body,
+        max_bytes=max_body_bytes,
+        bounded_elsewhere=UPLOADS,
+        observe=metrics.request,
+    )
+    add_error_handlers(app)
+
+    @app.get("/health")
+    def health() -> JSONResponse:
+        alive = all(model.batcher.alive for model in models.all())
+        return JSONResponse({"status": "ok" if alive else "failed"}, 200 if alive else 503)
+
+    @app.get("/metrics")
+    def show_metrics(caller: Annotated[Caller, Depends(access)]) -> Response:
+        metrics.running.set(sum(model.batcher.num_running for model in models.all()))
+        metrics.waiting.set(sum(model.batcher.num_waiting for model in models.all()))
+        return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    core = completions_router(models, access, limits, count_prompt=metrics.prompt_tokens.inc)
+    for router in (core, *routers):
+        app.include_router(router)
+    return app
 
 
 def _say(line: str) -> None:

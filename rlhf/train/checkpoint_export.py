@@ -17,9 +17,9 @@ from torch import Tensor
 from rlhf.artifacts.checkpoint import STATE_FILE, Checkpoint, CheckpointStore
 from rlhf.artifacts.files import scratch_beside
 from rlhf.artifacts.fixed_text import fixed_row, fixed_sequences
-from rlhf.artifacts.publish import ModelOrigin, Published, check_request, publish
+from rlhf.artifacts.publish import ModelOrigin, check_request, publish
 from rlhf.artifacts.publish_options import ExportOptions
-from rlhf.artifacts.reload import Reload, in_fresh_process
+from rlhf.artifacts.reload import Published, Reload, in_fresh_process
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import load_config
 from rlhf.config.sections import DeepSpeedSection, ModelSection

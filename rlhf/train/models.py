@@ -126,12 +126,12 @@ def start_from_adapter(wrapped: PackedModel, path: str, base_path: str) -> Path:
     if folder is None:
         raise ArtifactError(f"{path} holds no adapter", where="model.adapter", fix="name a finished LoRA run")
     stored = read_adapter(folder)
-    if stored.base != base_identity(base_path):
+    if stored.base.identity != base_identity(base_path):
         raise ModelError(
-            f"{folder} was trained on {stored.base_path}, which is not {base_path}",
+            f"{folder} was trained on {stored.base.path}, which is not {base_path}",
             where="model.adapter",
             expected="an adapter of the model in model.path, by its hash",
-            fix=f"set model.path={stored.base_path}",
+            fix=f"set model.path={stored.base.path}",
         )
     own = wrapped.model.peft_config["default"]
     tensors = stored.layers | stored.embeddings | ({} if stored.head is None else {"score": stored.head})

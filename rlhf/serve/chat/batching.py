@@ -14,13 +14,16 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from rlhf.data.encode import Ids
 from rlhf.errors import RolloutError
 from rlhf.rollout.base import uniform_draws
 from rlhf.rollout.decoding import ActiveSequence, Decoder, Decoding, TopLogprobs
 from rlhf.serve.chat.text_stream import TextStream
+
+if TYPE_CHECKING:
+    from rlhf.serve.metrics import Metrics
 
 Finish = Literal["stop", "length"]
 SMOOTHING = 0.2  # weight of the newest answer in the mean duration
@@ -66,13 +69,6 @@ class TextDelta:
     tokens: tuple[DrawnToken, ...] = ()
     finish: Finish | None = None
     num_tokens: int = 0
-
-
-class BatchObserver(Protocol):
-    """Is called from the model's thread."""
-
-    def first_token(self, seconds: float) -> None: ...
-    def step(self, tokens: int) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -147,6 +143,7 @@ class Batcher:
         decode: ids to text without special tokens.
         num_slots: answers generated together.
         queue: further answers that may wait.
+        observer: called from the model's thread.
     """
 
     def __init__(
@@ -157,7 +154,7 @@ class Batcher:
         *,
         num_slots: int,
         queue: int,
-        observer: BatchObserver,
+        observer: Metrics,
     ) -> None:
         self._decoder = Decoder(model, eos_id, num_slots=num_slots, enter_above=1.0)
         self._eos_id, self._decode, self._observer = eos_id, decode, observer
@@ -174,7 +171,6 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether the model's thread runs."""
         return self._thread.is_alive()
 
     @property

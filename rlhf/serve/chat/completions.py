@@ -62,36 +62,29 @@ def completions_router(
 
     @router.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request, caller: who) -> Response:
-        answers, reply = await run_in_threadpool(_chat, _known(models, body.model), body, limits)
-        return await responder.respond(request, caller, answers, reply, stream=bool(body.stream))
+        reply = await run_in_threadpool(_chat, _known(models, body.model), body, limits)
+        return await responder.respond(request, caller, reply, stream=bool(body.stream))
 
     @router.post("/v1/completions")
     async def complete(body: CompletionRequest, request: Request, caller: who) -> Response:
-        answers, reply = await run_in_threadpool(_completion, _known(models, body.model), body)
-        return await responder.respond(request, caller, answers, reply, stream=bool(body.stream))
+        reply = await run_in_threadpool(_completion, _known(models, body.model), body)
+        return await responder.respond(request, caller, reply, stream=bool(body.stream))
 
     return router
 
 
-def _chat(model: ServedModel, body: ChatRequest, limits: Limits) -> tuple[list[AnswerRequest], Reply]:
-    """What to generate for a chat, and the reply that it fills."""
+def _chat(model: ServedModel, body: ChatRequest, limits: Limits) -> Reply:
+    """The reply to a chat, not generated yet."""
     turns = body.turns()
     with errors_name("messages"):
         ids = model.chat_ids(turns)
     given = body.max_completion_tokens or body.max_tokens
     limit = given or min(limits.chat_tokens or model.context, max(1, model.context - len(ids)))
     answers = _answers(model, body, [ids], limit, body.num_likeliest, "messages")
-    reply = ChatReply(
-        model=model,
-        num_choices=len(answers),
-        prompt_tokens=len(ids),
-        with_logprobs=bool(body.logprobs),
-        include_usage=body.include_usage,
-    )
-    return answers, reply
+    return ChatReply(model=model, answers=answers, prompt_tokens=len(ids), include_usage=body.include_usage)
 
 
-def _completion(model: ServedModel, body: CompletionRequest) -> tuple[list[AnswerRequest], Reply]:
+def _completion(model: ServedModel, body: CompletionRequest) -> Reply:
     """As `_chat`, for texts to continue."""
     prompts = body.prompts()
     if not prompts:
@@ -100,17 +93,14 @@ def _completion(model: ServedModel, body: CompletionRequest) -> tuple[list[Answe
         ids = [model.text_ids(each) if isinstance(each, str) else model.checked_ids(each) for each in prompts]
     limit = body.max_tokens or DEFAULT_COMPLETION_TOKENS
     answers = _answers(model, body, ids, limit, body.logprobs, "prompt")
-    with_logprobs = body.logprobs is not None
-    texts = [model.tokenizer.text(each.tolist()) for each in ids] if with_logprobs else []
-    reply = CompletionReply(
+    texts = [] if body.logprobs is None else [model.tokenizer.text(each.tolist()) for each in ids]
+    return CompletionReply(
         model=model,
-        num_choices=len(answers),
+        answers=answers,
         prompt_tokens=sum(map(len, ids)),
-        with_logprobs=with_logprobs,
         include_usage=body.include_usage,
         prompt_characters=[len(text) for text in texts for _ in range(body.num_choices)],
     )
-    return answers, reply
 
 
 def _answers(
@@ -154,12 +144,10 @@ class Responder:
     timeout_s: float
     count_prompt: Callable[[int], None]
 
-    async def respond(
-        self, request: Request, caller: Caller, answers: Sequence[AnswerRequest], reply: Reply, *, stream: bool
-    ) -> Response:
+    async def respond(self, request: Request, caller: Caller, reply: Reply, *, stream: bool) -> Response:
         """Raises ApiError: a full queue, a request that took too long, a model that failed."""
         try:
-            pending = reply.model.batcher.submit(answers)
+            pending = reply.model.batcher.submit(reply.answers)
         except QueueFullError as error:
             message, wait_s = "The service is busy: its queue is full. Try again later.", error.retry_after_s
             code = "rate_limit_exceeded"

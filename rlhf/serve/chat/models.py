@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,11 +19,14 @@ from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.errors import ConfigError, DataError, ModelError
 from rlhf.models.loading import PackedCausalLM, artifact_model_path, check_model_path, load_causal_lm
 from rlhf.rollout.cache import check_cacheable, column_bytes, free_memory
-from rlhf.serve.chat.batching import Batcher, BatchObserver
+from rlhf.serve.chat.batching import Batcher
 from rlhf.serve.chat.token_text import TokenTexts
 from rlhf.serve.options import ServingSettings
 
-DEFAULT_SLOTS = 32
+if TYPE_CHECKING:
+    from rlhf.serve.metrics import Metrics
+
+MAX_SLOTS = 32
 MEMORY_SHARE = 0.5  # of free memory for keys and values when the number of slots is ours to choose
 MAX_TEXT = 1 << 62  # tokens: nothing is cut here, what is too long is refused
 
@@ -32,7 +36,6 @@ class ServedModel:
     """A model in service. `context` limits the tokens of prompt and answer."""
 
     name: str
-    path: str
     created_at: int
     context: int
     tokenizer: ChatTokenizer
@@ -64,17 +67,27 @@ class ServedModel:
 class Models:
     """All models in service, by name; models can be added while it runs."""
 
-    def __init__(self, settings: ServingSettings, observer: BatchObserver) -> None:
-        self._settings, self._observer = settings, observer
+    def __init__(self, settings: ServingSettings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
         self._lock = threading.Lock()
         self._models: dict[str, ServedModel] = {}
 
     def add(self, name: str, path: str | Path) -> ServedModel:
-        """Loads a model and puts it into service; it replaces one of the same name.
+        """Loads a model onto the GPU if there is one, and puts it into service; it replaces one of the same name.
 
         Raises: ModelError or TokenizerError when it cannot be served.
         """
-        model = load_served(name, str(path), self._settings, self._observer)
+        settings = self._settings
+        packed, tokenizer, context = load_policy(str(path), settings.dtype, settings.template, key="--model")
+        batcher = Batcher(
+            packed.model,
+            tokenizer.eos_id,
+            tokenizer.text,
+            num_slots=settings.num_slots or slots_within(packed, context),
+            queue=settings.queue,
+            observer=self._metrics,
+        )
+        model = ServedModel(name, int(time.time()), context, tokenizer, TokenTexts(tokenizer.tokenizer), batcher)
         with self._lock:
             before, self._models[name] = self._models.get(name), model
         if before is not None:
@@ -82,7 +95,6 @@ class Models:
         return model
 
     def get(self, name: str) -> ServedModel | None:
-        """The model of that name."""
         return self._models.get(name)
 
     def all(self) -> list[ServedModel]:
@@ -91,7 +103,6 @@ class Models:
             return list(self._models.values())
 
     def close(self) -> None:
-        """Ends every decode loop."""
         for model in self.all():
             model.batcher.close()
 
@@ -117,20 +128,6 @@ def named_models(words: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def load_served(name: str, path: str, settings: ServingSettings, observer: BatchObserver) -> ServedModel:
-    """Loads one model onto the GPU if there is one, and starts its decode loop."""
-    packed, tokenizer, context = load_policy(path, settings.dtype, settings.template, key="--model")
-    batcher = Batcher(
-        packed.model,
-        tokenizer.eos_id,
-        tokenizer.text,
-        num_slots=settings.num_slots or slots_within(packed, context),
-        queue=settings.queue,
-        observer=observer,
-    )
-    return ServedModel(name, path, int(time.time()), context, tokenizer, TokenTexts(tokenizer.tokenizer), batcher)
-
-
 def load_policy(path: str, dtype: str, template: str | None, *, key: str) -> tuple[PackedCausalLM, ChatTokenizer, int]:
     """The causal LM of a run or a folder, ready to decode on this machine's device, its tokenizer and its context.
 
@@ -153,9 +150,7 @@ def load_policy(path: str, dtype: str, template: str | None, *, key: str) -> tup
 def slots_within(packed: PackedCausalLM, context: int) -> int:
     """How many answers of full length half the free memory holds, at most 32 and at least 1."""
     free = free_memory(next(packed.parameters()).device)
-    if free is None:
-        return DEFAULT_SLOTS
-    return max(1, min(DEFAULT_SLOTS, int(free * MEMORY_SHARE / (context * column_bytes(packed.model)))))
+    return max(1, min(MAX_SLOTS, int(free * MEMORY_SHARE / (context * column_bytes(packed.model)))))
 
 
 def require_safetensors(folder: str, *, key: str) -> None:

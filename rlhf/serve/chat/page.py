@@ -30,12 +30,8 @@ def chat_page_router(access: ApiAccess, votes: VoteFiles | None, is_served: Call
     def show() -> HTMLResponse:
         return HTMLResponse(page, headers=headers)
 
-    if votes is not None:
-        _add_votes(router, access, votes, is_served)
-    return router
-
-
-def _add_votes(router: APIRouter, access: ApiAccess, votes: VoteFiles, is_served: Callable[[str], bool]) -> None:
+    if votes is None:
+        return router
     who = Annotated[Caller, Depends(access)]
 
     @router.post("/v1/votes", status_code=201)
@@ -52,3 +48,5 @@ def _add_votes(router: APIRouter, access: ApiAccess, votes: VoteFiles, is_served
             raise ApiError(404, f"The model `{unknown}` does not exist.", param="model", code="model_not_found")
         votes.add(body, None if caller.key is None else caller.key.id)
         return {"saved": True}
+
+    return router

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from rlhf.serve.chat.batching import DrawnToken, TextDelta
+from rlhf.serve.chat.batching import AnswerRequest, DrawnToken, TextDelta
 from rlhf.serve.chat.models import ServedModel
 
 LEAST_LOGPROB = -9999.0  # JSON has no minus infinity
@@ -20,18 +20,18 @@ class Reply:
     """The reply to one request while it is generated; the subclasses are the two endpoints' formats.
 
     Args:
-        with_logprobs: whether log-probabilities were requested.
+        answers: what is generated for it, one per choice.
         include_usage: whether a stream ends with the usage.
     """
 
     prefix: ClassVar[str]
     whole_object: ClassVar[str]
     chunk_object: ClassVar[str]
+    opening: ClassVar[Json | None]  # what a stream sends before an answer's first text
 
     model: ServedModel
-    num_choices: int
+    answers: Sequence[AnswerRequest]
     prompt_tokens: int
-    with_logprobs: bool
     include_usage: bool
     id: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
@@ -41,16 +41,8 @@ class Reply:
     def __post_init__(self) -> None:
         self.id = f"{self.prefix}-{secrets.token_hex(16)}"
 
-    def opening(self, index: int) -> Json | None:
-        """The choice of a chunk before an answer's first text; None for no such chunk."""
-        raise NotImplementedError
-
-    def chunk_choice(self, delta: TextDelta, logprobs: Json | None) -> Json:
-        """The choice of a chunk."""
-        raise NotImplementedError
-
-    def choice(self, index: int, text: str, finish: str | None, logprobs: Json | None) -> Json:
-        """A whole answer."""
+    def content(self, text: str, *, whole: bool) -> Json:
+        """An answer's text, or the new part of it."""
         raise NotImplementedError
 
     def logprobs(self, tokens: Sequence[DrawnToken], index: int) -> Json:
@@ -70,19 +62,19 @@ class Reply:
     def whole(self) -> Json:
         """The reply, when every answer has ended."""
         choices = []
-        for index in range(self.num_choices):
+        for index in range(len(self.answers)):
             deltas = [delta for delta in self._deltas if delta.index == index]
             tokens = [token for delta in deltas for token in delta.tokens]
-            text = "".join(delta.text for delta in deltas)
-            choices.append(self.choice(index, text, deltas[-1].finish, self._logprobs(tokens, index)))
+            content = self.content("".join(delta.text for delta in deltas), whole=True)
+            choices.append(self._choice(index, content, tokens, deltas[-1].finish))
         return self._envelope(self.whole_object, choices) | {"usage": self.usage()}
 
     def chunks(self, delta: TextDelta) -> list[Json]:
         """What a stream sends for a delta."""
-        opening = None if delta.index in self._counts else self.opening(delta.index)
+        choices = [self._choice(delta.index, self.content(delta.text, whole=False), delta.tokens, delta.finish)]
+        if delta.index not in self._counts and self.opening is not None:
+            choices.insert(0, {"index": delta.index, **self.opening, "logprobs": None, "finish_reason": None})
         self._counts[delta.index] = delta.num_tokens
-        choices = [] if opening is None else [opening]
-        choices.append(self.chunk_choice(delta, self._logprobs(delta.tokens, delta.index)))
         usage: Json = {"usage": None} if self.include_usage else {}
         return [self._envelope(self.chunk_object, [choice]) | usage for choice in choices]
 
@@ -95,8 +87,10 @@ class Reply:
         prompt, completion = self.prompt_tokens, self.completion_tokens
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
-    def _logprobs(self, tokens: Sequence[DrawnToken], index: int) -> Json | None:
-        return self.logprobs(tokens, index) if self.with_logprobs else None
+    def _choice(self, index: int, content: Json, tokens: Sequence[DrawnToken], finish: str | None) -> Json:
+        wanted = self.answers[index].num_likeliest is not None
+        logprobs = self.logprobs(tokens, index) if wanted else None
+        return {"index": index, **content, "logprobs": logprobs, "finish_reason": finish}
 
     def _envelope(self, kind: str, choices: list[Json]) -> Json:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model.name, "choices": choices}
@@ -106,21 +100,13 @@ class ChatReply(Reply):
     """The reply of `/v1/chat/completions`."""
 
     prefix, whole_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
+    opening: ClassVar[Json] = {"delta": {"role": "assistant", "content": "", "refusal": None}}
 
-    def opening(self, index: int) -> Json:
-        """The role, before the text."""
-        delta = {"role": "assistant", "content": "", "refusal": None}
-        return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
-
-    def chunk_choice(self, delta: TextDelta, logprobs: Json | None) -> Json:
-        """New text as a delta of the message."""
-        content = {"content": delta.text} if delta.text else {}
-        return {"index": delta.index, "delta": content, "logprobs": logprobs, "finish_reason": delta.finish}
-
-    def choice(self, index: int, text: str, finish: str | None, logprobs: Json | None) -> Json:
-        """The answer as a message."""
-        message = {"role": "assistant", "content": text, "refusal": None}
-        return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish}
+    def content(self, text: str, *, whole: bool) -> Json:
+        """A message, or what is added to its text."""
+        if whole:
+            return {"message": {"role": "assistant", "content": text, "refusal": None}}
+        return {"delta": {"content": text} if text else {}}
 
     def logprobs(self, tokens: Sequence[DrawnToken], index: int) -> Json:
         """A list of tokens, each with its bytes and the likeliest alternatives."""
@@ -148,33 +134,28 @@ class CompletionReply(Reply):
     prefix: ClassVar[str] = "cmpl"
     whole_object: ClassVar[str] = "text_completion"
     chunk_object: ClassVar[str] = "text_completion"
+    opening: ClassVar[None] = None
     prompt_characters: Sequence[int]
 
-    def opening(self, index: int) -> None:
-        """A completion has no chunk before its text."""
-
-    def chunk_choice(self, delta: TextDelta, logprobs: Json | None) -> Json:
-        """New text."""
-        return self.choice(delta.index, delta.text, delta.finish, logprobs)
-
-    def choice(self, index: int, text: str, finish: str | None, logprobs: Json | None) -> Json:
-        """An answer, or a part of one."""
-        return {"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish}
+    def content(self, text: str, *, whole: bool) -> Json:
+        """Text, alike in a whole reply and in a stream."""
+        return {"text": text}
 
     def logprobs(self, tokens: Sequence[DrawnToken], index: int) -> Json:
-        r"""Four lists; a token that is no whole character is named bytes:\x.."""
+        r"""Four lists, the sampled token among the likeliest; one that is no whole character is named bytes:\x.."""
         start = self.prompt_characters[index]
         return {
             "tokens": [self._name(token.id) for token in tokens],
             "token_logprobs": [max(token.top_logprobs.logprob, LEAST_LOGPROB) for token in tokens],
-            "top_logprobs": [self._likeliest(token) for token in tokens],
+            "top_logprobs": [
+                {
+                    self._name(each): max(logprob, LEAST_LOGPROB)
+                    for each, logprob in (*token.top_logprobs.top, (token.id, token.top_logprobs.logprob))
+                }
+                for token in tokens
+            ],
             "text_offset": [start + token.offset for token in tokens],
         }
-
-    def _likeliest(self, token: DrawnToken) -> dict[str, float]:
-        """The likeliest tokens and the sampled one."""
-        pairs = [*token.top_logprobs.top, (token.id, token.top_logprobs.logprob)]
-        return {self._name(each): max(logprob, LEAST_LOGPROB) for each, logprob in pairs}
 
     def _name(self, token: int) -> str:
         content = self.model.token_texts.bytes_of(token)

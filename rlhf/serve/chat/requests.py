@@ -12,8 +12,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from rlhf.data.records import Message, Role
 from rlhf.errors import DataError
 from rlhf.rollout.decoding import Decoding
-from rlhf.serve.errors import ApiError
-from rlhf.serve.request_body import RequestBody
+from rlhf.serve.errors import ApiError, RequestBody
 
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
 MAX_CHOICES = 128
@@ -59,25 +58,21 @@ class SamplingRequest(RequestBody):
 
     @property
     def num_choices(self) -> int:
-        """`n`."""
         return self.n or 1
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """`stop` as texts."""
         if self.stop is None:
             return ()
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
     @property
     def decoding(self) -> Decoding:
-        """How tokens are drawn."""
         temperature = 1.0 if self.temperature is None else self.temperature
         return Decoding(temperature, self.top_k, 1.0 if self.top_p is None else self.top_p)
 
     @property
     def include_usage(self) -> bool:
-        """Whether a stream ends with the usage."""
         return self.stream_options is not None and self.stream_options.include_usage
 
     def stream_seed(self) -> int:

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,8 +17,7 @@ from pydantic import Field
 from rlhf.artifacts.files import flush_folder
 from rlhf.data.formats import messages_at, parse
 from rlhf.errors import ConfigError, DataError
-from rlhf.serve.errors import ApiError
-from rlhf.serve.request_body import RequestBody
+from rlhf.serve.errors import ApiError, RequestBody
 
 SOURCE = "chat-votes"
 MAX_ROW_BYTES = 1 << 20
@@ -106,7 +106,7 @@ class JsonLinesFile:
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(self._open())
+            self._open().close()
             flush_folder(path.parent)
         except OSError as error:
             raise ConfigError(f"cannot be written: {error.strerror}", where=f"--votes {path}") from None
@@ -123,28 +123,25 @@ class JsonLinesFile:
             message = f"The row could not be saved: {error.strerror}."
             raise ApiError(507, message, type="server_error", code="not_saved") from None
 
-    def _open(self) -> int:
+    def _open(self) -> FileIO:
         # 0600: conversations are private.
-        return os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return open(self.path, "a+b", buffering=0, opener=lambda path, flags: os.open(path, flags, 0o600))
 
     def _write(self, line: bytes) -> None:
-        descriptor = self._open()
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # another service may write to the same file
-            size = os.fstat(descriptor).st_size
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        with self._open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # another service may write to the same file
+            size = file.seek(0, os.SEEK_END)
+            if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
                 line = b"\n" + line  # half a line left by a crash must not spoil this one
             if size + len(line) > self._max_bytes:
                 raise OSError(0, "the file is full")
             try:
-                if os.write(descriptor, line) < len(line):
+                if os.write(file.fileno(), line) < len(line):
                     raise OSError(0, "the disk is full")
-                os.fsync(descriptor)
+                os.fsync(file)
             except OSError:
-                os.ftruncate(descriptor, size)
+                file.truncate(size)
                 raise
-        finally:
-            os.close(descriptor)
 
 
 class VoteFiles:

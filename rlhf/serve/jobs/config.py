@@ -1,4 +1,4 @@
-"""The configuration of a job: its request's settings over the operator's YAML file."""
+"""The operator's settings for jobs, and the configuration of one: its request's settings over the operator's file."""
 
 from __future__ import annotations
 
@@ -13,18 +13,25 @@ from rlhf.config.schema import PpoConfig, SftConfig, StageConfig
 from rlhf.config.stages import STAGES, stage_of_file
 from rlhf.errors import ConfigError
 from rlhf.serve.errors import ApiError
+from rlhf.serve.jobs.launch import Launcher
 from rlhf.serve.jobs.request import Hyperparameters
 
 
 @dataclass(frozen=True, slots=True)
-class JobInputs:
-    """The paths that a job reads and writes; `reward` is for stage 3 only."""
+class JobSettings:
+    """The operator's settings: `rlhf serve --jobs-dir ... --job-config ... --base NAME=PATH`.
 
-    run: Path
-    base: Path
-    training: Path
-    validation: Path | None
-    reward: Path | None
+    configs: the configuration that a stage's jobs start from; None for the stage's defaults.
+    bases: the models that clients may fine-tune, by name.
+    max_file_bytes: limit on one upload.
+    """
+
+    folder: Path
+    configs: Mapping[str, Path | None]
+    bases: Mapping[str, Path]
+    launcher: Launcher
+    parallel: int = 1
+    max_file_bytes: int = 512 << 20
 
 
 def read_job_configs(given: Sequence[str]) -> dict[str, Path | None]:
@@ -58,61 +65,49 @@ def read_job_configs(given: Sequence[str]) -> dict[str, Path | None]:
 
 
 def job_config(
-    stage: str, operator: Path | None, inputs: JobInputs, wanted: Hyperparameters, *, seed: int
+    stage: str, operator: Path | None, paths: Mapping[str, Any], wanted: Hyperparameters, *, seed: int
 ) -> tuple[StageConfig, dict[str, Any]]:
     """The configuration of one job, and its hyperparameters with every `auto` resolved.
+
+    Args:
+        paths: what the job reads and writes, by dotted key.
 
     Raises: ApiError 400 when the stage would refuse it.
     """
     before = load_config(STAGES[stage].config, operator)
-    values = _inputs(stage, before, inputs) | _numbers(before, wanted) | {"run.seed": seed}
+    values = dict(paths) | _numbers(before, wanted) | {"run.seed": seed}
+    if not values["data.eval"] and getattr(before.eval, "patience", None) is not None:
+        values["eval.patience"] = None  # there is no held-out data for early stopping
     overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
     try:
         config = load_config(STAGES[stage].config, operator, overrides)
     except ConfigError as error:
         raise ApiError(400, f"The job's settings cannot be used. {error}", param="hyperparameters") from None
-    return config, _resolved(config, wanted)
-
-
-def _inputs(stage: str, before: StageConfig, inputs: JobInputs) -> dict[str, Any]:
-    values: dict[str, Any] = {"run.dir": str(inputs.run), "data.train": str(inputs.training), "data.eval": []}
-    if inputs.validation is not None:
-        values["data.eval"] = str(inputs.validation)
-    elif getattr(before.eval, "patience", None) is not None:
-        values["eval.patience"] = None  # there is no held-out data for early stopping
-    if stage == "ppo":
-        return values | {"actor.path": str(inputs.base), "reward.path": str(inputs.reward)}
-    return values | {"model.path": str(inputs.base)}
-
-
-def _numbers(before: StageConfig, wanted: Hyperparameters) -> dict[str, Any]:
-    """The keys that the given hyperparameters set."""
-    values: dict[str, Any] = {}
-    if wanted.n_epochs != "auto":
-        values["train.epochs"] = float(wanted.n_epochs)
-    if wanted.batch_size != "auto":
-        values["train.batch_size"] = wanted.batch_size
-    if wanted.learning_rate_multiplier != "auto":
-        values["train.lr"] = before.train.lr * wanted.learning_rate_multiplier
-        if isinstance(before, PpoConfig):
-            values["critic.lr"] = before.critic.lr * wanted.learning_rate_multiplier
-    if wanted.prompt_loss_weight != "auto":
-        if not isinstance(before, SftConfig):
-            raise ApiError(400, "prompt_loss_weight is for supervised jobs.", param="prompt_loss_weight")
-        values["train.prompt_loss_weight"] = wanted.prompt_loss_weight
-    return values
-
-
-def _resolved(config: StageConfig, wanted: Hyperparameters) -> dict[str, Any]:
-    epochs, multiplier = config.train.epochs, wanted.learning_rate_multiplier
+    multiplier = wanted.learning_rate_multiplier
     resolved: dict[str, Any] = {
-        "n_epochs": int(epochs) if epochs == int(epochs) else epochs,
+        "n_epochs": int(config.train.epochs) if config.train.epochs.is_integer() else config.train.epochs,
         "batch_size": config.train.batch_size,
         "learning_rate_multiplier": 1.0 if multiplier == "auto" else multiplier,
     }
     if isinstance(config, SftConfig):
         resolved["prompt_loss_weight"] = config.train.prompt_loss_weight
-    return resolved
+    return config, resolved
+
+
+def _numbers(before: StageConfig, wanted: Hyperparameters) -> dict[str, Any]:
+    """The keys that the given hyperparameters set."""
+    if wanted.prompt_loss_weight != "auto" and not isinstance(before, SftConfig):
+        raise ApiError(400, "prompt_loss_weight is for supervised jobs.", param="prompt_loss_weight")
+    values: dict[str, Any] = {
+        "train.epochs": wanted.n_epochs,
+        "train.batch_size": wanted.batch_size,
+        "train.prompt_loss_weight": wanted.prompt_loss_weight,
+    }
+    if wanted.learning_rate_multiplier != "auto":
+        values["train.lr"] = before.train.lr * wanted.learning_rate_multiplier
+        if isinstance(before, PpoConfig):
+            values["critic.lr"] = before.critic.lr * wanted.learning_rate_multiplier
+    return {key: value for key, value in values.items() if value != "auto"}
 
 
 def read_bases(given: Sequence[str]) -> Mapping[str, Path]:

@@ -20,17 +20,9 @@ MAX_FORM_BYTES = 1 << 20  # limit on the other fields of a form
 
 def file_object(file: StoredFile) -> dict[str, Any]:
     """As clients read it. `validation`, which OpenAI's API lacks, is the whole report of the check."""
-    return {
-        "id": file.id,
-        "object": "file",
-        "bytes": file.bytes,
-        "created_at": file.created_at,
-        "filename": file.filename,
-        "purpose": file.purpose,
-        "status": file.status,
-        "status_details": "\n".join(problems(file)) or None,
-        "validation": file.report or None,
-    }
+    shown = {name: getattr(file, name) for name in ("id", "bytes", "created_at", "filename", "purpose", "status")}
+    details = "\n".join(problems(file)) or None
+    return {"object": "file", **shown, "status_details": details, "validation": file.report or None}
 
 
 def files_router(files: FileStore, access: ApiAccess, *, max_bytes: int = MAX_BYTES) -> APIRouter:
@@ -38,11 +30,13 @@ def files_router(files: FileStore, access: ApiAccess, *, max_bytes: int = MAX_BY
     router = APIRouter()
     who = Annotated[Caller, Depends(access)]
 
-    def wanted(identifier: str, caller: Caller) -> StoredFile:
-        file = files.store.file(identifier, caller.organization)
+    def own(identifier: str, caller: who) -> StoredFile:
+        file = files.store.first(StoredFile, id=identifier, owner=caller.organization)
         if file is None:
             raise ApiError(404, f"No such File object: {identifier}", param="id", code="not_found")
         return file
+
+    mine = Annotated[StoredFile, Depends(own)]
 
     @router.post("/v1/files")
     async def upload(request: Request, caller: who) -> dict[str, Any]:
@@ -68,21 +62,21 @@ def files_router(files: FileStore, access: ApiAccess, *, max_bytes: int = MAX_BY
         order: Literal["asc", "desc"] = "desc",
         limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
     ) -> dict[str, Any]:
-        found = [file for file in files.store.files(caller.organization) if purpose in (None, file.purpose)]
+        found = files.store.find(StoredFile, owner=caller.organization, purpose=purpose)
         return page([file_object(file) for file in (found if order == "desc" else found[::-1])], after, limit)
 
     @router.get("/v1/files/{identifier}")
-    def show(identifier: str, caller: who) -> dict[str, Any]:
-        return file_object(wanted(identifier, caller))
+    def show(file: mine) -> dict[str, Any]:
+        return file_object(file)
 
     @router.get("/v1/files/{identifier}/content")
-    def content(identifier: str, caller: who) -> FileResponse:
-        return FileResponse(files.path(wanted(identifier, caller)), media_type="application/octet-stream")
+    def content(file: mine) -> FileResponse:
+        return FileResponse(files.path(file), media_type="application/octet-stream")
 
     @router.delete("/v1/files/{identifier}")
-    def delete(identifier: str, caller: who) -> dict[str, Any]:
-        files.remove(wanted(identifier, caller))
-        return {"id": identifier, "object": "file", "deleted": True}
+    def delete(file: mine) -> dict[str, Any]:
+        files.remove(file)
+        return {"id": file.id, "object": "file", "deleted": True}
 
     return router
 

@@ -57,7 +57,7 @@ class FileStore:
         finally:
             beside.unlink(missing_ok=True)
         flush_folder(self.folder)
-        self.store.add_file(stored)
+        self.store.add(stored)
         return self.check(stored)
 
     def keep(self, text: str, filename: str, *, owner: str, purpose: str) -> StoredFile:
@@ -65,7 +65,7 @@ class FileStore:
         content = text.encode()
         stored = StoredFile(new_id("file"), owner, filename, purpose, len(content), int(time.time()), "processed")
         self.path(stored).write_bytes(content)
-        self.store.add_file(stored)
+        self.store.add(stored)
         return stored
 
     def check(self, file: StoredFile) -> StoredFile:
@@ -73,13 +73,13 @@ class FileStore:
         report = check_file(self.path(file))
         found = report.as_dict() | {"path": file.filename}
         self.store.set_checked(file.id, "processed" if report.status == 0 else "error", found)
-        return self.store.file(file.id) or file
+        return self.store.first(StoredFile, id=file.id) or file
 
     def recover(self) -> None:
         """Checks the files whose check a killed server did not finish; removes incomplete uploads."""
         for leftover in self.folder.glob(".*.writing"):
             leftover.unlink()
-        for file in self.store.files(status="uploaded"):
+        for file in self.store.find(StoredFile, status="uploaded"):
             try:
                 self.check(file)
             except (RlhfError, OSError) as error:
@@ -103,23 +103,16 @@ def problems(file: StoredFile) -> list[str]:
             continue
         fix = f" ({finding['fix']})" if finding["fix"] else ""
         places = finding["places"] or [{"line": 0, "detail": ""}]
-        lines += [f"{_place(place)}{finding['title']}{_detail(place)}{fix}" for place in places]
+        for place in places:
+            where = f"line {place['line']}: " if place["line"] else ""
+            lines.append(": ".join(filter(None, (where + finding["title"], place["detail"]))) + fix)
         if (more := finding["count"] - len(places)) > 0:
             lines.append(f"{finding['title']}: {more} more lines")
-    return lines[:MAX_DETAILS] or ["no stage can train on every row: " + _kinds(file)]
-
-
-def _place(place: dict[str, object]) -> str:
-    return f"line {place['line']}: " if place["line"] else ""
-
-
-def _detail(place: dict[str, object]) -> str:
-    return f": {place['detail']}" if place["detail"] else ""
-
-
-def _kinds(file: StoredFile) -> str:
-    counts = ", ".join(f"{name} {count}" for name, count in file.report["stages"].items()) or "none"
-    return f"of {file.report['rows']} rows, the usable ones are: {counts}"
+    if not lines:
+        counts = ", ".join(f"{name} {count}" for name, count in file.report["stages"].items()) or "none"
+        usable = f"of {file.report['rows']} rows, the usable ones are: {counts}"
+        lines.append(f"no stage can train on every row: {usable}")
+    return lines[:MAX_DETAILS]
 
 
 def _shown_name(given: str) -> str:

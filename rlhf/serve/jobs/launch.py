@@ -10,7 +10,6 @@ import fcntl
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from typing import Protocol
 import rlhf
 from rlhf.config.stages import STAGES
 from rlhf.errors import ConfigError, TrainingError
+from rlhf.web.server import listen
 
 ROOT = Path(rlhf.__file__).parents[1]
 SLURM_TIMEOUT_S = 30
@@ -55,7 +55,9 @@ class LocalLauncher:
 
     def start(self, folder: Path, stage: str) -> None:
         """Starts the stage, or resumes it from its last checkpoint."""
-        command = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", str(_free_port()), *self._words]
+        with listen("127.0.0.1", 0) as free:
+            port = str(free.getsockname()[1])
+        command = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", port, *self._words]
         script = str(ROOT / "scripts" / STAGES[stage].script)
         command += [script, "--config", str(folder / "config.yaml"), "--resume", "auto"]
         lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
@@ -158,7 +160,6 @@ def hold(path: Path) -> int | None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock."""
     if not path.is_file():
         return False
     descriptor = hold(path)
@@ -166,9 +167,3 @@ def is_held(path: Path) -> bool:
         return True
     os.close(descriptor)
     return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

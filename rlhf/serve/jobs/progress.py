@@ -14,8 +14,8 @@ from rlhf.artifacts.run_folder import RunFolder
 
 MAX_REASON_CHARACTERS = 2000
 _TAIL_BYTES = 64 << 10
-_ERROR = re.compile(rb"^(\w+Error: .*)", re.MULTILINE | re.DOTALL)
-_LOG_LINE = re.compile(r"^\[\d{4}-\d\d-\d\d |^\[rank\d+\]|^\w+Error: ", re.MULTILINE)
+# An error's own lines, without what the launcher logs after it.
+_ERROR = re.compile(rb"^\w+Error: .*?(?=^\[\d{4}-\d\d-\d\d |^\[rank\d+\]|^\w+Error: |\Z)", re.MULTILINE | re.DOTALL)
 # Names in OpenAI's events and result files, and in metrics.jsonl.
 _NAMES = {
     "train_loss": "loss",
@@ -62,7 +62,6 @@ def step_message(figures: dict[str, Any]) -> str:
 
 
 def all_steps(folder: RunFolder) -> list[dict[str, Any]]:
-    """Every logged step, as logged."""
     return list(MetricsTail(folder.metrics).read())
 
 
@@ -102,16 +101,9 @@ def reason_of(folder: Path) -> str:
         file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
         tail = file.read()
     if match := _ERROR.search(tail):
-        return _first_error(match[1].decode(errors="replace"))[:MAX_REASON_CHARACTERS]
+        return match[0].decode(errors="replace").strip()[:MAX_REASON_CHARACTERS]
     last_lines = "\n".join(tail.decode(errors="replace").splitlines()[-5:])
     return last_lines[-MAX_REASON_CHARACTERS:] or "the run's log is empty"
-
-
-def _first_error(text: str) -> str:
-    """An error's own lines, without what the launcher logs after it."""
-    first, _, rest = text.partition("\n")
-    match = _LOG_LINE.search(rest)
-    return f"{first}\n{rest[: match.start()] if match else rest}".strip()
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

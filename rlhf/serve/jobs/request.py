@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from rlhf.serve.errors import ApiError
-from rlhf.serve.request_body import RequestBody
+from rlhf.serve.errors import ApiError, RequestBody
 
 Auto = Literal["auto"]
 Number = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -15,8 +15,9 @@ from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import dump_config
 from rlhf.config.schema import StageConfig
 from rlhf.errors import ArtifactError, RlhfError
+from rlhf.serve.jobs.config import JobSettings
 from rlhf.serve.jobs.file_store import FileStore
-from rlhf.serve.jobs.launch import Launcher, hold
+from rlhf.serve.jobs.launch import hold
 from rlhf.serve.jobs.progress import MetricsTail, all_steps, reason_of, result_table, step_figures, step_message
 from rlhf.serve.jobs.store import Job, JobStore
 
@@ -30,35 +31,24 @@ class JobRunner:
     """One thread over one jobs folder.
 
     Args:
-        folder: holds one subfolder per job; `jobs.lock` in it refuses a second service.
+        settings: its `folder` gets a `jobs` folder with one subfolder per job; `jobs.lock` in it refuses a second
+            service.
         add_model: puts a finished language model into service under its id.
-        parallel: jobs that run at the same time.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        store: JobStore,
-        files: FileStore,
-        launcher: Launcher,
-        add_model: AddModel,
-        *,
-        parallel: int = 1,
-    ) -> None:
-        self.folder, self._store, self._files, self._launcher = folder, store, files, launcher
-        self._add_model, self._parallel = add_model, parallel
+    def __init__(self, settings: JobSettings, store: JobStore, files: FileStore, add_model: AddModel) -> None:
+        self.folder, self._store, self._files = settings.folder.resolve() / "jobs", store, files
+        self._launcher, self._parallel, self._add_model = settings.launcher, settings.parallel, add_model
         self._wake, self._ending = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._tails: dict[str, MetricsTail] = {}
         self._cancelled: list[str] = []  # jobs whose runs are to be stopped
 
     def folder_of(self, job: Job) -> Path:
-        """A job's own folder."""
         return self.folder / job.id
 
-    def model_of(self, job: Job) -> Path:
-        """The model that a job trains."""
-        return RunFolder(self.folder_of(job) / "run").model
+    def run_of(self, job: Job) -> RunFolder:
+        return RunFolder(self.folder_of(job) / "run")
 
     def prepare(self, job_id: str, config: StageConfig) -> None:
         """Creates a job's folder, before the job is stored."""
@@ -79,9 +69,9 @@ class JobRunner:
                 where="--jobs-dir",
                 fix="choose another --jobs-dir, or --no-jobs",
             )
-        for job in reversed(self._store.jobs(status="succeeded")):
+        for job in reversed(self._store.find(Job, status="succeeded")):
             self._serve(job, str(job.fine_tuned_model))
-        cancelled = [job.id for job in self._store.jobs(status="cancelled")]
+        cancelled = [job.id for job in self._store.find(Job, status="cancelled")]
         self._cancelled = [job_id for job_id in cancelled if not (self.folder / job_id / STOPPED).is_file()]
         self._thread = threading.Thread(target=self._work, name="job-runner", daemon=True)
         self._thread.start()
@@ -94,7 +84,6 @@ class JobRunner:
             self._thread.join()
 
     def wake(self) -> None:
-        """Looks at the queue now."""
         self._wake.set()
 
     def cancel(self, job: Job) -> bool:
@@ -120,23 +109,17 @@ class JobRunner:
             self._wake.wait(POLL_S)
 
     def tick(self) -> None:
-        """One look at everything."""
         for job_id in list(self._cancelled):
             self._launcher.stop(self.folder / job_id)
             (self.folder / job_id / STOPPED).touch()
             self._cancelled.remove(job_id)
-        running = self._store.jobs(status="running")
-        for job in running:
+        for job in self._store.find(Job, status="running"):
             self._follow(job)
-        free = self._parallel - len(self._store.jobs(status="running"))
-        for job in self._store.jobs(status="queued")[::-1][: max(0, free)]:
-            self._begin(job)
-
-    def _begin(self, job: Job) -> None:
-        if not self._store.move(job.id, "running", only_from=("queued",)):
-            return  # cancelled in the meantime
-        self._store.add_event(job.id, "Fine-tuning job started")
-        self._launch(job)
+        free = self._parallel - len(self._store.find(Job, status="running"))
+        for job in self._store.find(Job, status="queued")[::-1][: max(0, free)]:
+            if self._store.move(job.id, "running", only_from=("queued",)):  # else it was cancelled in the meantime
+                self._store.add_event(job.id, "Fine-tuning job started")
+                self._launch(job)
 
     def _launch(self, job: Job) -> None:
         """Starts the stage. The attempt is counted first, so that a run that kills its server ends."""
@@ -149,7 +132,7 @@ class JobRunner:
 
     def _follow(self, job: Job) -> None:
         alive = self._launcher.alive(self.folder_of(job))  # before the log, which is then complete
-        run = RunFolder(self.folder_of(job) / "run")
+        run = self.run_of(job)
         tail = self._tails.setdefault(job.id, MetricsTail(run.metrics))
         with self._store.change():
             for values in tail.read():
@@ -164,18 +147,14 @@ class JobRunner:
         elif status == "failed" or job.attempts >= MAX_ATTEMPTS:
             self._fail(job, reason_of(self.folder_of(job)))
         else:
-            self._again(job)
-
-    def _again(self, job: Job) -> None:
-        """Restarts a run that was interrupted, or whose server was killed between taking the job and starting it."""
-        if job.attempts:
-            message = f"The run was interrupted; it resumes from its last checkpoint (start {job.attempts + 1}"
-            self._store.add_event(job.id, f"{message} of at most {MAX_ATTEMPTS})", level="warn")
-        self._launch(job)
+            if job.attempts:  # else the server was killed between taking the job and starting it
+                message = f"The run was interrupted; it resumes from its last checkpoint (start {job.attempts + 1}"
+                self._store.add_event(job.id, f"{message} of at most {MAX_ATTEMPTS})", level="warn")
+            self._launch(job)
 
     def _succeed(self, job: Job) -> None:
         name = model_name(job)
-        steps = all_steps(RunFolder(self.folder_of(job) / "run"))
+        steps = all_steps(self.run_of(job))
         result = self._files.keep(result_table(steps), "step_metrics.csv", owner=job.owner, purpose="fine-tune-results")
         self._serve(job, name)
         with self._store.change():
@@ -196,7 +175,7 @@ class JobRunner:
         if job.stage == "reward":
             return
         try:
-            self._add_model(name, self.model_of(job))
+            self._add_model(name, self.run_of(job).model)
         except (RlhfError, OSError, ValueError, RuntimeError) as error:
             self._store.add_event(job.id, f"The model was trained, but cannot be served: {error}", level="warn")
 

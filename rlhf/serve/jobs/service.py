@@ -4,36 +4,18 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 from rlhf.serve.errors import ApiError
-from rlhf.serve.jobs.config import JobInputs, job_config
+from rlhf.serve.jobs.config import JobSettings, job_config
 from rlhf.serve.jobs.file_store import FileStore, problems
-from rlhf.serve.jobs.launch import Launcher
 from rlhf.serve.jobs.request import STAGE_OF_METHOD, JobRequest
 from rlhf.serve.jobs.runner import AddModel, JobRunner
-from rlhf.serve.jobs.store import ENDED, Job, JobStore, new_id
+from rlhf.serve.jobs.store import ENDED, Job, JobStore, StoredFile, new_id
 
+ANSWERING = ("sft", "ppo")  # stages whose models give answers
 MAX_WAITING = 100  # jobs of one owner that have not ended
-
-
-@dataclass(frozen=True, slots=True)
-class JobSettings:
-    """The operator's settings: `rlhf serve --jobs-dir ... --job-config ... --base NAME=PATH`.
-
-    configs: the configuration that a stage's jobs start from; None for the stage's defaults.
-    bases: the models that clients may fine-tune, by name.
-    max_file_bytes: limit on one upload.
-    """
-
-    folder: Path
-    configs: Mapping[str, Path | None]
-    bases: Mapping[str, Path]
-    launcher: Launcher
-    parallel: int = 1
-    max_file_bytes: int = 512 << 20
 
 
 class FineTuningService:
@@ -48,18 +30,7 @@ class FineTuningService:
         self.settings = settings
         self.store = JobStore(folder / "jobs.sqlite")
         self.files = FileStore(folder / "files", self.store)
-        self.runner = JobRunner(
-            folder / "jobs", self.store, self.files, settings.launcher, add_model, parallel=settings.parallel
-        )
-
-    def start(self) -> None:
-        """Continues every job. Raises: ArtifactError when another service uses the folder."""
-        self.runner.start()
-
-    def stop(self) -> None:
-        """Stops watching; runs continue, and the next start finds them."""
-        self.runner.stop()
-        self.store.close()
+        self.runner = JobRunner(settings, self.store, self.files, add_model)
 
     def create(self, request: JobRequest, *, owner: str, prefix: str = "ftjob") -> Job:
         """Queues a job.
@@ -70,17 +41,18 @@ class FineTuningService:
         stage = STAGE_OF_METHOD[method]
         self._check_allowed(method, owner)
         identifier = new_id(prefix)
-        inputs = JobInputs(
-            run=self.runner.folder / identifier / "run",
-            training=self._usable_file(request.training_file, stage, owner, "training_file"),
-            validation=None
-            if request.validation_file is None
-            else self._usable_file(request.validation_file, stage, owner, "validation_file"),
-            base=self._model(request.model, owner, "model", ("sft", "ppo")),
-            reward=self._model(reward_name, owner, "method", ("reward",)) if stage == "ppo" else None,
-        )
+        paths: dict[str, Any] = {
+            "run.dir": str(self.runner.folder / identifier / "run"),
+            "data.train": self._usable_file(request.training_file, stage, owner, "training_file"),
+            "data.eval": [],
+        }
+        if request.validation_file is not None:
+            paths["data.eval"] = self._usable_file(request.validation_file, stage, owner, "validation_file")
+        paths["actor.path" if stage == "ppo" else "model.path"] = self._model(request.model, owner, "model", ANSWERING)
+        if stage == "ppo":
+            paths["reward.path"] = self._model(reward_name, owner, "method", ("reward",))
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
-        config, hyperparameters = job_config(stage, self.settings.configs[stage], inputs, wanted, seed=seed)
+        config, hyperparameters = job_config(stage, self.settings.configs[stage], paths, wanted, seed=seed)
         asked = {
             "method": method,
             "hyperparameters": hyperparameters,
@@ -92,8 +64,10 @@ class FineTuningService:
         now, files = int(time.time()), (request.training_file, request.validation_file)
         job = Job(identifier, owner, now, now, "queued", stage, request.model, *files, asked)
         self.runner.prepare(identifier, config)
-        messages = (f"Created fine-tuning job: {identifier}", "Files validated, the job is in the queue")
-        self.store.add_job(job, messages)
+        with self.store.change():
+            self.store.add(job)
+            self.store.add_event(identifier, f"Created fine-tuning job: {identifier}")
+            self.store.add_event(identifier, "Files validated, the job is in the queue")
         self.runner.wake()
         return job
 
@@ -101,13 +75,13 @@ class FineTuningService:
         if STAGE_OF_METHOD[method] not in self.settings.configs:
             known = ", ".join(name for name, stage in STAGE_OF_METHOD.items() if stage in self.settings.configs)
             raise ApiError(400, f"This service has no {method} jobs, only: {known}.", param="method.type")
-        waiting = sum(job.status not in ENDED for job in self.store.jobs(owner))
+        waiting = sum(job.status not in ENDED for job in self.store.find(Job, owner=owner))
         if waiting >= MAX_WAITING:
             raise ApiError(429, f"{waiting} of your jobs have not ended.", type="requests", retry_after_s=60)
 
-    def _usable_file(self, identifier: str, stage: str, owner: str, param: str) -> Path:
+    def _usable_file(self, identifier: str, stage: str, owner: str, param: str) -> str:
         """The path of a file whose every row the stage can train on."""
-        file = self.store.file(identifier, owner)
+        file = self.store.first(StoredFile, id=identifier, owner=owner)
         if file is None or file.purpose != "fine-tune":
             raise ApiError(
                 400, f"No such file with purpose fine-tune: {identifier}", param=param, code="file_not_found"
@@ -121,15 +95,15 @@ class FineTuningService:
         if stage not in usable:
             message = f"{identifier} is for {', '.join(usable)}; this job needs rows for {stage}."
             raise ApiError(400, message, param=param, code="invalid_file")
-        return self.files.path(file)
+        return str(self.files.path(file))
 
-    def _model(self, name: str, owner: str, param: str, stages: Sequence[str]) -> Path:
+    def _model(self, name: str, owner: str, param: str, stages: Sequence[str]) -> str:
         """The folder of a base, or of a model that one of the owner's jobs trained."""
-        job = self.store.job_of_model(name, owner)
+        job = self.store.first(Job, fine_tuned_model=name, owner=owner)
         if job is not None and job.stage in stages:
-            return self.runner.model_of(job)
+            return str(self.runner.run_of(job).model)
         if name in self.settings.bases:
-            return self.settings.bases[name]
+            return str(self.settings.bases[name])
         known = ", ".join(self.settings.bases) or "none"
         message = f"The model {name!r} cannot be used here. Bases: {known}; or a model of one of your jobs."
         raise ApiError(400, message, param=param, code="model_not_found")

@@ -6,11 +6,10 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from rlhf.artifacts.database import Database
 
@@ -84,67 +83,44 @@ class JobEvent:
     data: dict[str, Any]
 
 
+Entry = TypeVar("Entry", StoredFile, Job, JobEvent)
+
+
 def new_id(prefix: str) -> str:
     """`prefix-` and 24 random characters, nothing of what a client sent."""
     return f"{prefix}-{secrets.token_hex(12)}"
 
 
 class JobStore:
-    """The store of one service. Lists are newest first; `owner` None finds everybody's."""
+    """The store of one service. Lists are newest first."""
 
     def __init__(self, path: Path) -> None:
         self._database = Database(path, SCHEMA, option="--jobs-dir")
+        self.close, self.change = self._database.close, self._database.change
 
-    def close(self) -> None:
-        """Closes the file."""
-        self._database.close()
+    def add(self, entry: StoredFile | Job) -> None:
+        names = entry.__slots__
+        values = [_stored(getattr(entry, name)) for name in names]
+        table = _TABLES[type(entry)]
+        self._database.run(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({_marks(values)})", *values)
 
-    def change(self) -> AbstractContextManager[None]:
-        """A transaction: everything in the block is committed, or nothing of it."""
-        return self._database.change()
+    def find(self, kind: type[Entry], **wanted: str | int | None) -> list[Entry]:
+        """Entries whose columns hold the wanted values; None wants nothing of a column."""
+        given = {name: value for name, value in wanted.items() if value is not None}
+        where = " AND ".join(f"{name} = ?" for name in given) or "TRUE"
+        query = f"SELECT * FROM {_TABLES[kind]} WHERE {where} ORDER BY rowid DESC"
+        return [kind(**_read(row)) for row in self._database.rows(query, *given.values())]
 
-    # Files
-
-    def add_file(self, file: StoredFile) -> None:
-        """Adds a new file's entry."""
-        self._insert("files", file)
+    def first(self, kind: type[Entry], **wanted: str | int | None) -> Entry | None:
+        """The newest of what `find` finds, or None."""
+        return next(iter(self.find(kind, **wanted)), None)
 
     def set_checked(self, identifier: str, status: FileStatus, report: Mapping[str, Any]) -> None:
         """Keeps what the check of a file found."""
         self._database.run("UPDATE files SET status = ?, report = ? WHERE id = ?", status, _json(report), identifier)
 
-    def file(self, identifier: str, owner: str | None = None) -> StoredFile | None:
-        """One file, if it is the owner's."""
-        return next(iter(self._files(id=identifier, owner=owner)), None)
-
-    def files(self, owner: str | None = None, *, status: FileStatus | None = None) -> list[StoredFile]:
-        """All files."""
-        return self._files(owner=owner, status=status)
-
     def remove_file(self, identifier: str) -> None:
-        """Removes a file's entry."""
         self._database.run("DELETE FROM files WHERE id = ?", identifier)
-
-    # Jobs
-
-    def add_job(self, job: Job, messages: Sequence[str]) -> None:
-        """Adds a new job and its first events."""
-        with self.change():
-            self._insert("jobs", job)
-            for message in messages:
-                self.add_event(job.id, message)
-
-    def job(self, identifier: str, owner: str | None = None) -> Job | None:
-        """One job, if it is the owner's."""
-        return next(iter(self._jobs(id=identifier, owner=owner)), None)
-
-    def jobs(self, owner: str | None = None, *, status: JobStatus | None = None) -> list[Job]:
-        """All jobs."""
-        return self._jobs(owner=owner, status=status)
-
-    def job_of_model(self, model: str, owner: str | None = None) -> Job | None:
-        """The job that made a model."""
-        return next(iter(self._jobs(fine_tuned_model=model, owner=owner)), None)
 
     def uses_file(self, identifier: str) -> bool:
         """Whether a job that has not ended reads this file."""
@@ -158,8 +134,6 @@ class JobStore:
         columns = ", ".join(f"{name} = ?" for name in values)
         statement = f"UPDATE jobs SET {columns} WHERE id = ? AND status IN ({_marks(only_from)})"
         return self._database.run(statement, *map(_stored, values.values()), identifier, *only_from) == 1
-
-    # Events
 
     def add_event(
         self,
@@ -175,32 +149,8 @@ class JobStore:
         values = (job, int(time.time()), level, message, step, _json(data or {}))
         self._database.run(f"INSERT OR IGNORE INTO events ({columns}) VALUES ({_marks(values)})", *values)
 
-    def events(self, job: str) -> list[JobEvent]:
-        """A job's events, newest first."""
-        rows = self._database.rows("SELECT * FROM events WHERE job = ? ORDER BY number DESC", job)
-        return [JobEvent(**_read(row)) for row in rows]
 
-    def _files(self, **wanted: str | None) -> list[StoredFile]:
-        return [StoredFile(**entry) for entry in self._select("files", wanted)]
-
-    def _jobs(self, **wanted: str | None) -> list[Job]:
-        return [Job(**entry) for entry in self._select("jobs", wanted)]
-
-    def _select(self, table: str, wanted: Mapping[str, str | None]) -> list[dict[str, Any]]:
-        """Entries whose columns hold the wanted values, newest first; None wants nothing of a column."""
-        given = {name: value for name, value in wanted.items() if value is not None}
-        where = " AND ".join(f"{name} = ?" for name in given) or "TRUE"
-        return [
-            _read(row)
-            for row in self._database.rows(f"SELECT * FROM {table} WHERE {where} ORDER BY rowid DESC", *given.values())
-        ]
-
-    def _insert(self, table: str, entry: StoredFile | Job) -> None:
-        names = entry.__slots__
-        values = [_stored(getattr(entry, name)) for name in names]
-        self._database.run(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({_marks(values)})", *values)
-
-
+_TABLES = {StoredFile: "files", Job: "jobs", JobEvent: "events"}
 _JSON_COLUMNS = ("report", "request", "error", "data")
 
 

@@ -83,7 +83,8 @@ def find_sources(config: PpoConfig, paths: RolePaths) -> Sources:
     """
     folder = find_adapter(paths.actor)
     actor = None if folder is None else read_adapter(folder)
-    base_path, base = (paths.actor, base_identity(paths.actor)) if actor is None else (actor.base_path, actor.base)
+    base_path = paths.actor if actor is None else actor.base.path
+    base = base_identity(base_path) if actor is None else actor.base.identity
     found: dict[str, StoredAdapter] = {}
     apart: dict[str, str] = {}
     named = {"reference": paths.reference, "reward": paths.reward, "critic": paths.critic}
@@ -126,11 +127,11 @@ def _not_on(base: str, actor: StoredAdapter | None, other: StoredAdapter | None,
     """Why `other` cannot be an adapter of the actor's base; empty if it can."""
     if other is None:
         return f"{path} has no adapter"
-    if other.base != base:
-        return f"{other.folder} has another base ({other.base_path})"
+    if other.base.identity != base:
+        return f"{other.folder} has another base ({other.base.path})"
     embeddings = {} if actor is None else actor.embeddings
-    if actor is not None and other.num_tokens != actor.num_tokens:
-        return f"{other.folder} has {other.num_tokens} tokens, the actor {actor.num_tokens}"
+    if actor is not None and other.base.num_tokens != actor.base.num_tokens:
+        return f"{other.folder} has {other.base.num_tokens} tokens, the actor {actor.base.num_tokens}"
     same = embeddings.keys() == other.embeddings.keys()
     if not same or any(not torch.equal(value, embeddings[name]) for name, value in other.embeddings.items()):
         return f"{other.folder} has other embeddings than the actor"
@@ -154,7 +155,7 @@ def build_backbone(run: Run[PpoConfig], sources: Sources, paths: RolePaths, toke
             backbone.add_adapter(role, stored_settings(stored.settings))
             backbone.fill_adapter(role, stored.layers)
         if stored is not None and role != "reference":
-            backbone.add_head(role, _head(stored), stored.score_offset)
+            backbone.add_head(role, _head(stored), stored.base.score_offset)
     if paths.critic is not None and sources.critic is None:
         backbone.add_adapter("critic", _settings(None, fresh))
         backbone.add_head("critic", torch.zeros(1, width), 0.0)
@@ -170,16 +171,16 @@ def _base(run: Run[PpoConfig], sources: Sources, tokenizer: ChatTokenizer) -> Pa
     language = build_causal_lm(sources.base_path, model, config.deepspeed, run.ranks, tokenizer, key="actor.path")
     if actor is None:
         return language
-    if language.model.get_input_embeddings().num_embeddings != actor.num_tokens:
-        language.model.resize_token_embeddings(actor.num_tokens, mean_resizing=False)
+    if language.model.get_input_embeddings().num_embeddings != actor.base.num_tokens:
+        language.model.resize_token_embeddings(actor.base.num_tokens, mean_resizing=False)
     grown = {name.removeprefix("base_model.model."): value for name, value in actor.embeddings.items()}
     unknown = unwrap_peft(language.model).load_state_dict(grown, strict=False).unexpected_keys
     if unknown:
         raise ArtifactError(f"{actor.folder} holds weights that its base lacks: {', '.join(unknown[:4])}")
-    if actor.quantize != model.quantize:
+    if actor.base.quantize != model.quantize:
         run.say(
-            f"warning: {actor.folder} was trained on a base with model.quantize {actor.quantize}, model.quantize is "
-            f"{model.quantize}: scores and log-probabilities differ by the rounding"
+            f"warning: {actor.folder} was trained on a base with model.quantize {actor.base.quantize}, model.quantize "
+            f"is {model.quantize}: scores and log-probabilities differ by the rounding"
         )
     return language
 

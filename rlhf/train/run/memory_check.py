@@ -23,12 +23,10 @@ def require_memory(config: StageConfig, ranks: Ranks, say: Callable[[str], None]
     if wanted == "off":
         return
     free, on_cpu = free_memory(ranks.device), ranks.device.type == "cpu"
-    if on_cpu and free is not None:
+    if on_cpu:
         here = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or ranks.world_size)
         free //= here
-    smallest = min((each for each in ranks.gather(free) if each is not None), default=None)
-    if smallest is None:
-        return
+    smallest = min(ranks.gather(free))
     try:
         plan = check_fits(config, ranks.world_size, smallest, device="cpu" if on_cpu else "gpu")
     except ConfigError as error:

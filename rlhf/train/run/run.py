@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
 from rlhf.artifacts.checkpoint import Checkpoint, CheckpointStore
-from rlhf.artifacts.failure import RankFailure
 from rlhf.artifacts.files import append_line, refusal, write_text
-from rlhf.artifacts.run_folder import RunFolder
+from rlhf.artifacts.run_folder import RankFailure, RunFolder
 from rlhf.config.arguments import parse_stage_arguments
 from rlhf.config.load import dump_config, load_config
 from rlhf.config.schema import StageConfig

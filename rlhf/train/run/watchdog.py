@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rlhf.artifacts.failure import FailureRecord, RankFailure
+from rlhf.artifacts.run_folder import FailureRecord, RankFailure
 from rlhf.engine.ranks import Ranks, start_time
 
 INTERVAL_S = 1.0

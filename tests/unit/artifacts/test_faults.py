@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from rlhf.artifacts.checkpoint import CheckpointStore
-from rlhf.artifacts.failure import FailureRecord, RankFailure
 from rlhf.artifacts.files import write_text
+from rlhf.artifacts.run_folder import FailureRecord, RankFailure
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import CheckpointError
 

@@ -20,7 +20,7 @@ from starlette.types import Message
 from rlhf.curate.label import app as label
 from rlhf.curate.label.access import PageAccess
 from rlhf.curate.label.store import LabelStore
-from rlhf.serve import app as service
+from rlhf.serve import server as service
 from rlhf.serve.access import ApiAccess
 from rlhf.serve.chat.models import Models, ServingSettings
 from rlhf.serve.chat.page import chat_page_router
@@ -57,9 +57,7 @@ def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[App]:
     else:
         metrics, access = Metrics(), ApiAccess()
         routers = [chat_page_router(access, None, lambda name: False)]
-        made = service.build_app(
-            Models(ServingSettings(), metrics), metrics, access=access, routers=routers, hosts=LOOPBACK
-        )
+        made = service.build_app(Models(ServingSettings(), metrics), metrics, access, routers, hosts=LOOPBACK)
         yield App(made, "/v1/models", ("POST", "/v1/completions"), service.MAX_BODY_BYTES)
 
 
@@ -127,7 +125,7 @@ def test_the_page_runs_its_own_script_and_other_answers_run_none(app: App) -> No
 
 def test_requests_are_counted_by_route_and_status() -> None:
     metrics = Metrics()
-    made = service.build_app(Models(ServingSettings(), metrics), metrics, access=ApiAccess(), hosts=LOOPBACK)
+    made = service.build_app(Models(ServingSettings(), metrics), metrics, ApiAccess(), hosts=LOOPBACK)
     client = TestClient(made, base_url=URL)
     client.get("/v1/models")
     client.get("/v1/models/gone")

@@ -65,7 +65,7 @@ def test_a_cancelled_answer_leaves_its_slot_and_the_others_alone(model):
     decoder.step()
     decoder.cancel(answers[3])  # in a slot
     decoder.cancel(answers[5])  # waiting
-    assert (decoder.num_running, decoder.num_waiting) == (3, 1)
+    assert (decoder.num_running, len(decoder._waiting)) == (3, 1)
     while decoder.busy:
         decoder.step()
     assert len(answers[3].tokens) == 1

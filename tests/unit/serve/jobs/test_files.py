@@ -14,7 +14,7 @@ from rlhf.serve.access import ApiAccess
 from rlhf.serve.errors import add_error_handlers
 from rlhf.serve.jobs.file_routes import files_router
 from rlhf.serve.jobs.file_store import FileStore, problems
-from rlhf.serve.jobs.store import Job, JobStore
+from rlhf.serve.jobs.store import Job, JobStore, StoredFile
 from rlhf.serve.keys import KeyStore
 
 ROWS = [{"prompt": f"질문 {number}번이에요?", "completion": f"답 {number}번이에요."} for number in range(3)]
@@ -169,7 +169,7 @@ def test_deleting_a_file(client: TestClient, files: FileStore) -> None:
 
 def test_a_file_a_job_reads_stays(client: TestClient, files: FileStore) -> None:
     identifier = upload(client, GOOD).json()["id"]
-    files.store.add_job(Job("ftjob-1", "org-local", 1, 1, "queued", "sft", "tiny", identifier, None, {}), ())
+    files.store.add(Job("ftjob-1", "org-local", 1, 1, "queued", "sft", "tiny", identifier, None, {}))
     assert client.delete(f"/v1/files/{identifier}").status_code == 409
     assert client.get(f"/v1/files/{identifier}/content").content == GOOD
     assert files.store.move("ftjob-1", "cancelled", only_from=("queued",))
@@ -198,8 +198,8 @@ def test_a_check_that_was_broken_off_is_done_again(client: TestClient, files: Fi
         files.store.set_checked(identifier, "uploaded", {})
     (files.folder / ".file-1.writing").write_bytes(b"half")
     files.recover()
-    assert [file.status for file in files.store.files()] == ["error", "processed"]
-    found = files.store.file(bad)
+    assert [file.status for file in files.store.find(StoredFile)] == ["error", "processed"]
+    found = files.store.first(StoredFile, id=bad)
     assert found is not None
     assert problems(found)[0].startswith("line 1: ")
     assert len(list(files.folder.iterdir())) == 2

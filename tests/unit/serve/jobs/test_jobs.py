@@ -18,12 +18,13 @@ from rlhf.config.schema import PpoConfig, SftConfig
 from rlhf.errors import ArtifactError, ConfigError
 from rlhf.serve.access import ApiAccess
 from rlhf.serve.errors import add_error_handlers
-from rlhf.serve.jobs.config import read_bases, read_job_configs
+from rlhf.serve.jobs.config import JobSettings, read_bases, read_job_configs
 from rlhf.serve.jobs.launch import hold, is_held
 from rlhf.serve.jobs.progress import MetricsTail, reason_of
-from rlhf.serve.jobs.routers import job_routers
+from rlhf.serve.jobs.routes import job_routers
 from rlhf.serve.jobs.runner import MAX_ATTEMPTS
-from rlhf.serve.jobs.service import FineTuningService, JobSettings
+from rlhf.serve.jobs.service import FineTuningService
+from rlhf.serve.jobs.store import Job
 from rlhf.serve.keys import KeyStore
 
 CONFIGS = {
@@ -229,7 +230,7 @@ def test_what_cannot_be_done_is_400_and_leaves_nothing(
     error = service.refused(**body)
     assert error["param"].startswith(param)
     assert message in error["message"]
-    assert service.tuning.store.jobs() == []
+    assert service.tuning.store.find(Job) == []
     assert list(service.tuning.runner.folder.iterdir()) == []
 
 
@@ -393,7 +394,7 @@ def test_a_new_server_takes_up_what_it_finds(make: Callable[..., Service]) -> No
     before.run_says(running, {"step": 1, "loss": 2.0})
     after = make()  # nothing was said to the first one: it is as good as killed
     after.launcher.working.add(running)
-    after.tuning.start()
+    after.tuning.runner.start()
     after.tuning.runner.stop()
     after.tick()
     assert set(after.served) == {name}
@@ -422,7 +423,7 @@ def test_a_cancelled_run_whose_server_was_killed_is_stopped(make: Callable[..., 
     before.client.post(f"/v1/fine_tuning/jobs/{job}/cancel")
     after = make()
     after.launcher.working.add(job)
-    after.tuning.start()
+    after.tuning.runner.start()
     after.tuning.runner.stop()
     after.tick()
     assert after.launcher.working == set()
@@ -433,7 +434,7 @@ def test_two_services_do_not_share_a_folder(make: Callable[..., Service]) -> Non
     lock = hold(service.tuning.runner.folder / "jobs.lock")
     assert lock is not None
     with pytest.raises(ArtifactError, match="in use by another service"):
-        service.tuning.start()
+        service.tuning.runner.start()
 
 
 # Lists, shapes, owners

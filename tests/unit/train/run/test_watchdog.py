@@ -16,9 +16,7 @@ import pytest
 import torch
 
 from rlhf.artifacts.checkpoint import Checkpoint
-from rlhf.artifacts.failure import FailureRecord, RankFailure
-from rlhf.artifacts.run_folder import RunFolder
-from rlhf.artifacts.stopping import stop_run
+from rlhf.artifacts.run_folder import FailureRecord, RankFailure, RunFolder, stop_run
 from rlhf.engine.ranks import Ranks
 from rlhf.engine.stop_requests import StopRequest, signals_request_stop
 from rlhf.errors import ArtifactError, CheckpointError
