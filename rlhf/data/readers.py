@@ -59,22 +59,19 @@ def usable(row: Row | DataError) -> Row:
 
 def sha256_of(location: Location) -> str:
     """SHA-256 of a file, or of the names and contents of all files of a folder."""
-    digest = hashlib.sha256()
-    root = location.path
+    digest, root = hashlib.sha256(), location.path
     if root.is_file():
-        _update(digest, root)
-        return digest.hexdigest()
+        return _digested(root, digest).hexdigest()
     start = root / location.split if location.split else root
     for file in sorted(entry for entry in start.rglob("*") if entry.is_file()):
         digest.update(file.relative_to(root).as_posix().encode() + b"\0")
-        _update(digest, file)
+        _digested(file, digest)
     return digest.hexdigest()
 
 
-def _update(digest: hashlib._Hash, file: Path) -> None:
+def _digested(file: Path, digest: hashlib._Hash) -> hashlib._Hash:
     with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+        return hashlib.file_digest(stream, lambda: digest)
 
 
 def read_rows(location: Location, csv_encoding: str = "utf-8") -> Iterator[NumberedRow]:
