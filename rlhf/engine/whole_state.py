@@ -64,11 +64,6 @@ class WholeState:
             slot.name: (number, flat, slot) for number, flat in enumerate(self.layout.flats) for slot in flat.slots
         }
 
-    @property
-    def names(self) -> list[str]:
-        """Names of the trained parameters, as in the wrapped model."""
-        return list(self._places)
-
     def parameter(self, name: str, kind: Kind = "weight") -> Tensor:
         """The whole weight or moment of a parameter, float32, in its shape."""
         slot = self._places[name][2]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
 
 from rlhf.config.load import load_config
-from rlhf.config.schema import STAGES, PpoConfig
+from rlhf.config.schema import STAGES
 from rlhf.errors import RlhfError
 
 
@@ -15,14 +16,10 @@ def models_of_runs(config_path: str | Path) -> dict[str, str]:
     """run.dir -> model.path of the stages configured in the same folder as `config_path`."""
     found: dict[str, str] = {}
     for file in sorted(Path(config_path).resolve().parent.glob("*.y*ml")):
-        stage = file.stem if file.stem in STAGES else None
-        if stage is None:
+        if file.stem not in ("sft", "reward"):
             continue
-        try:
-            config = load_config(STAGES[stage], file)
-        except (RlhfError, yaml.YAMLError):
-            continue
-        if not isinstance(config, PpoConfig):
+        with suppress(RlhfError, yaml.YAMLError):
+            config = load_config(STAGES[file.stem], file)
             found[config.run.dir.rstrip("/")] = config.model.path
     return {run: _followed(path, found) for run, path in found.items()}
 
