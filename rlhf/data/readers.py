@@ -91,14 +91,12 @@ def read_rows(location: Location, csv_encoding: str = "utf-8") -> Iterator[Numbe
             expected=f"{', '.join(SUFFIXES)}, or a folder written by datasets.save_to_disk",
             fix="convert it to JSONL: one JSON object per line",
         )
-    if suffix == ".json" and _first_byte(path) == b"[":
-        return _read_array(path)
+    if suffix == ".json":
+        with path.open("rb") as stream:
+            begins = stream.read(1 << 16).removeprefix(BOM).lstrip()
+        if begins.startswith(b"["):
+            return ((line, _object(value, f"{path}:{line}")) for line, value in array_elements(path))
     return _read_lines(path)
-
-
-def _first_byte(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        return stream.read(1 << 16).removeprefix(BOM).lstrip()[:1]
 
 
 def _read_lines(path: Path) -> Iterator[NumberedRow]:
@@ -127,11 +125,6 @@ def _object(value: object, where: str) -> Row | DataError:
     if isinstance(value, dict):
         return value
     return DataError(f"a row that is a {type(value).__name__}", where=where, expected="a JSON object")
-
-
-def _read_array(path: Path) -> Iterator[NumberedRow]:
-    for line, value in array_elements(path):
-        yield line, _object(value, f"{path}:{line}")
 
 
 def _read_csv(path: Path, encoding: str) -> Iterator[NumberedRow]:
