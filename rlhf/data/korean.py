@@ -135,7 +135,6 @@ def rude_word_count(text: str) -> int:
 
 
 def contains_rude(text: str) -> bool:
-    """Whether `text` holds a rude word."""
     return rude_word_count(text) > 0
 
 

@@ -74,7 +74,6 @@ class PackedRow:
         return self.input_ids.shape[1]
 
     def to(self, device: torch.device) -> PackedRow:
-        """The row on another device."""
         named = ((name, getattr(self, name)) for name in self.__slots__ if name != "segments")
         return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in named})
 
@@ -147,7 +146,6 @@ def pack_trees(trees: Sequence[tuple[Ids, Sequence[Ids]]]) -> PackedRow:
 
 
 def trees_of(rankings: Sequence[EncodedRanking]) -> list[tuple[Ids, Sequence[Ids]]]:
-    """Rankings as (prompt, answers) trees."""
     return [(ranking.prompt, ranking.answers) for ranking in rankings]
 
 

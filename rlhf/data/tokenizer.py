@@ -52,7 +52,6 @@ class ChatTokenizer:
         return str(text)
 
     def save(self, folder: str | Path) -> None:
-        """Writes the tokenizer with its template into a model folder."""
         self.tokenizer.save_pretrained(folder)
 
     def fingerprint(self) -> str:

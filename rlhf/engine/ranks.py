@@ -64,7 +64,6 @@ class Ranks:
         return values
 
     def from_main(self, value: T) -> T:
-        """Rank 0's value on every rank."""
         if self.world_size == 1:
             return value
         box: list[Any] = [value]
@@ -177,7 +176,6 @@ def _threads(world: int) -> int:
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds Python, NumPy and torch."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

@@ -83,7 +83,6 @@ class WholeState:
         return part
 
     def step(self, name: str) -> int:
-        """Number of Adam updates of the parameter."""
         number = self._places[name][0]
         return int(self._shards[0].states.get(number, {}).get("step", 0))
 
@@ -102,12 +101,10 @@ class WholeState:
 
     @property
     def loss_scale(self) -> dict[str, Any]:
-        """LOSS_SCALE of a float16 engine."""
         return self._shards[0].loss_scale
 
     @cached_property
     def counters(self) -> dict[str, int]:
-        """COUNTERS of the engine."""
         (saved,) = self._loaded(
             "zero_pp_rank_0_mp_rank_00_model" if self.layout.zero_stage == 3 else "mp_rank_00_model"
         )

@@ -42,7 +42,6 @@ class Fit(NamedTuple):
 
 
 def possible_changes(config: StageConfig, placement: Placement) -> Iterator[PlanChange]:
-    """Changes that this configuration allows."""
     model, zero, gpu = config.model, config.deepspeed, placement.device == "gpu"
     if not model.gradient_checkpointing:
         yield PlanChange("model.gradient_checkpointing=true", 2.0, "a third more computation in training")
