@@ -98,11 +98,9 @@ class Encoder:
     report: EncodeReport = field(default_factory=EncodeReport)
 
     def demonstrations(self, records: Sequence[Demonstration]) -> list[EncodedSequence]:
-        """Conversations with a mask over their answers."""
         return [self._demonstration(record) for record in records]
 
     def rankings(self, records: Sequence[Ranking]) -> list[EncodedRanking]:
-        """Prompts with their K answers."""
         return [self._ranking(record) for record in records]
 
     def prompts(self, records: Sequence[Prompt]) -> list[EncodedPrompt]:

@@ -47,7 +47,6 @@ def described(names: Iterable[str] = ()) -> str:
 
 
 def quoted_keys(row: Row) -> str:
-    """The keys of a row, for error messages."""
     return ", ".join(f"`{key}`" for key in row) or "no keys"
 
 

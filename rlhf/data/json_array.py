@@ -9,7 +9,7 @@ import codecs
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rlhf.data.lines import BOM, LONGEST_LINE, not_encoded
 from rlhf.errors import DataError
@@ -21,16 +21,13 @@ _SPACE = " \t\r\n"
 class _Window:
     """The part of a file in memory: the current `position` in its `text`, and the `line` of that position."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, stream: BinaryIO) -> None:
         self.path, self.text, self.position, self.line = path, "", 0, 1
         self.at_end = False
-        self._stream = path.open("rb")
+        self._stream = stream
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         if self._stream.read(len(BOM)) != BOM:
             self._stream.seek(0)
-
-    def close(self) -> None:
-        self._stream.close()
 
     def grow(self) -> None:
         """Drops the text before `position` and reads as much as is left, at least one chunk."""
@@ -66,29 +63,23 @@ def array_elements(path: Path) -> Iterator[tuple[int, Any]]:
     Raises DataError, with file and line, for anything but one complete array in UTF-8, and for an element of more
     than `LONGEST_LINE` characters.
     """
-    window = _Window(path)
-    try:
-        yield from _elements(window)
-    finally:
-        window.close()
-
-
-def _elements(window: _Window) -> Iterator[tuple[int, Any]]:
-    window.peek()
-    window.advance(window.position + 1)
-    while window.peek() not in ("]", ""):
-        line = window.line
-        yield line, _element(window)
-        following = window.peek()
-        if following == ",":
-            window.advance(window.position + 1)
-        elif following != "]":
-            where = f"{window.path}:{window.line}"
-            raise DataError("the array is truncated or lacks a comma", where=where, fix="write the file again")
-    closed = window.peek() == "]"
-    window.advance(window.position + 1)
-    if not closed or window.peek():
-        raise DataError("the array is not closed at the end", where=str(window.path), expected="one array, ] last")
+    with path.open("rb") as stream:
+        window = _Window(path, stream)
+        window.peek()
+        window.advance(window.position + 1)
+        while window.peek() not in ("]", ""):
+            line = window.line
+            yield line, _element(window)
+            following = window.peek()
+            if following == ",":
+                window.advance(window.position + 1)
+            elif following != "]":
+                where = f"{path}:{window.line}"
+                raise DataError("the array is truncated or lacks a comma", where=where, fix="write the file again")
+        closed = window.peek() == "]"
+        window.advance(window.position + 1)
+        if not closed or window.peek():
+            raise DataError("the array is not closed at the end", where=str(path), expected="one array, ] last")
 
 
 def _element(window: _Window) -> Any:
@@ -105,15 +96,12 @@ def _element(window: _Window) -> Any:
             return value
         where = f"{window.path}:{window.line}"
         if problem is not None and (window.at_end or not isinstance(problem, json.JSONDecodeError)):
-            place = _place(window, problem)
+            place = str(problem)
+            if isinstance(problem, json.JSONDecodeError):
+                lines = window.text.count("\n", window.position, problem.pos)
+                place = f"{problem.msg} on line {window.line + lines}"
             raise DataError(f"invalid JSON in the array's element on this line: {place}", where=where) from None
         if len(window.text) - window.position > LONGEST_LINE:
             problem_text = f"invalid JSON, or an element of more than {LONGEST_LINE >> 20} Mi characters"
             raise DataError(problem_text, where=where) from None
         window.grow()
-
-
-def _place(window: _Window, problem: Exception) -> str:
-    if not isinstance(problem, json.JSONDecodeError):
-        return str(problem)
-    return f"{problem.msg} on line {window.line + window.text.count(chr(10), window.position, problem.pos)}"

@@ -37,6 +37,7 @@ _COUNTED = re.compile(r"(?:한|두|세|네|몇|여러|다섯|여섯|일곱|여�
 _ONE_WORD_POLITE = frozenset({"네", "예", "넵", "넹", "옙", "네네", "넵넵", "아니오"})
 _CASUAL_YO = re.compile(r"[세네해어아워와봐줘져에예돼려켜][용욤욥염]$|[세네해어워]여$")
 _B_ENDING = re.compile(r"(.)(?:니[다당닷까깡]|니다만|시다|쇼)아*$")
+_HANGUL = re.compile("[가-힣ㄱ-ㆎ\u1100-\u11ff]")
 _B_FINAL = 17  # ㅂ, as the index of a final consonant in a Hangul syllable
 
 
@@ -80,17 +81,12 @@ def is_polite(sentence: str) -> bool:
     if text in _ONE_WORD_POLITE or word in {"아뇨", "아니오"}:
         return True
     if word.rstrip("오").endswith("요"):
-        return not _is_yo_noun(word.rstrip("오"), text)
+        noun = word.rstrip("오")
+        return _YO_NOUNS.fullmatch(noun) is None or (noun == "개요" and _COUNTED.search(text) is not None)
     if word.endswith(("죠", "죵", "시오")) or _CASUAL_YO.search(word):
         return True
     ending = _B_ENDING.search(word)
     return ending is not None and (ord(ending.group(1)) - 0xAC00) % 28 == _B_FINAL
-
-
-def _is_yo_noun(word: str, text: str) -> bool:
-    if word == "개요" and _COUNTED.search(text):
-        return False
-    return _YO_NOUNS.fullmatch(word) is not None
 
 
 def _without_tail(sentence: str) -> str:
@@ -139,24 +135,19 @@ def rude_word_count(text: str) -> int:
 
 
 def contains_rude(text: str) -> bool:
-    """Whether `text` holds a rude word."""
     return rude_word_count(text) > 0
 
 
 def hangul_letters(text: str) -> tuple[int, int]:
     """How many letters of `text` are Hangul (syllables or jamo), and how many letters there are."""
-    letters = [character for character in text if character.isalpha()]
-    return sum(map(_is_hangul, letters)), len(letters)
+    letters = "".join(filter(str.isalpha, text))
+    return len(_HANGUL.findall(letters)), len(letters)
 
 
 def hangul_share(text: str) -> float:
     """Share of the letters of `text` that are Hangul, 0 to 1; 0 without a letter."""
     hangul, letters = hangul_letters(text)
     return hangul / letters if letters else 0.0
-
-
-def _is_hangul(letter: str) -> bool:
-    return "가" <= letter <= "힣" or "ㄱ" <= letter <= "ㆎ" or "\u1100" <= letter <= "\u11ff"
 
 
 def repeated_token_share(text: str) -> float:

@@ -29,7 +29,6 @@ def raw_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
 
 
 def too_long(where: str) -> DataError:
-    """The error for a line over `LONGEST_LINE`."""
     return DataError(
         f"a line of more than {LONGEST_LINE >> 20} MiB",
         where=where,

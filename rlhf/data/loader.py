@@ -41,7 +41,6 @@ class RowStream:
 
     @property
     def epoch_size(self) -> int:
-        """Rows of one epoch."""
         return sum(round(size * weight) for size, weight in zip(self.sizes, self.weights, strict=True))
 
     @property

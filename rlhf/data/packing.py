@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -74,10 +74,8 @@ class PackedRow:
         return self.input_ids.shape[1]
 
     def to(self, device: torch.device) -> PackedRow:
-        """The row on another device."""
-        tensors = (self.input_ids, self.position_ids, self.positions, self.labels, self.weights, self.items)
-        moved = [tensor.to(device, non_blocking=True) for tensor in tensors]
-        return PackedRow(moved[0], moved[1], self.segments, *moved[2:])
+        named = ((name, getattr(self, name)) for name in self.__slots__ if name != "segments")
+        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in named})
 
 
 def idle_row() -> PackedRow:
@@ -148,7 +146,6 @@ def pack_trees(trees: Sequence[tuple[Ids, Sequence[Ids]]]) -> PackedRow:
 
 
 def trees_of(rankings: Sequence[EncodedRanking]) -> list[tuple[Ids, Sequence[Ids]]]:
-    """Rankings as (prompt, answers) trees."""
     return [(ranking.prompt, ranking.answers) for ranking in rankings]
 
 

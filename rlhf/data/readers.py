@@ -59,22 +59,19 @@ def usable(row: Row | DataError) -> Row:
 
 def sha256_of(location: Location) -> str:
     """SHA-256 of a file, or of the names and contents of all files of a folder."""
-    digest = hashlib.sha256()
-    root = location.path
+    digest, root = hashlib.sha256(), location.path
     if root.is_file():
-        _update(digest, root)
-        return digest.hexdigest()
+        return _digested(root, digest).hexdigest()
     start = root / location.split if location.split else root
     for file in sorted(entry for entry in start.rglob("*") if entry.is_file()):
         digest.update(file.relative_to(root).as_posix().encode() + b"\0")
-        _update(digest, file)
+        _digested(file, digest)
     return digest.hexdigest()
 
 
-def _update(digest: hashlib._Hash, file: Path) -> None:
+def _digested(file: Path, digest: hashlib._Hash) -> hashlib._Hash:
     with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+        return hashlib.file_digest(stream, lambda: digest)
 
 
 def read_rows(location: Location, csv_encoding: str = "utf-8") -> Iterator[NumberedRow]:
@@ -94,14 +91,12 @@ def read_rows(location: Location, csv_encoding: str = "utf-8") -> Iterator[Numbe
             expected=f"{', '.join(SUFFIXES)}, or a folder written by datasets.save_to_disk",
             fix="convert it to JSONL: one JSON object per line",
         )
-    if suffix == ".json" and _first_byte(path) == b"[":
-        return _read_array(path)
+    if suffix == ".json":
+        with path.open("rb") as stream:
+            begins = stream.read(1 << 16).removeprefix(BOM).lstrip()
+        if begins.startswith(b"["):
+            return ((line, _object(value, f"{path}:{line}")) for line, value in array_elements(path))
     return _read_lines(path)
-
-
-def _first_byte(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        return stream.read(1 << 16).removeprefix(BOM).lstrip()[:1]
 
 
 def _read_lines(path: Path) -> Iterator[NumberedRow]:
@@ -130,11 +125,6 @@ def _object(value: object, where: str) -> Row | DataError:
     if isinstance(value, dict):
         return value
     return DataError(f"a row that is a {type(value).__name__}", where=where, expected="a JSON object")
-
-
-def _read_array(path: Path) -> Iterator[NumberedRow]:
-    for line, value in array_elements(path):
-        yield line, _object(value, f"{path}:{line}")
 
 
 def _read_csv(path: Path, encoding: str) -> Iterator[NumberedRow]:

@@ -105,12 +105,10 @@ class Demonstration:
 
     @property
     def prompt(self) -> tuple[Message, ...]:
-        """The turns before the final answer."""
         return self.messages[:-1]
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """The final answer alone."""
         return (self.messages[-1].content,)
 
     def __post_init__(self) -> None:
@@ -139,12 +137,10 @@ class Ranking:
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """The ranked answers, under the name that all records share."""
         return self.responses
 
     @property
     def num_answers(self) -> int:
-        """K, the number of ranked answers."""
         return len(self.responses)
 
     @property
@@ -168,12 +164,10 @@ class Prompt:
 
     @property
     def prompt(self) -> tuple[Message, ...]:
-        """All turns, under the name that all records share."""
         return self.messages
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """None."""
         return ()
 
     def __post_init__(self) -> None:

@@ -205,7 +205,6 @@ def parsed_rows(path: str) -> Iterator[ParsedRow]:
 
 
 def nothing_usable(report: SourceReport) -> DataError:
-    """The error for a source without any usable row."""
     if not report.num_rows:
         return DataError("no rows", where=report.path, expected="at least one row")
     parts = [f"{report.num_skipped} bad", f"{report.num_tied} rankings in which all answers tie"]

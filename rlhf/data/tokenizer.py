@@ -36,7 +36,9 @@ class ChatTokenizer:
 
     def pieces(self, messages: Sequence[Message], *, open_answer: bool = False) -> list[TextSpan]:
         """The conversation as text, split at the boundaries of its answers."""
-        return render_pieces(self.template, messages, self._special_map(), open_answer=open_answer)
+        names = ("bos_token", "eos_token", "unk_token", "pad_token")
+        special = {name: getattr(self.tokenizer, name, None) or "" for name in names}
+        return render_pieces(self.template, messages, special, open_answer=open_answer)
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text: nothing is added, and the text of special tokens becomes special tokens."""
@@ -50,12 +52,15 @@ class ChatTokenizer:
         return str(text)
 
     def save(self, folder: str | Path) -> None:
-        """Writes the tokenizer with its template into a model folder."""
         self.tokenizer.save_pretrained(folder)
 
     def fingerprint(self) -> str:
         """A hash of vocabulary, merges, special tokens and template, which decide the behaviour."""
-        content = [self.vocabulary_hash(), _rules(self.tokenizer), self.template, self.pad_id]
+        rules, backend = None, getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is not None:  # a fast tokenizer: its merges and text rules
+            whole = json.loads(backend.to_str())
+            rules = [whole.get(name) for name in ("normalizer", "pre_tokenizer", "model")]
+        content = [self.vocabulary_hash(), rules, self.template, self.pad_id]
         return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
     def vocabulary_hash(self) -> str:
@@ -63,19 +68,6 @@ class ChatTokenizer:
         vocabulary = [(text, number) for text, number in self.tokenizer.get_vocab().items() if number != self.pad_id]
         content = [sorted(vocabulary), self.eos_id]
         return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
-
-    def _special_map(self) -> dict[str, Any]:
-        names = ("bos_token", "eos_token", "unk_token", "pad_token")
-        return {name: getattr(self.tokenizer, name, None) or "" for name in names}
-
-
-def _rules(tokenizer: Any) -> Any:
-    """Merges and text rules of a fast tokenizer; None for a slow one."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return None
-    whole = json.loads(backend.to_str())
-    return [whole.get(name) for name in ("normalizer", "pre_tokenizer", "model")]
 
 
 def load_tokenizer(path: str, template: str | None = None) -> ChatTokenizer:

@@ -100,7 +100,7 @@ class TrainedModel(RowModel, StoredEngine):
     ) -> None:
         self._section, self._max_grad_norm = section, optimizer.max_grad_norm
         on_gpu = ranks.device.type != "cpu"
-        groups = parameter_groups(model, optimizer.weight_decay, optimizer.lr_groups)
+        groups = parameter_groups(model.named_parameters(), optimizer.weight_decay, optimizer.lr_groups)
         if not groups:
             raise ModelError("no parameter of the model is trained", fix="check model.lora.targets")
         self._lr_scales = [group["lr_scale"] for group in groups]

@@ -32,7 +32,6 @@ class WeightAverage:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The averaged parameters, in order."""
         return self._parameters
 
     @torch.no_grad()
@@ -64,7 +63,6 @@ class WeightAverage:
             _local(parameter).copy_(value)
 
     def save(self, file: Path) -> None:
-        """Saves the average and its number of updates."""
         torch.save({"num_updates": self._num_updates, "average": self._average}, file)
 
     def load(self, file: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import nn
@@ -13,22 +13,18 @@ from rlhf.config.sections import LrGroup
 from rlhf.errors import ConfigError
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, lr_groups: Sequence[LrGroup] = ()) -> list[dict[str, Any]]:
-    """Trained parameters of a model, grouped as `grouped` says."""
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    return grouped(trained, weight_decay, lr_groups)
-
-
-def grouped(
-    trained: Mapping[str, nn.Parameter], weight_decay: float, lr_groups: Sequence[LrGroup] = ()
+def parameter_groups(
+    named: Iterable[tuple[str, nn.Parameter]], weight_decay: float, lr_groups: Sequence[LrGroup] = ()
 ) -> list[dict[str, Any]]:
-    """Parameters by name, grouped by weight decay and by `lr_scale`, their multiple of the learning rate.
+    """The trained ones of named parameters, grouped by weight decay and by `lr_scale`, their multiple of the learning
+    rate.
 
     Matrices decay; biases, norms and other vectors do not. The first of `lr_groups` found in a parameter's name
     gives its scale; without one it is 1.
 
     Raises: ConfigError for a pattern that no trained parameter's name holds.
     """
+    trained = {name: parameter for name, parameter in named if parameter.requires_grad}
     groups: dict[tuple[bool, int], dict[str, Any]] = {}
     scales = [group.scale for group in lr_groups] + [1.0]
     _require_matches(list(trained), lr_groups)

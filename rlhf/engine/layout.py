@@ -68,7 +68,6 @@ class Layout:
         return self.world_size if self.zero_stage else 1
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the trained parameters by name."""
         return {slot.name: slot.shape for flat in self.flats for slot in flat.slots}
 
     def __str__(self) -> str:

@@ -64,7 +64,6 @@ class Ranks:
         return values
 
     def from_main(self, value: T) -> T:
-        """Rank 0's value on every rank."""
         if self.world_size == 1:
             return value
         box: list[Any] = [value]
@@ -177,7 +176,6 @@ def _threads(world: int) -> int:
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds Python, NumPy and torch."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -243,12 +241,15 @@ def build_cpu_op() -> None:
     if get_accelerator().device_name() != "cpu":
         return
     shared = os.environ.get("TORCH_EXTENSIONS_DIR")
-    cache = Path(shared) if shared else Path.home() / ".cache" / "rlhf" / "extensions" / _environment_key()
+    # Two environments that shared a cache would take turns rebuilding the op.
+    environment = hashlib.sha256(f"{sys.prefix} {torch.__version__}".encode()).hexdigest()[:12]
+    cache = Path(shared) if shared else Path.home() / ".cache" / "rlhf" / "extensions" / environment
     os.environ["TORCH_EXTENSIONS_DIR"] = str(cache)
     # This environment's ninja, also when it is not activated: another ninja would rebuild the op at each start.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     cache.mkdir(parents=True, exist_ok=True)
-    notice = threading.Timer(LOCK_NOTICE_S, _say_building, [cache])
+    text = f"building DeepSpeed's CPU op in {cache}, or waiting for another process that does (20 to 60 s)\n"
+    notice = threading.Timer(LOCK_NOTICE_S, sys.stderr.write, [text])
     notice.daemon = True
     notice.start()
     with (cache / "rlhf.lock").open("w") as guard:
@@ -259,16 +260,6 @@ def build_cpu_op() -> None:
 
         build_shm_op()  # joining the group loads it once more, from the cache
     notice.cancel()
-
-
-def _environment_key() -> str:
-    """Name of this Python environment and its torch: two that shared a cache would take turns rebuilding it."""
-    return hashlib.sha256(f"{sys.prefix} {torch.__version__}".encode()).hexdigest()[:12]
-
-
-def _say_building(cache: Path) -> None:
-    sys.stderr.write(f"building DeepSpeed's CPU op in {cache}, or waiting for another process that does (20 to 60 s)\n")
-    sys.stderr.flush()
 
 
 def is_main_process() -> bool:

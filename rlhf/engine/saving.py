@@ -84,7 +84,6 @@ class StoredEngine:
         return f"from {saved} to {here}" if str(saved) != str(here) else f"to other parameter groups, {here}"
 
     def layout(self) -> Layout:
-        """Where the live engine keeps its parameters."""
         names = {parameter: name for name, parameter in self._engine.module.named_parameters()}
         flats = [
             FlatTensor(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rlhf.config.sections import DeepSpeedSection, OptimizerFields
 from rlhf.engine.deepspeed import InferenceModel, StepOutcome
 from rlhf.engine.ema import WeightAverage
-from rlhf.engine.groups import grouped
+from rlhf.engine.groups import parameter_groups
 from rlhf.engine.ranks import Ranks
 from rlhf.engine.rows import RowModel
 from rlhf.engine.saving import StoredEngine
@@ -195,6 +195,6 @@ class SharedActor(SharedTrainedRole):
 
 
 def _role_groups(backbone: SharedBackbone, role: str, fields: OptimizerFields) -> list[dict[str, Any]]:
-    own = {name: value for name, value in backbone.named_parameters() if backbone.role_of(name) == role}
+    own = [(name, value) for name, value in backbone.named_parameters() if backbone.role_of(name) == role]
     options = {"role": role, "lr": fields.lr, "betas": (fields.beta1, fields.beta2), "eps": fields.epsilon}
-    return [{**group, **options} for group in grouped(own, fields.weight_decay, fields.lr_groups)]
+    return [{**group, **options} for group in parameter_groups(own, fields.weight_decay, fields.lr_groups)]

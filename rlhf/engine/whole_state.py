@@ -64,11 +64,6 @@ class WholeState:
             slot.name: (number, flat, slot) for number, flat in enumerate(self.layout.flats) for slot in flat.slots
         }
 
-    @property
-    def names(self) -> list[str]:
-        """Names of the trained parameters, as in the wrapped model."""
-        return list(self._places)
-
     def parameter(self, name: str, kind: Kind = "weight") -> Tensor:
         """The whole weight or moment of a parameter, float32, in its shape."""
         slot = self._places[name][2]
@@ -88,7 +83,6 @@ class WholeState:
         return part
 
     def step(self, name: str) -> int:
-        """Number of Adam updates of the parameter."""
         number = self._places[name][0]
         return int(self._shards[0].states.get(number, {}).get("step", 0))
 
@@ -107,12 +101,10 @@ class WholeState:
 
     @property
     def loss_scale(self) -> dict[str, Any]:
-        """LOSS_SCALE of a float16 engine."""
         return self._shards[0].loss_scale
 
     @cached_property
     def counters(self) -> dict[str, int]:
-        """COUNTERS of the engine."""
         (saved,) = self._loaded(
             "zero_pp_rank_0_mp_rank_00_model" if self.layout.zero_stage == 3 else "mp_rank_00_model"
         )

@@ -111,15 +111,11 @@ def install_head(model: Any, kind: HeadKind) -> None:
             fix="set model.head=whole (it holds all logits at once), or take the head out of model.lora.targets",
         )
     if kind == "liger":
-        _require_liger()
+        require_packages("liger_kernel", extra="gpu", needed_by="model.head=liger", where="model.head")
+        if not torch.cuda.is_available():
+            raise ModelError("model.head=liger needs a GPU", where="model.head", fix="set model.head=chunked")
     head.__class__ = LanguageModelHead  # the same weights, names and hooks
     vars(head)["kind"] = kind
-
-
-def _require_liger() -> None:
-    require_packages("liger_kernel", extra="gpu", needed_by="model.head=liger", where="model.head")
-    if not torch.cuda.is_available():
-        raise ModelError("model.head=liger needs a GPU", where="model.head", fix="set model.head=chunked")
 
 
 def _liger_loss(

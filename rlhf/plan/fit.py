@@ -43,7 +43,6 @@ class Fit(NamedTuple):
 
 
 def possible_changes(config: StageConfig, placement: Placement) -> Iterator[PlanChange]:
-    """Changes that this configuration allows."""
     model, zero, gpu = config.model, config.deepspeed, placement.device == "gpu"
     if not model.gradient_checkpointing:
         yield PlanChange("model.gradient_checkpointing=true", 2.0, "a third more computation in training")
@@ -83,9 +82,10 @@ def _smaller_batches(config: StageConfig) -> Iterator[PlanChange]:
 def _offloads(config: StageConfig) -> Iterator[PlanChange]:
     zero = config.deepspeed
     if isinstance(config, PpoConfig) and config.ppo.roles == "separate":
-        for role in ("reference", *(["reward"] if config.reward.path else [])):
-            if not getattr(config, role).offload:
-                yield PlanChange(f"{role}.offload=true", 2.5, "its weights are copied to the GPU in each iteration")
+        wanted = {"reference": not config.reference.offload}
+        wanted["reward"] = bool(config.reward.path) and not config.reward.offload
+        for role in (role for role, possible in wanted.items() if possible):
+            yield PlanChange(f"{role}.offload=true", 2.5, "its weights are copied to the GPU in each iteration")
     if not zero.offload_optimizer and zero.zero_stage > 0:
         yield PlanChange("deepspeed.offload_optimizer=true", 4.0, "the update runs on the CPU")
     if zero.zero_stage == 3 and not zero.offload_parameters:

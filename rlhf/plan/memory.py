@@ -44,7 +44,6 @@ class MemoryPlan:
     adapted: bool = False
 
     def phase_bytes(self, name: str) -> float:
-        """Bytes of a rank in a phase."""
         phase = self.phases[name]
         if self.placement.device == "gpu":
             return self._context + (1 + LOST["gpu"]) * total(phase)
@@ -59,12 +58,10 @@ class MemoryPlan:
 
     @property
     def largest(self) -> str:
-        """The phase with the peak."""
         return max(self.phases, key=self.phase_bytes)
 
     @property
     def peak(self) -> float:
-        """Bytes a rank needs."""
         return self.phase_bytes(self.largest)
 
     @property
@@ -83,7 +80,6 @@ class MemoryPlan:
 
 
 def total(allocations: Iterable[Allocation]) -> float:
-    """Bytes of all."""
     return sum(each.bytes for each in allocations)
 
 

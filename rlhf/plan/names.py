@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
 
 from rlhf.config.load import load_config
-from rlhf.config.schema import PpoConfig
 from rlhf.config.stages import STAGES
 from rlhf.errors import RlhfError
 
@@ -16,14 +16,10 @@ def models_of_runs(config_path: str | Path) -> dict[str, str]:
     """run.dir -> model.path of the stages configured in the same folder as `config_path`."""
     found: dict[str, str] = {}
     for file in sorted(Path(config_path).resolve().parent.glob("*.y*ml")):
-        stage = file.stem if file.stem in STAGES else None
-        if stage is None:
+        if file.stem not in ("sft", "reward"):
             continue
-        try:
-            config = load_config(STAGES[stage].config, file)
-        except (RlhfError, yaml.YAMLError):
-            continue
-        if not isinstance(config, PpoConfig):
+        with suppress(RlhfError, yaml.YAMLError):
+            config = load_config(STAGES[file.stem].config, file)
             found[config.run.dir.rstrip("/")] = config.model.path
     return {run: _followed(path, found) for run, path in found.items()}
 

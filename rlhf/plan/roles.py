@@ -103,7 +103,6 @@ def _dequantized(planned: PlannedStage, name: str, shape: ModelShape) -> list[Al
 
 
 def _inference_pass(planned: PlannedStage, name: str, shape: ModelShape, kind: str) -> list[Allocation]:
-    """A forward pass without a graph."""
     model, placement = planned.config.model, planned.placement
     size = acts.inference_bytes(shape, model, placement.element, planned.batches.row, placement.device, kind=kind)
     return [Allocation(name, "forward pass", size, small=True), *_dequantized(planned, name, shape)]

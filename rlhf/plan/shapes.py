@@ -66,7 +66,6 @@ class ModelShape:
 
     @property
     def embedding(self) -> int:
-        """Entries of the token embedding."""
         return self.vocabulary * self.width
 
     @property
@@ -78,7 +77,6 @@ class ModelShape:
 
     @property
     def parameters(self) -> int:
-        """All parameters."""
         norm = self.width if self.gated else 2 * self.width
         outside = self.embedding + self.positions * self.width + norm + self.head
         return self.layers * self.layer_parameters + outside
@@ -103,7 +101,6 @@ NEOX_NAMES = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
 
 
 def neox(name: str, layers: int, width: int, heads: int, vocabulary: int = 30080, inner: int = 0) -> ModelShape:
-    """A GPT-NeoX shape."""
     return ModelShape(name, layers, width, inner or 4 * width, heads, heads, width // heads, vocabulary)
 
 

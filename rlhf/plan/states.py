@@ -91,7 +91,6 @@ def inference_states(
 def trained_states(
     shape: ModelShape, model: ModelSection, section: DeepSpeedSection, placement: Placement, *, average: bool = False
 ) -> States:
-    """A trained model under one DeepSpeed engine."""
     trained, element = trained_parameters(shape, model), placement.element
     adapters = trained * element if model.lora is not None else 0.0
     whole = frozen_bytes(shape, model, element)

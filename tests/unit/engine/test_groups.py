@@ -20,7 +20,9 @@ def model() -> nn.Module:
 def found(*lr_groups: tuple[str, float]) -> list[tuple[set[str], float, float]]:
     made = model()
     names = {id(parameter): name for name, parameter in made.named_parameters()}
-    groups = parameter_groups(made, 0.1, [LrGroup(match=match, scale=scale) for match, scale in lr_groups])
+    groups = parameter_groups(
+        made.named_parameters(), 0.1, [LrGroup(match=match, scale=scale) for match, scale in lr_groups]
+    )
     return [
         ({names[id(each)] for each in group["params"]}, group["weight_decay"], group["lr_scale"]) for group in groups
     ]
@@ -46,7 +48,7 @@ def test_a_partitioned_matrix_is_known_by_its_whole_shape() -> None:
     made = nn.Linear(2, 2, bias=False)
     made.weight.data = torch.empty(0)
     made.weight.ds_shape = torch.Size([2, 2])  # type: ignore[attr-defined]
-    assert parameter_groups(made, 0.1)[0]["weight_decay"] == 0.1
+    assert parameter_groups(made.named_parameters(), 0.1)[0]["weight_decay"] == 0.1
 
 
 @pytest.mark.parametrize("match", ["embedd", "frozen"])
