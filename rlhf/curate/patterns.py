@@ -7,7 +7,7 @@ from importlib import resources
 
 import yaml
 
-_REFERENCE = re.compile(r"\{([a-z_]+)\}")
+_REFERENCE = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
 
 def read_patterns(package: str, file: str, **given: str) -> dict[str, re.Pattern[str]]:
