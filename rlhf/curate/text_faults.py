@@ -69,7 +69,7 @@ def cleaned(text: str) -> str:
     """
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
-    return _visible(_PATTERNS["special"].sub(lambda found: found.group() if found.group().startswith("#") else "", text))
+    return _visible(_PATTERNS["special"].sub(lambda found: found[0] if found[0].startswith("#") else "", text))
 
 
 def _visible(text: str) -> str:

@@ -129,4 +129,5 @@ def kind_of(text: str) -> Kind:
     inner = (wrapped["round"] or wrapped["angle"]) if wrapped else body
     if _PATTERNS["deleted"].fullmatch(inner):
         return "deleted"
-    return "media" if _PATTERNS["media"].fullmatch(inner) and ("\n" not in inner or inner.startswith("톡게시판")) else "message"
+    one_part = "\n" not in inner or inner.startswith("톡게시판")
+    return "media" if one_part and _PATTERNS["media"].fullmatch(inner) else "message"
