@@ -13,18 +13,11 @@ import numpy
 MAX_LINE = 2**32 - 1
 
 
-class KeyMatch(NamedTuple):
-    """A line, and the line with the same key (in the other file where there are two)."""
-
-    line: int
-    other: int
-
-
 class KeyMatches(NamedTuple):
-    """The number of matches, and the first few by line."""
+    """The number of matches, and the first few: a line, and the line with the same key (there, of two files)."""
 
     total: int
-    first: list[KeyMatch]
+    first: list[tuple[int, int]]
 
 
 class SeenKeys:
@@ -82,4 +75,4 @@ class SeenPreferences:
 
 def _matches(lines: numpy.ndarray, others: numpy.ndarray, limit: int) -> KeyMatches:
     order = numpy.argsort(lines, kind="stable")[:limit]
-    return KeyMatches(len(lines), [KeyMatch(int(lines[place]), int(others[place])) for place in order])
+    return KeyMatches(len(lines), [(int(lines[place]), int(others[place])) for place in order])
