@@ -1,4 +1,4 @@
-"""The Jinja2 environment of every page and Markdown file of the project.
+"""The Jinja2 environment of every page, Markdown file and text report of the project.
 
 A template lies beside the code that fills it and is named by its path in the package: `runs/report.html.j2`.
 Pages extend `html/page.html.j2` (one language) or `html/bilingual.html.j2` (Korean and English with a switch) and
@@ -20,10 +20,10 @@ from rlhf.html.words import Words
 
 @cache
 def environment() -> Environment:
-    """Escapes everything but Markdown; a name that the caller did not pass is an error."""
+    """Escapes everything but Markdown and plain text; a name that the caller did not pass is an error."""
     made = Environment(
         loader=PackageLoader("rlhf", ""),
-        autoescape=lambda name: name is None or not name.endswith(".md.j2"),
+        autoescape=lambda name: name is None or not name.endswith((".md.j2", ".txt.j2")),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
