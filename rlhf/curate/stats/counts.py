@@ -48,15 +48,6 @@ class Stats:
     duplicate_prompts: int = 0
     topics: list[Topic] = field(default_factory=list)
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON, lengths as quantiles."""
-        lengths = {name: quantiles(getattr(self, name)) for name in LENGTHS}
-        topics = [topic._asdict() for topic in self.topics]
-        return {name: getattr(self, name) for name in self.__slots__} | lengths | {"topics": topics}
-
-
-LENGTHS = ("prompt_characters", "answer_characters", "row_tokens")
-
 
 def quantiles(values: Sequence[int]) -> dict[str, float]:
     """Mean, median, 5th and 95th percentile, maximum; empty without values."""
