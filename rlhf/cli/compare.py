@@ -18,7 +18,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 def run_compare(arguments: argparse.Namespace) -> int:
     """`rlhf compare`."""
     from rlhf.artifacts.files import write_text
-    from rlhf.html.page import require_matplotlib
+    from rlhf.html.plots import require_matplotlib
     from rlhf.runs.comparison import comparison_table, read_runs, render_comparison
 
     records = read_runs(arguments.runs)

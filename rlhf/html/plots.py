@@ -10,8 +10,15 @@ from typing import Any
 
 from markupsafe import Markup
 
+from rlhf.errors import require_packages
+
 BLUE, GREY, RED, LINE = "#2f5d8c", "#9aa4b1", "#b3541e", "#d5dae0"
 WIDTH = 4.8  # inches; the page scales it to the screen
+
+
+def require_matplotlib() -> None:
+    """Raises ConfigError, naming the extra, when the page's plots could not be drawn."""
+    require_packages("matplotlib", extra="report", needed_by="the report page")
 
 
 @contextmanager

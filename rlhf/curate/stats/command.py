@@ -28,7 +28,7 @@ def run(options: StatsOptions) -> int:
     """Counts, then prints a summary or writes the page."""
     from rlhf.curate.stats.counts import file_stats
     from rlhf.curate.stats.page import render_text, write_page
-    from rlhf.html.page import require_matplotlib
+    from rlhf.html.plots import require_matplotlib
 
     if options.html is not None:
         require_matplotlib()

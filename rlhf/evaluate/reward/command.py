@@ -26,7 +26,7 @@ from rlhf.evaluate.reward.card_page import render_page
 from rlhf.evaluate.reward.leakage import training_rankings
 from rlhf.evaluate.reward.scoring import trained_length, tree_scores
 from rlhf.evaluate.reward.test_set import build_test_set, score_test_set
-from rlhf.html.page import require_matplotlib
+from rlhf.html.plots import require_matplotlib
 from rlhf.models.loading import artifact_model_path, check_model_path, load_scalar_model
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rlhf.artifacts.files import write_text
 from rlhf.errors import ConfigError
-from rlhf.html.page import require_matplotlib
+from rlhf.html.plots import require_matplotlib
 from rlhf.runs.listing import find_runs, is_run
 from rlhf.runs.project import COMPARISON, read_project
 from rlhf.runs.record import read_run
