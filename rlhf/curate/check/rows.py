@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
 from itertools import combinations
 from typing import Any
@@ -36,7 +36,8 @@ class RowChecks:
 
     def __init__(self, findings: Findings, special_texts: tuple[str, ...] = ()) -> None:
         self.findings, self.special_texts = findings, special_texts
-        self.find_personal = _personal_finder()
+        # Without ko-pii nothing is found, because a check must not need an extra.
+        self.find_personal = find_personal if find_spec("ko_pii") else lambda text: {}
         self.rows, self.prompts, self.preferences = SeenKeys(), SeenKeys(), SeenPreferences()
         self.roles: Counter[str] = Counter()
         self.unused: Counter[str] = Counter()
@@ -114,11 +115,6 @@ class RowChecks:
         self.findings.add_matches("duplicate-row", self.rows.repeated(MAX_PLACES), "as line ")
         self.findings.add_matches("duplicate-prompt", self.prompts.repeated(MAX_PLACES), "as line ")
         self.findings.add_matches("conflict", self.preferences.conflicts(MAX_PLACES), "as line ")
-
-
-def _personal_finder() -> Callable[[str], dict[str, int]]:
-    """The search for personal data; it finds nothing without ko-pii, because a check must not need an extra."""
-    return find_personal if find_spec("ko_pii") else lambda text: {}
 
 
 def asked_key(turns: tuple[Message, ...]) -> str:
