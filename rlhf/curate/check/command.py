@@ -17,8 +17,7 @@ from typing import Any
 
 from rlhf.config.flags import flag
 from rlhf.curate.check.cost import CHARACTERS_PER_TOKEN, Costs, TokenCounter, token_counter
-from rlhf.curate.check.findings import MAX_PLACES, Findings
-from rlhf.curate.check.report import CheckReport, Stage, Status, render_text
+from rlhf.curate.check.findings import MAX_PLACES, CheckReport, Findings, Stage, Status, render_text
 from rlhf.curate.check.rows import READ_KEYS, RowChecks, asked_key
 from rlhf.curate.check.seen import SeenKeys
 from rlhf.curate.formats.public_rows import COLUMNS, recognise_row

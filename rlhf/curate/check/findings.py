@@ -1,4 +1,4 @@
-"""Findings of the check of a data file: one per kind of problem, with its severity, places and fix."""
+"""Findings of a check: one per kind of problem, with its severity, places and fix; and the report that holds them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any, Literal
 import yaml
 
 from rlhf.curate.check.seen import KeyMatches
+from rlhf.html.templates import render
 
+Stage = Literal["sft", "reward", "ppo"]
+Status = Literal[0, 1, 2]
 Severity = Literal["error", "warning", "note"]
 MAX_PLACES = 5  # shown per finding
 MAX_SHOWN = 400  # characters of a detail, a title or a fix
 MAX_GROUPS = 12  # findings of one code with different titles; further ones are merged
 _ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "note": 2}
-
-
 _SOURCE = (resources.files("rlhf.curate.check") / "findings.yaml").read_text(encoding="utf-8")
 RULES: dict[str, dict[str, Any]] = yaml.safe_load(_SOURCE)  # severity, title and fix
 
@@ -80,3 +81,31 @@ def printable(text: str) -> str:
     """Text of a file for display: invisible characters are escaped, long text is truncated."""
     shown = text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
     return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in shown)
+
+
+@dataclass(slots=True)
+class CheckReport:
+    """The result of a check. `status`: 0 usable, 1 not usable as it is, 2 not readable as rows.
+
+    `stages` counts the rows that each stage can train on; `usable_for` names the stages that can take the whole file.
+    `tokens` holds the total, and the median, 95th percentile and maximum per row; `cost` is that of `Costs.of`.
+    """
+
+    path: str
+    stage: Stage | None = None
+    status: Status = 0
+    format: str = ""
+    rows: int = 0
+    bad_rows: int = 0
+    stages: dict[str, int] = field(default_factory=dict)
+    usable_for: list[str] = field(default_factory=list)
+    roles: dict[str, int] = field(default_factory=dict)
+    hangul_share: float | None = None
+    tokens: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def render_text(report: CheckReport) -> str:
+    """The whole report for a terminal, ending in the verdict."""
+    return render("curate/check/report.txt.j2", report=report)
