@@ -39,11 +39,17 @@ class SeenKeys:
         _, first, inverse = numpy.unique(numpy.array(self._hashes), return_index=True, return_inverse=True)
         return first[inverse]
 
-    def repeated(self, limit: int, again: numpy.ndarray | None = None) -> KeyMatches:
-        """Keys (or those where `again` is True) with the line of the first equal key; a first key is no repeat."""
+    def repeated(self, limit: int) -> KeyMatches:
+        """Keys with the line of the first equal key; a first key is no repeat."""
         first, lines = self.first_places(), numpy.array(self._lines)
-        again = first != numpy.arange(len(first)) if again is None else again
+        again = first != numpy.arange(len(first))
         return _matches(lines[again], lines[first[again]], limit)
+
+    def divided(self, finer: SeenKeys, limit: int) -> KeyMatches:
+        """Keys whose first equal key differs in `finer`, which holds a finer key of each line, in the same order."""
+        first, lines = self.first_places(), numpy.array(self._lines)
+        apart = first != finer.first_places()
+        return _matches(lines[apart], lines[first[apart]], limit)
 
     def within(self, other: SeenKeys, limit: int) -> KeyMatches:
         """Keys that `other` also has, each with its first line there."""
@@ -54,23 +60,6 @@ class SeenKeys:
         places = numpy.minimum(numpy.searchsorted(others, hashes), len(others) - 1)
         same = others[places] == hashes
         return _matches(lines[same], numpy.array(other._lines)[first[places[same]]], limit)
-
-
-class SeenPreferences:
-    """Pairs of answers and which of the two is better, to find pairs that are ranked both ways."""
-
-    def __init__(self) -> None:
-        self._pairs, self._smaller_wins = SeenKeys(), array("b")
-
-    def add(self, prompt: str, better: str, worse: str, line: int) -> None:
-        """Adds a pair of different answers."""
-        self._pairs.add((prompt, min(better, worse), max(better, worse)), line)
-        self._smaller_wins.append(better < worse)
-
-    def conflicts(self, limit: int) -> KeyMatches:
-        """Pairs ranked the other way by the first row with the same pair."""
-        wins = numpy.array(self._smaller_wins)
-        return self._pairs.repeated(limit, wins != wins[self._pairs.first_places()])
 
 
 def _matches(lines: numpy.ndarray, others: numpy.ndarray, limit: int) -> KeyMatches:
