@@ -137,10 +137,8 @@ def _equal(texts: Sequence[str]) -> tuple[list[int], Repeats]:
     first: dict[str, int] = {}
     repeats: Repeats = {}
     for number, text in enumerate(texts):
-        if text in first:
+        if first.setdefault(text, number) != number:
             repeats[number] = Repeat(first[text], 1.0)
-        else:
-            first[text] = number
     return list(first.values()), repeats
 
 
