@@ -34,9 +34,10 @@ def text_faults(text: str, special_texts: Iterable[str] = ()) -> list[TextFault]
 
     `special_texts` are the special tokens of the tokenizer in use, searched for besides the well-known ones.
     """
-    found = (
-        [] if text.isascii() or unicodedata.is_normalized("NFC", text) else [TextFault("not-nfc", _decomposed(text))]
-    )
+    found = []
+    if not text.isascii() and not unicodedata.is_normalized("NFC", text):
+        words = (repr(word[:20]) for word in text.split() if not unicodedata.is_normalized("NFC", word))
+        found.append(TextFault("not-nfc", next(words, "")))  # some spaces have another form, too
     special = next((special for special in special_texts if special in text), "")
     if _PATTERNS["suspicious"].search(text) is None:
         return [*found, TextFault("special-token", repr(special))] if special else found
@@ -79,11 +80,6 @@ def _visible(text: str) -> str:
 def name_of(character: str) -> str:
     """A character by number and name: U+200B ZERO WIDTH SPACE."""
     return f"U+{ord(character):04X} {unicodedata.name(character, '')}".strip()
-
-
-def _decomposed(text: str) -> str:
-    """The first word that is not NFC."""
-    return next((repr(word[:20]) for word in text.split() if not unicodedata.is_normalized("NFC", word)), "")
 
 
 def _many_rare(text: str) -> str:

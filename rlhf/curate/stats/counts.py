@@ -116,14 +116,11 @@ def _count(stats: Stats, row: Mapping[str, Any], record: Record) -> str:
     return asked_key(turns)
 
 
-def register_of(text: str) -> str:
-    """polite, plain, or mixed, by the share of polite sentences."""
-    share = polite_share(text)
-    return "polite" if share >= POLITE else "plain" if share <= PLAIN else "mixed"
-
-
 def _register(stats: Stats, group: str, text: str) -> None:
-    stats.registers.setdefault(group, Counter())[register_of(text)] += 1
+    """Counts a text as polite, plain or mixed, by the share of its polite sentences."""
+    share = polite_share(text)
+    register = "polite" if share >= POLITE else "plain" if share <= PLAIN else "mixed"
+    stats.registers.setdefault(group, Counter())[register] += 1
 
 
 def _labels(stats: Stats, record: Ranking) -> None:
