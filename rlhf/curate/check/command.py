@@ -247,10 +247,7 @@ def _prompts_of(path: str) -> SeenKeys:
 
 def _import_hint(path: str, row: Mapping[str, Any]) -> str:
     """How to import the file with `rlhf data import`, where its keys are those of a public format."""
-    try:
-        name = recognise_row(row)
-    except DataError:
-        return ""
+    name = recognise_row(row)
     if name == "csv" and not all(any(key in row for key in COLUMNS[role]) for role in ("prompt", "response")):
         return ""
     return f"rlhf data import --format {name} --in {path} --out rows.jsonl converts it"
