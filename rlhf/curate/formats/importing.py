@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -181,12 +182,10 @@ def _open(file: str, options: ImportOptions) -> _Source:
 def _first(rows: Iterator[NumberedRow], file: str) -> tuple[Row, int]:
     """The first row that can be read, which decides the format; raises the first error where there is none."""
     problem = DataError("no rows", where=file, expected="at least one row")
-    for index, (line, row) in enumerate(rows):
+    for index, (line, row) in enumerate(islice(rows, 101)):
         if not isinstance(row, DataError):
             return row, line
         problem = row if index == 0 else problem
-        if index == 100:
-            break
     raise problem
 
 
