@@ -36,19 +36,18 @@ class Pairs(NamedTuple):
 
 def character_vectors(texts: Sequence[str]) -> csr_matrix:
     """[N, features] TF-IDF of lower-cased character 2-3-grams, each row of norm 1 (0 for a text too short)."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    return _fitted(TfidfVectorizer(analyzer="char", ngram_range=(2, 3)), texts)
+    return _fitted(texts, analyzer="char", ngram_range=(2, 3))
 
 
 def word_vectors(texts: Sequence[str]) -> csr_matrix:
     """[N, features] TF-IDF of words by scikit-learn's defaults, each row of norm 1 or 0."""
+    return _fitted(texts)
+
+
+def _fitted(texts: Sequence[str], **options: Any) -> csr_matrix:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return _fitted(TfidfVectorizer(), texts)
-
-
-def _fitted(vectorizer: Any, texts: Sequence[str]) -> csr_matrix:
+    vectorizer = TfidfVectorizer(**options)
     build = vectorizer.build_analyzer()
     if not any(build(text) for text in texts):  # scikit-learn refuses an empty vocabulary
         return csr_matrix((len(texts), 1))

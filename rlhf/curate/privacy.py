@@ -9,26 +9,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from importlib import resources
 from typing import Any
+
+import yaml
 
 from rlhf.errors import require_packages
 
 # The labels of ko-pii, and the masks that replace the text.
-MASKS: dict[str, str] = {
-    "RRN": "[주민등록번호]",
-    "FRN": "[외국인등록번호]",
-    "PASSPORT": "[여권번호]",
-    "DRIVER_LICENSE": "[운전면허번호]",
-    "MEDICAL_INSURANCE": "[건강보험증번호]",
-    "CARD": "[카드번호]",
-    "ACCOUNT": "[계좌번호]",
-    "PHONE": "[전화번호]",
-    "FAX": "[팩스번호]",
-    "EMAIL": "[이메일]",
-    "IP": "[IP]",
-    "VEHICLE": "[차량번호]",
-    "ADDRESS": "[주소]",
-}
+MASKS: dict[str, str] = yaml.safe_load((resources.files("rlhf.curate") / "privacy.yaml").read_text(encoding="utf-8"))
 # Every kind matches one of these, so that most lines, even those with a number, need no closer look.
 _WORTH_A_LOOK = re.compile(
     r"[@＠①-⓿]"  # e-mail, and disguised digits
@@ -49,18 +38,20 @@ def mask_personal(text: str) -> tuple[str, dict[str, int]]:
         ConfigError: when ko-pii is not installed.
     """
     pieces: list[str] = []
-    counts: dict[str, int] = {}
-    end = 0
-    for start, stop, label in _found(text):
+    end, found = 0, _found(text)
+    for start, stop, label in found:
         pieces += [text[end:start], MASKS[label]]
-        counts[label] = counts.get(label, 0) + 1
         end = stop
-    return "".join([*pieces, text[end:]]), counts
+    return "".join([*pieces, text[end:]]), _counted(found)
 
 
 def find_personal(text: str) -> dict[str, int]:
     """The number of pieces of personal information in `text`, by ko-pii's label. Raises as `mask_personal`."""
-    return dict(Counter(label for _, _, label in _found(text)))
+    return _counted(_found(text))
+
+
+def _counted(found: list[tuple[int, int, str]]) -> dict[str, int]:
+    return dict(Counter(label for _, _, label in found))
 
 
 def require_privacy(otherwise: str = "") -> None:

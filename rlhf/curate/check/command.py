@@ -11,15 +11,13 @@ import json
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rlhf.config.flags import flag
 from rlhf.curate.check.cost import CHARACTERS_PER_TOKEN, Costs, TokenCounter, token_counter
-from rlhf.curate.check.findings import MAX_PLACES, Findings
-from rlhf.curate.check.report import CheckReport, Stage, Status, render
+from rlhf.curate.check.findings import MAX_PLACES, CheckReport, Findings, Stage, Status, render_text
 from rlhf.curate.check.rows import READ_KEYS, RowChecks, asked_key
 from rlhf.curate.check.seen import SeenKeys
 from rlhf.curate.formats.public_rows import COLUMNS, recognise_row
@@ -60,60 +58,35 @@ class CheckOptions:
 
 def run(options: CheckOptions) -> int:
     """Checks the file and prints the report; returns its status."""
-    report = check_file(
-        options.file,
-        options.stage,
-        against=options.against,
-        max_length=options.max_length,
-        tokenizer=options.tokenizer,
-        template=options.template,
-        characters_per_token=options.characters_per_token,
-        costs=Costs(options.epochs, options.price, options.tokens_per_second, options.gpus),
-    )
-    shown = json.dumps(report.as_dict(), ensure_ascii=False, indent=2) if options.json else render(report)
-    sys.stdout.write(f"{shown}\n")
+    report = check_file(options)
+    as_json = f"{json.dumps(asdict(report), ensure_ascii=False, indent=2)}\n" if options.json else ""
+    sys.stdout.write(as_json or render_text(report))
     return report.status
 
 
-def check_file(
-    path: str | Path,
-    stage: Stage | None = None,
-    *,
-    against: Sequence[str | Path] = (),
-    max_length: int | None = None,
-    tokenizer: str = "",
-    template: str | None = None,
-    characters_per_token: float = CHARACTERS_PER_TOKEN,
-    costs: Costs | None = None,
-) -> CheckReport:
-    """Checks one file (JSONL, JSON array, CSV, or `datasets` folder) for one stage, or for any.
+def check_file(options: CheckOptions) -> CheckReport:
+    """Checks one file for one stage, or for any.
 
-    Args:
-        path: the file; for a folder with splits, `folder#split`.
-        against: files whose prompts must not be in this one.
-        max_length: most tokens of a sequence.
-        tokenizer: model folder with the tokenizer that counts; "" estimates tokens from characters.
-        template: preset or file for a tokenizer without a template.
-
-    Raises:
-        RlhfError: for options that cannot be used (the tokenizer, the costs), never for the file.
+    Raises: RlhfError for options that cannot be used (the tokenizer, the costs), never for the file.
     """
-    counter = token_counter(tokenizer, template, characters_per_token)
-    check = _Check(str(path), stage, counter, max_length)
+    costs = Costs(options.epochs, options.price, options.tokens_per_second, options.gpus)
+    counter = token_counter(options.tokenizer, options.template, options.characters_per_token)
+    check = _Check(options, counter)
     try:
         check.read()
-        for other in against:
-            check.compare(str(other))
+        for other in options.against:
+            check.compare(other)
     except (DataError, OSError, MemoryError) as error:
         check.unreadable(error)
-    return check.report(costs or Costs())
+    return check.report(costs)
 
 
 class _Check:
     """One pass over one file."""
 
-    def __init__(self, path: str, stage: Stage | None, counter: TokenCounter, max_length: int | None) -> None:
-        self.path, self.stage, self.counter, self.max_length = path, stage, counter, max_length
+    def __init__(self, options: CheckOptions, counter: TokenCounter) -> None:
+        self.path, self.stage, self.max_length = options.file, options.stage, options.max_length
+        self.counter = counter
         self.findings = Findings()
         self.checks = RowChecks(self.findings, counter.special_texts)
         self.status: Status = 0
@@ -274,10 +247,7 @@ def _prompts_of(path: str) -> SeenKeys:
 
 def _import_hint(path: str, row: Mapping[str, Any]) -> str:
     """How to import the file with `rlhf data import`, where its keys are those of a public format."""
-    try:
-        name = recognise_row(row)
-    except DataError:
-        return ""
+    name = recognise_row(row)
     if name == "csv" and not all(any(key in row for key in COLUMNS[role]) for role in ("prompt", "response")):
         return ""
     return f"rlhf data import --format {name} --in {path} --out rows.jsonl converts it"

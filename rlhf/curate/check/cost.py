@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from rlhf.data.records import Message, Prompt, Ranking, Record
 from rlhf.errors import DataError
@@ -25,26 +26,12 @@ class RowTokens(NamedTuple):
     longest: int
 
 
-class TokenCounter(Protocol):
-    """Counts the tokens of rows."""
-
-    @property
-    def method(self) -> str:
-        """How tokens are counted, for reports."""
-
-    @property
-    def special_texts(self) -> tuple[str, ...]:
-        """Special tokens of the tokenizer, if there is one."""
-
-    def rows(self, records: Sequence[Record]) -> list[RowTokens]:
-        """One entry per record."""
-
-
 @dataclass(frozen=True, slots=True)
 class EstimatedTokens:
     """Characters divided by a constant, plus one token at the end of each answer; the template is not included."""
 
     characters_per_token: float = CHARACTERS_PER_TOKEN
+    special_texts: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.characters_per_token < float("inf"):
@@ -54,11 +41,8 @@ class EstimatedTokens:
     def method(self) -> str:
         return f"estimate: {self.characters_per_token:g} characters per token"
 
-    @property
-    def special_texts(self) -> tuple[str, ...]:
-        return ()
-
     def rows(self, records: Sequence[Record]) -> list[RowTokens]:
+        """One entry per record."""
         return [self._row(record) for record in records]
 
     def _row(self, record: Record) -> RowTokens:
@@ -89,17 +73,13 @@ class TokenizerTokens:
         return self.tokenizer.special_texts
 
     def rows(self, records: Sequence[Record]) -> list[RowTokens]:
-        texts: list[str] = []
-        for record in records:
-            texts += self._texts(record)
-        lengths = iter([len(ids) for ids in self.tokenizer.token_ids(texts)])
+        """One entry per record."""
+        groups = [self._texts(record) for record in records]
+        lengths = map(len, self.tokenizer.token_ids([text for group in groups for text in group]))
         found = []
-        for record in records:
-            first = next(lengths)
-            if not isinstance(record, Ranking):
-                found.append(RowTokens(first, first))
-                continue
-            whole = [next(lengths) for _ in record.responses]
+        for group in groups:
+            first, *rest = islice(lengths, len(group))
+            whole = rest or [first]
             found.append(RowTokens(sum(whole) - first * (len(whole) - 1), max(whole)))
         return found
 
@@ -112,6 +92,9 @@ class TokenizerTokens:
 
     def _text(self, messages: Sequence[Message], *, open_answer: bool = False) -> str:
         return "".join(piece.text for piece in self.tokenizer.pieces(messages, open_answer=open_answer))
+
+
+TokenCounter = EstimatedTokens | TokenizerTokens
 
 
 def token_counter(tokenizer: str, template: str | None, characters_per_token: float) -> TokenCounter:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
 from itertools import combinations
 from typing import Any
 
 from rlhf.curate.check.findings import MAX_PLACES, Findings
-from rlhf.curate.check.seen import SeenKeys, SeenPreferences
+from rlhf.curate.check.seen import SeenKeys
 from rlhf.curate.privacy import find_personal
 from rlhf.curate.row_texts import TEXT_KEYS, compact, texts_of
 from rlhf.curate.text_faults import text_faults
@@ -36,8 +36,10 @@ class RowChecks:
 
     def __init__(self, findings: Findings, special_texts: tuple[str, ...] = ()) -> None:
         self.findings, self.special_texts = findings, special_texts
-        self.find_personal = _personal_finder()
-        self.rows, self.prompts, self.preferences = SeenKeys(), SeenKeys(), SeenPreferences()
+        # Without ko-pii nothing is found, because a check must not need an extra.
+        self.find_personal = find_personal if find_spec("ko_pii") else lambda text: {}
+        self.rows, self.prompts = SeenKeys(), SeenKeys()
+        self.pairs, self.preferences = SeenKeys(), SeenKeys()  # of ranked answers: without and with which is better
         self.roles: Counter[str] = Counter()
         self.unused: Counter[str] = Counter()
         self.unused_examples: dict[str, str] = {}
@@ -105,7 +107,8 @@ class RowChecks:
             if first_rank != second_rank:
                 better, worse = (first, second) if first_rank < second_rank else (second, first)
                 equal = equal or better == worse
-                self.preferences.add(asked, better, worse, line)
+                self.pairs.add((asked, min(better, worse), max(better, worse)), line)
+                self.preferences.add((asked, better, worse), line)
         if equal:
             self.findings.add("same-answers", line)
 
@@ -113,12 +116,7 @@ class RowChecks:
         """Notes rows that repeat or contradict an earlier row; to be called once, at the end."""
         self.findings.add_matches("duplicate-row", self.rows.repeated(MAX_PLACES), "as line ")
         self.findings.add_matches("duplicate-prompt", self.prompts.repeated(MAX_PLACES), "as line ")
-        self.findings.add_matches("conflict", self.preferences.conflicts(MAX_PLACES), "as line ")
-
-
-def _personal_finder() -> Callable[[str], dict[str, int]]:
-    """The search for personal data; it finds nothing without ko-pii, because a check must not need an extra."""
-    return find_personal if find_spec("ko_pii") else lambda text: {}
+        self.findings.add_matches("conflict", self.pairs.divided(self.preferences, MAX_PLACES), "as line ")
 
 
 def asked_key(turns: tuple[Message, ...]) -> str:

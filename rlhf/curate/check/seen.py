@@ -13,18 +13,11 @@ import numpy
 MAX_LINE = 2**32 - 1
 
 
-class KeyMatch(NamedTuple):
-    """A line, and the line with the same key (in the other file where there are two)."""
-
-    line: int
-    other: int
-
-
 class KeyMatches(NamedTuple):
-    """The number of matches, and the first few by line."""
+    """The number of matches, and the first few: a line, and the line with the same key (there, of two files)."""
 
     total: int
-    first: list[KeyMatch]
+    first: list[tuple[int, int]]
 
 
 class SeenKeys:
@@ -46,11 +39,17 @@ class SeenKeys:
         _, first, inverse = numpy.unique(numpy.array(self._hashes), return_index=True, return_inverse=True)
         return first[inverse]
 
-    def repeated(self, limit: int, again: numpy.ndarray | None = None) -> KeyMatches:
-        """Keys (or those where `again` is True) with the line of the first equal key; a first key is no repeat."""
+    def repeated(self, limit: int) -> KeyMatches:
+        """Keys with the line of the first equal key; a first key is no repeat."""
         first, lines = self.first_places(), numpy.array(self._lines)
-        again = first != numpy.arange(len(first)) if again is None else again
+        again = first != numpy.arange(len(first))
         return _matches(lines[again], lines[first[again]], limit)
+
+    def divided(self, finer: SeenKeys, limit: int) -> KeyMatches:
+        """Keys whose first equal key differs in `finer`, which holds a finer key of each line, in the same order."""
+        first, lines = self.first_places(), numpy.array(self._lines)
+        apart = first != finer.first_places()
+        return _matches(lines[apart], lines[first[apart]], limit)
 
     def within(self, other: SeenKeys, limit: int) -> KeyMatches:
         """Keys that `other` also has, each with its first line there."""
@@ -63,23 +62,6 @@ class SeenKeys:
         return _matches(lines[same], numpy.array(other._lines)[first[places[same]]], limit)
 
 
-class SeenPreferences:
-    """Pairs of answers and which of the two is better, to find pairs that are ranked both ways."""
-
-    def __init__(self) -> None:
-        self._pairs, self._smaller_wins = SeenKeys(), array("b")
-
-    def add(self, prompt: str, better: str, worse: str, line: int) -> None:
-        """Adds a pair of different answers."""
-        self._pairs.add((prompt, min(better, worse), max(better, worse)), line)
-        self._smaller_wins.append(better < worse)
-
-    def conflicts(self, limit: int) -> KeyMatches:
-        """Pairs ranked the other way by the first row with the same pair."""
-        wins = numpy.array(self._smaller_wins)
-        return self._pairs.repeated(limit, wins != wins[self._pairs.first_places()])
-
-
 def _matches(lines: numpy.ndarray, others: numpy.ndarray, limit: int) -> KeyMatches:
     order = numpy.argsort(lines, kind="stable")[:limit]
-    return KeyMatches(len(lines), [KeyMatch(int(lines[place]), int(others[place])) for place in order])
+    return KeyMatches(len(lines), [(int(lines[place]), int(others[place])) for place in order])

@@ -99,27 +99,23 @@ def of_kept(blocks: Iterable[Pairs]) -> Repeats:
     """Rows that reach the threshold with an earlier row that is not a repeat itself; the most similar is named."""
     repeats: Repeats = {}
     for row, near in _earlier_rows(blocks):
-        if kept := [each for each in near if -each[1] not in repeats]:
-            repeats[row] = _most_similar(kept)
+        if kept := next((each for each in near if each.earlier not in repeats), None):
+            repeats[row] = kept
     return repeats
 
 
 def of_any(blocks: Iterable[Pairs]) -> Repeats:
     """Rows that reach the threshold with any earlier row; the most similar is named."""
-    return {row: _most_similar(near) for row, near in _earlier_rows(blocks)}
+    return {row: near[0] for row, near in _earlier_rows(blocks)}
 
 
-def _earlier_rows(blocks: Iterable[Pairs]) -> Iterator[tuple[int, list[tuple[float, int]]]]:
-    """Each row with (cosine, negative number) of the earlier rows near it, so that the maximum is the first best."""
+def _earlier_rows(blocks: Iterable[Pairs]) -> Iterator[tuple[int, list[Repeat]]]:
+    """Each row with the earlier rows near it, the most similar first, and of equally similar ones the first."""
     for pairs in blocks:
-        triples = zip(pairs.rows.tolist(), pairs.cosines.tolist(), (-pairs.columns).tolist(), strict=True)
+        order = np.lexsort((pairs.columns, -pairs.cosines, pairs.rows))
+        triples = zip(*(values[order].tolist() for values in pairs), strict=True)
         for row, group in groupby(triples, key=itemgetter(0)):
-            yield row, [(cosine, other) for _, cosine, other in group]
-
-
-def _most_similar(near: Sequence[tuple[float, int]]) -> Repeat:
-    similarity, other = max(near)
-    return Repeat(-other, similarity)
+            yield row, [Repeat(earlier, cosine) for _, earlier, cosine in group]
 
 
 def _dense_pairs(vectors: NDArray[np.float32], threshold: float) -> Iterator[Pairs]:
@@ -137,10 +133,8 @@ def _equal(texts: Sequence[str]) -> tuple[list[int], Repeats]:
     first: dict[str, int] = {}
     repeats: Repeats = {}
     for number, text in enumerate(texts):
-        if text in first:
+        if first.setdefault(text, number) != number:
             repeats[number] = Repeat(first[text], 1.0)
-        else:
-            first[text] = number
     return list(first.values()), repeats
 
 

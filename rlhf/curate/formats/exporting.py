@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,13 +47,13 @@ def export_file(options: ExportOptions) -> Output:
         DataError: for a file that cannot be read or is of no known format, and when no row can be written.
     """
     file, first_problem = options.file, ""
-    rows = parsed_rows(file)
+    writer, needed = _FORMATS[options.format]
     with Output(options.out, command="data export", inputs=[file], options={"format": options.format}) as output:
-        for parsed in progress(rows, Path(file).name):
+        for parsed in progress(parsed_rows(file), Path(file).name):
             try:
                 if isinstance(parsed.record, DataError):
                     raise parsed.record
-                for exported in _WRITERS[options.format](parsed.record):
+                for exported in writer(parsed.record):
                     output.write(exported)
             except DataError as error:
                 problem = f"{file}:{parsed.line} {key_of(error)} {error.problem}"
@@ -62,7 +62,7 @@ def export_file(options: ExportOptions) -> Output:
         if not output.kept:
             problem = f"no row can be written as {options.format}" if first_problem else "no rows"
             fix = f"the first: {first_problem}" if first_problem else ""
-            raise DataError(problem, where=file, expected=_NEEDS[options.format], fix=fix)
+            raise DataError(problem, where=file, expected=needed, fix=fix)
     return output
 
 
@@ -81,13 +81,8 @@ def _openai(record: Record) -> list[Row]:
 
 
 def _messages(record: Record) -> list[Row]:
-    messages = _demonstration(record).messages
-    return [{"messages": [_entry(message) for message in messages]}]
-
-
-def _entry(message: Message) -> Row:
-    entry = {"role": message.role, "content": message.content}
-    return {**entry, "input": message.input} if message.input else entry
+    messages = map(asdict, _demonstration(record).messages)
+    return [{"messages": [{key: text for key, text in message.items() if text} for message in messages]}]
 
 
 def _alpaca(record: Record) -> list[Row]:
@@ -140,15 +135,10 @@ def _role_and_content(messages: Sequence[Message]) -> list[Row]:
     ]
 
 
-_WRITERS: dict[str, Callable[[Record], list[Row]]] = {
-    "openai": _openai,
-    "messages": _messages,
-    "alpaca": _alpaca,
-    "hh": _hh,
-}
-_NEEDS = {
-    "openai": "demonstrations or rankings",
-    "messages": "demonstrations: conversations that end in an answer",
-    "alpaca": "demonstrations of one question and one answer",
-    "hh": "rankings: answers to a prompt, some better than others",
+# The writer of each format, and the records it needs.
+_FORMATS: dict[str, tuple[Callable[[Record], list[Row]], str]] = {
+    "openai": (_openai, "demonstrations or rankings"),
+    "messages": (_messages, "demonstrations: conversations that end in an answer"),
+    "alpaca": (_alpaca, "demonstrations of one question and one answer"),
+    "hh": (_hh, "rankings: answers to a prompt, some better than others"),
 }

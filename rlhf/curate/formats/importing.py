@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,7 +135,7 @@ def import_files(options: ImportOptions) -> Output:
     with Output(options.out, command="data import", inputs=options.files, options=options.recorded()) as output:
         output.extra["formats"] = {source.name: source.format for source in sources}
         output.extra["columns"] = {source.name: source.columns for source in sources if source.columns}
-        _Writer(output, options).write_all(sources)
+        _write_all(sources, output, options)
     return output
 
 
@@ -167,33 +168,30 @@ def _open(file: str, options: ImportOptions) -> _Source:
     read = partial(read_rows, location, encoding)
     first, line = _first(read(), file)
     name = options.format if options.format != "auto" else "csv" if options.columns else recognise_row(first)
-    columns: dict[str, str | None] = {}
     try:
-        convert = _converter(name, first, options)
-        if name == "csv":
-            taken = {column: role for role, column in columns_of(list(first), options.columns).items()}
-            columns = {column: taken.get(column) for column in first}
+        columns = columns_of(list(first), options.columns) if name == "csv" else {}
+        convert = _converter(name, columns, options)
     except DataError as error:
         where = f"{file}:{1 if path.suffix.lower() == '.csv' else line}"
         raise DataError(error.problem, where=where, expected=error.expected, fix=error.fix) from None
-    return _Source(file, name, partial(_converted_rows, read, convert), columns)
+    roles = {column: role for role, column in columns.items()}
+    shown = {column: roles.get(column) for column in first} if name == "csv" else {}
+    return _Source(file, name, partial(_converted_rows, read, convert), shown)
 
 
 def _first(rows: Iterator[NumberedRow], file: str) -> tuple[Row, int]:
     """The first row that can be read, which decides the format; raises the first error where there is none."""
     problem = DataError("no rows", where=file, expected="at least one row")
-    for index, (line, row) in enumerate(rows):
+    for index, (line, row) in enumerate(islice(rows, 101)):
         if not isinstance(row, DataError):
             return row, line
         problem = row if index == 0 else problem
-        if index == 100:
-            break
     raise problem
 
 
-def _converter(name: str, first: Row, options: ImportOptions) -> Callable[[Row], list[Row]]:
+def _converter(name: str, columns: Mapping[str, str], options: ImportOptions) -> Callable[[Row], list[Row]]:
     if name == "csv":
-        return partial(from_columns, columns=columns_of(list(first), options.columns))
+        return partial(from_columns, columns=columns)
     if options.columns:
         raise DataError(f"--columns with --format {name}", fix="drop one of them")
     if name == "openai":
@@ -229,65 +227,58 @@ def _converted_rows(
             yield line, error
 
 
-class _Writer:
+def _write_all(sources: Sequence[_Source], output: Output, options: ImportOptions) -> None:
     """Writes the rows of all sources, masked and styled, and counts the dropped ones."""
-
-    def __init__(self, output: Output, options: ImportOptions) -> None:
-        self.output, self.options = output, options
-        self.keys: tuple[str, ...] = ()
-        self.first_problem = ""
-
-    def write_all(self, sources: Sequence[_Source]) -> None:
-        for source in sources:
-            counts: Counter[str] = Counter()
-            for line, rows in progress(source.rows(counts), Path(source.name).name):
-                self._write(source, line, rows)
-            self.output.count_all(counts)
-        if not self.output.kept:
-            files = ", ".join(source.name for source in sources)
-            dropped = "; ".join(f"{number} {reason}" for reason, number in self.output.dropped.items())
-            fix = f"the first: {self.first_problem}" if self.first_problem else ""
-            raise DataError(f"no row is left: {dropped or 'there was none'}", where=files, fix=fix)
-
-    def _write(self, source: _Source, line: int, rows: list[Row] | DataError) -> None:
-        try:
-            if isinstance(rows, DataError):
-                raise rows
-            if any("\0" in text for row in rows for _, text in texts_of(row)):
-                raise DataError("a text with a NUL byte")
-            rows = [styled for row in rows for styled in self._styled(self._masked(row))]
-        except DataError as error:
+    first_problem = ""
+    keys: tuple[str, ...] = ()
+    for source in sources:
+        counts: Counter[str] = Counter()
+        for line, converted in progress(source.rows(counts), Path(source.name).name):
             place = f"{source.name}:{line}"
-            self.first_problem = self.first_problem or f"{place}: {error.problem}"
-            self.output.drop(reason_of(error), f"{place} {key_of(error)} {error.problem}")
-            return
-        for row in rows:
-            self._check_kind(row, f"{source.name}:{line}")
-            self.output.write({**row, "source": Path(source.name).stem})
+            try:
+                rows = _ready(converted, output, options)
+            except DataError as error:
+                first_problem = first_problem or f"{place}: {error.problem}"
+                output.drop(reason_of(error), f"{place} {key_of(error)} {error.problem}")
+                continue
+            for row in rows:
+                keys = keys or tuple(row)
+                _check_kind(row, keys, place)
+                output.write({**row, "source": Path(source.name).stem})
+        output.count_all(counts)
+    if not output.kept:
+        files = ", ".join(source.name for source in sources)
+        dropped = "; ".join(f"{number} {reason}" for reason, number in output.dropped.items())
+        fix = f"the first: {first_problem}" if first_problem else ""
+        raise DataError(f"no row is left: {dropped or 'there was none'}", where=files, fix=fix)
 
-    def _masked(self, row: Row) -> Row:
-        return row if self.options.keep_pii else with_texts_changed(row, self._mask)
 
-    def _mask(self, text: str) -> str:
+def _ready(rows: list[Row] | DataError, output: Output, options: ImportOptions) -> list[Row]:
+    """The rows as they are written. Raises DataError where one cannot be used."""
+    if isinstance(rows, DataError):
+        raise rows
+    if any("\0" in text for row in rows for _, text in texts_of(row)):
+        raise DataError("a text with a NUL byte")
+
+    def mask(text: str) -> str:
         masked, counts = mask_personal(text)
-        self.output.count_all({_NAMES.get(label, label): number for label, number in counts.items()}, "masked ")
+        output.count_all({_NAMES.get(label, label): number for label, number in counts.items()}, "masked ")
         return masked
 
-    def _styled(self, row: Row) -> list[Row]:
-        if self.options.style != "completion":
-            return [row]
-        if "messages" not in row:
-            raise DataError("has no single answer to write as a completion", fix="--style messages")
-        return completions(row["messages"], self.options.separator, self.options.stop)
+    ready = [row if options.keep_pii else with_texts_changed(row, mask) for row in rows]
+    if options.style != "completion":
+        return ready
+    if any("messages" not in row for row in ready):
+        raise DataError("has no single answer to write as a completion", fix="--style messages")
+    return [each for row in ready for each in completions(row["messages"], options.separator, options.stop)]
 
-    def _check_kind(self, row: Row, where: str) -> None:
-        """Refuses rows of different keys: the format of a file is that of its first row."""
-        keys = tuple(row)
-        self.keys = self.keys or keys
-        if keys != self.keys:
-            raise DataError(
-                f"a row of {', '.join(keys)} after rows of {', '.join(self.keys)}",
-                where=where,
-                expected="one kind of rows per output",
-                fix="import these files into separate outputs",
-            )
+
+def _check_kind(row: Row, keys: tuple[str, ...], where: str) -> None:
+    """Refuses rows of different keys: the format of a file is that of its first row."""
+    if tuple(row) != keys:
+        raise DataError(
+            f"a row of {', '.join(row)} after rows of {', '.join(keys)}",
+            where=where,
+            expected="one kind of rows per output",
+            fix="import these files into separate outputs",
+        )

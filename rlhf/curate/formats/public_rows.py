@@ -8,31 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from itertools import pairwise
 from typing import Any
+
+import yaml
 
 from rlhf.curate.kakao.turns import answered_part
 from rlhf.data.formats import at_key, text_at
 from rlhf.data.readers import Row
 from rlhf.errors import DataError
 
-_ROLES = {
-    **dict.fromkeys(("user", "human", "prompter"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "chatbot", "model", "bing", "bard"), "assistant"),
-    **dict.fromkeys(("system", "developer"), "system"),
-}
+_KEYS = yaml.safe_load((resources.files("rlhf.curate.formats") / "public_keys.yaml").read_text(encoding="utf-8"))
+_ROLES = {name: role for role, names in _KEYS["roles"].items() for name in names}
+COLUMNS: dict[str, list[str]] = _KEYS["columns"]
 _LISTS = ("messages", "conversations", "conversation")
 _HUMAN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
-
-# Column names that are known without --columns, the more specific ones first.
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "prompt": ("prompt", "instruction", "question", "query", "user", "질문", "지시", "명령어", "프롬프트"),
-    "input": ("input", "context", "입력"),
-    "response": ("response", "completion", "output", "answer", "answer1", "assistant", "답변", "응답", "출력"),
-    "chosen": ("chosen",),
-    "rejected": ("rejected",),
-    "system": ("system",),
-}
 
 
 def recognise_row(row: Mapping[str, Any]) -> str:

@@ -12,40 +12,14 @@ from collections.abc import Iterable
 from datetime import date, datetime, time
 from typing import Literal, NamedTuple
 
+from rlhf.curate.patterns import read_patterns
+
 Kind = Literal["message", "media", "deleted", "system"]
 
-_GAP = r"[ \u00a0\u202f]?"  # newer iOS writes a narrow space before AM and PM
-_CLOCK = (
-    rf"(?:(?P<before>오전|오후|AM|PM|am|pm){_GAP})?(?P<hour>\d{{1,2}}):(?P<minute>\d{{2}})(?::(?P<second>\d{{2}}))?"
-    rf"(?:{_GAP}(?P<after>AM|PM|am|pm))?"
-)
+_PATTERNS = read_patterns("rlhf.curate.kakao", "lines.yaml")
+_STAMPS = tuple(pattern for name, pattern in _PATTERNS.items() if name.startswith("stamp_"))
+_DAYS = tuple(pattern for name, pattern in _PATTERNS.items() if name.startswith("day_"))
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_ENGLISH_DAY = r"(?P<name>[A-Z][a-z]{2,8})\.? (?P<day>\d{1,2}), (?P<year>\d{4})"
-_NUMBERS = r"(?P<year>\d{4})%s(?P<month>\d{1,2})%s(?P<day>\d{1,2})%s"
-_KOREAN_DAY, _DOTTED_DAY = _NUMBERS % ("년 ", "월 ", "일"), _NUMBERS % (r"\. ?", r"\. ?", r"\.")
-
-_STAMPS = tuple(
-    re.compile(pattern)
-    for pattern in (
-        rf"{_KOREAN_DAY} {_CLOCK}",
-        rf"{_DOTTED_DAY} ?{_CLOCK}",
-        rf"{_ENGLISH_DAY}(?:,| at) {_CLOCK}",
-        rf"{_CLOCK}, {_ENGLISH_DAY}",
-    )
-)
-_WEEKDAYS = r"(?:월|화|수|목|금|토|일)요일"
-_DAYS = tuple(
-    re.compile(pattern)
-    for pattern in (
-        rf"{_KOREAN_DAY} {_WEEKDAYS}",
-        rf"{_DOTTED_DAY} {_WEEKDAYS}",
-        rf"[A-Z][a-z]+day, {_ENGLISH_DAY}",
-    )
-)
-_CSV_DAY = _NUMBERS % ("[-./] ?", "[-./] ?", r"\.?")
-_CSV_STAMP = re.compile(rf"{_CSV_DAY}[ T]{_CLOCK}")  # 2022-12-17 13:55:24, 2026.2.19 15:00, 2026. 2. 19. 오후 3:00
-_PC_DAY = re.compile(r"-{5,} (?P<day>.+?) -{5,}")
-_PC_MESSAGE = re.compile(rf"\[(?P<sender>[^\n]*?)\] \[{_CLOCK}\](?: (?P<text>.*))?", re.DOTALL)
 
 
 class Header(NamedTuple):
@@ -90,13 +64,13 @@ def phone_header(line: str) -> Header | None:
 
 def pc_day(line: str) -> date | None:
     """The day in a dashed line of the PC app; else None."""
-    match = _PC_DAY.fullmatch(line)
+    match = _PATTERNS["pc_day"].fullmatch(line)
     return day_of(match["day"]) if match else None
 
 
 def pc_header(line: str, day: date) -> Header | None:
     """The header in a line of the PC app that starts a message (a notice, if the name is empty); else None."""
-    match = _PC_MESSAGE.fullmatch(line)
+    match = _PATTERNS["pc_message"].fullmatch(line)
     clock = _clock(match) if match else None
     if match is None or clock is None:
         return None
@@ -105,7 +79,7 @@ def pc_header(line: str, day: date) -> Header | None:
 
 def csv_moment(cell: str) -> datetime | None:
     """The moment in the first column of a CSV export; None for anything else."""
-    match = _CSV_STAMP.fullmatch(cell.strip())
+    match = _PATTERNS["csv_stamp"].fullmatch(cell.strip())
     return _moment(match) if match else None
 
 
@@ -137,46 +111,23 @@ def _clock(match: re.Match[str]) -> time | None:
     return time(hour, minute, second) if hour < 24 and minute < 60 and second < 60 else None
 
 
-_NOTICE = re.compile(
-    r"(?P<actor>.+?)님이 (?:"
-    r".+님을 초대(?:하였|했)습니다\.|들어왔습니다\.(?:운영정책을 .*)?|나갔습니다\."
-    r"|.+님을 내보냈습니다\.|.+님에게 .+ 권한을 .+습니다\.)"
-    r"|(?P<removed>.+?)님을 내보냈습니다\."
-    r"|(?P<english>.+?) (?:invited .+\.|(?:joined|left) this chatroom\.)"
-)
-_ROOM_NOTICES = re.compile(
-    r"채팅방 관리자가 메시지를 가렸습니다\.|운영정책을 위반한 메시지로 신고 접수 시 .*"
-    r"|불법촬영물등 식별 및 게재제한 조치 안내"
-)
-
-
 def is_room_notice(line: str) -> bool:
     """Whether a line is a notice without a name."""
-    return _ROOM_NOTICES.fullmatch(line) is not None
+    return _PATTERNS["room_notice"].fullmatch(line) is not None
 
 
 def notice_subject(line: str) -> str | None:
     """The person in a notice such as 민수님이 나갔습니다.; None for a line without the form of a notice."""
-    match = _NOTICE.fullmatch(line)
+    match = _PATTERNS["notice"].fullmatch(line)
     return (match["actor"] or match["removed"] or match["english"]) if match else None
-
-
-_CALLS = r"(?:보이스톡|페이스톡|라이브톡|그룹콜)(?: (?:해요|시작|종료|취소|부재중|응답 없음|(?:\d+:)?\d{1,2}:\d{2}))?"
-_MEDIA = re.compile(
-    r"(?:사진|동영상|이모티콘|음성 ?메시지|연락처|지도|[Pp]hotos?|[Vv]ideo|[Ee]moticons?|[Vv]oice [Mm]essage)"
-    r"|사진 \d+장|동영상 \d+개|[Pp]hotos? \d+|(?:파일|[Ff]ile): .+"
-    rf"|톡게시판 '[^'\n]+': .*|{_CALLS}|[\d,]+원을 (?:받으세요|받았어요|보냈어요)\.",
-    re.DOTALL,
-)
-_WRAPPED = re.compile(r"\((?P<round>[^()]+)\)|<(?P<angle>[^<>]+)>")
-_DELETED = frozenset({"삭제된 메시지입니다.", "This message was deleted.", "Deleted message."})
 
 
 def kind_of(text: str) -> Kind:
     """The kind of a message: text, a placeholder for a picture, file or call, or a deleted message."""
     body = text.strip()
-    wrapped = _WRAPPED.fullmatch(body)
+    wrapped = _PATTERNS["wrapped"].fullmatch(body)
     inner = (wrapped["round"] or wrapped["angle"]) if wrapped else body
-    if inner in _DELETED:
+    if _PATTERNS["deleted"].fullmatch(inner):
         return "deleted"
-    return "media" if _MEDIA.fullmatch(inner) and ("\n" not in inner or inner.startswith("톡게시판")) else "message"
+    one_part = "\n" not in inner or inner.startswith("톡게시판")
+    return "media" if one_part and _PATTERNS["media"].fullmatch(inner) else "message"

@@ -7,7 +7,7 @@ and ends with the last turn of the imitated speaker; the turns before and after 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -73,12 +73,11 @@ def conversations(chat: Chat, counts: Counter[str]) -> Iterator[tuple[int, list[
     `counts` receives what is dropped inside conversations: pictures, notices, turns at the ends.
     """
     for events in _cut(read_kakao(chat.path), chat.gap):
-        first = events[0]
-        if isinstance(first, DataError):
-            yield int(first.where.rpartition(":")[2]), first
+        if isinstance(events, DataError):
+            yield int(events.where.rpartition(":")[2]), events
             continue
-        spoken = list(_spoken((event for event in events if isinstance(event, ChatEvent)), chat, counts))
-        turns = _turns(spoken, chat)
+        first = events[0]
+        turns = _turns(_spoken(events, chat, counts), chat)
         kept = answered_part(turns)
         counts["turns before a partner or after the last answer"] += len(turns) - len(kept)
         if kept:
@@ -90,12 +89,12 @@ def conversations(chat: Chat, counts: Counter[str]) -> Iterator[tuple[int, list[
         yield 1, DataError("an export without messages", where=str(chat.path))
 
 
-def _cut(events: Iterable[ChatEvent | DataError], gap: timedelta) -> Iterator[Sequence[ChatEvent | DataError]]:
-    """Groups of events between silences, each error by itself. Jumps back in time (joined exports) cut as well."""
+def _cut(events: Iterable[ChatEvent | DataError], gap: timedelta) -> Iterator[list[ChatEvent] | DataError]:
+    """Groups of events between silences, and errors. Jumps back in time (joined exports) cut as well."""
     current: list[ChatEvent] = []
     for event in events:
         if isinstance(event, DataError):
-            yield [event]
+            yield event
             continue
         if current and abs(event.moment - current[-1].moment) > gap:
             yield current

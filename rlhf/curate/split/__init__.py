@@ -1,4 +1,4 @@
 """Training, development and test files without a prompt in common.
 
-May import: data, and the layers below.
+May import: html, data, and the layers below.
 """

@@ -25,6 +25,7 @@ from rlhf.data.embedded import data_path
 from rlhf.data.readers import locate, read_rows
 from rlhf.data.sources import OnBadRow
 from rlhf.errors import DataError
+from rlhf.html.templates import render
 
 COMMAND = "data split"
 ASSIGNMENTS = "assignments.jsonl"
@@ -81,27 +82,10 @@ class SplitReport:
     num_bad: int
     num_checked: int
 
-    def lines(self) -> list[str]:
-        """What the terminal shows."""
-        assignment, num_prompts = self.assignment, len(self.assignment.splits)
-        lines = [output.summary() for output in self.outputs]
-        if self.num_bad:
-            lines.append(f"{self.num_bad} bad rows were skipped")
-        clusters = f"{assignment.num_clusters} clusters, the largest of {assignment.largest}"
-        lines.append(f"{num_prompts} prompts in {clusters}")
-        if assignment.largest > max(1, LARGE * num_prompts):
-            lines.append("  one cluster is large, so the shares are only rough: raise --threshold")
-        if self.num_kept_assignments:
-            lines.append(f"{self.num_kept_assignments} prompts were assigned before and keep their split")
-        if conflicts := assignment.conflicts:
-            lines.append(f"{len(conflicts)} clusters join new prompts to earlier ones of several splits; test wins:")
-            lines += [f"  {conflict}" for conflict in conflicts[:3]]
-        return [*lines, f"no prompt is in files of two splits ({self.num_checked} files read again)"]
-
 
 def run(options: SplitOptions) -> int:
     """Divides the files and prints how the prompts were assigned."""
-    sys.stdout.writelines(f"{line}\n" for line in split_files(options).lines())
+    sys.stdout.write(render("curate/split/report.txt.j2", report=split_files(options), large=LARGE))
     return 0
 
 

@@ -34,7 +34,7 @@ def run(options: StatsOptions) -> int:
         require_matplotlib()
     stats = file_stats(options.files, options.tokenizer, options.template, options.seed)
     if options.html is None:
-        sys.stdout.write(f"{render_text(stats)}\n")
+        sys.stdout.write(render_text(stats))
         return 0
     write_page(stats, options.html)
     sys.stdout.write(f"{options.html}: {stats.rows:,} rows\n")

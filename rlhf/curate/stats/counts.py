@@ -48,15 +48,6 @@ class Stats:
     duplicate_prompts: int = 0
     topics: list[Topic] = field(default_factory=list)
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON, lengths as quantiles."""
-        lengths = {name: quantiles(getattr(self, name)) for name in LENGTHS}
-        topics = [topic._asdict() for topic in self.topics]
-        return {name: getattr(self, name) for name in self.__slots__} | lengths | {"topics": topics}
-
-
-LENGTHS = ("prompt_characters", "answer_characters", "row_tokens")
-
 
 def quantiles(values: Sequence[int]) -> dict[str, float]:
     """Mean, median, 5th and 95th percentile, maximum; empty without values."""
@@ -125,14 +116,11 @@ def _count(stats: Stats, row: Mapping[str, Any], record: Record) -> str:
     return asked_key(turns)
 
 
-def register_of(text: str) -> str:
-    """polite, plain, or mixed, by the share of polite sentences."""
-    share = polite_share(text)
-    return "polite" if share >= POLITE else "plain" if share <= PLAIN else "mixed"
-
-
 def _register(stats: Stats, group: str, text: str) -> None:
-    stats.registers.setdefault(group, Counter())[register_of(text)] += 1
+    """Counts a text as polite, plain or mixed, by the share of its polite sentences."""
+    share = polite_share(text)
+    register = "polite" if share >= POLITE else "plain" if share <= PLAIN else "mixed"
+    stats.registers.setdefault(group, Counter())[register] += 1
 
 
 def _labels(stats: Stats, record: Ranking) -> None:

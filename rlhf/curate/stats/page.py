@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy
 
 from rlhf.artifacts.files import write_text
 from rlhf.curate.stats import plots
-from rlhf.curate.stats.counts import LENGTHS, REGISTERS, Stats, quantiles
+from rlhf.curate.stats.counts import REGISTERS, Stats, quantiles
 from rlhf.errors import DataError
 from rlhf.html.templates import render
 
-NAMES = {
-    "prompt_characters": "characters per prompt",
-    "answer_characters": "characters per answer",
-    "row_tokens": "tokens per row",
+LENGTHS = {
+    "characters per prompt": "prompt_characters",
+    "characters per answer": "answer_characters",
+    "tokens per row": "row_tokens",
 }
 LABELS = ("best is longer", "best is more polite", "best is listed first", "answers are equal")
 MAX_SOURCES = 15
-EXAMPLE_CHARACTERS = 110
 
 
 def render_page(stats: Stats) -> str:
@@ -32,12 +32,9 @@ def render_page(stats: Stats) -> str:
     grades = {name: _rounded(counts) for name, counts in stats.scores.items()}
     return render(
         "curate/stats/page.html.j2",
-        stats=stats,
+        **_figures(stats),
         plots=plots,
-        quantiles=quantiles,
-        shortened=_shortened,
         registers=REGISTERS,
-        lengths=[(NAMES[name], getattr(stats, name)) for name in LENGTHS if getattr(stats, name)],
         sources=sources,
         turns=[(str(number), count) for number, count in sorted(stats.turns.items())[:MAX_SOURCES]],
         topics=[(" · ".join(topic.terms[:2]) or "other", topic.size) for topic in stats.topics],
@@ -45,8 +42,18 @@ def render_page(stats: Stats) -> str:
         sizes=[(f"{number} answers", count) for number, count in sorted(stats.answers_per_row.items())],
         grade_counts=grades,
         grades=sorted({grade for counts in grades.values() for grade in counts}, key=int),
-        scores=_score_rows(stats),
     )
+
+
+def render_text(stats: Stats) -> str:
+    """A summary for a terminal."""
+    return render("curate/stats/summary.txt.j2", **_figures(stats), max_sources=MAX_SOURCES)
+
+
+def _figures(stats: Stats) -> dict[str, Any]:
+    """What the page and the summary both show."""
+    lengths = [(label, getattr(stats, name)) for label, name in LENGTHS.items() if getattr(stats, name)]
+    return {"stats": stats, "lengths": lengths, "quantiles": quantiles, "scores": _score_rows(stats)}
 
 
 def write_page(stats: Stats, path: Path) -> None:
@@ -56,35 +63,6 @@ def write_page(stats: Stats, path: Path) -> None:
         write_text(path, render_page(stats))
     except OSError as error:
         raise DataError(f"cannot be written: {error.strerror}", where=str(path), fix="choose another --html") from None
-
-
-def render_text(stats: Stats) -> str:
-    """A summary for a terminal."""
-    bad = f", {stats.bad_rows:,} cannot be used" if stats.bad_rows else ""
-    repeats = f"{stats.duplicate_rows:,} repeat a row, {stats.duplicate_prompts:,} repeat a prompt"
-    lines = [*stats.files, f"  {stats.rows:,} rows ({', '.join(stats.formats)}){bad}, {repeats}"]
-    for name in LENGTHS:
-        if found := quantiles(getattr(stats, name)):
-            text = ", ".join(f"{key} {value:,.0f}" for key, value in found.items())
-            lines.append(f"  {NAMES[name]}: {text}")
-    lines.append(f"  tokens: {sum(stats.row_tokens):,} ({stats.token_method})")
-    counters: dict[str, Counter] = {"sources": stats.sources, "user turns": stats.turns}
-    counters |= {f"politeness of {name}": counts for name, counts in stats.registers.items()}
-    counters |= {"answers per row": stats.answers_per_row, "labels": stats.labels}
-    lines += [f"  {name}: {_listed(counts)}" for name, counts in counters.items() if counts]
-    lines += [f"  {row[0]}: mean {row[1]}, deviation {row[2]}, best score in {row[3]}" for row in _score_rows(stats)]
-    lines += [f"  topic of {topic.size:,}: {', '.join(topic.terms)}" for topic in stats.topics]
-    return "\n".join(lines)
-
-
-def _listed(counts: Counter) -> str:
-    shown = ", ".join(f"{name} {count:,}" for name, count in counts.most_common(MAX_SOURCES))
-    return shown + (f", {len(counts) - MAX_SOURCES} more" if len(counts) > MAX_SOURCES else "")
-
-
-def _shortened(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= EXAMPLE_CHARACTERS else f"{text[: EXAMPLE_CHARACTERS - 1]}…"
 
 
 def _rounded(counts: Counter[float]) -> Counter[str]:

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy
 
+from rlhf.curate.patterns import read_patterns
+
 MAX_TOPICS = 12
 MIN_TEXTS = 20
 MAX_CHARACTERS = 400  # of a text that are used
 NUM_TERMS = 4
-_WORD = re.compile(r"[가-힣]{2,}|[A-Za-z]{3,}")
-_PARTICLE = re.compile(r"(?<=[가-힣]{2})(?:에서는?|에게|으로|부터|까지|이나|에는|[은는이가을를의에로와과도])$")
-_EVERYDAY = re.compile(
-    "그리고|그런데|하지만|그래서|어떻게|무엇|무엇인가요|어떤|있는|있나요|있어|있을까요|하는|해주세요|주세요|"
-    "알려주세요|설명해주세요|대해|대한|위해|위한|경우|때문|정말|그냥|너무|진짜|지금|근데|이렇게|그렇게|같은|"
-    "같아|이거|그거|나는|너는|내가|네가|제가|저는|많이|우리|사람|이런|그런|저런|가장|다음|방법|것이|것은|"
-    "것을|않는|없는|되는|하면|수도|보면|요즘|혹시|대해서|the|and|for|you|what|how"
-)
-# Verbs and endings show how a question is phrased, not what it is about.
-_FORM = re.compile(
-    r"[가-힣]*(?:[까나가네데래]요|[어아해에예]요|[세죠]요?|니다|니까|하고|하[는기]|되는|해[줘서]|시오|으?면|[았었]어|싶어|같아|있[어는고]|어떤)(?![가-힣])"
-)
+_PATTERNS = read_patterns("rlhf.curate.stats", "topics.yaml")
 
 
 class Topic(NamedTuple):
@@ -37,7 +27,7 @@ class Topic(NamedTuple):
 
 def topics_of(texts: Sequence[str], seed: int = 0) -> list[Topic]:
     """The topics, largest first; none for fewer than `MIN_TEXTS` distinct texts."""
-    short = [_FORM.sub(" ", text[:MAX_CHARACTERS]) for text in texts]
+    short = [_PATTERNS["form"].sub(" ", text[:MAX_CHARACTERS]) for text in texts]
     distinct = list(dict.fromkeys(short))
     originals = dict(zip(reversed(short), reversed(texts), strict=True))  # the first text of each
     if len(distinct) < MIN_TEXTS:
@@ -70,8 +60,8 @@ def topics_of(texts: Sequence[str], seed: int = 0) -> list[Topic]:
 
 
 def _words(text: str) -> set[str]:
-    words = {_PARTICLE.sub("", word) for word in _WORD.findall(text)}
-    return {word for word in words if not _EVERYDAY.fullmatch(word)}
+    words = {_PATTERNS["particle"].sub("", word) for word in _PATTERNS["word"].findall(text)}
+    return {word for word in words if not _PATTERNS["everyday"].fullmatch(word)}
 
 
 def _terms(words: Sequence[set[str]], labels: numpy.ndarray, topic: int) -> list[str]:

@@ -7,11 +7,12 @@ import re
 import shutil
 import time
 import unicodedata
+from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
 from rlhf.artifacts.files import flush_folder
-from rlhf.curate.check.command import check_file
+from rlhf.curate.check.command import CheckOptions, check_file
 from rlhf.errors import RlhfError
 from rlhf.serve.errors import ApiError
 from rlhf.serve.jobs.store import JobStore, StoredFile, new_id
@@ -70,8 +71,8 @@ class FileStore:
 
     def check(self, file: StoredFile) -> StoredFile:
         """The file with the report of `rlhf data check`."""
-        report = check_file(self.path(file))
-        found = report.as_dict() | {"path": file.filename}
+        report = check_file(CheckOptions(str(self.path(file))))
+        found = asdict(report) | {"path": file.filename}
         self.store.set_checked(file.id, "processed" if report.status == 0 else "error", found)
         return self.store.first(StoredFile, id=file.id) or file
 

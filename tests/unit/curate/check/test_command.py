@@ -7,7 +7,7 @@ import json
 import pytest
 
 from rlhf.cli import main
-from rlhf.curate.check.command import check_file
+from rlhf.curate.check.command import CheckOptions, check_file
 from rlhf.curate.check.cost import Costs, TokenizerTokens, price_of_token
 from rlhf.data.records import Message, Ranking
 from rlhf.errors import DataError
@@ -24,12 +24,16 @@ def found(report):
     return {finding.code: finding for finding in report.findings}
 
 
+def checked(path, stage=None, **options):
+    return check_file(CheckOptions(str(path), stage, **options))
+
+
 def lines(finding):
     return [place.line for place in finding.places]
 
 
 def test_a_clean_file(tmp_path):
-    report = check_file(write(tmp_path / "a.jsonl", [ROW]), "sft")
+    report = checked(write(tmp_path / "a.jsonl", [ROW]), "sft")
     assert (report.status, report.rows, report.bad_rows, report.findings) == (0, 1, 0, [])
     assert report.usable_for == ["sft", "ppo"]
     assert report.roles == {"user": 1, "assistant": 1}
@@ -51,7 +55,7 @@ def test_faults_with_their_lines(tmp_path):
         {**answer, "response": "Only English here."},
         ROW,
     ]
-    report = check_file(write(tmp_path / "a.jsonl", rows))
+    report = checked(write(tmp_path / "a.jsonl", rows))
     codes = found(report)
     expected = {
         "special-token": [2, 6],
@@ -70,7 +74,7 @@ def test_faults_with_their_lines(tmp_path):
 
 def test_joined_emoji_and_plain_korean_are_no_faults(tmp_path):
     text = "우리 가족 👨\u200d👩\u200d👧 좋아요 ㅋㅋㅋ 뷁! 3°C · 10% — “네”"
-    assert check_file(write(tmp_path / "a.jsonl", [{"prompt": "가족은?", "response": text}])).findings == []
+    assert checked(write(tmp_path / "a.jsonl", [{"prompt": "가족은?", "response": text}])).findings == []
 
 
 def test_conflicts_and_equal_answers(tmp_path):
@@ -80,25 +84,25 @@ def test_conflicts_and_equal_answers(tmp_path):
         {"prompt": "뭐?", "chosen": "같아요", "rejected": "같아요 "},
         {"prompt": "왜?", "responses": ["다요", "라요"], "ranks": [1, 1]},
     ]
-    codes = found(check_file(write(tmp_path / "a.jsonl", rows[:3]), "reward"))
+    codes = found(checked(write(tmp_path / "a.jsonl", rows[:3]), "reward"))
     assert (codes["conflict"].count, lines(codes["conflict"])) == (1, [2])
     assert lines(codes["same-answers"]) == [3]
-    tied = check_file(write(tmp_path / "b.jsonl", [rows[3]]), "reward")
+    tied = checked(write(tmp_path / "b.jsonl", [rows[3]]), "reward")
     assert tied.status == 1
     assert lines(found(tied)["all-tied"]) == [1]
-    assert check_file(tmp_path / "b.jsonl", "ppo").status == 0
+    assert checked(tmp_path / "b.jsonl", "ppo").status == 0
 
 
 def test_the_stage_decides(tmp_path):
     path = write(tmp_path / "a.jsonl", [ROW])
-    assert [check_file(path, stage).status for stage in ("sft", "ppo", "reward")] == [0, 0, 1]
-    assert found(check_file(path, "reward"))["not-for-stage"].count == 1
+    assert [checked(path, stage).status for stage in ("sft", "ppo", "reward")] == [0, 0, 1]
+    assert found(checked(path, "reward"))["not-for-stage"].count == 1
 
 
 def test_bad_rows_name_line_and_key(tmp_path):
     turns = [{"role": "user", "content": "안녕"}, {"role": "bot", "content": "네"}]
     good = [{"role": "user", "content": "안녕"}, {"role": "assistant", "content": "네"}]
-    report = check_file(write(tmp_path / "a.jsonl", [{"messages": good}, {"messages": turns}]))
+    report = checked(write(tmp_path / "a.jsonl", [{"messages": good}, {"messages": turns}]))
     assert (report.status, report.bad_rows) == (1, 1)
     finding = found(report)["bad-row"]
     assert lines(finding) == [2]
@@ -108,14 +112,14 @@ def test_bad_rows_name_line_and_key(tmp_path):
 
 def test_prompts_of_another_file(tmp_path):
     other = write(tmp_path / "train.jsonl", [{"prompt": "다른 것"}, {"prompt": "오늘  뭐 해?"}])
-    report = check_file(write(tmp_path / "dev.jsonl", [ROW]), against=[other])
+    report = checked(write(tmp_path / "dev.jsonl", [ROW]), against=(str(other),))
     assert found(report)["leak"].places[0].detail == f"{other}:2"
-    missing = check_file(tmp_path / "dev.jsonl", against=[tmp_path / "none.jsonl"])
+    missing = checked(tmp_path / "dev.jsonl", against=(str(tmp_path / "none.jsonl"),))
     assert "against" in found(missing)
 
 
 def test_too_long(tmp_path):
-    report = check_file(write(tmp_path / "a.jsonl", [ROW, {**ROW, "response": "가" * 100}]), max_length=20)
+    report = checked(write(tmp_path / "a.jsonl", [ROW, {**ROW, "response": "가" * 100}]), max_length=20)
     assert lines(found(report)["too-long"]) == [2]
 
 
@@ -176,19 +180,19 @@ def test_hostile_files(tmp_path, capsys, name, content, status):
 
 
 def test_a_folder_and_a_missing_file(tmp_path):
-    assert check_file(tmp_path).status == 2
-    assert check_file(tmp_path / "none.jsonl").status == 2
+    assert checked(tmp_path).status == 2
+    assert checked(tmp_path / "none.jsonl").status == 2
 
 
 def test_a_file_that_fails_to_read(tmp_path):
     path = tmp_path / "memory.jsonl"
     path.symlink_to("/proc/self/mem")
-    assert check_file(path).status == 2
+    assert checked(path).status == 2
 
 
 def test_many_answers_take_no_square_of_time(tmp_path):
     row = {"prompt": "뭐?", "responses": ["가"] * 30_000, "scores": list(range(30_000))}
-    assert check_file(write(tmp_path / "a.jsonl", [row])).rows == 1
+    assert checked(write(tmp_path / "a.jsonl", [row])).rows == 1
 
 
 def test_json_names_places(tmp_path, capsys):
