@@ -113,11 +113,11 @@ def _evaluation(finished: FinishedRun) -> dict[str, Any]:
 
 
 def _last_evaluation(finished: FinishedRun) -> Iterator[tuple[str, Any]]:
-    """The newest value of each `eval_` metric."""
+    """The newest value of each `eval/` metric."""
     file = RunFolder(finished.path).metrics
     newest: dict[str, Any] = {}
     for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
-        newest |= {name: value for name, value in json.loads(line).items() if name.startswith("eval_")}
+        newest |= {name: value for name, value in json.loads(line).items() if name.startswith("eval/")}
     yield from newest.items()
 
 

@@ -28,7 +28,9 @@ class PpoSection(Section):
     )
     epochs: Positive = Field(2, description="passes over one iteration's samples")
     max_kl_per_iteration: float | None = Field(
-        None, gt=0, description="nats a token: no further epoch after one whose mean approx_kl is above; null: all run"
+        None,
+        gt=0,
+        description="nats per token: no more epochs after one whose mean policy/approx_kl is above; null: all run",
     )
     value_warmup_steps: int = Field(0, ge=0, description="first iterations, in which only the critic learns")
     gamma: Share = 1.0

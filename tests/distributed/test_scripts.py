@@ -107,9 +107,9 @@ def ppo_config(tmp_path_factory: pytest.TempPathFactory, tiny_neox: Path, tiny_r
     """Two iterations of eight answers, some of which end with EOS."""
     folder = tmp_path_factory.mktemp("ppo")
     likely_to_end(tiny_neox, folder / "actor")
-    shutil.copytree(tiny_reward, folder / "reward")
-    manifest = {"stage": "reward", "parents": {}, "data": []}
-    (folder / "reward" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    shutil.copytree(tiny_reward, folder / "objective/reward")
+    manifest = {"stage": "objective/reward", "parents": {}, "data": []}
+    (folder / "objective/reward" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     prompts = [{"prompt": f"{first} {second}"} for first in QUESTIONS for second in ANSWERS]
     write_rows(folder / "train.jsonl", prompts[:16])
     write_rows(folder / "eval.jsonl", prompts[16:])
@@ -168,8 +168,8 @@ def test_two_ranks_at_zero3_fine_tune_as_one_does(sft_config: Path) -> None:
         lambda: run_stage(SFT, sft_config, "shared", ranks=2, stage=3),
     )
     assert [row["step"] for row in alone.metrics] == [1, 2, 3]
-    assert "eval_loss" in alone.metrics[-1]
-    require_same_metrics(shared, alone, ("loss", "eval_loss", "lr", "grad_norm", "tokens"), tolerance=1e-5)
+    assert "eval/loss" in alone.metrics[-1]
+    require_same_metrics(shared, alone, ("loss", "eval/loss", "lr", "grad_norm", "tokens"), tolerance=1e-5)
     assert shared.samples == alone.samples
     assert alone.samples
     require_same_export(shared, alone)
@@ -184,14 +184,22 @@ def test_two_ranks_at_zero2_do_ppo_as_one_does(ppo_config: Path) -> None:
         lambda: run_stage(PPO, ppo_config, "shared", ranks=2, stage=2),
     )
     assert [row["step"] for row in alone.metrics] == [1, 2]
-    assert all(0 < row["eos_rate"] < 1 for row in alone.metrics)
-    assert alone.metrics[0]["kl"] == pytest.approx(0, abs=1e-4)  # the actor is still its reference
-    assert abs(alone.metrics[1]["kl"]) > 1e-2
-    assert alone.metrics[1]["kl_coefficient"] != alone.metrics[0]["kl_coefficient"]
+    assert all(0 < row["rollout/eos_rate"] < 1 for row in alone.metrics)
+    assert alone.metrics[0]["objective/kl"] == pytest.approx(0, abs=1e-4)  # the actor is still its reference
+    assert abs(alone.metrics[1]["objective/kl"]) > 1e-2
+    assert alone.metrics[1]["objective/kl_coefficient"] != alone.metrics[0]["objective/kl_coefficient"]
     names = set(alone.metrics[0]) - {name for name in alone.metrics[0] if name.endswith("_s")}
-    assert {"reward", "kl", "eos_rate", "loss", "policy_loss", "value_loss", "grad_norm"} <= names
+    assert {
+        "objective/reward",
+        "objective/kl",
+        "rollout/eos_rate",
+        "loss",
+        "policy/loss",
+        "value/loss",
+        "grad_norm",
+    } <= names
     require_same_metrics(shared, alone, sorted(names), tolerance=1e-4)
-    require_same_metrics(shared, alone, ("eval_reward", "eval_eos_rate"), tolerance=1e-4)
+    require_same_metrics(shared, alone, ("eval/reward", "eval/eos_rate"), tolerance=1e-4)
     assert answers(shared) == answers(alone)
     require_same_export(shared, alone)
 
@@ -202,7 +210,7 @@ def test_roles_on_one_backbone_leave_the_folder_of_a_lora_run(
     """adapter/ on the base computes what model/ does, and neither is what the actor started from. The checkpoint that
     two ranks left holds the same model."""
     sft = make_lora_run(tiny_neox, tmp_path / "sft", chat_tokenizer, stage="sft", seed=7)
-    reward = make_lora_run(tiny_neox, tmp_path / "reward", chat_tokenizer, stage="reward", seed=8)
+    reward = make_lora_run(tiny_neox, tmp_path / "objective/reward", chat_tokenizer, stage="objective/reward", seed=8)
     overrides = [f"run.dir={tmp_path}/run", "ppo.roles=shared", f"actor.path={sft}", f"reward.path={reward}"]
     overrides += ["deepspeed.zero_stage=2", "run.max_steps=1", "model.gradient_checkpointing=true"]
     run_deepspeed(PPO, "--config", ppo_config, *overrides, ranks=2)

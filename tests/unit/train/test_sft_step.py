@@ -73,12 +73,12 @@ def test_a_step_divides_by_the_weight_of_the_whole_batch() -> None:
     assert metrics == pytest.approx(
         {
             "loss": 1.45 / 3.25,
-            "loss/chat": 0.8 / 2,
-            "loss/qa": 0.65 / 1.25,
+            "loss_by_source/chat": 0.8 / 2,
+            "loss_by_source/qa": 0.65 / 1.25,
             "lr": 0.005,
             "grad_norm": 7.0,
             "tokens": 6,
-            "answer_tokens": 3,
+            "batch/answer_tokens": 3,
         }
     )
     assert model.rates == pytest.approx([0.005])
@@ -107,4 +107,6 @@ def test_the_held_out_loss_is_a_mean_over_answer_tokens_whatever_their_training_
     half = [BATCH[0], sequence([9, 2, 6], [0, 0, 1], "qa", weight=0.5)]
     model: Any = TenthsOfIds()
     found = evaluate_sft(model, half, config(prompt_loss_weight=0.25))
-    assert found == pytest.approx({"eval_loss": 1.4 / 3, "eval_loss/chat": 0.4, "eval_loss/qa": 0.6})
+    assert found == pytest.approx(
+        {"eval/loss": 1.4 / 3, "eval/loss_by_source/chat": 0.4, "eval/loss_by_source/qa": 0.6}
+    )
