@@ -1,12 +1,12 @@
-"""Which texts are nearly the same: TF-IDF vectors and an exact search for all pairs above a cosine.
+"""Near-duplicate texts: TF-IDF vectors and an exact search for all pairs above a cosine.
 
 For Korean the default vectors count character 2-3-grams, because endings change the words of near-duplicates.
 
-The search compares no pair that cannot reach the threshold. Features are ordered from rare to common; a row's
+The search skips every pair that cannot reach the threshold. Features are ordered from rare to common; a row's
 *signature* is the shortest run of its rarest features such that the rest has a norm below half the threshold.
-Of two rows, take the one whose signature stops earlier in that order: what it shares with the other row is within
-both signatures, or within its rest. So the cosine is at most what the signatures share plus the norm of a rest
-(the prefix filter of Bayardo et al., WWW 2007), and only pairs where that can reach the threshold are computed.
+Of two rows, take the one whose signature ends earlier in that order: what it shares with the other row lies in both
+signatures, or in its rest. So the cosine is at most the product of the signatures plus the norm of a rest
+(the prefix filter of Bayardo et al., WWW 2007), and it is computed only where that bound reaches the threshold.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-MAX_ROWS = 200_000  # the time of an exact search grows with the square
-_BLOCK_PRODUCTS = 20_000_000  # multiplications of one block, which bound its memory to some 300 MB
+MAX_ROWS = 200_000  # the time of an exact search grows with the square of the rows
+_BLOCK_PRODUCTS = 20_000_000  # multiplications per block, which bound its memory to about 300 MB
 _CHECKED_AT_ONCE = 100_000
-_SLACK = 1e-9  # of float64 sums
+_SLACK = 1e-9  # rounding of float64 sums
 Indices = NDArray[np.int64]
 
 
 class Pairs(NamedTuple):
-    """Some pairs of rows, ordered by `rows`: `columns[k]` < `rows[k]`, and their cosine."""
+    """Pairs of rows, ordered by `rows`, with `columns[k]` < `rows[k]`, and their cosines."""
 
     rows: Indices
     columns: Indices
@@ -42,7 +42,7 @@ def character_vectors(texts: Sequence[str]) -> csr_matrix:
 
 
 def word_vectors(texts: Sequence[str]) -> csr_matrix:
-    """[N, features] TF-IDF of words as scikit-learn's defaults make them, each row of norm 1 or 0."""
+    """[N, features] TF-IDF of words by scikit-learn's defaults, each row of norm 1 or 0."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     return _fitted(TfidfVectorizer(), texts)
@@ -56,10 +56,10 @@ def _fitted(vectorizer: Any, texts: Sequence[str]) -> csr_matrix:
 
 
 def similar_pairs(vectors: csr_matrix, threshold: float) -> Iterator[Pairs]:
-    """All pairs of rows with a cosine of `threshold` or more, by blocks of ascending rows.
+    """All pairs of rows with a cosine of at least `threshold`, in blocks of ascending rows.
 
     Args:
-        vectors: [N, features], not negative, each row of norm 1 or 0.
+        vectors: [N, features], non-negative, each row of norm 1 or 0.
         threshold: above 0, at most 1.
     """
     ordered, signatures, rest = _signatures(vectors, threshold)
@@ -73,9 +73,9 @@ def similar_pairs(vectors: csr_matrix, threshold: float) -> Iterator[Pairs]:
 
 
 def _signatures(vectors: csr_matrix, threshold: float) -> tuple[csr_matrix, csr_matrix, NDArray[np.float64]]:
-    """The vectors with their features from rare to common, their signatures, and the norm of each row's rest.
+    """The vectors with features from rare to common, their signatures, and the norm of each row's rest.
 
-    A longer signature costs more to compare and leaves fewer pairs to compute: half the threshold was the quickest.
+    A longer signature costs more to compare and leaves fewer pairs to compute; half the threshold is fastest.
     """
     limit = threshold / 2
     frequency = np.bincount(vectors.indices, minlength=vectors.shape[1])
@@ -96,7 +96,7 @@ def _signatures(vectors: csr_matrix, threshold: float) -> tuple[csr_matrix, csr_
 
 
 def _blocks(signatures: csr_matrix) -> Iterator[tuple[int, int]]:
-    """(start, end) of rows whose product with all rows before their end stays within the memory bound."""
+    """(start, end) of blocks whose product with all rows before `end` stays within the memory bound."""
     frequency = np.bincount(signatures.indices, minlength=signatures.shape[1])
     per_feature = np.concatenate(([0], np.cumsum(frequency[signatures.indices])))
     work = per_feature[signatures.indptr]
@@ -109,7 +109,7 @@ def _blocks(signatures: csr_matrix) -> Iterator[tuple[int, int]]:
 
 
 def _exact(vectors: csr_matrix, rows: Indices, columns: Indices, threshold: float) -> Pairs:
-    """Those of the pairs that reach the threshold."""
+    """The pairs that reach the threshold."""
     cosines = np.empty(len(rows))
     for start in range(0, len(rows), _CHECKED_AT_ONCE):
         part = slice(start, start + _CHECKED_AT_ONCE)
@@ -120,7 +120,7 @@ def _exact(vectors: csr_matrix, rows: Indices, columns: Indices, threshold: floa
 
 
 def clusters(vectors: csr_matrix, threshold: float, links: Sequence[tuple[int, int]] = ()) -> Indices:
-    """[N] number of each row's cluster: rows joined by chains of pairs of `threshold` or more, or by `links`."""
+    """[N] cluster of each row: rows are joined by chains of pairs of at least `threshold`, and by `links`."""
     joined = np.array(links, dtype=np.int64).reshape(-1, 2)
     labels = _joined(np.arange(vectors.shape[0], dtype=np.int64), joined[:, 0], joined[:, 1])
     for pairs in similar_pairs(vectors, threshold):
@@ -129,7 +129,7 @@ def clusters(vectors: csr_matrix, threshold: float, links: Sequence[tuple[int, i
 
 
 def _joined(labels: Indices, rows: Indices, columns: Indices) -> Indices:
-    """The labels after the clusters of each pair became one."""
+    """The labels after joining the clusters of each pair."""
     size = len(labels)
     edges = csr_matrix((np.ones(len(rows), dtype=bool), (labels[rows], labels[columns])), shape=(size, size))
     return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)[labels]

@@ -1,8 +1,8 @@
-"""The file a data command writes: whole or absent, with a manifest that says where every row went.
+"""The file a data command writes: written atomically, never partial, with a manifest that accounts for every row.
 
-Rows stream into a file beside the wanted one, which is renamed when all of them are written; a crash or a bad
-row leaves what was there before. `<out>.manifest.json` holds the command, its options, the inputs with their
-hashes, and the rows kept and dropped by reason with a few examples.
+Rows stream into a temporary file beside the output, which replaces the output after the last row; a crash or a bad
+row leaves the earlier output as it was. `<out>.manifest.json` holds the command, its options, the inputs with
+their hashes, and the rows kept and dropped by reason with a few examples.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from rlhf.artifacts.files import flush_folder, write_json
 from rlhf.data.readers import locate, sha256_of
 from rlhf.errors import DataError
 
-EXAMPLES = 5  # of each reason kept in the manifest
+EXAMPLES = 5  # of each reason, in the manifest
 Item = TypeVar("Item")
 
 
 class Output:
-    """A JSONL file in the making; use it as a context manager.
+    """A JSONL file that is being written; use it as a context manager.
 
     Args:
-        path: file to write; its folder is made.
+        path: file to write; its folder is created.
         command: as typed after `rlhf`, e.g. "data filter".
-        inputs: files read; hashed into the manifest.
+        inputs: files that are read; the manifest holds their hashes.
         options: every option that decides the rows.
 
     Raises:
-        DataError: at once when `path` is a folder, is one of the inputs, or cannot be written.
+        DataError: on construction, when `path` is a folder, is one of the inputs, or cannot be written.
     """
 
     def __init__(self, path: Path, *, command: str, inputs: Sequence[str | Path], options: Mapping[str, Any]) -> None:
@@ -45,7 +45,7 @@ class Output:
         self.dropped: dict[str, int] = {}
         self.examples: dict[str, list[str]] = {}
         self.counts: dict[str, int] = {}
-        self.extra: dict[str, Any] = {}  # anything else a command has to say about itself
+        self.extra: dict[str, Any] = {}  # further entries of the manifest
         self._beside = path.with_name(f".{path.name}.writing")
         _check_writable(path, self.inputs)
 
@@ -57,20 +57,26 @@ class Output:
         """Adds one row."""
         line = json.dumps(row, ensure_ascii=False)
         if not line.isascii() and any("\ud800" <= character <= "\udfff" for character in line):
-            line = json.dumps(row)  # half a surrogate pair is no UTF-8; escaped it stays what it was
+            line = json.dumps(row)  # half a surrogate pair is not UTF-8; escaped, it survives
         self._file.write(line + "\n")
         self.kept += 1
 
     def drop(self, reason: str, example: str = "") -> None:
-        """Counts a row that is left out; the first few examples of a reason are kept."""
+        """Counts a dropped row; the manifest keeps the first few examples of each reason."""
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
         shown = self.examples.setdefault(reason, [])
         if example and len(shown) < EXAMPLES:
             shown.append(example[:200])
 
     def count(self, name: str, amount: int = 1) -> None:
-        """Counts something that is not a row, e.g. masked phone numbers."""
-        self.counts[name] = self.counts.get(name, 0) + amount
+        """Counts something that is not a row, e.g. masked phone numbers; 0 leaves no entry."""
+        if amount:
+            self.counts[name] = self.counts.get(name, 0) + amount
+
+    def count_all(self, amounts: Mapping[str, int], prefix: str = "") -> None:
+        """Counts several things, each name after `prefix`."""
+        for name, amount in amounts.items():
+            self.count(f"{prefix}{name}", amount)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -101,26 +107,26 @@ class Output:
         }
 
     def summary(self) -> str:
-        """One line for the terminal: rows kept, dropped by reason, and where they are."""
+        """One line for the terminal: the file, the rows kept, and the rows dropped by reason."""
         dropped = ", ".join(f"{number} {reason}" for reason, number in self.dropped.items() if number)
-        counts = ", ".join(f"{number} {name}" for name, number in self.counts.items() if number)
-        parts = [f"{self.path}: {self.kept} rows"]
-        return "; ".join([*parts, *([f"dropped {dropped}"] if dropped else []), *([counts] if counts else [])])
+        counts = ", ".join(f"{number} {name}" for name, number in self.counts.items())
+        parts = (f"{self.path}: {self.kept} rows", f"dropped {dropped}" if dropped else "", counts)
+        return "; ".join(filter(None, parts))
 
 
 def manifest_path(path: Path) -> Path:
-    """Where the manifest of an output is."""
+    """The file of an output's manifest."""
     return path.with_name(f"{path.name}.manifest.json")
 
 
 def progress(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
-    """The items again, with a bar on stderr where that is a terminal."""
+    """The items, with a progress bar on stderr where that is a terminal."""
     return iter(tqdm(items, desc=description, total=total, unit=" rows", disable=None, leave=False))
 
 
 def _check_writable(path: Path, inputs: Sequence[str]) -> None:
     if path.is_dir():
-        raise DataError("is a folder", where=str(path), expected="a file to write", fix=f"--out {path}/data.jsonl")
+        raise DataError("is a folder", where=str(path), expected="a file", fix=f"--out {path}/data.jsonl")
     if any(Path(file).exists() and path.exists() and path.samefile(file) for file in inputs):
         raise DataError("is also an input", where=str(path), fix="write to another file")
     try:

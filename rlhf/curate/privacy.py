@@ -1,18 +1,19 @@
-"""Personal information in text, by ko-pii's rules: identifiers, contacts, addresses.
+"""Personal information in text, by the rules of ko-pii: identifiers, contacts, addresses.
 
-Only what is recognised by its form is masked. Names, jobs, ages and web addresses are left: guesses at Korean
-names hit everyday words (전화줘 reads as a name beside a number), and a chatbot that learnt from text full of
-such holes would speak in holes.
+Only information with a recognisable form is masked. Names, jobs, ages and web addresses stay: guesses at Korean names
+hit everyday words (전화줘 looks like a name beside a number), and a chatbot trained on text full of such gaps would
+reproduce the gaps.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Any
 
 from rlhf.errors import require_packages
 
-# What ko-pii calls it, and what stands in the text instead.
+# The labels of ko-pii, and the masks that replace the text.
 MASKS: dict[str, str] = {
     "RRN": "[주민등록번호]",
     "FRN": "[외국인등록번호]",
@@ -28,10 +29,10 @@ MASKS: dict[str, str] = {
     "VEHICLE": "[차량번호]",
     "ADDRESS": "[주소]",
 }
-# What every one of them holds, so that most lines, even those with a number, need no further look.
+# Every kind matches one of these, so that most lines, even those with a number, need no closer look.
 _WORTH_A_LOOK = re.compile(
-    r"[@＠①-⓿]"  # e-mail, and digits in disguise
-    r"|(?:\d\D{0,3}){7}"  # numbers of people, cards, accounts and telephones
+    r"[@＠①-⓿]"  # e-mail, and disguised digits
+    r"|(?:\d\D{0,3}){7}"  # numbers of persons, cards, accounts and telephones
     r"|\d+\.\d+\.\d+\.\d|[0-9a-fA-F]:[0-9a-fA-F:]*:"  # IP
     r"|\d{2,3}\s*[가-힣]\s*\d{4}"  # number plates
     r"|[로길동읍면리가]\s*\d"  # addresses
@@ -40,9 +41,9 @@ _SHORT_DISTRICTS = frozenset({"중구", "동구", "서구", "남구", "북구", 
 
 
 def mask_personal(text: str) -> tuple[str, dict[str, int]]:
-    """The text with personal information replaced by what it was, as in [전화번호], and how many of each.
+    """The text with personal information replaced by its kind, such as [전화번호], and the number of each kind.
 
-    Keys of the counts are ko-pii's labels, those of `MASKS`. Text without any comes back as it was.
+    Keys of the counts are ko-pii's labels, those of `MASKS`. Other text stays as it is.
 
     Raises:
         ConfigError: when ko-pii is not installed.
@@ -58,11 +59,8 @@ def mask_personal(text: str) -> tuple[str, dict[str, int]]:
 
 
 def find_personal(text: str) -> dict[str, int]:
-    """How many pieces of personal information `text` holds, by ko-pii's label. Raises as `mask_personal`."""
-    counts: dict[str, int] = {}
-    for _, _, label in _found(text):
-        counts[label] = counts.get(label, 0) + 1
-    return counts
+    """The number of pieces of personal information in `text`, by ko-pii's label. Raises as `mask_personal`."""
+    return dict(Counter(label for _, _, label in _found(text)))
 
 
 def require_privacy(otherwise: str = "") -> None:
@@ -92,9 +90,9 @@ def _is_sure(hit: Any) -> bool:
 
 
 def _is_address(hit: Any) -> bool:
-    """Whether it has a number, a street or quarter, and a district that is no everyday word.
+    """Whether it has a number, a street or quarter, and a district that is not an everyday word.
 
-    By its form alone 친구 운동 30분 is an address too: 친구 a district, 운동 a quarter, 30 the number.
+    By its form alone 친구 운동 30분 would be an address: 친구 a district, 운동 a quarter, 30 the number.
     """
     from ko_pii.dictionaries.legal_dongs import is_legal_dong
 

@@ -1,4 +1,4 @@
-"""The texts of a data row, whatever its format: what is asked, what is answered, what is learnt from it."""
+"""The texts of a data row of any format: the prompt, the answers, and what a model would learn to say."""
 
 from __future__ import annotations
 
@@ -8,25 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf.data.formats import parse, sniff
-from rlhf.data.readers import NumberedRow, Row
-from rlhf.data.records import Demonstration, Message, Ranking
+from rlhf.data.readers import NumberedRow, Row, usable
+from rlhf.data.records import Demonstration, Ranking
+from rlhf.data.sources import placed
 from rlhf.errors import DataError
 
-# Keys that hold what people and models said; what is below them is text, but for the roles of messages.
-TEXT_KEYS = frozenset(
-    {
-        "prompt",
-        "response",
-        "completion",
-        "instruction",
-        "input",
-        "output",
-        "chosen",
-        "rejected",
-        "responses",
-        "messages",
-    }
-)
+# Keys whose values are text, or hold text at any depth (apart from the roles of messages).
+TEXT_KEYS = frozenset(("prompt", "messages", "instruction", "input", "output", "response", "completion"))
+TEXT_KEYS |= {"responses", "chosen", "rejected"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +23,9 @@ class RowTexts:
     """Texts of one row, NFC.
 
     Attributes:
-        prompt: all turns before the answer, without the system's, joined by newlines.
+        prompt: all turns before the answer but the system's, joined by newlines.
         asked: the last user turn with its input.
-        answers: the final answer, or all ranked ones; none of a prompt.
+        answers: the final answer, or all ranked answers; empty for a prompt.
         learnt: what a model would learn to say: the assistant's turns, or the best ranked answers.
     """
 
@@ -49,67 +38,61 @@ class RowTexts:
 def row_texts(row: Row) -> RowTexts:
     """The texts of a row. Raises DataError, with the key, for a row of no known format or with bad values."""
     record = parse(row, sniff(row), "")
+    learnt: tuple[str, ...] = ()
     if isinstance(record, Ranking):
-        best = tuple(
-            text for text, rank in zip(record.responses, record.ranks, strict=True) if rank == min(record.ranks)
-        )
-        return _texts(record.prompt, record.responses, best)
-    if isinstance(record, Demonstration):
-        said = tuple(message.content for message in record.messages if message.role == "assistant")
-        return _texts(record.messages[:-1], said[-1:], said)
-    return _texts(record.messages, (), ())
-
-
-def _texts(turns: Iterable[Message], answers: tuple[str, ...], learnt: tuple[str, ...]) -> RowTexts:
-    spoken = [message for message in turns if message.role != "system"]
-    said = [f"{message.content}\n{message.input}".strip() for message in spoken]
-    return RowTexts("\n".join(said), said[-1], answers, learnt)
+        best = min(record.ranks)
+        learnt = tuple(text for text, rank in zip(record.responses, record.ranks, strict=True) if rank == best)
+    elif isinstance(record, Demonstration):
+        learnt = tuple(message.content for message in record.messages if message.role == "assistant")
+    turns = [f"{turn.content}\n{turn.input}".strip() for turn in record.prompt if turn.role != "system"]
+    return RowTexts("\n".join(turns), turns[-1], record.answers, learnt)
 
 
 def normalised(text: str) -> str:
-    """NFC, runs of whitespace as one space, none outside: equal texts are the same question."""
+    """NFC, each run of whitespace as one space, none at the ends: texts equal in this form are the same question."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
-def good_texts(row: Row | DataError, where: str) -> RowTexts:
-    """The texts of a row as it was read; a bad one raises DataError with file, line, key and a fix."""
-    try:
-        if isinstance(row, DataError):
-            raise row
-        return row_texts(row)
-    except DataError as error:
-        place = f"{where}  {error.where}" if error.where.startswith("key ") else where
-        fix = error.fix or "mend the row, or leave bad rows out with --on-bad-row skip"
-        raise DataError(error.problem, where=place, expected=error.expected, fix=fix) from None
+def compact(text: str) -> str:
+    """A text without its whitespace."""
+    return "".join(text.split())
 
 
 def numbered_texts(
     rows: Iterable[NumberedRow], path: str, on_bad_row: str
 ) -> Iterator[tuple[Row | DataError, RowTexts | DataError]]:
-    """Each row with its texts, or with the error it is where `on_bad_row` is "skip"; "error" raises the first."""
+    """Each row with its texts, or with its error where `on_bad_row` is "skip"; "error" raises the first error."""
     for line, row in rows:
         try:
-            yield row, good_texts(row, f"{path}:{line}")
+            yield row, row_texts(usable(row))
         except DataError as error:
+            problem = placed(error, f"{path}:{line}", fix="correct the row, or skip bad rows with --on-bad-row skip")
             if on_bad_row == "error":
-                raise
-            yield row, error
+                raise problem from None
+            yield row, problem
 
 
-def spoken_strings(row: Mapping[str, Any]) -> Iterator[str]:
-    """Every string under the keys that hold texts, in the row's order."""
-    found: list[str] = []
+def texts_of(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(key, text) of every text of a row, in its order; a key reads `messages[0].content`."""
+    for key, value in row.items():
+        if key in TEXT_KEYS:
+            yield from _texts(key, value)
 
-    def note(text: str) -> str:
-        found.append(text)
-        return text
 
-    with_texts_changed(row, note)
-    return iter(found)
+def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _texts(f"{name}[{index}]", item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key != "role":
+                yield from _texts(f"{name}.{key}", item)
 
 
 def with_texts_changed(row: Mapping[str, Any], change: Callable[[str], str]) -> Row:
-    """The row with `change` done to every string under the keys that hold texts; all else as it was."""
+    """The row with `change` applied to every text of `texts_of`; everything else stays."""
     return {key: _changed(value, change) if key in TEXT_KEYS else value for key, value in row.items()}
 
 

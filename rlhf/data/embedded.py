@@ -1,4 +1,4 @@
-"""Data that comes with the package, by names such as `demo:rankings_train`."""
+"""Data that ships with the package, by names such as `demo:rankings_train`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ FOLDER = Path(rlhf.__file__).parent / "demo" / "data"
 
 
 def data_path(path: str) -> str:
-    """The file behind a `demo:` name; any other path as it is.
+    """The file of a `demo:` name; any other path is returned as it is.
 
-    Raises: DataError for a name that is not there.
+    Raises: DataError for an unknown name.
     """
     if not path.startswith(PREFIX):
         return path

@@ -1,9 +1,8 @@
-"""Records to token ids: one code path for every stage, for serving and for evaluation.
+"""Converts records to token ids: one code path for every stage, for serving and for evaluation.
 
-Each answer is tokenised apart from what precedes it, so the ids of a prompt are the same whether an
-answer follows (training) or is to be generated (rollout). An over-length row loses its oldest turns
-first, then the left of its prompt; only then is its answer cut, and a cut answer gets no EOS. All of it
-is counted.
+Each answer is tokenised separately from the text before it, so the ids of a prompt are the same whether an answer
+follows (training) or is generated (rollout). A row that is too long first loses its oldest turns, then the left of
+its prompt; only then is its answer truncated, and a truncated answer has no EOS. All of it is counted.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from rlhf.errors import DataError
 Ids = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 Rendered = TypeVar("Rendered")
-MIN_PROMPT_SHARE = 0.25  # of max_length: a prompt is not cut below this before the answer is cut
+MIN_PROMPT_SHARE = 0.25  # of max_length: below this length the answer is cut rather than the prompt
 
 
 @dataclass(slots=True)
 class EncodeReport:
-    """What happened to the rows on their way to ids; nothing is dropped without a count here."""
+    """Counts of everything that encoding dropped or cut."""
 
     num_rows: int = 0
     num_tokens: int = 0
@@ -69,7 +68,7 @@ class EncodedRanking:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """A prompt [P] that ends where an answer begins; `row` names it in random streams."""
+    """A prompt [P] that ends where an answer begins; `row` identifies it in random streams."""
 
     ids: Ids
     row: int
@@ -79,7 +78,7 @@ class EncodedPrompt:
 
     @property
     def text(self) -> str:
-        """What the user said last."""
+        """The last user turn."""
         return self.messages[-1].content
 
     def __len__(self) -> int:
@@ -88,9 +87,9 @@ class EncodedPrompt:
 
 @dataclass(slots=True)
 class Encoder:
-    """Turns records into ids under a length limit, and counts what it had to cut.
+    """Converts records to ids within a length limit, and counts what it cuts.
 
-    `train_on` "last" masks every answer of a conversation but its last, as if the user had written them.
+    `train_on` "last" trains on the last answer of a conversation only: the earlier ones are masked like user turns.
     """
 
     tokenizer: ChatTokenizer
@@ -109,7 +108,7 @@ class Encoder:
     def prompts(self, records: Sequence[Prompt]) -> list[EncodedPrompt]:
         """Prompts, the opening of an answer included, cut on the left to `max_length`.
 
-        Their row numbers go on from call to call, so that no two prompts of one encoder share a random stream.
+        Row numbers continue from call to call, so no two prompts of one encoder share a random stream.
         """
         return [self._prompt(record, self.report.num_rows) for record in records]
 
@@ -137,7 +136,7 @@ class Encoder:
         cut_answers = tuple(answer[: self.max_length - len(cut_prompt)] for answer in answers)
         encoded = EncodedRanking(cut_prompt, cut_answers, record.ranks, record.source, record.scores)
         self.report.rows_with_cut_prompt += len(cut_prompt) < len(before)
-        self.report.rows_with_cut_answer += any(map(_shorter, cut_answers, answers))
+        self.report.rows_with_cut_answer += sum(map(len, cut_answers)) < sum(map(len, answers))
         self.report.num_rows += 1
         self.report.num_tokens += len(encoded)
         self.report.num_answer_tokens += sum(map(len, cut_answers))
@@ -157,7 +156,7 @@ class Encoder:
         render: Callable[[tuple[Message, ...]], Rendered],
         length: Callable[[Rendered], int],
     ) -> Rendered:
-        """`messages` rendered without their oldest exchanges, while they are too long and have more than one."""
+        """`messages`, rendered without their oldest exchanges as long as they are too long and have several."""
         rendered, dropped = render(messages), False
         head = messages[:1] if messages[0].role == "system" else ()
         while length(rendered) > self.max_length and sum(message.role == "user" for message in messages) > 1:
@@ -167,15 +166,15 @@ class Encoder:
         return rendered
 
     def _open_ids(self, messages: tuple[Message, ...]) -> Ids:
-        """A prompt's ids up to where an answer begins, each piece tokenised apart as in training."""
+        """The ids of a prompt up to where an answer begins, each piece tokenised separately as in training."""
         pieces = self.tokenizer.pieces(messages, open_answer=True)
         parts = self.tokenizer.token_ids([piece.text for piece in pieces])
         return np.asarray([token for part in parts for token in part], dtype=np.int32)
 
     def _turn_ids(self, messages: tuple[Message, ...]) -> list[tuple[Ids, bool]]:
-        """Ids of each rendered piece and whether it is an answer; ends with the last answer."""
+        """The ids of each rendered piece up to the last answer, and whether the piece is an answer."""
         pieces = self.tokenizer.pieces(messages)
-        while not pieces[-1].answer:  # what a template writes after the last answer is never learnt
+        while not pieces[-1].answer:  # text of the template after the last answer is not trained on
             pieces.pop()
         ids = self.tokenizer.token_ids([piece.text for piece in pieces])
         turns = [
@@ -186,7 +185,7 @@ class Encoder:
         return turns
 
     def _cut(self, ids: Ids, mask: Mask, *, last_answer: int) -> tuple[Ids, Mask]:
-        """Cuts and counts the left of the prompt, then, when the answer is still too long, its right."""
+        """Cuts the left of the prompt, and if the rest is still too long the right of the answer; counts both."""
         if len(ids) <= self.max_length:
             return ids, mask
         prompt = len(ids) - last_answer
@@ -200,28 +199,24 @@ class Encoder:
         return tuple(self._clean(message) for message in messages)
 
     def _clean(self, message: Message) -> Message:
-        """Text without special-token strings: left in, each would become a control token."""
+        """Text without special-token strings, each of which would become a control token."""
         content, context = self._without_special(message.content), self._without_special(message.input)
         if not content:
-            raise DataError(f"the {message.role} turn holds nothing but special-token text", fix="drop the row")
+            raise DataError(f"the {message.role} turn has nothing but special-token text", fix="drop the row")
         return replace(message, content=content, input=context)
 
     def _without_special(self, text: str) -> str:
         cleaned, removed = text, 0
         while present := [special for special in self.tokenizer.special_texts if special in cleaned]:
-            for special in present:  # removing one may join the halves of another
+            for special in present:  # a removal may join the halves of another
                 removed += cleaned.count(special)
                 cleaned = cleaned.replace(special, "")
         self.report.special_texts_removed += removed
         return cleaned.strip() if removed else text
 
 
-def _shorter(cut: Ids, whole: Ids) -> bool:
-    return len(cut) < len(whole)
-
-
 def _joined(turns: Sequence[tuple[Ids, bool]]) -> tuple[Ids, Mask]:
-    """All turns as one sequence, with True where an answer is."""
+    """All turns as one sequence, with a mask that is True on answers."""
     ids = np.concatenate([ids for ids, _ in turns])
     mask = np.concatenate([np.full(len(ids), answer) for ids, answer in turns])
     return ids, mask

@@ -1,12 +1,13 @@
-"""Row formats: which keys a row has, and the record it becomes.
+"""Row formats: the keys of a row, and the record that it becomes.
 
-Texts lose outer whitespace and become NFC here; nothing else is changed. Errors carry the row's key, as in
-"key `responses[2]`"; the caller adds the file and line.
+Texts lose outer whitespace and become NFC here; nothing else changes. Errors name the key of the row, as in
+"key `responses[2]`"; the caller adds file and line.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,6 +19,7 @@ from rlhf.data.records import (
     Message,
     Prompt,
     Ranking,
+    Record,
     Role,
     check_ranks,
     check_responses,
@@ -28,9 +30,8 @@ from rlhf.data.records import (
 from rlhf.errors import DataError
 
 Row = Mapping[str, Any]
-Record = Demonstration | Ranking | Prompt
 
-# Sniffed in this order: the more telling keys come first, `prompt` alone last.
+# Recognised in this order: the more specific keys first, `prompt` alone last.
 FORMAT_KEYS: dict[str, str] = {
     "ranking": "prompt, responses, ranks or scores",
     "chosen-rejected": "chosen, rejected, prompt unless both are message lists",
@@ -40,7 +41,7 @@ FORMAT_KEYS: dict[str, str] = {
     "messages": "messages [{role, content}]",
     "prompt": "prompt, or messages that end in a user turn",
 }
-_TELLING: dict[str, tuple[frozenset[str], ...]] = {
+_REQUIRED: dict[str, tuple[frozenset[str], ...]] = {
     "ranking": (frozenset({"prompt", "responses", "ranks"}), frozenset({"prompt", "responses", "scores"})),
     "chosen-rejected": (frozenset({"chosen", "rejected"}),),
     "prompt-response": (frozenset({"prompt", "response"}),),
@@ -49,23 +50,23 @@ _TELLING: dict[str, tuple[frozenset[str], ...]] = {
     "messages": (frozenset({"messages"}),),
     "prompt": (frozenset({"prompt"}),),
 }
-_KNOWN_KEYS = frozenset[str]().union(*(keys for group in _TELLING.values() for keys in group))
+_KNOWN_KEYS = frozenset[str]().union(*(keys for group in _REQUIRED.values() for keys in group))
 
 
 def described(names: Iterable[str] = FORMAT_KEYS) -> str:
-    """The formats with their keys, as error messages show them."""
+    """The formats with their keys, for error messages."""
     return "; ".join(f"{name} {{{FORMAT_KEYS[name]}}}" for name in names)
 
 
 def quoted_keys(row: Row) -> str:
-    """The keys a row has, as error messages show them."""
+    """The keys of a row, for error messages."""
     return ", ".join(f"`{key}`" for key in row) or "no keys"
 
 
 def rename_hint(row: Row, names: Iterable[str] = FORMAT_KEYS) -> str:
-    """Which misspelt keys to rename for the first of these formats that the row would then have, or ""."""
+    """Which misspelt keys to rename so that the row has one of these formats, or ""."""
     strangers = [str(key) for key in row if key not in _KNOWN_KEYS]
-    for keys in (keys for name in names for keys in _TELLING[name]):
+    for keys in (keys for name in names for keys in _REQUIRED[name]):
         near = {key: difflib.get_close_matches(key, strangers, n=1, cutoff=0.75) for key in keys - set(row)}
         if near and all(near.values()):
             return "rename " + ", ".join(f"`{near[key][0]}` to `{key}`" for key in sorted(near))
@@ -73,9 +74,9 @@ def rename_hint(row: Row, names: Iterable[str] = FORMAT_KEYS) -> str:
 
 
 def sniff(row: Row) -> str:
-    """The format whose keys the row has; DataError that lists all of them when there is none."""
+    """The format of a row by its keys. Raises DataError, which lists all formats, when there is none."""
     present = frozenset(row)
-    for name, alternatives in _TELLING.items():
+    for name, alternatives in _REQUIRED.items():
         if any(keys <= present for keys in alternatives):
             return name
     problem = f"no known format has the keys {quoted_keys(row)}"
@@ -83,15 +84,27 @@ def sniff(row: Row) -> str:
 
 
 def parse(row: Row, format: str, source: str) -> Record:
-    """The record a row of `format` holds; its `source` key, where there is one, replaces `source`."""
+    """The record of a row in `format`; a `source` key in the row takes precedence over `source`."""
     if row.get("source") is not None:
         source = text_at(row, "source", allow_empty=True) or source
     return _PARSERS[format](row, source)
 
 
+def key_of(error: DataError) -> str:
+    """The key an error names, as in "key `responses[2]`"; "" where it names something else or nothing."""
+    return error.where if error.where.startswith("key ") else ""
+
+
+def reason_of(error: DataError) -> str:
+    """An error's key and problem without what differs from row to row, so that rows are counted by it."""
+    key = re.sub(r"\[\d+\]", "[]", key_of(error))
+    problem = error.problem.partition(";")[0].partition(": ")[0]
+    return f"{key} {re.sub(r'0x[0-9a-f]{2} |(?<= of )[0-9]+$|^[0-9]+ ', '', problem)}".strip()
+
+
 @contextmanager
 def at_key(key: str) -> Iterator[None]:
-    """Adds the key to an error that does not name one yet."""
+    """Adds the key to an error without a place."""
     try:
         yield
     except DataError as error:
@@ -102,7 +115,7 @@ def at_key(key: str) -> Iterator[None]:
 
 
 def text_at(row: Row, key: str, *, name: str = "", allow_empty: bool = False) -> str:
-    """Text under `key`, stripped and NFC; `name` is how errors call it, e.g. `messages[2].content`."""
+    """The text under `key`, stripped and NFC; `name` is the key in errors, e.g. `messages[2].content`."""
     with at_key(name or key):
         value = _value_at(row, key)
         if not isinstance(value, str):
@@ -133,7 +146,7 @@ def _type_of(value: object) -> str:
 
 
 def messages_at(row: Row, key: str, last: Role | None = None) -> tuple[Message, ...]:
-    """The message list under `key`, which ends in a turn by `last` where that is given."""
+    """The message list under `key`, which must end in a turn by `last` if that is given."""
     with at_key(key):
         entries = _list_at(row, key)
         turns = tuple(_message(entry, f"{key}[{index}]") for index, entry in enumerate(entries))
@@ -228,9 +241,9 @@ def _chosen_rejected(row: Row, source: str) -> Record:
 
 
 def _agreeing(prompt: tuple[Message, ...], before: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The turns before the answers, given twice: as `prompt` and at the head of `chosen`.
+    """The turns before the answers, which are given twice: in `prompt` and at the start of `chosen`.
 
-    Public sets repeat the whole conversation in `chosen` and put its first or last question into `prompt`.
+    Public data sets repeat the whole conversation in `chosen`, and its first or last question in `prompt`.
     """
     size = len(prompt)
     if before and prompt not in (before[:size], before[-size:]):

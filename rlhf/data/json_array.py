@@ -1,7 +1,6 @@
-"""The elements of a JSON array, one at a time: a file of millions is read in bounded memory.
+"""Streams the elements of a JSON array, so that a file of millions of rows is read in bounded memory.
 
-A window slides over the file; each element is decoded as soon as the window holds it whole, which also tells
-the line it starts on.
+A window slides over the file; an element is decoded as soon as the window contains it completely.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _SPACE = " \t\r\n"
 
 
 class _Window:
-    """The part of a file that is being looked at. `position` is where in `text`, `line` on which line."""
+    """The part of a file in memory: the current `position` in its `text`, and the `line` of that position."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.text, self.position, self.line = path, "", 0, 1
@@ -34,7 +33,7 @@ class _Window:
         self._stream.close()
 
     def grow(self) -> None:
-        """Drops what is behind `position` and reads as much again as is left, one chunk at least."""
+        """Drops the text before `position` and reads as much as is left, at least one chunk."""
         self.text, self.position = self.text[self.position :], 0
         raw = self._stream.read(max(_CHUNK, len(self.text)))
         self.at_end = not raw
@@ -45,12 +44,12 @@ class _Window:
             raise not_encoded(f"{self.path}:{line}", error) from None
 
     def advance(self, position: int) -> None:
-        """Moves on, counting lines."""
+        """Moves to a later position, counting lines."""
         self.line += self.text.count("\n", self.position, position)
         self.position = position
 
     def peek(self) -> str:
-        """The next character that is not space; "" at the end of the file."""
+        """The next character that is not whitespace; "" at the end of the file."""
         while True:
             position = self.position
             while position < len(self.text) and self.text[position] in _SPACE:
@@ -62,10 +61,10 @@ class _Window:
 
 
 def array_elements(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line it starts on, element) of the one array in a file.
+    """(first line, element) of the array in a file.
 
-    Raises DataError, with file and line, for what is not one whole array in UTF-8, or holds an element of more
-    characters than `LONGEST_LINE`.
+    Raises DataError, with file and line, for anything but one complete array in UTF-8, and for an element of more
+    than `LONGEST_LINE` characters.
     """
     window = _Window(path)
     try:
@@ -85,7 +84,7 @@ def _elements(window: _Window) -> Iterator[tuple[int, Any]]:
             window.advance(window.position + 1)
         elif following != "]":
             where = f"{window.path}:{window.line}"
-            raise DataError("the array is cut or lacks a comma", where=where, fix="write the file again")
+            raise DataError("the array is truncated or lacks a comma", where=where, fix="write the file again")
     closed = window.peek() == "]"
     window.advance(window.position + 1)
     if not closed or window.peek():
@@ -93,7 +92,7 @@ def _elements(window: _Window) -> Iterator[tuple[int, Any]]:
 
 
 def _element(window: _Window) -> Any:
-    """The element at the window's position, which moves behind it."""
+    """Decodes the element at the position of the window, and moves past it."""
     decoder = json.JSONDecoder()
     while True:
         problem: Exception | None = None
@@ -101,7 +100,7 @@ def _element(window: _Window) -> Any:
             value, end = decoder.raw_decode(window.text, window.position)
         except (ValueError, RecursionError) as error:  # ValueError: also an integer of thousands of digits
             problem = error
-        if problem is None and (end < len(window.text) or window.at_end):  # a number may go on behind the window
+        if problem is None and (end < len(window.text) or window.at_end):  # a number may continue after the window
             window.advance(end)
             return value
         where = f"{window.path}:{window.line}"

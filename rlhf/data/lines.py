@@ -1,4 +1,4 @@
-"""Lines of text files, one at a time: bounded in length, decoded strictly, and the CSV records they make up."""
+"""Streams the lines of text files, bounded in length and strictly decoded, and the records of CSV files."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from rlhf.errors import DataError
 
 BOM = b"\xef\xbb\xbf"
-LONGEST_LINE = 16 << 20  # bytes; a longer one is a file written without line ends, not a row
+LONGEST_LINE = 16 << 20  # bytes; a longer line is a file without line ends, not a row
 KOREAN_ENCODINGS = ("utf-8", "cp949")
 
 
 def raw_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
     """(number from 1, line with its end, without a byte order mark); None for a line over `LONGEST_LINE`.
 
-    Lines end at b"\\n" only: str.splitlines would also cut at U+2028 inside a JSON string.
+    Lines end at b"\\n" only: str.splitlines would also split at U+2028 inside a JSON string.
     """
     with path.open("rb") as stream:
         number = 1
@@ -33,19 +33,19 @@ def too_long(where: str) -> DataError:
     return DataError(
         f"a line of more than {LONGEST_LINE >> 20} MiB",
         where=where,
-        expected="one row a line",
+        expected="one row per line",
         fix="the file may have lost its line ends: write it again",
     )
 
 
 def not_encoded(where: str, error: UnicodeDecodeError) -> DataError:
-    """The error for bytes that are no text in the expected encoding."""
+    """The error for bytes that are not text in the expected encoding."""
     if error.encoding != "utf-8":
         problem = f"byte {error.object[error.start]:#04x} is neither UTF-8 nor {error.encoding.upper()}"
-        return DataError(problem, where=where, fix="save the file as UTF-8, or cut the damaged line out")
+        return DataError(problem, where=where, fix="save the file as UTF-8, or delete the damaged line")
     if error.reason == "unexpected end of data":
         problem = "the file ends in the middle of a character"
-        return DataError(problem, where=where, expected="UTF-8 text", fix="the file may be cut: write it again")
+        return DataError(problem, where=where, expected="UTF-8 text", fix="the file may be truncated: write it again")
     return DataError(
         f"byte {error.object[error.start]:#04x} is not UTF-8",
         where=where,
@@ -55,7 +55,7 @@ def not_encoded(where: str, error: UnicodeDecodeError) -> DataError:
 
 
 def decoded_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
-    """(number from 1, line with its end). Raises DataError, with file and line, at the first that is not text."""
+    """(number from 1, line with its end). Raises DataError, with file and line, at the first line that is not text."""
     for number, raw in raw_lines(path):
         if raw is None:
             raise too_long(f"{path}:{number}")
@@ -66,7 +66,7 @@ def decoded_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, st
 
 
 def encoding_of(path: Path) -> str:
-    """ "utf-8" or "cp949", whichever the first line with Hangul in it is; "utf-8" where none tells.
+    """ "utf-8" or "cp949", by the first line with Hangul; "utf-8" without any.
 
     Raises DataError for UTF-16, which Excel calls Unicode text.
     """
@@ -83,14 +83,14 @@ def encoding_of(path: Path) -> str:
                 continue
             if any("가" <= character <= "힣" for character in text):
                 return encoding
-            break  # it is UTF-8, if without Hangul: most short ones read as Hangul in CP949
+            break  # a line of UTF-8 without Hangul; as CP949, most short ones would read as Hangul
     return "utf-8"
 
 
 def csv_records(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, list[str]]]:
-    """(line it starts on, cells) of every record that is not a blank line.
+    """(first line, cells) of every record that is not a blank line.
 
-    Raises DataError, with file and line, for quotes that do not balance and for what `decoded_lines` raises.
+    Raises DataError, with file and line, for unbalanced quotes, and as `decoded_lines`.
     """
     reader = csv.reader((text for _, text in decoded_lines(path, encoding)), strict=True)
     while True:

@@ -1,7 +1,7 @@
-"""The order of rows: one stream a run, the same for every world size, resumable at any row.
+"""The order of rows: one stream per run, the same for every world size, resumable at any row.
 
-Epoch e is a permutation drawn from (seed, e); batches are cut from the stream of epochs one after another,
-so the only state is how many rows were consumed.
+Epoch e is a permutation drawn from (seed, e), and batches are cut from the sequence of epochs, so the number of
+consumed rows is the only state.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ class RowStream:
     """Rows of several weighted sources in order.
 
     Args:
-        sizes: rows a source; rows are numbered through all sources.
-        weights: expected passes over each source in one epoch.
+        sizes: rows per source; rows are numbered through all sources.
+        weights: expected passes over each source per epoch.
         seed: run seed.
-        batch_size: rows a step.
-        epochs: passes over the stream; fractions allowed.
-        first_by: a number a row, by which the first epoch is sorted, equal ones shuffled; None shuffles it like others.
+        batch_size: rows per step.
+        epochs: passes over the stream, possibly fractional.
+        first_by: a number per row by which the first epoch is sorted, ties shuffled; None shuffles it like the others.
     """
 
     sizes: tuple[int, ...]
@@ -36,8 +36,8 @@ class RowStream:
 
     def __post_init__(self) -> None:
         if any(round(size * weight) < 1 for size, weight in zip(self.sizes, self.weights, strict=True)):
-            problem = f"of sources of {list(self.sizes)} rows with weights {list(self.weights)} one leaves no row"
-            raise DataError(problem, where="data.train", fix="raise its weight, add rows, or leave it out")
+            problem = f"of sources of {list(self.sizes)} rows with weights {list(self.weights)} one gives no row"
+            raise DataError(problem, where="data.train", fix="raise its weight, add rows, or remove it")
 
     @property
     def epoch_size(self) -> int:
@@ -60,7 +60,7 @@ class RowStream:
     def batch(self, consumed: int, *, limit: bool = True) -> list[int]:
         """Row numbers of the batch that starts after `consumed` rows; empty at the end of the run.
 
-        With `limit` off the stream goes on past `epochs`.
+        Without `limit` the stream continues past `epochs`.
         """
         stop = consumed + self.batch_size
         if limit:

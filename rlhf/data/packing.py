@@ -1,7 +1,7 @@
-"""Batches as packed rows: the global batch is chosen first, then split so that every rank does alike.
+"""Batches as packed rows: the global batch is chosen first, then divided evenly among the ranks.
 
-A micro-batch is one row of at most `micro_tokens` tokens. All ranks run the same number of rows, because
-ZeRO-3 gathers weights inside each; a rank without work runs a one-token row whose loss weighs nothing.
+A micro-batch is one row of at most `micro_tokens` tokens. All ranks run the same number of rows, because ZeRO-3
+gathers weights inside each; a rank without work runs a row of one token with loss weight 0.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Plan = list[list[list[int]]]
 
 
 def plan_micro_batches(lengths: Sequence[int], micro_tokens: int, num_ranks: int) -> Plan:
-    """Which items go to which micro-batch of which rank: plan[rank][micro] = item numbers.
+    """Assigns items to micro-batches of ranks: plan[rank][micro] = item numbers.
 
-    Longest item first into the emptiest micro-batch, so loads are even. The plan depends on its arguments
-    alone, so every rank computes the same one.
+    The longest item goes first, into the emptiest micro-batch, so loads are even. The plan depends on the arguments
+    only, so every rank computes the same plan.
 
     Raises: DataError when an item alone exceeds `micro_tokens`.
     """
@@ -81,13 +81,13 @@ class PackedRow:
 
 
 def idle_row() -> PackedRow:
-    """One token whose output is read with weight 0: keeps collectives matched on a rank without work."""
+    """One token with loss weight 0, which keeps the collectives matched on a rank without work."""
     zero = torch.zeros(1, dtype=torch.int64)
     return PackedRow(zero[None], zero[None], Segments.of_lengths([1]), zero, zero, torch.zeros(1), torch.full((1,), -1))
 
 
 def pack_sequences(sequences: Sequence[EncodedSequence], *, prompt_weight: float = 0.0) -> PackedRow:
-    """Sequences one after another; outputs are read before each token that is to be learnt."""
+    """Sequences one after another; outputs are read at the position before each token with a loss."""
     if not sequences:
         return idle_row()
     weights = [_loss_weights(sequence, prompt_weight) for sequence in sequences]
@@ -115,9 +115,9 @@ def _loss_weights(sequence: EncodedSequence, prompt_weight: float) -> np.ndarray
 
 
 def pack_trees(trees: Sequence[tuple[Ids, Sequence[Ids]]]) -> PackedRow:
-    """Prompts with K answers each: the prompt once, answers continuing from it; read at each answer's end.
+    """Prompts with K answers each: every prompt once, followed by its answers; outputs are read at the end of answers.
 
-    `items` numbers the answers through the row: tree 0's answers first, then tree 1's.
+    `items` numbers the answers through the row: first those of tree 0, then those of tree 1.
     """
     if not trees:
         return idle_row()

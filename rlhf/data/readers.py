@@ -1,7 +1,7 @@
-"""Rows out of files: JSONL, a JSON array, CSV, or a folder written by `datasets.save_to_disk`.
+"""Reads rows from files: JSONL, a JSON array, CSV, or a folder written by `datasets.save_to_disk`.
 
-A row that cannot be read is yielded as the error it is, so the caller decides between stopping and skipping.
-What leaves no next row to go to (a broken array, bytes that are not UTF-8 in a CSV) is raised.
+A row that cannot be read is yielded as its error, so the caller decides whether to stop or to skip it. Errors after
+which no further row can be read (a broken array, bytes that are not UTF-8 in a CSV) are raised.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv")
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where rows are: a file, or a `datasets` folder with the split to read from it."""
+    """The place of rows: a file, or a `datasets` folder and the split to read."""
 
     path: Path
     split: str = ""
 
 
 def locate(path: str) -> Location:
-    """Finds `path`, or `folder#split`. A missing path is a DataError that names the nearest one there is."""
+    """Finds `path`, or `folder#split`. Raises DataError, which names the nearest existing path, for a missing one."""
     if Path(path).exists():
         return Location(Path(path))
     folder, separator, split = path.rpartition("#")
@@ -50,8 +50,15 @@ def locate(path: str) -> Location:
     )
 
 
+def usable(row: Row | DataError) -> Row:
+    """The row; raises the error that stands for a row that could not be read."""
+    if isinstance(row, DataError):
+        raise row
+    return row
+
+
 def sha256_of(location: Location) -> str:
-    """SHA-256 of a file, or of the names and contents of a folder's files, so that an edit shows."""
+    """SHA-256 of a file, or of the names and contents of all files of a folder."""
     digest = hashlib.sha256()
     root = location.path
     if root.is_file():
@@ -71,7 +78,7 @@ def _update(digest: hashlib._Hash, file: Path) -> None:
 
 
 def read_rows(location: Location, csv_encoding: str = "utf-8") -> Iterator[NumberedRow]:
-    """Yields (line, row); of a folder, (row number from 1, row). See the module for what is raised.
+    """Yields (line, row); for a folder, (row number from 1, row). Raises as described for the module.
 
     Files are read in bounded memory, whatever their size.
     """
@@ -85,7 +92,7 @@ def read_rows(location: Location, csv_encoding: str = "utf-8") -> Iterator[Numbe
             f"cannot read a {suffix or 'suffixless'} file",
             where=str(path),
             expected=f"{', '.join(SUFFIXES)}, or a folder written by datasets.save_to_disk",
-            fix="convert it to JSONL: one JSON object a line",
+            fix="convert it to JSONL: one JSON object per line",
         )
     if suffix == ".json" and _first_byte(path) == b"[":
         return _read_array(path)
@@ -114,8 +121,8 @@ def _row_of_line(raw: bytes, where: str) -> Row | DataError:
         return DataError(
             f"invalid JSON: {error}",
             where=where,
-            expected="one JSON object a line, or a .json file that is one array of objects",
-            fix="the line may be cut: write the file again",
+            expected="one JSON object per line, or a .json file with one array of objects",
+            fix="the line may be truncated: write the file again",
         )
 
 
@@ -158,13 +165,13 @@ def _read_folder(location: Location) -> Iterator[NumberedRow]:
         loaded = load_from_disk(str(path))
     except FileNotFoundError:
         raise DataError(
-            "a folder that holds no dataset", where=str(path), expected="one written by datasets.save_to_disk"
+            "a folder without a dataset", where=str(path), expected="one written by datasets.save_to_disk"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"a dataset that cannot be loaded: {error}", where=str(path), fix="save it again") from None
     splits = list(loaded) if isinstance(loaded, DatasetDict) else []
     if split not in splits if splits else split:
-        problem = f"no split {split!r}" if split else "a folder of several splits, and none is named"
+        problem = f"no split {split!r}" if split else "a folder of several splits, without the name of one"
         names = ", ".join(f"{path}#{name}" for name in splits)
         raise DataError(problem, where=str(path), expected=names or f"{path} (it has no splits)")
     dataset = loaded[split] if splits else loaded

@@ -1,7 +1,7 @@
-"""The three records every stage trains on, and the conversions between them that lose nothing invented.
+"""The three records that the stages train on, and the conversions between them.
 
-A record is checked when it is built, so code that holds one never checks it again. Errors carry no `where`:
-only the reader knows the file, line and key, and adds them.
+Records are checked on construction, so no other code checks them again. Errors have no `where`: the reader, which
+knows the file, line and key, adds it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROLES: tuple[str, ...] = get_args(Role)
 
 
 def check_text(text: str, name: str) -> None:
-    """Raises DataError when `text` is not text, or nothing but whitespace."""
+    """Raises DataError when `text` is not a string, or has nothing but whitespace."""
     if not isinstance(text, str):
         raise DataError(f"{name} is {type(text).__name__}, not text", expected="a string")
     if not text.strip():
@@ -26,7 +26,7 @@ def check_text(text: str, name: str) -> None:
 
 
 def check_turns(messages: Sequence[Message], last: Role) -> None:
-    """Raises DataError unless turns are an optional system, then user and assistant in turn up to `last`."""
+    """Raises DataError unless user and assistant alternate up to `last`, after an optional system turn."""
     if not messages:
         raise DataError("a conversation without turns", expected=f"at least one turn, the last by {last}")
     turns = messages[1:] if messages[0].role == "system" else messages
@@ -35,8 +35,8 @@ def check_turns(messages: Sequence[Message], last: Role) -> None:
         if message.role != wanted:
             number = index + 1 + len(messages) - len(turns)
             raise DataError(
-                f"turn {number} is by {message.role} where {wanted} is due",
-                expected="an optional system turn first, then user and assistant in turn",
+                f"turn {number} is by {message.role} instead of {wanted}",
+                expected="an optional system turn first, then alternating user and assistant turns",
                 fix="join neighbouring turns of one speaker, or drop the row",
             )
     if not turns or messages[-1].role != last:
@@ -80,7 +80,7 @@ def _is_finite(number: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. `input` is the extra context that KULLM and Alpaca give beside an instruction."""
+    """One turn. `input` is the context that KULLM and Alpaca give in addition to an instruction."""
 
     role: Role
     content: str
@@ -103,6 +103,16 @@ class Demonstration:
     messages: tuple[Message, ...]
     source: str = ""
 
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """The turns before the final answer."""
+        return self.messages[:-1]
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The final answer alone."""
+        return (self.messages[-1].content,)
+
     def __post_init__(self) -> None:
         check_turns(self.messages, "assistant")
 
@@ -111,7 +121,7 @@ class Demonstration:
 class Ranking:
     """K >= 2 answers to one prompt; rank 1 is best, equal ranks tie. A chosen/rejected pair is K = 2.
 
-    `scores` are the judge's numbers behind the ranks, where they are known (higher is better).
+    `scores` are the judge's scores behind the ranks, if known (higher is better).
     """
 
     prompt: tuple[Message, ...]
@@ -128,13 +138,18 @@ class Ranking:
             check_scores(self.scores, len(self.responses))
 
     @property
+    def answers(self) -> tuple[str, ...]:
+        """The ranked answers, under the name that all records share."""
+        return self.responses
+
+    @property
     def num_answers(self) -> int:
         """K, the number of ranked answers."""
         return len(self.responses)
 
     @property
     def all_tied(self) -> bool:
-        """Whether no answer is better than another, so that no pair can be learnt from."""
+        """Whether no answer is better than another, so that there is no pair to learn from."""
         return len(set(self.ranks)) == 1
 
     @property
@@ -145,16 +160,29 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A conversation to be answered; it ends in the user's turn. `reference` is a known good answer."""
+    """A conversation to answer; it ends in a user turn. `reference` is a known good answer."""
 
     messages: tuple[Message, ...]
     source: str = ""
     reference: str = ""
 
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """All turns, under the name that all records share."""
+        return self.messages
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
     def __post_init__(self) -> None:
         check_turns(self.messages, "user")
         if not isinstance(self.reference, str):
             raise DataError(f"reference is {type(self.reference).__name__}, not text", expected="a string")
+
+
+Record = Demonstration | Ranking | Prompt
 
 
 def demonstration_of(ranking: Ranking) -> Demonstration:
@@ -164,7 +192,6 @@ def demonstration_of(ranking: Ranking) -> Demonstration:
 
 
 def prompt_of(record: Demonstration | Ranking) -> Prompt:
-    """What was asked; the reference is the final (of a ranking: the best) answer."""
-    if isinstance(record, Ranking):
-        return Prompt(record.prompt, record.source, record.responses[record.best])
-    return Prompt(record.messages[:-1], record.source, record.messages[-1].content)
+    """The prompt of a record; its reference is the final answer, or the best one of a ranking."""
+    best = record.best if isinstance(record, Ranking) else 0
+    return Prompt(record.prompt, record.source, record.answers[best])

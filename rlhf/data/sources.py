@@ -1,22 +1,22 @@
-"""Data sources: a file or folder becomes records of one kind, with a report of what was left out and why."""
+"""Data sources: reads a file or folder as records of one kind, with a report on the skipped rows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast
 
-from rlhf.data.formats import FORMAT_KEYS, Record, described, parse, quoted_keys, rename_hint, sniff
-from rlhf.data.readers import locate, read_rows, sha256_of
-from rlhf.data.records import Demonstration, Prompt, Ranking, demonstration_of, prompt_of
+from rlhf.data.formats import FORMAT_KEYS, described, key_of, parse, quoted_keys, rename_hint, sniff
+from rlhf.data.readers import Row, locate, read_rows, sha256_of, usable
+from rlhf.data.records import Demonstration, Prompt, Ranking, Record, demonstration_of, prompt_of
 from rlhf.errors import DataError
 
 RecordT = TypeVar("RecordT", Demonstration, Ranking, Prompt)
 OnBadRow = Literal["error", "skip"]
 NUM_REASONS_KEPT = 5
 
-# Formats that can give each kind of record: its own, and richer ones by conversion.
+# Formats that give each kind of record: its own formats, and richer ones by conversion.
 _RANKING = ("ranking", "chosen-rejected")
 _DEMONSTRATION = ("prompt-response", "prompt-completion", "instruction", "messages")
 _FORMATS_FOR: dict[type[Record], tuple[str, ...]] = {
@@ -49,10 +49,10 @@ class DataSource:
 
 @dataclass(slots=True)
 class SourceReport:
-    """What became of a source's rows: num_rows = num_kept + num_skipped + num_tied.
+    """Counts of the rows of a source: num_rows = num_kept + num_skipped + num_tied.
 
-    `num_converted` of the kept were made from a richer record; `num_tied` are rankings without a better
-    answer, left out where one is needed; `skipped` holds the first few reasons, with their lines.
+    `num_converted` of the kept records were converted from a richer kind; `num_tied` are rankings in which all answers
+    tie, skipped where a better answer is needed; `skipped` holds the first few reasons, with their lines.
     """
 
     path: str
@@ -66,21 +66,20 @@ class SourceReport:
     skipped: list[str] = field(default_factory=list)
 
     def skip(self, error: DataError, line: int) -> None:
-        """Counts a bad row, and keeps its reason if it is among the first."""
+        """Counts a bad row, and keeps the reason of the first few."""
         self.num_skipped += 1
         if len(self.skipped) < NUM_REASONS_KEPT:
-            key = f"  {error.where}" if error.where.startswith("key ") else ""
-            self.skipped.append(f"line {line}{key}: {error.problem}")
+            self.skipped.append(f"{f'line {line}  {key_of(error)}'.rstrip()}: {error.problem}")
 
     def take_back(self, error: DataError, line: int) -> None:
-        """Counts a row as bad that had been kept."""
+        """Counts as bad a row that was counted as kept."""
         self.num_kept -= 1
         self.skip(error, line)
 
 
 @dataclass(frozen=True, slots=True)
 class SourceRecords(Generic[RecordT]):
-    """The usable records of one source, in file order, the line of each, and the report on the rest."""
+    """The usable records of one source, in file order, with their lines and the report on all rows."""
 
     records: list[RecordT]
     lines: list[int]
@@ -93,10 +92,10 @@ def read_records(
     *,
     on_bad_row: OnBadRow = "error",
 ) -> SourceRecords[RecordT]:
-    """Reads a source as records of one kind, converting from a richer record where the file holds that.
+    """Reads a source as records of one kind, converting them from a richer kind where the file has that.
 
-    Raises DataError for a path, file or format that cannot be used, for a file without one usable row, and,
-    with on_bad_row="error", for the first bad row. "skip" counts bad rows and keeps the first reasons.
+    Raises DataError for a path, file or format that cannot be used, for a file without any usable row, and, with
+    on_bad_row="error", for the first bad row. "skip" counts bad rows and keeps the first reasons.
     """
     if on_bad_row not in ("error", "skip"):
         raise DataError(f"on_bad_row {on_bad_row!r}", expected="error or skip")
@@ -129,7 +128,7 @@ def read_records(
 
 
 def _sniffed(row: Mapping[str, Any], kind: type[Record], where: str) -> str:
-    """The format of the first row, which the whole file must have."""
+    """The format of the first row, which is that of the whole file."""
     try:
         name = sniff(row)
     except DataError as error:
@@ -143,7 +142,7 @@ def _check_kind(name: str, kind: type[Record], where: str, row: Mapping[str, Any
         return
     keys = f" (the row has {quoted_keys(row)})" if row else ""
     raise DataError(
-        f"the format is {name}{keys}, which holds no {kind.__name__}",
+        f"the format is {name}{keys}, which has no {kind.__name__}",
         where=where,
         expected=f"a file of {described(_FORMATS_FOR[kind])}",
         fix=(rename_hint(row, _FORMATS_FOR[kind]) if row else "")
@@ -151,13 +150,9 @@ def _check_kind(name: str, kind: type[Record], where: str, row: Mapping[str, Any
     )
 
 
-def _record(
-    row: Mapping[str, Any] | DataError, source: DataSource, kind: type[RecordT], report: SourceReport
-) -> RecordT | None:
-    """The record of one row; None for a ranking that ties throughout, which is counted."""
-    if isinstance(row, DataError):
-        raise row
-    parsed = parse(row, report.format, source.name or Path(source.path).stem)
+def _record(row: Row | DataError, source: DataSource, kind: type[RecordT], report: SourceReport) -> RecordT | None:
+    """The record of one row; None for a ranking in which all answers tie, which is counted."""
+    parsed = parse(usable(row), report.format, source.name or Path(source.path).stem)
     if isinstance(parsed, Ranking) and parsed.all_tied and kind is not Prompt:
         report.num_tied += 1
         return None
@@ -171,22 +166,49 @@ def _converted(record: Record, kind: type[Record]) -> Record:
         return demonstration_of(record)
     if kind is Prompt and not isinstance(record, Prompt):
         return prompt_of(record)
-    # `messages` is the one format that can hold a poorer record than the file was accepted for.
+    # `messages` is the only format whose later rows can be of a poorer kind than the first.
     raise DataError("ends in a turn by user", where="key `messages`", expected="a last turn by assistant")
 
 
-def placed(error: DataError, place: str) -> DataError:
-    """The error with file and line before its key."""
-    where = f"{place}  {error.where}" if error.where.startswith("key ") else place
-    fix = error.fix or 'mend the row, or leave bad rows out with on_bad_row="skip"'
-    return DataError(error.problem, where=where, expected=error.expected, fix=fix)
+def placed(
+    error: DataError, place: str, fix: str = 'correct the row, or skip bad rows with on_bad_row="skip"'
+) -> DataError:
+    """The error with file and line before its key, and `fix` where it has none of its own."""
+    where = f"{place}  {key_of(error)}".rstrip()
+    return DataError(error.problem, where=where, expected=error.expected, fix=error.fix or fix)
+
+
+class ParsedRow(NamedTuple):
+    """A row by its line, its record or why there is none, and the format of the file ("" before it is known)."""
+
+    line: int
+    row: Row
+    record: Record | DataError
+    format: str
+
+
+def parsed_rows(path: str) -> Iterator[ParsedRow]:
+    """Every row of a file with its record. The first row of a known format decides the format of the whole file.
+
+    Raises: DataError for a file that cannot be read.
+    """
+    name = ""
+    for line, row in read_rows(locate(path)):
+        given: Row = {}
+        try:
+            given = usable(row)
+            name = name or sniff(given)
+            record: Record | DataError = parse(given, name, "")
+        except DataError as error:
+            record = error
+        yield ParsedRow(line, given, record, name)
 
 
 def nothing_usable(report: SourceReport) -> DataError:
-    """The error for a source without one usable row."""
+    """The error for a source without any usable row."""
     if not report.num_rows:
         return DataError("no rows", where=report.path, expected="at least one row")
-    parts = [f"{report.num_skipped} bad", f"{report.num_tied} rankings that tie throughout"]
+    parts = [f"{report.num_skipped} bad", f"{report.num_tied} rankings in which all answers tie"]
     return DataError(
         f"none of {report.num_rows} rows can be used: {', '.join(parts)}",
         where=report.path,

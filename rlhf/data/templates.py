@@ -1,9 +1,8 @@
-"""Chat templates: how a conversation becomes text, and which part of the text is an answer.
+"""Chat templates: how a conversation is rendered, and which part of the text is an answer.
 
-Templates are Jinja chat templates with `{% generation %}` spans, saved inside the tokenizer, so that
-transformers and vLLM render the same bytes. A span holds an answer and its EOS. The KULLM texts
-are those of the KULLM project's prompt files; `vaiv-reward` is the reward template of 2023, whose
-stray spaces are part of it.
+Templates are Jinja chat templates with `{% generation %}` spans, saved in the tokenizer, so that transformers and
+vLLM render the same bytes. A span contains an answer and its EOS. The KULLM texts are those of the prompt files of
+the KULLM project; `vaiv-reward` is the reward template of 2023, including its stray spaces.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _ANSWER = "{%- generation %}{{ message['content'] + eos_token }}{% endgeneration
 
 
 def _turns(*, header: str, user: str, assistant: str, system: str) -> str:
-    """A template of a header, then `user` and `assistant` openings, answers closed by EOS and a blank line."""
+    """A template of a header and `user` and `assistant` openings, with EOS and a blank line after answers."""
     return (
         "{%- for message in messages %}"
         "{%- if loop.first %}" + header + "{%- endif %}"
@@ -75,7 +74,7 @@ PRESETS: dict[str, str] = {
 
 
 class TextSpan(NamedTuple):
-    """A stretch of rendered text; `answer` = inside a generation span."""
+    """A part of the rendered text; `answer` is True inside a generation span."""
 
     text: str
     answer: bool
@@ -84,7 +83,7 @@ class TextSpan(NamedTuple):
 def template_text(name: str) -> str:
     """The Jinja source of a preset or of a file; Jinja source itself is returned as it is.
 
-    Raises: TemplateError when it is none of these.
+    Raises: TemplateError for any other text.
     """
     if name in PRESETS:
         return PRESETS[name]
@@ -102,7 +101,7 @@ def template_text(name: str) -> str:
 
 
 def as_messages(messages: Sequence[Message], *, keep_input: bool) -> list[dict[str, str]]:
-    """Messages as the dictionaries a template reads; an input the template ignores joins its instruction."""
+    """Messages as dictionaries for a template; without `keep_input` the input is appended to the content."""
     rows = []
     for message in messages:
         content = message.content
@@ -115,13 +114,13 @@ def as_messages(messages: Sequence[Message], *, keep_input: bool) -> list[dict[s
 def render_pieces(
     template: str, messages: Sequence[Message], special: dict[str, Any], *, open_answer: bool = False
 ) -> list[TextSpan]:
-    """Rendered text cut at the borders of its answers.
+    """The rendered text, split at the boundaries of its answers.
 
     Args:
         template: Jinja source with generation spans.
         messages: a conversation.
-        special: values such as `eos_token` the template may use.
-        open_answer: end with the opening of an answer to be generated.
+        special: values for the template, such as `eos_token`.
+        open_answer: end with the opening of an answer to generate.
     """
     rows = as_messages(messages, keep_input="'input'" in template or ".input" in template)
     try:
@@ -145,10 +144,10 @@ def render_pieces(
 
 
 def audit_template(template: str, eos: str) -> None:
-    """Renders a probe conversation and checks that each answer, with its EOS, is inside a span.
+    """Renders a test conversation and checks that each answer, with its EOS, is inside a span.
 
-    Raises: TemplateError when answers are outside spans, EOS is missing or outside, the prompt changes
-        when an answer follows it, or the opening of an answer is absent.
+    Raises: TemplateError when answers are outside spans, EOS is missing or outside, the prompt changes when an answer
+        follows it, or the opening of an answer is missing.
     """
     probe = [Message("user", "안녕하세요?"), Message("assistant", "반가워요 뷁")]
     special = {"eos_token": eos, "bos_token": "", "unk_token": "", "pad_token": ""}
@@ -158,16 +157,16 @@ def audit_template(template: str, eos: str) -> None:
     expected = [message.content + eos for message in longer if message.role == "assistant"]
     if answers != expected:
         raise TemplateError(
-            f"the template's generation spans hold {answers!r}",
+            f"the generation spans of the template contain {answers!r}",
             where="data.template",
-            expected=f"one span an answer, each the answer and EOS: {expected!r}",
+            expected=f"one span per answer, with the answer and EOS: {expected!r}",
             fix="write {% generation %}{{ message['content'] + eos_token }}{% endgeneration %} around each answer",
         )
     opening = "".join(piece.text for piece in render_pieces(template, probe[:1], special, open_answer=True))
     if not "".join(piece.text for piece in pieces).startswith(opening + probe[1].content):
         raise TemplateError(
-            "the prompt rendered for generation is not the prompt seen in training",
+            "the prompt rendered for generation differs from the prompt in training",
             where="data.template",
-            expected="a template whose add_generation_prompt ends just where the answer begins",
+            expected="a template whose add_generation_prompt ends exactly where the answer begins",
             fix="end the generation prompt with the same text that precedes an answer",
         )

@@ -1,7 +1,7 @@
 """Loads a tokenizer with its template, and audits both before a model is trained with them.
 
-Each check stands for a way in which training ends well and the model does not: a padding token that
-masks EOS, an EOS in several tokens that is never sampled whole, Hangul that does not survive a round trip.
+Each check prevents a broken model after a seemingly good training: a padding token that masks EOS, an EOS of several
+tokens that is never sampled completely, Hangul that does not survive a round trip.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NEW_PAD = "<|padding|>"
 
 @dataclass(frozen=True, slots=True)
 class ChatTokenizer:
-    """A Hugging Face tokenizer that passed the audit, and the template it renders with."""
+    """A Hugging Face tokenizer that passed the audit, and its template."""
 
     tokenizer: PreTrainedTokenizerBase
     template: str
@@ -35,11 +35,11 @@ class ChatTokenizer:
     special_texts: tuple[str, ...]
 
     def pieces(self, messages: Sequence[Message], *, open_answer: bool = False) -> list[TextSpan]:
-        """The conversation as text, cut at the borders of its answers."""
+        """The conversation as text, split at the boundaries of its answers."""
         return render_pieces(self.template, messages, self._special_map(), open_answer=open_answer)
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text as it stands: nothing added, special-token text read as special tokens."""
+        """The ids of each text: nothing is added, and the text of special tokens becomes special tokens."""
         if not texts:
             return []
         return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
@@ -50,16 +50,16 @@ class ChatTokenizer:
         return str(text)
 
     def save(self, folder: str | Path) -> None:
-        """Writes the tokenizer, its template inside, into a model folder."""
+        """Writes the tokenizer with its template into a model folder."""
         self.tokenizer.save_pretrained(folder)
 
     def fingerprint(self) -> str:
-        """A hash of vocabulary, merges, special tokens and template; equal for equal behaviour."""
+        """A hash of vocabulary, merges, special tokens and template, which decide the behaviour."""
         content = [self.vocabulary_hash(), _rules(self.tokenizer), self.template, self.pad_id]
         return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
     def vocabulary_hash(self) -> str:
-        """A hash of ids and EOS alone: models with equal ones read each other's ids. Padding is never read."""
+        """A hash of ids and EOS: models with equal hashes can read each other's ids. Padding is excluded."""
         vocabulary = [(text, number) for text, number in self.tokenizer.get_vocab().items() if number != self.pad_id]
         content = [sorted(vocabulary), self.eos_id]
         return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
@@ -103,7 +103,7 @@ def audited(tokenizer: Any, template: str | None, *, where: str) -> ChatTokenize
         tokenizer.chat_template = template_text(template)
     if not isinstance(tokenizer.chat_template, str):
         raise TokenizerError(
-            "the tokenizer carries no chat template",
+            "the tokenizer has no chat template",
             where=where,
             fix="set data.template to kullm, kullm-input, vaiv-reward, polyglot-chat or a Jinja file",
         )
@@ -118,7 +118,7 @@ def audited(tokenizer: Any, template: str | None, *, where: str) -> ChatTokenize
 def _checked_eos(tokenizer: Any, where: str) -> int:
     if tokenizer.eos_token is None or tokenizer.eos_token_id is None:
         raise TokenizerError(
-            "the tokenizer names no EOS token",
+            "the tokenizer has no EOS token",
             where=where,
             expected="eos_token in tokenizer_config.json: without it no answer ever ends",
             fix='add "eos_token": "<|endoftext|>" (or the token your model was trained with)',
@@ -135,7 +135,7 @@ def _checked_eos(tokenizer: Any, where: str) -> int:
 
 
 def _padding_apart_from(tokenizer: Any, eos_id: int) -> int:
-    """A padding id that is not EOS: the present one, an unused token, or a new one."""
+    """A padding id other than EOS: the existing one, an unused token, or a new one."""
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == eos_id:
         vocabulary = tokenizer.get_vocab()
         name = next((name for name in PAD_NAMES if vocabulary.get(name, eos_id) != eos_id), NEW_PAD)

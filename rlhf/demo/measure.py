@@ -59,8 +59,8 @@ def measure_policy(out: Path, config: PpoConfig) -> Summary:
         answer_logprobs(after, pairs, temperature=temperature), answer_logprobs(before, pairs, temperature=temperature)
     )
     return {
-        "before": _figures(answers["before"], reward),
-        "after": _figures(answers["after"], reward),
+        "before": answer_figures(answers["before"], reward),
+        "after": answer_figures(answers["after"], reward),
         "kl": float(kl.mean()),
         "reference_margin": {
             "before": reference_margin(before, tokenizer, prompts),
@@ -80,8 +80,8 @@ def measure_policy(out: Path, config: PpoConfig) -> Summary:
     }
 
 
-def _figures(answers: list[GeneratedAnswer], reward: PackedScalarModel) -> Summary:
-    """Rule-based measures, and the mean score, of one policy's answers."""
+def answer_figures(answers: list[GeneratedAnswer], reward: PackedScalarModel) -> Summary:
+    """Every measure and the mean score of one policy's answers."""
     means = measure([[each.text] for each in answers], [[each.finished] for each in answers]).means()
     figures: Summary = {name: round(value, 4) for name, value in means.items()} | {"num_answers": len(answers)}
     figures["reward"] = float(np.mean(answer_scores(reward, [(each.prompt.ids, each.ids) for each in answers])))

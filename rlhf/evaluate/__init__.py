@@ -1,4 +1,6 @@
-"""Evaluation of answers and scores, as numbers with intervals.
+"""Evaluation: measures of answers and of reward models, with intervals, as reports and pages.
 
-May import: evaluate.answers, evaluate.reward, curate, and the layers below.
+Sub-packages import one way: reward and answers know no other; geval, safety and benchmark may use answers; compare uses
+answers, reward and geval. The modules at this level are below all of them.
+May import: curate, and the layers below.
 """

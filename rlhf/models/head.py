@@ -22,8 +22,8 @@ Result_co = TypeVar("Result_co", covariant=True)
 class Request(Protocol[Result_co]):
     """What a language model computes at the N read positions of a row.
 
-    Requests are named tuples and are passed to `forward` by keyword: ZeRO 3 puts its hooks on the tensors of positional
-    arguments and of outputs, which it finds inside tuples and nothing else.
+    What it returns must be a tensor or a named tuple of tensors: ZeRO 3 gathers weights for the backward pass by hooks
+    on a module's outputs, and finds no tensor inside a dataclass.
     """
 
     def from_head(self, head: LanguageModelHead, hidden: Tensor) -> Result_co:

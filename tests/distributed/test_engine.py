@@ -78,9 +78,11 @@ def test_a_gradient_that_is_not_finite_stops_every_rank_before_the_update(engine
     require_identical(engine.weights[f"after gradient zero{stage}"], engine.weights[f"before gradient zero{stage}"])
 
 
-def test_zero3_found_the_tensors_of_every_request_and_answer(engine: Outcome) -> None:
-    """DeepSpeed notes once that an argument or output is of a type its hooks cannot look into."""
-    assert engine.numbers["unseen types"] is False
+@pytest.mark.parametrize("request_name", ["logits", "logprobs", "loss"])
+def test_zero3_gathers_and_releases_every_weight_of_a_request(engine: Outcome, request_name: str) -> None:
+    """Its hooks fire on the tensors that they find in arguments and answers; what they miss stays whole."""
+    assert engine.numbers[f"whole after {request_name}"] == [0, 0]
+    assert engine.numbers["unseen types"] is False  # DeepSpeed's note that it could not look into an answer
 
 
 def require_all_hooks(engine: Outcome, name: str) -> None:

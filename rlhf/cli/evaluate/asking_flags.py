@@ -30,7 +30,7 @@ def add_asking_flags(command: argparse.ArgumentParser, *, required: bool = True)
 
 def asking_of(arguments: argparse.Namespace, models: Sequence[str]) -> GenerationRequest:
     """What is asked of whom. Raises ConfigError, naming the flag, for what cannot be."""
-    from rlhf.curate.sample.sources import Drawing
+    from rlhf.curate.sample.sources import DecodingOptions
     from rlhf.errors import ConfigError
     from rlhf.evaluate.answers.generation import GenerationRequest
 
@@ -38,7 +38,7 @@ def asking_of(arguments: argparse.Namespace, models: Sequence[str]) -> Generatio
         value = getattr(arguments, flag)
         if value is not None and value < 1:
             raise ConfigError(f"is {value}", where=f"--{flag}", expected="at least 1")
-    drawing = Drawing(sampling_of(arguments), arguments.k, arguments.seed)
+    drawing = DecodingOptions(sampling_of(arguments), arguments.k, arguments.seed)
     return GenerationRequest(
         tuple(models), arguments.prompts, drawing, arguments.dtype, arguments.limit, arguments.on_bad_row
     )

@@ -37,5 +37,5 @@ def settings_of(arguments: argparse.Namespace) -> JudgeSettings:
 def endpoints_of(arguments: argparse.Namespace) -> OpenEndpoint:
     """Opens a judge; replies are kept in --cache, or OUT/judge.answers.sqlite. All judges share the budget."""
     budget = budget_of(arguments)
-    arguments.cache = arguments.cache or str(Path(arguments.out) / "judge.answers.sqlite")
+    arguments.cache = arguments.cache or Path(arguments.out) / "judge.answers.sqlite"
     return lambda judge: open_endpoint(judge.url, judge.model, arguments, budget)

@@ -1,8 +1,8 @@
-"""Evol-Instruct (arXiv:2304.12244): instructions made harder step by step, or new ones made in their likeness.
+"""Evol-Instruct (arXiv:2304.12244): instructions made harder step by step, or new ones of the same kind.
 
-Each instruction meets one of five operations a generation: a constraint more, deeper, more concrete, more steps of
-reasoning, or another instruction of the same field (breadth). An evolution is given up, and its instruction tried once
-more later, when it asks the same as before, repeats the prompt's own words or another row, or cannot be answered.
+Each generation applies one of five operations to an instruction: one more constraint, more depth, more concrete, more
+reasoning steps, or another instruction of the same field (breadth). An evolution fails when it asks the same as
+before, repeats words of the prompt or another row, or cannot be answered; its instruction is then tried once more.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rlhf.curate.augment.prompts import Form, texts, turns
-from rlhf.curate.augment.settings import AugmentSettings
-from rlhf.curate.augment.writer import Drop, Writer
+from rlhf.curate.augment.options import AugmentOptions
+from rlhf.curate.augment.prompts import ReplySchema, messages, prompt_texts
+from rlhf.curate.augment.writer import Rejected, Writer
 from rlhf.curate.endpoint.messages import ChatMessage
+from rlhf.curate.row_texts import compact
 from rlhf.data.korean import hangul_share
 
 OPERATIONS = ("constraints", "deepening", "concretising", "reasoning", "breadth")
-MOST_AT_ONCE = 32  # evolutions a round
-MOST_FAILURES = 2  # of an instruction, after which it is left as it is
-SHORT = 80  # characters; an answer below that apologises is no answer
+MOST_AT_ONCE = 32  # evolutions per round
+MOST_FAILURES = 2  # of an instruction, after which it is given up
+SHORT = 80  # characters; a shorter answer with an apology is a refusal
 PROMPT_WORDS = ("원래 말", "고친 말", "새로 쓴 말", "새로운 말")
 SOURCE = "evol"
 
-EVOLVED = Form("evolved", {"instruction": str})
-IS_EQUAL = Form("comparison", {"is_equal": bool})
+EVOLVED = ReplySchema("evolved", {"instruction": str})
+IS_EQUAL = ReplySchema("comparison", {"is_equal": bool})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,49 +42,51 @@ class _Evolving:
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """An instruction, what is done to it, and what came of it so far."""
+    """An instruction, the operation applied to it, and the results so far."""
 
     parent: _Evolving
     operation: str
-    evolved: str | Drop = ""
-    output: str | Drop = ""
+    evolved: str | Rejected = ""
+    output: str | Rejected = ""
 
     @property
-    def fault(self) -> Drop | None:
-        return next((part for part in (self.evolved, self.output) if isinstance(part, Drop)), None)
+    def rejected(self) -> Rejected | None:
+        """Why the attempt failed, if it did."""
+        return next((part for part in (self.evolved, self.output) if isinstance(part, Rejected)), None)
 
 
-def evolve(writer: Writer, seeds: Sequence[str], settings: AugmentSettings) -> Iterator[list[dict[str, Any] | Drop]]:
-    """Rounds of rows {instruction, input, output, source, operation, generation, origin}; ends with the seeds.
+def evolve(writer: Writer, seeds: Sequence[str], options: AugmentOptions) -> Iterator[list[dict[str, Any] | Rejected]]:
+    """Rounds of rows {instruction, input, output, source, operation, generation, origin}, until the seeds run out.
 
-    As many seeds are drawn as give `num` rows when each is evolved `generations` times, then more if it takes more.
+    Draws as many seeds as give `num` rows when each is evolved `generations` times, and more seeds if that fails.
     """
-    order = random.Random(settings.seed).sample(list(seeds), len(seeds))
-    share = math.ceil(settings.num / settings.generations)
+    order = random.Random(options.seed).sample(list(seeds), len(seeds))
+    share = math.ceil(options.num / options.generations)
     queue: deque[_Evolving] = deque()
-    taken = {_plain(seed) for seed in seeds}
-    missing = settings.num
+    taken = {compact(seed) for seed in seeds}
+    missing = options.num
     while missing > 0 and (queue or order):
         if not queue:
             queue.extend(_Evolving(seed, seed) for seed in order[:share])
             order = order[share:]
         parents = [queue.popleft() for _ in range(min(len(queue), missing, MOST_AT_ONCE))]
-        attempts = _attempts(writer, parents, taken, settings)
-        queue.extend(after for attempt in attempts if (after := _after(attempt, settings)) is not None)
-        outcomes = [attempt.fault or _row(attempt) for attempt in attempts]
-        missing -= sum(not isinstance(outcome, Drop) for outcome in outcomes)
+        attempts = _attempts(writer, parents, taken, options.seed)
+        queue.extend(after for attempt in attempts if (after := _after(attempt, options.generations)) is not None)
+        outcomes = [attempt.rejected or _row(attempt) for attempt in attempts]
+        missing -= sum(not isinstance(outcome, Rejected) for outcome in outcomes)
         yield outcomes
 
 
-def _attempts(
-    writer: Writer, parents: Sequence[_Evolving], taken: set[str], settings: AugmentSettings
-) -> list[_Attempt]:
-    attempts = [_Attempt(parent, _operation(parent, settings.seed)) for parent in parents]
-    answers = writer.write([_evolve_prompt(attempt) for attempt in attempts], [EVOLVED] * len(attempts))
-    evolved = [answer if isinstance(answer, Drop) else _new(answer["instruction"], taken) for answer in answers]
+def _attempts(writer: Writer, parents: Sequence[_Evolving], taken: set[str], seed: int) -> list[_Attempt]:
+    """Evolves each instruction, rejects those that ask the same as before, and has the others answered."""
+    attempts = [_Attempt(parent, _operation(parent, seed)) for parent in parents]
+    replies = writer.write([_evolve_prompt(attempt) for attempt in attempts], [EVOLVED] * len(attempts))
+    evolved = [reply if isinstance(reply, Rejected) else _new(reply["instruction"], taken) for reply in replies]
     attempts = [replace(attempt, evolved=text) for attempt, text in zip(attempts, evolved, strict=True)]
-    attempts = _without_equals(writer, attempts)
-    return _answered(writer, attempts)
+    verdicts = iter(writer.judge([_equality_prompt(each) for each in attempts if not each.rejected], IS_EQUAL))
+    attempts = [each if each.rejected else replace(each, evolved=_gained(each, next(verdicts))) for each in attempts]
+    outputs = iter(writer.reply([_answer_prompt(each) for each in attempts if not each.rejected]))
+    return [each if each.rejected else replace(each, output=_answer(next(outputs))) for each in attempts]
 
 
 def _operation(parent: _Evolving, seed: int) -> str:
@@ -92,75 +95,57 @@ def _operation(parent: _Evolving, seed: int) -> str:
 
 
 def _evolve_prompt(attempt: _Attempt) -> tuple[ChatMessage, ...]:
-    prompts, instruction = texts("evol"), attempt.parent.instruction
+    prompts, instruction = prompt_texts("evol"), attempt.parent.instruction
     if attempt.operation == "breadth":
-        return turns(prompts["system"], prompts["breadth"], instruction=instruction)
+        return messages(prompts["system"], prompts["breadth"], instruction=instruction)
     method = prompts["methods"][attempt.operation]
-    return turns(prompts["system"], prompts["depth"], instruction=instruction, method=method)
+    return messages(prompts["system"], prompts["depth"], instruction=instruction, method=method)
 
 
-def _new(evolved: str, taken: set[str]) -> str | Drop:
-    """The evolved instruction, which is then taken; a Drop when it is none."""
+def _equality_prompt(attempt: _Attempt) -> tuple[ChatMessage, ...]:
+    prompts = prompt_texts("evol")
+    first, second = attempt.parent.instruction, attempt.evolved
+    return messages(prompts["system"], prompts["is_equal"], first=first, second=second)
+
+
+def _answer_prompt(attempt: _Attempt) -> tuple[ChatMessage, ...]:
+    prompts = prompt_texts("evol")
+    return messages(prompts["answer_system"], prompts["answer"], instruction=attempt.evolved)
+
+
+def _new(evolved: str, taken: set[str]) -> str | Rejected:
+    """The evolved instruction, added to `taken`; Rejected when it cannot be used."""
     if not hangul_share(evolved):
-        return Drop("not Korean", evolved)
+        return Rejected("not Korean", evolved)
     if any(words in evolved for words in PROMPT_WORDS):
-        return Drop("repeats the prompt", evolved)
-    if _plain(evolved) in taken:
-        return Drop("repeats another", evolved)
-    taken.add(_plain(evolved))
+        return Rejected("repeats the prompt", evolved)
+    if compact(evolved) in taken:
+        return Rejected("repeats another", evolved)
+    taken.add(compact(evolved))
     return evolved
 
 
-def _plain(text: str) -> str:
-    return "".join(text.split())
-
-
-def _without_equals(writer: Writer, attempts: list[_Attempt]) -> list[_Attempt]:
-    """The attempts again; those that ask what their parent asks become Drops."""
-    prompts = texts("evol")
-    asked = [
-        turns(prompts["system"], prompts["is_equal"], first=attempt.parent.instruction, second=attempt.evolved)
-        for attempt in attempts
-        if attempt.fault is None
-    ]
-    verdicts = iter(writer.judge(asked, IS_EQUAL))
-    return [
-        attempt if attempt.fault else replace(attempt, evolved=_kept(attempt, next(verdicts))) for attempt in attempts
-    ]
-
-
-def _kept(attempt: _Attempt, verdict: dict[str, Any] | Drop) -> str | Drop:
-    if isinstance(verdict, Drop):
+def _gained(attempt: _Attempt, verdict: dict[str, Any] | Rejected) -> str | Rejected:
+    if isinstance(verdict, Rejected):
         return verdict
-    return Drop("no gain", str(attempt.evolved)) if verdict["is_equal"] else attempt.evolved
+    return Rejected("no gain", str(attempt.evolved)) if verdict["is_equal"] else attempt.evolved
 
 
-def _answered(writer: Writer, attempts: list[_Attempt]) -> list[_Attempt]:
-    prompts = texts("evol")
-    asked = [
-        turns(prompts["answer_system"], prompts["answer"], instruction=attempt.evolved)
-        for attempt in attempts
-        if attempt.fault is None
-    ]
-    replies = iter(writer.reply(asked))
-    return [attempt if attempt.fault else replace(attempt, output=_answer(next(replies))) for attempt in attempts]
-
-
-def _answer(reply: str | Drop) -> str | Drop:
-    if isinstance(reply, Drop):
+def _answer(reply: str | Rejected) -> str | Rejected:
+    if isinstance(reply, Rejected):
         return reply
     if "죄송" in reply and len(reply) < SHORT:
-        return Drop("refused", reply)
-    return reply if any(map(str.isalnum, reply)) else Drop("empty answer", reply)
+        return Rejected("refused", reply)
+    return reply if any(map(str.isalnum, reply)) else Rejected("empty answer", reply)
 
 
-def _after(attempt: _Attempt, settings: AugmentSettings) -> _Evolving | None:
-    """What goes back into the queue: the evolved instruction, or its parent once more."""
+def _after(attempt: _Attempt, generations: int) -> _Evolving | None:
+    """What returns to the queue: the evolved instruction, or its parent for another try."""
     parent = attempt.parent
-    if attempt.fault is not None:
+    if attempt.rejected is not None:
         failed = replace(parent, num_failures=parent.num_failures + 1)
         return failed if failed.num_failures < MOST_FAILURES else None
-    if parent.generation + 1 >= settings.generations:
+    if parent.generation + 1 >= generations:
         return None
     return _Evolving(str(attempt.evolved), parent.origin, parent.generation + 1)
 

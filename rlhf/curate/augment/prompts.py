@@ -1,4 +1,4 @@
-"""The prompts of `rlhf/curate/augment/texts`, filled in, and the JSON that is read off the answers."""
+"""The prompts of `rlhf/curate/augment/texts`, filled in, and the schemas of the JSON replies."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _TYPES: dict[type, dict[str, Any]] = {
 
 
 @cache
-def texts(name: str) -> Mapping[str, Any]:
-    """The prompts of one file, by name."""
+def prompt_texts(name: str) -> Mapping[str, Any]:
+    """The prompts of one file, by their names."""
     source = resources.files("rlhf.curate.augment") / "texts" / f"{name}.yaml"
     loaded: Mapping[str, Any] = yaml.safe_load(source.read_text(encoding="utf-8"))
     return loaded
 
 
-def turns(system: str, user: str, **values: object) -> tuple[ChatMessage, ...]:
-    """A request of a system text and a user text whose `$names` are replaced by values, which stay as they are."""
+def messages(system: str, user: str, **values: object) -> tuple[ChatMessage, ...]:
+    """A system turn and a user turn, in which `$names` are replaced by the values (inserted literally)."""
     return (
         {"role": "system", "content": system},
         {"role": "user", "content": Template(user).substitute(values)},
@@ -41,43 +41,41 @@ def turns(system: str, user: str, **values: object) -> tuple[ChatMessage, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """A JSON object to be answered with: its keys in order, and the type of each (str, bool, list of str)."""
+class ReplySchema:
+    """The JSON object that a reply must be: its keys in order, and the type of each (str, bool, list of str)."""
 
     name: str
     keys: Mapping[str, type]
 
     def response_format(self, structured: Structured) -> dict[str, Any] | None:
-        """What a request says of it: the schema, that it is JSON, or nothing beyond the prompt."""
+        """The `response_format` of a request: the schema, JSON mode, or None to rely on the prompt alone."""
         if structured == "prompt":
             return None
         if structured == "object":
             return {"type": "json_object"}
         properties = {key: _TYPES[kind] for key, kind in self.keys.items()}
-        return json_schema_format(
-            self.name,
-            {
-                "type": "object",
-                "properties": properties,
-                "required": list(self.keys),
-                "additionalProperties": False,
-            },
-        )
+        schema = {
+            "type": "object",
+            "properties": properties,
+            "required": list(self.keys),
+            "additionalProperties": False,
+        }
+        return json_schema_format(self.name, schema)
 
     def read(self, text: str) -> dict[str, Any] | None:
-        """The object in an answer, texts stripped and NFC; None where a key is missing or of another type."""
-        value = _object_in(text)
-        if value is None or any(not isinstance(value.get(key), kind) for key, kind in self.keys.items()):
+        """The object in a reply, texts stripped and NFC; None where a key is missing or of another type."""
+        value = _object_in(text) or {}
+        if any(not isinstance(value.get(key), kind) for key, kind in self.keys.items()):
             return None
         if any(
-            kind is list and not all(isinstance(item, str) for item in value[key]) for key, kind in self.keys.items()
+            isinstance(value[key], list) and not all(isinstance(item, str) for item in value[key]) for key in self.keys
         ):
             return None
         return {key: _clean(value[key]) for key in self.keys}
 
 
 def _object_in(text: str) -> dict[str, Any] | None:
-    # Models put fences or a sentence around the object when they are not held to a schema.
+    # Without a schema, models put code fences or a sentence around the object.
     found = re.search(r"\{.*\}", text, re.DOTALL)
     try:
         value = json.loads(found[0]) if found else None
@@ -93,5 +91,5 @@ def _clean(value: Any) -> Any:
 
 
 def clean_text(text: str) -> str:
-    """Text without outer space, NFC."""
+    """Text in NFC, without outer whitespace."""
     return unicodedata.normalize("NFC", text.strip())

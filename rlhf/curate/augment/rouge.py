@@ -1,4 +1,4 @@
-"""How alike instructions are: ROUGE-L over Korean tokens, against everything seen so far."""
+"""Similarity of instructions: ROUGE-L over Korean tokens, against all instructions seen so far."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import unicodedata
 
 from rlhf.errors import require_packages
 
-ROUNDING = 1e-6  # rapidfuzz finds a likeness of 0.6 not to reach a cutoff of 0.6
+ROUNDING = 1e-6  # for rapidfuzz a similarity of 0.6 does not reach a cutoff of 0.6
 _WORD = re.compile(r"[가-힣]+|[^\W_가-힣]+")
 _PARTICLE = re.compile(
     r"(?P<stem>[가-힣]+?)(?P<particle>에서는|에서의|으로는|에게서|이라는|라는|에서|에게|한테|께서|부터|까지|으로|처럼|보다|마다|이나|이랑|과의|와의"
@@ -16,9 +16,9 @@ _PARTICLE = re.compile(
 
 
 def korean_tokens(text: str) -> list[str]:
-    """Words of a text in lower case, with the particle after a Hangul word as a token of its own.
+    """The words of a text in lower case, with the particle of a Hangul word as a token of its own.
 
-    Without the cut 도서관에서 and 도서관의 have nothing in common. Endings of verbs stay on.
+    Otherwise 도서관에서 and 도서관의 would have nothing in common. Verb endings are not split off.
     """
     tokens: list[str] = []
     for word in _WORD.findall(unicodedata.normalize("NFC", text).lower()):
@@ -28,10 +28,10 @@ def korean_tokens(text: str) -> list[str]:
 
 
 class SeenInstructions:
-    """Instructions so far; says which of them a new one is too like.
+    """The instructions so far, and the search for one that a new instruction repeats.
 
     Args:
-        threshold: ROUGE-L from which two are alike, above 0; 0.7 in Self-Instruct (arXiv:2212.10560).
+        threshold: ROUGE-L from which two are too similar, above 0; 0.7 in Self-Instruct (arXiv:2212.10560).
 
     Raises: ConfigError when rapidfuzz is not installed.
     """
@@ -43,12 +43,12 @@ class SeenInstructions:
         self._encoded: list[str] = []
         self._letters: dict[str, str] = {}
 
-    def alike(self, text: str) -> str | None:
-        """The instruction most like `text`, if any is too like."""
+    def similar_to(self, text: str) -> str | None:
+        """The instruction most similar to `text`, if any reaches the threshold."""
         from rapidfuzz import process
         from rapidfuzz.distance import Indel
 
-        # Indel's normalised similarity is ROUGE-L's F1: twice the longest common subsequence over both lengths.
+        # Indel's normalised similarity is the F1 of ROUGE-L: 2 x longest common subsequence / sum of the lengths.
         found = process.extractOne(
             self._encode(text),
             self._encoded,
@@ -62,7 +62,7 @@ class SeenInstructions:
         self._encoded.append(self._encode(text))
 
     def _encode(self, text: str) -> str:
-        # A character a token: rapidfuzz compares strings many times faster than lists.
+        # One character per token: rapidfuzz compares strings many times faster than lists.
         return "".join(
             self._letters.setdefault(token, chr(0x10000 + len(self._letters))) for token in korean_tokens(text)
         )

@@ -1,9 +1,9 @@
-"""Self-Instruct (arXiv:2212.10560): instructions in the likeness of examples, then an input and an answer for each.
+"""Self-Instruct (arXiv:2212.10560): new instructions in the style of examples, then an input and an answer for each.
 
-A round shows the model sets of examples, mostly seeds and some of its own earlier instructions, and keeps those of its
-new ones that are fit and not too like any before. Each of these is asked to be a classification or not: for a
-classification the label comes first and the input is written to it, because models that write the input first give
-nearly all inputs the same label.
+Each round shows the model sets of examples, mostly seeds and some of its own earlier instructions, and keeps its new
+instructions that are usable and differ enough from all before. The model then says whether each is a classification:
+if so it writes the label first and the input to match, because models that write the input first give nearly all
+inputs the same label.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlhf.curate.augment.prompts import Form, texts, turns
+from rlhf.curate.augment.options import AugmentOptions
+from rlhf.curate.augment.prompts import ReplySchema, messages, prompt_texts
 from rlhf.curate.augment.rouge import SeenInstructions
-from rlhf.curate.augment.settings import AugmentSettings
-from rlhf.curate.augment.writer import Drop, Writer
+from rlhf.curate.augment.writer import Rejected, Writer
 from rlhf.curate.endpoint.messages import ChatMessage
 from rlhf.curate.refusals import is_refusal
 from rlhf.data.korean import hangul_share
 
-SEEDS_SHOWN, OWN_SHOWN = 6, 2  # examples in a prompt, as in the paper
-NUM_ASKED = 6  # new instructions a prompt asks for
-MOST_PROMPTS = 16  # a round
+SEEDS_SHOWN, OWN_SHOWN = 6, 2  # examples per prompt, as in the paper
+NUM_ASKED = 6  # new instructions that a prompt asks for
+MOST_PROMPTS = 16  # per round
 FEWEST_WORDS, MOST_WORDS = 3, 150
 LEAST_HANGUL = 0.5
 SOURCE = "self-instruct"
 
-INSTRUCTIONS = Form("instructions", {"instructions": list})
-IS_CLASSIFICATION = Form("classification", {"is_classification": bool})
-INPUT_FIRST = Form("instance", {"input": str, "output": str})
-OUTPUT_FIRST = Form("labelled_instance", {"label": str, "input": str})
+INSTRUCTIONS = ReplySchema("instructions", {"instructions": list})
+IS_CLASSIFICATION = ReplySchema("classification", {"is_classification": bool})
+INPUT_FIRST = ReplySchema("instance", {"input": str, "output": str})
+OUTPUT_FIRST = ReplySchema("labelled_instance", {"label": str, "input": str})
 
 _ORDINALS = ("첫 번째", "두 번째", "세 번째", "네 번째")
 _NO_INPUT = frozenset({"없음", "없음.", "해당 없음", "해당 없음.", "빈 문자열", "n/a", "none", "-"})
@@ -42,48 +42,48 @@ _NOT_TEXT = re.compile(
     r"(?:그려|그리|보여|보고|첨부|재생|틀어|열어|올려|업로드|다운로드|찍어|저장)"
 )
 
-Outcomes = list[dict[str, Any] | Drop]
+Outcomes = list[dict[str, Any] | Rejected]
 
 
 @dataclass(slots=True)
 class _Run:
     writer: Writer
     seeds: Sequence[str]
-    settings: AugmentSettings
+    seed: int
     seen: SeenInstructions
     own: list[str] = field(default_factory=list)
-    waiting: list[str] = field(default_factory=list)  # instructions that still lack an answer
+    waiting: list[str] = field(default_factory=list)  # instructions without an answer so far
 
 
-def self_instruct(writer: Writer, seeds: Sequence[str], settings: AugmentSettings) -> Iterator[Outcomes]:
-    """Rounds of rows {instruction, input, output, source, is_classification}; without end."""
-    run = _Run(writer, seeds, settings, SeenInstructions(settings.similarity))
+def self_instruct(writer: Writer, seeds: Sequence[str], options: AugmentOptions) -> Iterator[Outcomes]:
+    """Endless rounds of rows {instruction, input, output, source, is_classification}."""
+    run = _Run(writer, seeds, options.seed, SeenInstructions(options.similarity))
     for seed in seeds:
         run.seen.add(seed)
-    number, missing = 0, settings.num
+    number, missing = 0, options.num
     while missing > 0:
         outcomes = _new_instructions(run, number, missing)
         chosen, run.waiting = run.waiting[:missing], run.waiting[missing:]
         outcomes += _instances(run, chosen)
-        missing -= sum(not isinstance(outcome, Drop) for outcome in outcomes)
+        missing -= sum(not isinstance(outcome, Rejected) for outcome in outcomes)
         number += 1
         yield outcomes
 
 
 def _new_instructions(run: _Run, number: int, missing: int) -> Outcomes:
-    """Fills the list of waiting instructions up; what was dropped on the way."""
+    """Fills up the waiting instructions; returns what was rejected."""
     lacking = missing - len(run.waiting)
     num_prompts = min(MOST_PROMPTS, math.ceil(max(0, lacking) / NUM_ASKED))
     prompts = [_examples_prompt(run, number, index) for index in range(num_prompts)]
     outcomes: Outcomes = []
     for answer in run.writer.write(prompts, [INSTRUCTIONS] * num_prompts):
-        if isinstance(answer, Drop):
+        if isinstance(answer, Rejected):
             outcomes.append(answer)
             continue
         for instruction in answer["instructions"]:
-            fault = _fault(instruction, run.seen)
-            if fault is not None:
-                outcomes.append(fault)
+            rejected = _rejected(instruction, run.seen)
+            if rejected is not None:
+                outcomes.append(rejected)
                 continue
             run.seen.add(instruction)
             run.own.append(instruction)
@@ -92,64 +92,65 @@ def _new_instructions(run: _Run, number: int, missing: int) -> Outcomes:
 
 
 def _examples_prompt(run: _Run, number: int, index: int) -> tuple[ChatMessage, ...]:
-    draw = random.Random(f"{run.settings.seed} {number} {index}")
+    draw = random.Random(f"{run.seed} {number} {index}")
     own = draw.sample(run.own, min(OWN_SHOWN, len(run.own)))
     shown = own + draw.sample(list(run.seeds), min(SEEDS_SHOWN + OWN_SHOWN - len(own), len(run.seeds)))
     draw.shuffle(shown)
-    prompts = texts("self_instruct")
+    prompts = prompt_texts("self_instruct")
     examples = "\n".join(f"{place}. {' '.join(text.split())}" for place, text in enumerate(shown, 1))
-    return turns(prompts["system"], prompts["instructions"], examples=examples, count=NUM_ASKED)
+    return messages(prompts["system"], prompts["instructions"], examples=examples, count=NUM_ASKED)
 
 
-def _fault(instruction: str, seen: SeenInstructions) -> Drop | None:
-    """Why an instruction is left out, if it is."""
+def _rejected(instruction: str, seen: SeenInstructions) -> Rejected | None:
+    """Why an instruction cannot be used, if so."""
     if not FEWEST_WORDS <= len(instruction.split()) <= MOST_WORDS:
-        return Drop("too short or too long", instruction)
+        return Rejected("too short or too long", instruction)
     if hangul_share(instruction) < LEAST_HANGUL:
-        return Drop("not Korean", instruction)
+        return Rejected("not Korean", instruction)
     if not instruction[0].isalnum() and instruction[0] not in "\"'“‘<[(":
-        return Drop("starts with a mark", instruction)
+        return Rejected("starts with punctuation", instruction)
     if _NOT_TEXT.search(instruction):
-        return Drop("needs more than text", instruction)
-    alike = seen.alike(instruction)
-    return None if alike is None else Drop("too like another", f"{instruction} ~ {alike}")
+        return Rejected("needs more than text", instruction)
+    similar = seen.similar_to(instruction)
+    return None if similar is None else Rejected("too similar to another", f"{instruction} ~ {similar}")
 
 
 def _instances(run: _Run, instructions: Sequence[str]) -> Outcomes:
-    prompts = texts("self_instruct")
+    prompts = prompt_texts("self_instruct")
     asked = [
-        turns(prompts["system"], prompts["is_classification"], instruction=instruction) for instruction in instructions
+        messages(prompts["system"], prompts["is_classification"], instruction=instruction)
+        for instruction in instructions
     ]
     kinds = run.writer.judge(asked, IS_CLASSIFICATION)
-    outcomes: Outcomes = [kind for kind in kinds if isinstance(kind, Drop)]
+    outcomes: Outcomes = [kind for kind in kinds if isinstance(kind, Rejected)]
     known = [
         (instruction, bool(kind["is_classification"]))
         for instruction, kind in zip(instructions, kinds, strict=True)
-        if not isinstance(kind, Drop)
+        if not isinstance(kind, Rejected)
     ]
-    forms = [OUTPUT_FIRST if labelled else INPUT_FIRST for _, labelled in known]
-    answers = run.writer.write([_instance_prompt(run, *each) for each in known], forms)
+    schemas = [OUTPUT_FIRST if labelled else INPUT_FIRST for _, labelled in known]
+    answers = run.writer.write([_instance_prompt(run, *each) for each in known], schemas)
     return outcomes + [_row(*each, answer) for each, answer in zip(known, answers, strict=True)]
 
 
 def _instance_prompt(run: _Run, instruction: str, labelled: bool) -> tuple[ChatMessage, ...]:
-    prompts = texts("self_instruct")
+    prompts = prompt_texts("self_instruct")
     if not labelled:
-        return turns(prompts["system"], prompts["input_first"], instruction=instruction)
-    ordinal = random.Random(f"{run.settings.seed} {instruction}").choice(_ORDINALS)
-    return turns(prompts["system"], prompts["output_first"], instruction=instruction, ordinal=ordinal)
+        return messages(prompts["system"], prompts["input_first"], instruction=instruction)
+    ordinal = random.Random(f"{run.seed} {instruction}").choice(_ORDINALS)
+    return messages(prompts["system"], prompts["output_first"], instruction=instruction, ordinal=ordinal)
 
 
-def _row(instruction: str, labelled: bool, answer: dict[str, Any] | Drop) -> dict[str, Any] | Drop:
-    if isinstance(answer, Drop):
+def _row(instruction: str, labelled: bool, answer: dict[str, Any] | Rejected) -> dict[str, Any] | Rejected:
+    if isinstance(answer, Rejected):
         return answer
     given, output = answer["input"], answer["label" if labelled else "output"]
     if given.lower() in _NO_INPUT:
         given = ""
     if is_refusal(output):
-        return Drop("refused", output)
+        return Rejected("refused", output)
     if not output or output == given or (labelled and not given):
-        return Drop("incomplete instance", instruction)
+        return Rejected("incomplete instance", instruction)
     return {
         "instruction": instruction,
         "input": given,

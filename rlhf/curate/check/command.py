@@ -1,65 +1,78 @@
-"""Checks a data file before anything is trained on it: what it is, which stages can use it, what is wrong, the cost.
+"""`rlhf data check`: what a data file is, which stages can train on it, what is wrong with it, and the cost.
 
-Rows are read once and forgotten; what is kept of each is a few hashes and its length (under 100 bytes for a
-pair), so that files of millions of rows can be checked. Nothing here raises for what is in the file: a file that
-cannot be read is a report that says so.
+Rows are streamed; only a few hashes and the length of each are kept (under 100 bytes for a pair), so files of
+millions of rows can be checked. The content of the file never raises: a file that cannot be read gives a report
+that says so.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from rlhf.curate.check.cost import CHARACTERS_PER_TOKEN, Costs, Counted, counter_for
-from rlhf.curate.check.cost import Counter as TokenCounter
-from rlhf.curate.check.findings import MAX_PLACES, Finding, Findings
+from rlhf.config.flags import flag
+from rlhf.curate.check.cost import CHARACTERS_PER_TOKEN, Costs, TokenCounter, token_counter
+from rlhf.curate.check.findings import MAX_PLACES, Findings
+from rlhf.curate.check.report import CheckReport, Stage, Status, render
 from rlhf.curate.check.rows import READ_KEYS, RowChecks, asked_key
 from rlhf.curate.check.seen import SeenKeys
 from rlhf.curate.formats.public_rows import COLUMNS, recognise_row
 from rlhf.curate.formats.recognise import recognise
 from rlhf.curate.output import progress
-from rlhf.data.formats import Record, described, parse, quoted_keys, sniff
-from rlhf.data.readers import Location, locate, read_rows
-from rlhf.data.records import Demonstration, Prompt, Ranking, demonstration_of, prompt_of
+from rlhf.data.formats import described, quoted_keys, sniff
+from rlhf.data.readers import locate, read_rows
+from rlhf.data.records import Demonstration, Prompt, Ranking, Record, demonstration_of, prompt_of
+from rlhf.data.sources import parsed_rows
 from rlhf.errors import DataError, RlhfError
 
-Stage = Literal["sft", "reward", "ppo"]
-Status = Literal[0, 1, 2]
 STAGES: dict[Stage, type[Record]] = {"sft": Demonstration, "reward": Ranking, "ppo": Prompt}
-MAX_BAD_START = 10_000  # rows; where none of so many can be used, the file is not read on
+MAX_BAD_START = 10_000  # rows; where none of so many can be used, the check stops
 BATCH = 256  # rows whose tokens are counted at once
 
 
-@dataclass(slots=True)
-class CheckReport:
-    """What a check found. `status`: 0 usable, 1 not usable as it is, 2 not readable as rows.
+@dataclass(frozen=True, slots=True)
+class CheckOptions:
+    """What is checked, for which stage, and what decides tokens and cost."""
 
-    `stages` counts the rows each stage could train on; `usable_for` are those that can take the whole file.
-    `tokens` holds total, median, 95th percentile and longest of a row's sequence; `cost` what `Costs.of` says.
-    """
+    file: str = flag(..., "JSONL, a JSON array, CSV, or a datasets folder (folder#split)", positional=True)
+    stage: Stage | None = flag(None, "the stage that the file is for (default: any)")
+    against: tuple[str, ...] = flag((), "files whose prompts must not be in this one", metavar="FILE", nargs="+")
+    max_length: int | None = flag(None, "warn about rows that are longer", metavar="TOKENS")
+    tokenizer: str = flag("", "count with the tokenizer of this model folder (default: estimate)", metavar="DIR")
+    template: str | None = flag(
+        None, "chat template for a tokenizer without one: kullm, or a Jinja file", metavar="NAME"
+    )
+    characters_per_token: float = flag(
+        CHARACTERS_PER_TOKEN, "for the estimate; hosted models of 2023 took about 0.5 for Korean"
+    )
+    epochs: float = flag(1.0, "passes over the file")
+    price: str = flag("", "price of training tokens, such as 0.03/1k or 25/1m", metavar="AMOUNT/TOKENS")
+    tokens_per_second: float = flag(0.0, "measured training speed of all GPUs together")
+    gpus: int = flag(1, "number of GPUs")
+    json: bool = flag(False, "print the report as JSON")
 
-    path: str
-    stage: Stage | None = None
-    status: Status = 0
-    format: str = ""
-    rows: int = 0
-    bad_rows: int = 0
-    stages: dict[str, int] = field(default_factory=dict)
-    usable_for: list[str] = field(default_factory=list)
-    roles: dict[str, int] = field(default_factory=dict)
-    hangul_share: float | None = None
-    tokens: dict[str, Any] = field(default_factory=dict)
-    cost: dict[str, Any] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        values = {name: getattr(self, name) for name in self.__slots__}
-        return values | {"findings": [finding.as_dict() for finding in self.findings]}
+def run(options: CheckOptions) -> int:
+    """Checks the file and prints the report; returns its status."""
+    report = check_file(
+        options.file,
+        options.stage,
+        against=options.against,
+        max_length=options.max_length,
+        tokenizer=options.tokenizer,
+        template=options.template,
+        characters_per_token=options.characters_per_token,
+        costs=Costs(options.epochs, options.price, options.tokens_per_second, options.gpus),
+    )
+    shown = json.dumps(report.as_dict(), ensure_ascii=False, indent=2) if options.json else render(report)
+    sys.stdout.write(f"{shown}\n")
+    return report.status
 
 
 def check_file(
@@ -76,16 +89,16 @@ def check_file(
     """Checks one file (JSONL, JSON array, CSV, or `datasets` folder) for one stage, or for any.
 
     Args:
-        path: the file; of a folder with splits, `folder#split`.
-        against: files whose prompts should not be in this one.
-        max_length: tokens a sequence may have.
-        tokenizer: model folder to count tokens with; "" estimates them from characters.
-        template: preset or file for a tokenizer without one.
+        path: the file; for a folder with splits, `folder#split`.
+        against: files whose prompts must not be in this one.
+        max_length: most tokens of a sequence.
+        tokenizer: model folder with the tokenizer that counts; "" estimates tokens from characters.
+        template: preset or file for a tokenizer without a template.
 
     Raises:
         RlhfError: for options that cannot be used (the tokenizer, the costs), never for the file.
     """
-    counter = counter_for(tokenizer, template, characters_per_token)
+    counter = token_counter(tokenizer, template, characters_per_token)
     check = _Check(str(path), stage, counter, max_length)
     try:
         check.read()
@@ -102,8 +115,7 @@ class _Check:
     def __init__(self, path: str, stage: Stage | None, counter: TokenCounter, max_length: int | None) -> None:
         self.path, self.stage, self.counter, self.max_length = path, stage, counter, max_length
         self.findings = Findings()
-        special = counter.tokenizer.special_texts if isinstance(counter, Counted) else ()
-        self.checks = RowChecks(self.findings, special)
+        self.checks = RowChecks(self.findings, counter.special_texts)
         self.status: Status = 0
         self.format = ""
         self.keys: frozenset[str] = frozenset()
@@ -113,7 +125,7 @@ class _Check:
         self.waiting: list[tuple[int, Record]] = []
 
     def read(self) -> None:
-        """Every row of the file."""
+        """Checks every row of the file."""
         location = locate(self.path)
         if not location.path.is_dir() and (found := recognise(location.path)) is not None:
             code = "raw-format" if found.importable else "unreadable"
@@ -125,7 +137,7 @@ class _Check:
             if not self._row(line, row):
                 self.bad += 1
             if self.bad == self.rows == MAX_BAD_START:
-                self.findings.add("no-rows", 0, title=f"none of the first {self.rows:,} rows can be used; not read on")
+                self.findings.add("no-rows", 0, title=f"none of the first {self.rows:,} rows can be used")
                 break
         self._count_tokens()
         self.checks.repeated()
@@ -133,7 +145,7 @@ class _Check:
             self.findings.add("no-rows", 0)
 
     def _row(self, line: int, row: Mapping[str, Any] | DataError) -> bool:
-        """Whether the row can be used."""
+        """Checks one row; returns whether it can be used."""
         if isinstance(row, DataError):
             self.findings.add("broken-row", line, title=_title(row), fix=row.fix)
             return False
@@ -148,7 +160,7 @@ class _Check:
         self.kinds.update(kinds)
         self.checks.record(record, line)
         if self.stage and self.stage not in kinds and not (isinstance(record, Ranking) and record.all_tied):
-            self.findings.add("not-for-stage", line, title=f"rows that hold no {STAGES[self.stage].__name__}")
+            self.findings.add("not-for-stage", line, title=f"rows without a {STAGES[self.stage].__name__}")
             return False
         self.waiting.append((line, _for_stage(record, self.stage)))
         if len(self.waiting) >= BATCH:
@@ -156,7 +168,7 @@ class _Check:
         return True
 
     def _sniffed(self, line: int, row: Mapping[str, Any]) -> bool:
-        """Takes the format from the first row that has one; training asks the first row alone."""
+        """Takes the format from the first row of a known format (training looks at the first row alone)."""
         try:
             self.format = sniff(row)
         except DataError as error:
@@ -176,34 +188,31 @@ class _Check:
         self.waiting.clear()
 
     def compare(self, other: str) -> None:
-        """Notes prompts that the other file has too."""
+        """Notes the prompts that are also in another file."""
         try:
-            meetings = self.checks.prompts.within(_prompts_of(other), MAX_PLACES)
+            matches = self.checks.prompts.within(_prompts_of(other), MAX_PLACES)
         except (DataError, OSError) as error:
             self.findings.add("against", 0, title=f"{other}: {_problem(error)}")
             return
-        for index, meeting in enumerate(meetings.first):
-            count = 1 if index else meetings.total - len(meetings.first) + 1
-            title = f"prompts that are in {other} too"
-            self.findings.add("leak", meeting.line, f"{other}:{meeting.other}", title=title, count=count)
+        self.findings.add_matches("leak", matches, f"{other}:", title=f"prompts that are also in {other}")
 
     def unreadable(self, error: DataError | OSError | MemoryError) -> None:
-        """The reading ended in an error that leaves no next row."""
+        """Notes an error after which no further row can be read."""
         fix = error.fix or error.expected if isinstance(error, DataError) else ""
         self.findings.add("unreadable", 0, title=_problem(error), fix=fix)
         self.status = 2
 
     def report(self, costs: Costs) -> CheckReport:
-        """All that was found."""
+        """The report on everything that was read."""
         stages: dict[str, int] = {name: self.kinds[name] for name in STAGES if self.kinds[name]}
-        tied = sum(finding.count for finding in self.findings.sorted() if finding.code == "all-tied")
+        tied = self.findings.count_of("all-tied")
         whole = [name for name, count in stages.items() if count == self.rows - (tied if name != "ppo" else 0)]
         wanted = self.stage in whole if self.stage else bool(whole)
         self._note_unused_keys()
         checks = self.checks
         errors = any(finding.severity == "error" and finding.code != "against" for finding in self.findings.sorted())
         status: Status = self.status or (0 if wanted and not errors else 1)
-        if self.rows and self.rows == sum(each.count for each in self.findings.sorted() if each.code == "broken-row"):
+        if self.rows and self.rows == self.findings.count_of("broken-row"):
             status = 2
         return CheckReport(
             path=self.path,
@@ -253,43 +262,29 @@ def _for_stage(record: Record, stage: Stage | None) -> Record:
 
 
 def _prompts_of(path: str) -> SeenKeys:
-    """Hashes of the prompts of a file; rows that cannot be read are passed over."""
+    """Hashes of the prompts of a file; rows that cannot be read are skipped."""
     seen = SeenKeys()
-    for line, record in _records(locate(path)):
-        turns = record.prompt if isinstance(record, Ranking) else record.messages
-        seen.add(asked_key(turns[:-1] if isinstance(record, Demonstration) else turns), line)
+    for parsed in progress(parsed_rows(path), "comparing"):
+        if not isinstance(parsed.record, DataError):
+            seen.add(asked_key(parsed.record.prompt), parsed.line)
     if not len(seen):
         raise DataError("no row that can be read", where=path)
     return seen
 
 
-def _records(location: Location) -> Iterator[tuple[int, Record]]:
-    format = ""
-    for line, row in progress(_rows_only(read_rows(location)), "comparing"):
-        try:
-            format = format or sniff(row)
-            yield line, parse(row, format, "")
-        except DataError:
-            continue
-
-
-def _rows_only(rows: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    return ((line, row) for line, row in rows if not isinstance(row, DataError))
-
-
 def _import_hint(path: str, row: Mapping[str, Any]) -> str:
-    """How `rlhf data import` makes rows of a public format, where it knows these keys."""
+    """How to import the file with `rlhf data import`, where its keys are those of a public format."""
     try:
         name = recognise_row(row)
     except DataError:
         return ""
     if name == "csv" and not all(any(key in row for key in COLUMNS[role]) for role in ("prompt", "response")):
         return ""
-    return f"rlhf data import --format {name} --in {path} --out rows.jsonl makes rows of it"
+    return f"rlhf data import --format {name} --in {path} --out rows.jsonl converts it"
 
 
 def _title(error: DataError) -> str:
-    """The problem without what differs from row to row."""
+    """The problem without the parts that differ from row to row."""
     if error.problem.endswith("is not UTF-8"):
         return "bytes that are not UTF-8"
     return error.problem.partition(":")[0] if error.problem.startswith("invalid JSON") else error.problem

@@ -1,4 +1,4 @@
-"""Tokens of rows, counted or estimated, and what training on them costs."""
+"""Tokens of rows, counted or estimated, and the cost of training on them."""
 
 from __future__ import annotations
 
@@ -7,73 +7,75 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from rlhf.data.records import Demonstration, Message, Prompt, Ranking
+from rlhf.data.records import Message, Prompt, Ranking, Record
 from rlhf.errors import DataError
 
 if TYPE_CHECKING:
     from rlhf.data.tokenizer import ChatTokenizer
 
-Record = Demonstration | Ranking | Prompt
 CHARACTERS_PER_TOKEN = 2.0
 _PRICE = re.compile(r"\s*[$₩]?\s*(\d+(?:\.\d+)?|\.\d+)\s*/\s*(\d*)\s*([kKmM]?)\s*")
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
 class RowTokens(NamedTuple):
-    """Tokens of a row: trained on in one epoch (a ranking's prompt once), and of its longest sequence."""
+    """Tokens of a row: in total per epoch (the prompt of a ranking counts once), and of its longest sequence."""
 
     total: int
     longest: int
 
 
-class Counter(Protocol):
+class TokenCounter(Protocol):
     """Counts the tokens of rows."""
 
     @property
     def method(self) -> str:
-        """How, as a report says it."""
+        """How tokens are counted, for reports."""
+
+    @property
+    def special_texts(self) -> tuple[str, ...]:
+        """Special tokens of the tokenizer, if there is one."""
 
     def rows(self, records: Sequence[Record]) -> list[RowTokens]:
-        """One entry a record."""
+        """One entry per record."""
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """Characters divided by a constant, plus one token that ends each answer; template text not included."""
+class EstimatedTokens:
+    """Characters divided by a constant, plus one token at the end of each answer; the template is not included."""
 
     characters_per_token: float = CHARACTERS_PER_TOKEN
 
     def __post_init__(self) -> None:
         if not 0 < self.characters_per_token < float("inf"):
-            raise DataError(f"{self.characters_per_token} characters a token", expected="a number above 0")
+            raise DataError(f"{self.characters_per_token} characters per token", expected="a number above 0")
 
     @property
     def method(self) -> str:
-        return f"estimate: {self.characters_per_token:g} characters a token"
+        return f"estimate: {self.characters_per_token:g} characters per token"
+
+    @property
+    def special_texts(self) -> tuple[str, ...]:
+        return ()
 
     def rows(self, records: Sequence[Record]) -> list[RowTokens]:
         return [self._row(record) for record in records]
 
     def _row(self, record: Record) -> RowTokens:
-        prompt = self._tokens(record.prompt if isinstance(record, Ranking) else record.messages)
-        if not isinstance(record, Ranking):
-            return RowTokens(prompt, prompt)
-        answers = [self._text(response) + 1 for response in record.responses]
-        return RowTokens(prompt + sum(answers), prompt + max(answers))
-
-    def _tokens(self, messages: Sequence[Message]) -> int:
-        return sum(
+        prompt = sum(
             self._text(message.content) + self._text(message.input) + (message.role == "assistant")
-            for message in messages
+            for message in record.prompt
         )
+        answers = [self._text(answer) + 1 for answer in record.answers]
+        return RowTokens(prompt + sum(answers), prompt + max(answers, default=0))
 
     def _text(self, text: str) -> int:
         return -int(-len(text) // self.characters_per_token)
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """Tokens as training sees them: the row in the tokenizer's own template."""
+class TokenizerTokens:
+    """Tokens as in training: the row rendered by the tokenizer's chat template."""
 
     tokenizer: ChatTokenizer
     name: str
@@ -81,6 +83,10 @@ class Counted:
     @property
     def method(self) -> str:
         return f"counted with {self.name}, template included"
+
+    @property
+    def special_texts(self) -> tuple[str, ...]:
+        return self.tokenizer.special_texts
 
     def rows(self, records: Sequence[Record]) -> list[RowTokens]:
         texts: list[str] = []
@@ -98,7 +104,7 @@ class Counted:
         return found
 
     def _texts(self, record: Record) -> list[str]:
-        """The row's sequence; of a ranking, the prompt and each sequence."""
+        """The sequence of a row; for a ranking, the prompt and the sequence of each answer."""
         if not isinstance(record, Ranking):
             return [self._text(record.messages, open_answer=isinstance(record, Prompt))]
         answered = [(*record.prompt, Message("assistant", response)) for response in record.responses]
@@ -108,18 +114,18 @@ class Counted:
         return "".join(piece.text for piece in self.tokenizer.pieces(messages, open_answer=open_answer))
 
 
-def counter_for(tokenizer: str, template: str | None, characters_per_token: float) -> Counter:
+def token_counter(tokenizer: str, template: str | None, characters_per_token: float) -> TokenCounter:
     """Counts with the tokenizer of a folder, or estimates where that is "". Raises TokenizerError, TemplateError."""
     if not tokenizer:
-        return Estimate(characters_per_token)
+        return EstimatedTokens(characters_per_token)
     from rlhf.data.tokenizer import load_tokenizer  # transformers takes seconds to import
 
-    return Counted(load_tokenizer(tokenizer, template), tokenizer)
+    return TokenizerTokens(load_tokenizer(tokenizer, template), tokenizer)
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What is known of the price and the speed; `tokens_per_second` is of all GPUs together."""
+    """Price and speed of training; `tokens_per_second` is that of all GPUs together."""
 
     epochs: float = 1.0
     price: str = ""
@@ -131,12 +137,12 @@ class Costs:
             raise DataError(f"{self.epochs:g} epochs", expected="a number above 0")
         if self.tokens_per_second < 0 or self.gpus < 1:
             raise DataError(
-                f"{self.tokens_per_second:g} tokens a second on {self.gpus} GPUs", expected="numbers above 0"
+                f"{self.tokens_per_second:g} tokens per second on {self.gpus} GPUs", expected="numbers above 0"
             )
         price_of_token(self.price)
 
     def of(self, tokens: int) -> dict[str, Any]:
-        """Trained tokens, and the price and hours where they can be told."""
+        """Trained tokens, and the cost and hours where price and speed are known."""
         trained = round(tokens * self.epochs)
         found: dict[str, Any] = {"epochs": self.epochs, "trained_tokens": trained}
         if self.price:
@@ -148,10 +154,10 @@ class Costs:
 
 
 def price_of_token(price: str) -> float:
-    """0.03/1k -> 0.00003. Raises DataError for anything that is no price; 0 for ""."""
+    """0.03/1k -> 0.00003, "" -> 0. Raises DataError for anything else that is not a price."""
     if not price:
         return 0.0
     match = _PRICE.fullmatch(price)
     if match is None or int(match[2] or 1) == 0:
-        raise DataError(f"price {price!r}", expected="an amount for a number of tokens, as 0.03/1k or 25/1m")
+        raise DataError(f"price {price!r}", expected="an amount per number of tokens, such as 0.03/1k or 25/1m")
     return float(match[1]) / (int(match[2] or 1) * _UNITS[match[3].lower()])

@@ -1,53 +1,50 @@
-"""The checks of one row: its record, its texts, and what it adds to the counts of its file."""
+"""The checks of one row: its record, its texts, and its share in the counts of the file."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from itertools import combinations
 from typing import Any
 
 from rlhf.curate.check.findings import MAX_PLACES, Findings
-from rlhf.curate.check.seen import Judgements, SeenKeys
+from rlhf.curate.check.seen import SeenKeys, SeenPreferences
 from rlhf.curate.privacy import find_personal
+from rlhf.curate.row_texts import TEXT_KEYS, compact, texts_of
 from rlhf.curate.text_faults import text_faults
-from rlhf.data.formats import Record, parse, sniff
-from rlhf.data.records import Demonstration, Message, Ranking
+from rlhf.data.formats import parse, sniff
+from rlhf.data.records import Message, Ranking, Record
 from rlhf.errors import DataError
 
-TEXT_KEYS = (
-    *("prompt", "messages", "instruction", "input", "chosen", "rejected", "responses"),
-    *("response", "completion", "output"),
-)
-READ_KEYS = frozenset({*TEXT_KEYS, "ranks", "scores", "source", "criteria"})
+READ_KEYS = TEXT_KEYS | {"ranks", "scores", "source", "criteria"}
 MESSAGE_KEYS = frozenset({"role", "content", "input"})
 SYNONYMS = {
     "prompt": ("instruction", "question", "query", "input"),
     "response": ("answer", "output", "completion"),
     "output": ("response", "answer", "completion"),
 }
-MAX_ANSWERS = 16  # of a row whose pairs are compared: their number grows with the square
-MIN_HANGUL = 0.5  # of a row's letters; below it the row is called not Korean
+MAX_ANSWERS = 16  # compared with each other per row: the pairs grow with the square
+MIN_HANGUL = 0.5  # of the letters of a row; below it the row is reported as not Korean
 _HANGUL, _LETTERS = re.compile("[가-힣ㄱ-ㆎ\u1100-\u11ff]+"), re.compile(r"[^\W\d_]+")
 _NUMBER = re.compile(r"\d+")
 
 
 class RowChecks:
-    """Everything that is remembered of the rows of a file: counts, hashes, findings; never the rows."""
+    """What is kept of the rows of a file: counts, hashes and findings, never the rows themselves."""
 
     def __init__(self, findings: Findings, special_texts: tuple[str, ...] = ()) -> None:
         self.findings, self.special_texts = findings, special_texts
         self.find_personal = _personal_finder()
-        self.rows, self.prompts, self.judgements = SeenKeys(), SeenKeys(), Judgements()
+        self.rows, self.prompts, self.preferences = SeenKeys(), SeenKeys(), SeenPreferences()
         self.roles: Counter[str] = Counter()
         self.unused: Counter[str] = Counter()
         self.unused_examples: dict[str, str] = {}
         self.hangul = self.letters = 0
 
     def parsed(self, row: Mapping[str, Any], format: str, line: int) -> Record | None:
-        """The row's record; None after noting why there is none."""
+        """The record of a row; None for a bad row, which is noted."""
         try:
             record = parse(row, format, "")
         except DataError as error:
@@ -60,7 +57,7 @@ class RowChecks:
         return record
 
     def texts(self, row: Mapping[str, Any], line: int) -> None:
-        """Faults of every text of a row, as it is written."""
+        """Notes the faults of every text of a row, as written, and its unused keys."""
         hangul = letters = 0
         found: dict[str, str] = {}
         for key, text in texts_of(row):
@@ -75,20 +72,19 @@ class RowChecks:
         if letters and hangul < MIN_HANGUL * letters:
             self.findings.add("not-korean", line)
         self.hangul, self.letters = self.hangul + hangul, self.letters + letters
-        for key in row.keys() - READ_KEYS:
-            self.unused[str(key)] += 1
-            self.unused_examples.setdefault(str(key), f"`{key}`: {str(row[key])[:40]!r}")
+        self._unused(row, READ_KEYS, "")
         for message in row.get("messages") or ():
-            for key in message.keys() - MESSAGE_KEYS:
-                self.unused[f"messages[].{key}"] += 1
-                self.unused_examples.setdefault(f"messages[].{key}", f"`messages[].{key}`: {str(message[key])[:40]!r}")
+            self._unused(message, MESSAGE_KEYS, "messages[].")
+
+    def _unused(self, values: Mapping[str, Any], known: frozenset[str], prefix: str) -> None:
+        for key in values.keys() - known:
+            name = f"{prefix}{key}"
+            self.unused[name] += 1
+            self.unused_examples.setdefault(name, f"`{name}`: {str(values[key])[:40]!r}")
 
     def record(self, record: Record, line: int) -> None:
-        """Remembers a record, to find repeated ones at the end."""
-        turns = record.prompt if isinstance(record, Ranking) else record.messages
-        answers = record.responses if isinstance(record, Ranking) else ()
-        if isinstance(record, Demonstration):
-            turns, answers = turns[:-1], (turns[-1].content,)
+        """Keeps hashes of a record, to find repeated ones at the end."""
+        turns, answers = record.prompt, record.answers
         self.roles.update(message.role for message in turns)
         self.roles["assistant"] += len(answers)
         asked, said = asked_key(turns), tuple(map(compact, answers))
@@ -109,62 +105,29 @@ class RowChecks:
             if first_rank != second_rank:
                 better, worse = (first, second) if first_rank < second_rank else (second, first)
                 equal = equal or better == worse
-                self.judgements.add(asked, better, worse, line)
+                self.preferences.add(asked, better, worse, line)
         if equal:
             self.findings.add("same-answers", line)
 
     def repeated(self) -> None:
-        """Notes what repeats or contradicts an earlier row; to be called once, at the end."""
-        for code, meetings in (
-            ("duplicate-row", self.rows.repeated(MAX_PLACES)),
-            ("duplicate-prompt", self.prompts.repeated(MAX_PLACES)),
-            ("conflict", self.judgements.conflicts(MAX_PLACES)),
-        ):
-            for index, meeting in enumerate(meetings.first):
-                count = 1 if index else meetings.total - len(meetings.first) + 1
-                self.findings.add(code, meeting.line, f"as line {meeting.other}", count=count)
+        """Notes rows that repeat or contradict an earlier row; to be called once, at the end."""
+        self.findings.add_matches("duplicate-row", self.rows.repeated(MAX_PLACES), "as line ")
+        self.findings.add_matches("duplicate-prompt", self.prompts.repeated(MAX_PLACES), "as line ")
+        self.findings.add_matches("conflict", self.preferences.conflicts(MAX_PLACES), "as line ")
 
 
 def _personal_finder() -> Callable[[str], dict[str, int]]:
-    """Finds nothing where ko-pii is not installed: a check must not need an extra."""
+    """The search for personal data; it finds nothing without ko-pii, because a check must not need an extra."""
     return find_personal if find_spec("ko_pii") else lambda text: {}
 
 
-def texts_of(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(key, text) of every text of a row that a stage could read."""
-    for key in TEXT_KEYS:
-        if key in row:
-            yield from _texts(key, row[key])
-
-
-def _texts(key: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield key, value
-    elif isinstance(value, list):
-        for index, each in enumerate(value):
-            if isinstance(each, dict):
-                yield from ((f"{key}[{index}].{name}", text) for name in MESSAGE_KEYS for text in _text_at(each, name))
-            elif isinstance(each, str):
-                yield f"{key}[{index}]", each
-
-
-def _text_at(message: Mapping[str, Any], name: str) -> Iterator[str]:
-    if name != "role" and isinstance(message.get(name), str):
-        yield message[name]
-
-
-def compact(text: str) -> str:
-    """A text without its whitespace: texts equal so say the same. Records hold NFC already."""
-    return "".join(text.split())
-
-
 def asked_key(turns: tuple[Message, ...]) -> str:
-    """What was asked, the whole conversation before the answer: equal for equal prompts."""
+    """A key of all turns before the answer, equal for prompts that only differ in whitespace."""
     return "\0".join(f"{turn.role[0]}{compact(turn.content)}{compact(turn.input)}" for turn in turns)
 
 
 def _synonym_hint(row: Mapping[str, Any], error: DataError) -> str:
-    """Which key to rename where one is missing and the row has another of that meaning."""
+    """Which key to rename where one is missing and the row has a synonym of it."""
     missing = error.where.removeprefix("key `").removesuffix("`")
     if not error.problem.startswith("is missing"):
         return ""
@@ -172,7 +135,7 @@ def _synonym_hint(row: Mapping[str, Any], error: DataError) -> str:
 
 
 def _other_format(row: Mapping[str, Any], format: str) -> str:
-    """The format the row has instead, where it has one."""
+    """The other format that the row has, if any."""
     try:
         name = sniff(row)
     except DataError:

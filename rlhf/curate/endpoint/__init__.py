@@ -1,4 +1,4 @@
-"""A client of OpenAI-compatible chat endpoints: paced, cached, within a budget.
+"""A client of OpenAI-compatible chat endpoints, with rate limit, cache and budget.
 
-May import: config, and the layers below.
+May import: artifacts, and the layers below.
 """

@@ -1,7 +1,7 @@
-"""How much may be asked of an endpoint, and what it has cost so far.
+"""The budget of an endpoint: limits on requests and cost, and what was spent.
 
-A request is reserved at the most it can cost before it is sent, and settled at what it did cost, so that neither
-limit is ever exceeded, however many requests are under way.
+Before a request is sent, the most it can cost is reserved; afterwards its true cost is booked. So no limit is ever
+exceeded, however many requests are in flight.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from rlhf.curate.endpoint.messages import EndpointRequest
 from rlhf.errors import EndpointError
 
-OVERHEAD_TOKENS = 64  # of a chat template around the turns of a request
-PER_PRICE = 1000  # tokens a price is for
+OVERHEAD_TOKENS = 64  # of the chat template around the turns of a request
+PER_PRICE = 1000  # tokens per price
 
 
 @dataclass(slots=True)
@@ -20,11 +20,11 @@ class Budget:
     """Limits and spending, in requests and in the currency of the prices.
 
     Args:
-        max_requests: requests to send at most; those the service turned away (429, 5xx) do not count.
-        max_cost: currency units to spend at most; needs a price.
-        price_in, price_out: currency units for 1,000 tokens of prompt and of answer.
+        max_requests: most requests to send; those that the service rejected (429, 5xx) do not count.
+        max_cost: most currency units to spend; needs a price.
+        price_in, price_out: currency units per 1,000 tokens of prompt and of answer.
 
-    Raises: EndpointError for a limit that cannot be kept.
+    Raises: EndpointError for a limit that cannot be enforced.
     """
 
     max_requests: int | None = None
@@ -47,9 +47,9 @@ class Budget:
                 raise EndpointError(f"is {value}", where=name, expected="0 or more")
 
     def worst_cost(self, request: EndpointRequest) -> float:
-        """The most a request can cost: a token for every byte of its prompt, and the longest answers.
+        """The most a request can cost: one token per byte of its prompt, and answers of full length.
 
-        Raises: EndpointError when there is a cost limit and the length of the answers is not limited.
+        Raises: EndpointError for a cost limit without a limit on the length of answers.
         """
         if request.max_tokens is None:
             if self.max_cost is not None:
@@ -61,18 +61,18 @@ class Budget:
         return (prompt_tokens * self.price_in + completion_tokens * self.price_out) / PER_PRICE
 
     def fits(self, worst_cost: float) -> bool:
-        """Whether one more request can be sent and no limit be exceeded whatever it costs."""
+        """Whether another request can be sent without exceeding a limit, whatever it costs."""
         if self.max_requests is not None and self.requests >= self.max_requests:
             return False
         return self.max_cost is None or self.cost + self._reserved + worst_cost <= self.max_cost * (1 + 1e-12)
 
     def reserve(self, worst_cost: float) -> None:
-        """Counts a request that is about to be sent."""
+        """Counts a request before it is sent."""
         self.requests += 1
         self._reserved += worst_cost
 
     def settle(self, worst_cost: float, prompt_tokens: int, completion_tokens: int) -> None:
-        """Books what an answered request cost; all that was reserved where the service did not say."""
+        """Books the cost of an answered request; the reserved cost where the service gives no token counts."""
         self._reserved -= worst_cost
         self.prompt_tokens += prompt_tokens
         self.completion_tokens += completion_tokens
@@ -80,11 +80,11 @@ class Budget:
         self.cost += self.cost_of(prompt_tokens, completion_tokens) if known else worst_cost
 
     def charge(self, worst_cost: float) -> None:
-        """Books a request that broke off: the service may bill what never arrived."""
+        """Books a request that broke off at its reserved cost: the service may bill it."""
         self.settle(worst_cost, 0, 0)
 
     def release(self, worst_cost: float) -> None:
-        """Takes back a request the service turned away, which it does not bill."""
+        """Takes back a request that the service rejected and does not bill."""
         self.requests -= 1
         self._reserved -= worst_cost
 

@@ -1,10 +1,10 @@
-"""Any OpenAI-compatible chat endpoint: many requests at once, answers in order, nothing paid for twice.
+"""A client of any OpenAI-compatible chat endpoint: concurrent requests, answers in order, nothing paid for twice.
 
     with Endpoint("http://127.0.0.1:8000/v1", "my-model", cache=Path("answers.sqlite")) as endpoint:
         for answer in endpoint.complete_all(requests):
             ...
 
-Requests run in an event loop of their own thread, so that they go on while the caller works on an answer.
+Requests run in an event loop on a thread of its own, so that they continue while the caller processes an answer.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from typing import Self
 from rlhf.curate.endpoint.budget import Budget
 from rlhf.curate.endpoint.cache import AnswerCache, cache_key
 from rlhf.curate.endpoint.messages import ChatAnswer, ChatMessage, EndpointRequest
+from rlhf.curate.endpoint.options import EndpointOptions
 from rlhf.curate.endpoint.worker import Service, Worker
 from rlhf.errors import require_packages
 
 __all__ = ["ChatAnswer", "ChatMessage", "Endpoint", "EndpointRequest", "Usage"]
 
-READ_AHEAD = 4  # requests taken from the caller's, times the concurrency
+READ_AHEAD = 4  # times the concurrency: requests taken from the caller in advance
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an endpoint has been asked since it was opened. Tokens and cost are those of requests sent."""
+    """Requests, tokens and cost since an endpoint was opened; cached answers have neither tokens nor cost."""
 
     num_sent: int
     num_cached: int
@@ -43,7 +44,7 @@ class Usage:
 
     def described(self) -> str:
         """One line for the terminal."""
-        again = f", {self.num_retries} repeated after a failure" if self.num_retries else ""
+        again = f", {self.num_retries} retries after a failure" if self.num_retries else ""
         cost = f", cost {self.cost:.4f}" if self.cost else ""
         tokens = f"{self.prompt_tokens} + {self.completion_tokens} tokens"
         return f"{self.num_sent} requests{again} ({tokens}{cost}); {self.num_cached} answers from the cache"
@@ -54,43 +55,33 @@ class Endpoint:
 
     Args:
         url: base address, which ends in /v1 for most services.
-        model: name of the model, as the service knows it.
-        api_key: environment variable that holds the key; none is needed for a service on this machine.
-        concurrency: requests under way at once.
-        requests_per_minute: sent at most, evenly spaced; None for as many as the service takes.
-        timeout_s: for a whole answer.
-        retries: further attempts at a request that failed in a way that may pass (429, 5xx, slow answers, cut
-            connections, replies that are no JSON); the pause doubles from `backoff_s`, or is what the service asks.
-        budget: limits on requests and cost; also counts what was spent.
-        cache: SQLite file of answers; None keeps none.
+        model: name of the model at the service.
+        options: rate, retries and time limit of the requests.
+        budget: limits on requests and cost, which also counts what was spent; by default that of the options.
+        cache: SQLite file of answers, unless the options name one; None stores none.
 
-    Raises: EndpointError for what cannot be used; ConfigError when openai is not installed; ArtifactError for a
-        cache that cannot be read or written.
+    Raises: EndpointError for arguments that cannot be used; ConfigError when openai is not installed; ArtifactError
+        for a cache that cannot be read or written.
     """
 
     def __init__(
         self,
         url: str,
         model: str,
+        options: EndpointOptions | None = None,
         *,
-        api_key: str = "OPENAI_API_KEY",
-        concurrency: int = 8,
-        requests_per_minute: float | None = None,
-        timeout_s: float = 120.0,
-        retries: int = 5,
-        backoff_s: float = 1.0,
         budget: Budget | None = None,
         cache: Path | None = None,
     ) -> None:
-        keeps = f"the answers so far are in {cache}" if cache is not None else ""
-        self.service = Service(
-            url, model, api_key, concurrency, requests_per_minute, timeout_s, retries, backoff_s, keeps
-        )
+        options = options or EndpointOptions()
+        cache = options.cache or cache
+        kept = f"the answers so far are in {cache}" if cache is not None else ""
+        self.service = Service(url, model, options, kept)
         require_packages("openai", extra="llm", needed_by="an endpoint")
         self.service.key()
-        self.budget = budget if budget is not None else Budget()
+        self.budget = budget if budget is not None else options.budget()
         self._cache = AnswerCache(cache) if cache is not None else None
-        self._under_way: dict[str, Future[ChatAnswer]] = {}
+        self._in_flight: dict[str, Future[ChatAnswer]] = {}
         self._num_cached = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
@@ -98,18 +89,18 @@ class Endpoint:
         self._worker = asyncio.run_coroutine_threadsafe(self._start_worker(), self._loop).result()
 
     def complete_all(self, requests: Iterable[EndpointRequest]) -> Iterator[ChatAnswer]:
-        """The answers, in the order of the requests, which may be many: a few times `concurrency` are held at once.
+        """The answers, in the order of the requests; of many requests, a few times `concurrency` are held at once.
 
-        Which requests have been taken from `requests` when an answer is yielded does not depend on timing.
+        How many requests have been taken from `requests` when an answer is yielded does not depend on timing.
 
-        Raises: EndpointError, in place of its answer, at the first request that fails for good; BudgetError at the
-            first that might exceed the budget. The answers before it have been yielded.
+        Raises: EndpointError in place of the answer to the first request that fails permanently; BudgetError at the
+            first request that might exceed the budget. All answers before it have been yielded.
         """
         source = iter(requests)
         window: deque[Future[ChatAnswer]] = deque()
         try:
             while True:
-                while len(window) < READ_AHEAD * self.service.concurrency:
+                while len(window) < READ_AHEAD * self.service.options.concurrency:
                     request = next(source, None)
                     if request is None:
                         break
@@ -129,7 +120,7 @@ class Endpoint:
 
     @property
     def usage(self) -> Usage:
-        """What has been asked and spent so far."""
+        """Requests and cost so far."""
         budget = self.budget
         return Usage(
             num_sent=budget.requests,
@@ -141,7 +132,7 @@ class Endpoint:
         )
 
     def close(self) -> None:
-        """Ends connections, the thread and the cache; requests under way are given up."""
+        """Closes connections, thread and cache; requests in flight are cancelled."""
         if self._loop.is_closed():
             return
         asyncio.run_coroutine_threadsafe(self._finish(), self._loop).result()
@@ -163,7 +154,7 @@ class Endpoint:
         if self._cache is None:
             return asyncio.run_coroutine_threadsafe(self._worker.answer(request), self._loop)
         key = cache_key(self.service.url, self.service.model, request)
-        same = self._under_way.get(key)
+        same = self._in_flight.get(key)
         if same is not None and not same.done():
             return asyncio.run_coroutine_threadsafe(_answer_of_another(same), self._loop)
         cached = self._cache.get(key)
@@ -172,8 +163,8 @@ class Endpoint:
             done.set_result(cached.as_cached())
             return done
         future = asyncio.run_coroutine_threadsafe(self._answer_and_keep(key, request, self._cache), self._loop)
-        self._under_way[key] = future
-        future.add_done_callback(lambda _: self._under_way.pop(key, None))
+        self._in_flight[key] = future
+        future.add_done_callback(lambda _: self._in_flight.pop(key, None))
         return future
 
     async def _answer_and_keep(self, key: str, request: EndpointRequest, cache: AnswerCache) -> ChatAnswer:

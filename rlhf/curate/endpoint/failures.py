@@ -1,4 +1,4 @@
-"""What a failed request means: whether to ask again, when, and whether it may be billed."""
+"""Classifies failed requests: whether to retry, when, and whether the service may bill them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-PASSING_STATUS = frozenset({408, 409, 425, 429})  # and 500 and above
-LONGEST_WAIT_S = 600.0  # a service that wants longer than this is as good as gone
+TRANSIENT_STATUS = frozenset({408, 409, 425, 429})  # and 500 and above
+LONGEST_WAIT_S = 600.0  # a service that asks for a longer wait counts as unavailable
 _FIXES = {
     401: "set the environment variable that holds the key (--api-key-env)",
     403: "use a key that may use this model",
@@ -21,13 +21,13 @@ _FIXES = {
 class FailedAttempt:
     """One failed attempt.
 
-    `passing` failures may go away when asked again; `billed` ones may have cost what an answer costs;
-    `unreachable` is an address where nothing listens; `filtered` is a refusal by the service's content filter.
+    `transient` failures may succeed on a retry; `billed` ones may have cost as much as an answer; `unreachable` is
+    an address where nothing listens; `filtered` is a refusal by the content filter of the service.
     """
 
     problem: str
     fix: str = ""
-    passing: bool = False
+    transient: bool = False
     billed: bool = False
     unreachable: bool = False
     filtered: bool = False
@@ -35,21 +35,21 @@ class FailedAttempt:
 
 
 def failure_of(error: Exception) -> FailedAttempt:
-    """What an exception of the client, or of reading its reply, means."""
+    """The failure behind an exception of the client, or of the parsing of its reply."""
     import openai
 
     if isinstance(error, openai.APIStatusError):
         return _failure_of_status(error.status_code, error.body, error.response.headers, error.message)
     if isinstance(error, (openai.APITimeoutError, TimeoutError)):
         fix = "raise --timeout, or lower --concurrency"
-        return FailedAttempt("no answer in time", fix, passing=True, billed=True)
+        return FailedAttempt("no answer in time", fix, transient=True, billed=True)
     if isinstance(error, openai.APIConnectionError):
         refused = type(error.__cause__).__name__ == "ConnectError"  # of whichever HTTP package the client uses
         problem = f"cannot be reached: {error.__cause__ or error}" if refused else "the connection broke off"
         return FailedAttempt(problem, "start the service, or check --endpoint", True, not refused, unreachable=refused)
     if isinstance(error, ValueError):
-        fix = "check that --endpoint speaks the OpenAI chat completions API"
-        return FailedAttempt(f"the reply is no chat completion: {error}", fix, passing=True, billed=True)
+        fix = "check that --endpoint serves the OpenAI chat completions API"
+        return FailedAttempt(f"the reply is not a chat completion: {error}", fix, transient=True, billed=True)
     return FailedAttempt(f"{type(error).__name__}: {error}")
 
 
@@ -61,18 +61,18 @@ def _failure_of_status(status: int, body: object, headers: Mapping[str, str], me
         return FailedAttempt(problem, filtered=True)
     if code == "insufficient_quota":
         return FailedAttempt(problem, "add credit to the account of the key, and run the command again")
-    if status in PASSING_STATUS or status >= 500:
+    if status in TRANSIENT_STATUS or status >= 500:
         wait_s = _retry_after_s(headers)
         if wait_s > LONGEST_WAIT_S:
             return FailedAttempt(f"{problem} (asks to wait {wait_s:.0f} s)", "run the command again later")
         return FailedAttempt(
-            problem, "lower --concurrency or --requests-per-minute", passing=True, retry_after_s=wait_s
+            problem, "lower --concurrency or --requests-per-minute", transient=True, retry_after_s=wait_s
         )
-    return FailedAttempt(problem, _FIXES.get(status, "correct the request: the service says what it does not take"))
+    return FailedAttempt(problem, _FIXES.get(status, "correct the request as the message says"))
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float:
-    """Seconds the service asks to wait, as a number or a date; 0 where it does not say."""
+    """Seconds that the service asks to wait, given as a number or a date; 0 without such a header."""
     text = headers.get("retry-after", "")
     try:
         return max(0.0, float(text))

@@ -1,15 +1,17 @@
-"""What a chat endpoint is asked and what it answers, as values that a cache can keep."""
+"""Requests to a chat endpoint and its answers, as values that a cache can store."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
+
+from pydantic import TypeAdapter
 
 from rlhf.curate.refusals import is_refusal
 
-SHOWN = 200  # characters of a reply that cannot be read, in the error
+SHOWN = 200  # characters of an unreadable reply in the error
 ChatMessage: TypeAlias = Mapping[str, str]
 """One turn of a request: {"role": "system" | "user" | "assistant", "content": text}."""
 
@@ -20,11 +22,11 @@ class EndpointRequest:
 
     Args:
         messages: the turns so far; the last is the user's.
-        max_tokens: most tokens of an answer; None leaves it to the service (a cost limit needs a number).
-        seed: sent along where it is not None; few services repeat themselves exactly.
+        max_tokens: longest answer; None leaves it to the service (a cost limit needs a number).
+        seed: sent where it is not None; few services are exactly reproducible.
         logprobs: ask for the log-probability of each token, with `top_logprobs` alternatives.
         response_format: structured output, e.g. `json_schema_format("judgement", schema)`.
-        sample: tells repeated draws of the same request apart; it is not sent, but is part of the cache's key.
+        sample: tells repeated draws of one request apart; it is part of the cache key, but is not sent.
     """
 
     messages: Sequence[ChatMessage]
@@ -59,7 +61,7 @@ class EndpointRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token of an answer, its log-probability in nats, and the likeliest tokens at its place, if asked for."""
+    """A token of an answer, its log-probability in nats, and the likeliest tokens at its position, if asked for."""
 
     token: str
     logprob: float
@@ -78,9 +80,9 @@ class ChatChoice:
 
 @dataclass(frozen=True, slots=True)
 class ChatAnswer:
-    """The answers to a request; the first one's fields can be read directly.
+    """The answers to a request; the fields of the first are properties of this class too.
 
-    Token counts are the service's, 0 where it gives none. `cached` answers cost nothing this time.
+    Token counts are those of the service, 0 where it gives none. `cached` answers were not paid for again.
     """
 
     choices: tuple[ChatChoice, ...]
@@ -94,7 +96,7 @@ class ChatAnswer:
 
     @property
     def finish_reason(self) -> str:
-        """`stop`, `length` where `max_tokens` cut it, `content_filter`, or what else the service says."""
+        """`stop`, `length` (cut at `max_tokens`), `content_filter`, or another reason of the service."""
         return self.choices[0].finish_reason
 
     @property
@@ -113,36 +115,25 @@ class ChatAnswer:
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
-        value = json.loads(text)
-        return cls(
-            tuple(_choice_of(choice) for choice in value["choices"]),
-            value["prompt_tokens"],
-            value["completion_tokens"],
-            value["cached"],
-        )
+    def from_json(cls, text: str) -> ChatAnswer:
+        return _ANSWER.validate_json(text)
 
 
-def _choice_of(value: Mapping[str, Any]) -> ChatChoice:
-    logprobs = tuple(
-        TokenLogprob(token["token"], token["logprob"], tuple((text, number) for text, number in token["top"]))
-        for token in value["logprobs"]
-    )
-    return ChatChoice(value["text"], value["finish_reason"], logprobs, value["refused"])
+_ANSWER = TypeAdapter(ChatAnswer)
 
 
 def json_schema_format(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """`response_format` of a request for an answer that is JSON of this schema."""
+    """The `response_format` that asks for JSON of this schema."""
     return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": dict(schema)}}
 
 
 def refused_answer(reason: str) -> ChatAnswer:
-    """The answer that stands for a request the service's content filter turned down."""
+    """The answer in place of one that the content filter of the service refused."""
     return ChatAnswer((ChatChoice("", reason, refused=True),), 0, 0)
 
 
 def answer_of(reply: str) -> ChatAnswer:
-    """The answer in the body of a reply. ValueError, with its start, for what is not a chat completion."""
+    """The answer in the body of a reply. Raises ValueError, with its start, for anything but a chat completion."""
     try:
         value = json.loads(reply)
         choices = tuple(_choice_in_reply(choice) for choice in value["choices"])

@@ -1,4 +1,4 @@
-"""The asynchronous half of an endpoint: one request at a time is paced, paid for, sent, and sent again on failure."""
+"""The asynchronous half of an endpoint: each request is paced, budgeted, sent, and retried on failure."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rlhf.config.load import secret
 from rlhf.curate.endpoint.budget import Budget
 from rlhf.curate.endpoint.failures import FailedAttempt, failure_of
 from rlhf.curate.endpoint.messages import ChatAnswer, EndpointRequest, answer_of, refused_answer
+from rlhf.curate.endpoint.options import EndpointOptions
 from rlhf.errors import BudgetError, EndpointError
 
 OLDER_LIMIT, NEWER_LIMIT = "max_tokens", "max_completion_tokens"  # services of reasoning models want the newer name
@@ -21,31 +22,19 @@ LONGEST_PAUSE_S = 60.0  # between two attempts, unless the service asks for more
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Where to ask, and how hard. Times in seconds; `api_key` names an environment variable.
-
-    `keeps` is what an error says of the answers before it, "" where they are lost.
-    """
+    """Where and how to send requests; `kept` is what an error says about the earlier answers, "" if they are lost."""
 
     url: str
     model: str
-    api_key: str = "OPENAI_API_KEY"
-    concurrency: int = 8
-    requests_per_minute: float | None = None
-    timeout_s: float = 120.0
-    retries: int = 5
-    backoff_s: float = 1.0
-    keeps: str = ""
+    options: EndpointOptions
+    kept: str = ""
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise EndpointError(
-                f"{self.url!r} is no address", where="endpoint", expected="a URL such as http://127.0.0.1:8000/v1"
+                f"{self.url!r} is not an address", where="endpoint", expected="a URL such as http://127.0.0.1:8000/v1"
             )
-        if self.concurrency < 1 or self.retries < 0 or self.timeout_s <= 0:
-            raise EndpointError("concurrency, retries or timeout out of range", expected="at least 1, 0, above 0")
-        if self.requests_per_minute is not None and self.requests_per_minute <= 0:
-            raise EndpointError(f"is {self.requests_per_minute}", where="requests_per_minute", expected="above 0")
 
     @property
     def on_loopback(self) -> bool:
@@ -56,30 +45,31 @@ class Service:
             return host == "localhost"
 
     def key(self) -> str:
-        """The key to send. EndpointError where a service that is not on this machine has none."""
-        key = secret(self.api_key)
+        """The key to send. Raises EndpointError for a service on another machine without a key."""
+        variable = self.options.api_key_env
+        key = secret(variable)
         if not key and not self.on_loopback:
-            fix = f"export {self.api_key}=..., or name another variable with --api-key-env"
-            raise EndpointError(f"{self.api_key} is not set", where=self.url, expected="a key", fix=fix)
+            fix = f"export {variable}=..., or name another variable with --api-key-env"
+            raise EndpointError(f"{variable} is not set", where=self.url, expected="a key", fix=fix)
         return key or "none"
 
 
 @dataclass(slots=True)
-class Gate:
-    """Lets requests through in order: as fast as the rate allows, and while the budget lasts."""
+class RateLimiter:
+    """Admits requests in order, as fast as the rate allows and while the budget lasts."""
 
     budget: Budget
     requests_per_minute: float | None
-    num_under_way: int = 0
+    num_in_flight: int = 0
     _next_s: float = 0.0
     _line: asyncio.Lock = field(default_factory=asyncio.Lock)
     _settled: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def admit(self, worst_cost: float) -> None:
-        """Waits for a turn. BudgetError when nothing is under way whose true cost could leave enough."""
+        """Waits for its turn. Raises BudgetError when no request in flight could turn out cheaper than reserved."""
         async with self._line:
             while not self.budget.fits(worst_cost):
-                if not self.num_under_way:
+                if not self.num_in_flight:
                     raise BudgetError(_spent(self.budget, worst_cost), fix="raise the limit and run again")
                 self._settled.clear()
                 await self._settled.wait()
@@ -89,15 +79,15 @@ class Gate:
             if self.requests_per_minute is not None:
                 self._next_s = clock() + 60 / self.requests_per_minute
             self.budget.reserve(worst_cost)
-            self.num_under_way += 1
+            self.num_in_flight += 1
 
     def pause(self, seconds: float) -> None:
-        """Holds every request back, as a service that is asked too often wants it."""
+        """Delays all requests, as a service asks that receives too many."""
         self._next_s = max(self._next_s, asyncio.get_running_loop().time() + seconds)
 
-    def left(self) -> None:
-        """A request is no longer under way; its cost is booked."""
-        self.num_under_way -= 1
+    def finish(self) -> None:
+        """Notes that a request is no longer in flight and its cost is booked."""
+        self.num_in_flight -= 1
         self._settled.set()
 
 
@@ -107,26 +97,30 @@ class Worker:
     def __init__(self, service: Service, budget: Budget) -> None:
         import openai
 
-        self._service, self._budget = service, budget
-        self._slots = asyncio.Semaphore(service.concurrency)
-        self._gate = Gate(budget, service.requests_per_minute)
+        self._service, self._options, self._budget = service, service.options, budget
+        self._slots = asyncio.Semaphore(self._options.concurrency)
+        self._limiter = RateLimiter(budget, self._options.requests_per_minute)
         self._failed: EndpointError | None = None
         self._reached = self._answered = False
         self._limit_name = OLDER_LIMIT
         self.num_retries = 0
-        # On this machine no proxy of the environment may come between.
+        # Requests to this machine must not go through a proxy of the environment.
         http = openai.DefaultAsyncHttpxClient(trust_env=not service.on_loopback)
         self._client = openai.AsyncOpenAI(
-            api_key=service.key(), base_url=service.url, timeout=service.timeout_s, max_retries=0, http_client=http
+            api_key=service.key(),
+            base_url=service.url,
+            timeout=self._options.timeout,
+            max_retries=0,
+            http_client=http,
         )
 
     async def answer(self, request: EndpointRequest) -> ChatAnswer:
-        """The answer to a request. EndpointError when it fails for good; nothing is sent after that."""
+        """The answer to a request. Raises EndpointError on a permanent failure; nothing is sent after that."""
         async with self._slots:
             if self._failed is not None:
                 raise self._failed
             try:
-                return await self._persist(request)
+                return await self._with_retries(request)
             except EndpointError as error:
                 self._failed = error
                 raise
@@ -134,7 +128,7 @@ class Worker:
     async def close(self) -> None:
         await self._client.close()
 
-    async def _persist(self, request: EndpointRequest) -> ChatAnswer:
+    async def _with_retries(self, request: EndpointRequest) -> ChatAnswer:
         attempt = 0
         while True:
             limit_name = self._limit_name
@@ -143,12 +137,12 @@ class Worker:
                 return outcome
             if outcome.filtered:
                 return refused_answer("content_filter")
-            if limit_name == OLDER_LIMIT and NEWER_LIMIT in outcome.problem and not outcome.passing:
+            if limit_name == OLDER_LIMIT and NEWER_LIMIT in outcome.problem and not outcome.transient:
                 self._limit_name = NEWER_LIMIT
                 continue
-            if not outcome.passing or (outcome.unreachable and not self._reached):
+            if not outcome.transient or (outcome.unreachable and not self._reached):
                 raise self._error(outcome.problem, outcome.fix)
-            if attempt == self._service.retries:
+            if attempt == self._options.retries:
                 raise self._error(f"no answer in {attempt + 1} attempts; the last: {outcome.problem}", outcome.fix)
             await self._back_off(outcome, attempt)
             attempt += 1
@@ -156,15 +150,15 @@ class Worker:
 
     async def _attempt(self, request: EndpointRequest) -> ChatAnswer | FailedAttempt:
         worst = self._budget.worst_cost(request)
-        await self._gate.admit(worst)
+        await self._limiter.admit(worst)
         try:
-            async with asyncio.timeout(self._service.timeout_s):
+            async with asyncio.timeout(self._options.timeout):
                 reply = await self._post(request)
             answer = answer_of(reply)
         except asyncio.CancelledError:
             self._budget.charge(worst)
             raise
-        except Exception as error:  # noqa: BLE001 - each kind is told apart by failure_of
+        except Exception as error:  # noqa: BLE001 - failure_of classifies it
             failure = failure_of(error)
             (self._budget.charge if failure.billed else self._budget.release)(worst)
             self._reached = self._reached or not failure.unreachable
@@ -174,7 +168,7 @@ class Worker:
             self._reached = self._answered = True
             return answer
         finally:
-            self._gate.left()
+            self._limiter.finish()
 
     async def _post(self, request: EndpointRequest) -> str:
         body: dict[str, Any] = request.body(self._service.model)
@@ -184,13 +178,13 @@ class Worker:
         return str(reply.http_response.text)
 
     def _error(self, problem: str, fix: str) -> EndpointError:
-        kept = f"; then run again: {self._service.keeps}" if self._service.keeps and self._answered else ""
+        kept = f"; then run again: {self._service.kept}" if self._service.kept and self._answered else ""
         return EndpointError(problem, where=self._service.url, fix=f"{fix}{kept}")
 
     async def _back_off(self, failure: FailedAttempt, attempt: int) -> None:
-        pause_s = min(LONGEST_PAUSE_S, self._service.backoff_s * 2**attempt) * random.uniform(0.75, 1.25)
+        pause_s = min(LONGEST_PAUSE_S, self._options.backoff_s * 2**attempt) * random.uniform(0.75, 1.25)
         if failure.retry_after_s:
-            self._gate.pause(failure.retry_after_s)
+            self._limiter.pause(failure.retry_after_s)
             pause_s = failure.retry_after_s
         await asyncio.sleep(pause_s)
 

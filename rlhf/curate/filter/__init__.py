@@ -1,4 +1,4 @@
-"""Rows left out of a data file, each for a stated reason.
+"""Filters that drop rows of a data file, each for a stated reason.
 
 May import: data, and the layers below.
 """

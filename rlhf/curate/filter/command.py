@@ -1,196 +1,239 @@
-"""Leaves rows out of a data file, each for one stated reason.
+"""`rlhf data filter`: drops rows of a data file, each for one stated reason.
 
-The filters run in the order of `FilterOptions`: those that look at a row alone first, then the comparisons with
-earlier prompts. A row counts under the first that dropped it. What is kept is kept as it was, unknown keys too,
-but for texts that `clean` or `personal="mask"` are to change.
+The filters run in the order of `FilterOptions`: first those that look at a row alone, then the comparisons with
+earlier prompts. A row counts under the first filter that drops it. Kept rows stay as they are, unknown keys
+included, apart from texts changed by `clean` or `personal="mask"`.
 
-Comparisons are between rows that every filter before them kept; `vaiv` alone compares with every earlier prompt
-of the file, as the filter of 2023 did.
+Rows are compared only with rows that every filter before the comparison kept; `vaiv` alone compares with every
+earlier prompt of the file, as the filter of 2023 did.
 """
 
 from __future__ import annotations
 
+import sys
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rlhf.curate.boilerplate import is_boilerplate
-from rlhf.curate.filter.cleaning import Cleaner
+from rlhf.config.flags import flag
+from rlhf.curate.filter import checks
+from rlhf.curate.flags import parse_similarity
 from rlhf.curate.output import Output, progress
-from rlhf.curate.row_texts import RowTexts, numbered_texts, spoken_strings, with_texts_changed
+from rlhf.curate.row_texts import numbered_texts, texts_of, with_texts_changed
+from rlhf.curate.text_faults import cleaned
 from rlhf.data.embedded import data_path
-from rlhf.data.korean import contains_rude, hangul_share
-from rlhf.data.readers import Location, NumberedRow, Row, locate, read_rows
-from rlhf.errors import DataError, TokenizerError
+from rlhf.data.readers import NumberedRow, Row, locate, read_rows
+from rlhf.data.sources import OnBadRow
+from rlhf.errors import DataError
 
-EMPTIED, NEAR, SAME_MEANING = "nothing left of a text", "near-duplicate", "same meaning"
+METHODS = {"cosine": 0.5, "minhash": 0.7}  # with their default thresholds
+LANGUAGES = {"ko": 0.3}  # a Korean question about two English names has 0.4
+NEAR, SAME_MEANING = "near-duplicate", "same meaning"
 SHOWN = 90  # characters of each text of a dropped pair
-Where = Literal["", "prompt", "answer", "any"]
-Check = Callable[[Row, RowTexts], str]  # the text that drops the row, or ""
-Drops = dict[int, tuple[str, str]]  # number of a row: the reason, and the text that shows it
+EXAMPLES = 3  # of each reason on the terminal; the manifest has more
+
+Drops = dict[int, tuple[str, str]]  # by row number: the reason, and the text that shows it
+
+
+def parse_language(text: str) -> float:
+    """ko or ko:SHARE as the least share of Hangul."""
+    return _named_number(text, LANGUAGES)[1]
+
+
+def parse_dedup(text: str) -> tuple[str, float]:
+    """METHOD or METHOD:T as the method and its threshold."""
+    return _named_number(text, METHODS)
+
+
+def _named_number(text: str, defaults: Mapping[str, float]) -> tuple[str, float]:
+    name, separator, number = text.partition(":")
+    if name not in defaults:
+        raise ArgumentTypeError(f"{text!r}; expected one of {', '.join(defaults)}, then :NUMBER if any")
+    return name, parse_similarity(number) if separator else defaults[name]
+
+
+def parse_count(text: str) -> int:
+    """A whole number above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r}; expected a whole number above 0")
+    return int(text)
 
 
 @dataclass(frozen=True, slots=True)
 class FilterOptions:
-    """What is left out; an empty value switches a filter off.
+    """What is dropped or changed, in the order of the filters; an empty value switches a filter off."""
 
-    Attributes:
-        clean: take special tokens, invisible and control characters out of texts first, and drop a row of which a
-            text then is empty.
-        min_chars: prompts with fewer characters that are not whitespace (2023: 16).
-        max_tokens: rows whose prompt and longest answer have more tokens of `tokenizer`, without a template.
-        min_hangul: rows where less than this share of the letters of the prompt, or of a learnt answer, is Hangul.
-        boilerplate: rows whose learnt answer, or prompt where there is none, is a refusal or talks of being an AI.
-        rude: rows with a rude word in the prompt, in a learnt answer, or in either.
-        personal: "drop" rows with personal information in any text, or "mask" it there.
-        dedup: prompts that repeat an earlier one: "cosine" of character 2-3-grams, "vaiv" (words, 2023), "minhash".
-        dedup_threshold: similarity from which a prompt is a repeat.
-        semantic: prompts that repeat an earlier one by the vectors of this encoder's folder.
-    """
+    source: str = flag(..., "JSONL, JSON, CSV or demo:NAME", name="--in", metavar="FILE")
+    out: Path = flag(..., "JSONL file to write", metavar="FILE")
+    clean: bool = flag(
+        False,
+        "first remove special tokens (<|endoftext|>), invisible and control characters from texts, and drop rows in "
+        "which nothing is left of a text",
+    )
+    min_chars: int = flag(
+        0,
+        "drop prompts with fewer than N characters that are not whitespace (2023: 16)",
+        metavar="N",
+        parse=parse_count,
+    )
+    max_tokens: int = flag(
+        0,
+        "drop rows whose prompt and longest answer have more than N tokens, without a template",
+        metavar="N",
+        parse=parse_count,
+    )
+    tokenizer: str = flag("", "model folder with the tokenizer that counts", metavar="DIR")
+    min_hangul: float = flag(
+        0.0,
+        "drop rows where less than SHARE of the letters of the prompt, or of a learnt answer, is Hangul "
+        "(default share: 0.3)",
+        name="--language",
+        metavar="ko[:SHARE]",
+        parse=parse_language,
+    )
+    boilerplate: bool = flag(
+        False,
+        'drop rows whose learnt answer refuses or says "저는 AI 언어 모델이라…"; in files of prompts, such prompts',
+    )
+    rude: Literal["", "prompt", "answer", "any"] = flag(
+        "", "drop rows with a rude word in the prompt, in a learnt answer, or in either"
+    )
+    personal: Literal["", "drop", "mask"] = flag(
+        "",
+        "personal information (phone, e-mail, address) in any text: drop the row, or write [전화번호] instead",
+        name="--pii",
+    )
+    dedup: tuple[str, float] = flag(
+        ("", 0.0),
+        "drop prompts with a similarity of at least T to an earlier kept prompt: cosine (exact, up to 200,000 rows; "
+        "T 0.5) or minhash (Jaccard of character 3-grams, for more rows; T 0.7)",
+        metavar="METHOD[:T]",
+        parse=parse_dedup,
+    )
+    vectorizer: Literal["char", "vaiv"] = flag(
+        "char",
+        "vectors of the cosine: TF-IDF of character 2-3-grams, or the filter of 2023: TF-IDF of words, compared with "
+        "every earlier prompt of the file, dropped ones too",
+    )
+    semantic: str = flag(
+        "", "drop prompts that repeat a kept one by the embeddings of the encoder in this folder", metavar="DIR"
+    )
+    semantic_threshold: float = flag(
+        0.85, "cosine of mean-centred embeddings from which a prompt is a repeat", metavar="T", parse=parse_similarity
+    )
+    on_bad_row: OnBadRow = flag("error", "what to do at a bad row")
 
-    clean: bool = False
-    min_chars: int = 0
-    max_tokens: int = 0
-    tokenizer: str = ""
-    min_hangul: float = 0.0
-    boilerplate: bool = False
-    rude: Where = ""
-    personal: Literal["", "drop", "mask"] = ""
-    dedup: Literal["", "cosine", "vaiv", "minhash"] = ""
-    dedup_threshold: float = 0.5
-    semantic: str = ""
-    semantic_threshold: float = 0.85
-    on_bad_row: Literal["error", "skip"] = "error"
+    def __post_init__(self) -> None:
+        if bool(self.max_tokens) != bool(self.tokenizer):
+            raise DataError("--max-tokens and --tokenizer go together", fix="--max-tokens 512 --tokenizer DIR")
+        if self.vectorizer == "vaiv" and self.dedup[0] != "cosine":
+            raise DataError("--vectorizer vaiv belongs to a cosine", fix="--dedup cosine:0.5 --vectorizer vaiv")
 
-    def named(self) -> dict[str, Any]:
+    @property
+    def search(self) -> str:
+        """The search for near-duplicates, a key of `repeats.SEARCHES`; "" for none."""
+        return "vaiv" if self.vectorizer == "vaiv" else self.dedup[0]
+
+    def enabled(self) -> dict[str, Any]:
         """The options that are switched on, for the manifest."""
-        return {name: value for name, value in asdict(self).items() if value}
+        values = asdict(self) | {"dedup": self.search, "dedup_threshold": self.dedup[1]}
+        return {name: value for name, value in values.items() if value and name not in ("source", "out", "vectorizer")}
 
-    def comparisons(self) -> list[str]:
-        """The reasons of the comparisons that are switched on, in order."""
-        return [*([NEAR] if self.dedup else []), *([SAME_MEANING] if self.semantic else [])]
+    @property
+    def names_a_filter(self) -> bool:
+        """Whether any row can be dropped or changed."""
+        return bool(self.enabled().keys() - {"dedup_threshold", "semantic_threshold", "on_bad_row"})
 
 
-def filter_rows(source: str, out: Path, options: FilterOptions) -> Output:
-    """Writes the rows of `source` that pass every filter to `out`; the report on all of them.
+def run(options: FilterOptions) -> int:
+    """Filters the file and prints how many rows each filter dropped, with examples."""
+    if not options.names_a_filter:
+        raise DataError("no filter is named", fix="--min-chars 16 --dedup cosine:0.5; all of them: --help")
+    output = filter_rows(options)
+    sys.stdout.write(f"{output.summary()} (of {output.kept + sum(output.dropped.values())})\n")
+    for reason, number in output.dropped.items():
+        examples = output.examples.get(reason, [])[:EXAMPLES]
+        sys.stdout.write(f"\n{reason}: {number}\n" if examples else "")
+        sys.stdout.writelines(f"  {' '.join(example.split())}\n" for example in examples)
+    return 0
+
+
+def filter_rows(options: FilterOptions) -> Output:
+    """Writes the rows that pass every filter to `options.out`; returns the report on all of them.
 
     Raises: DataError for a file, option or (on_bad_row="error") row that cannot be used.
     """
-    path = data_path(source)
-    location = locate(path)
-    output = Output(out, command="data filter", inputs=[path], options=options.named())
-    with output:
-        checks, cleaner = dict(_checks(options)), Cleaner() if options.clean else None
-        cleaning = [EMPTIED] if cleaner else []
-        output.dropped = dict.fromkeys([*cleaning, *checks, *options.comparisons()], 0)  # in order, with the idle ones
-        prompts, dropped = _by_row(location, path, checks, options.on_bad_row, cleaner)
-        _by_comparison(prompts, dropped, options)
-        for number, (_, row) in enumerate(_rows(location, cleaner)):
+    path = data_path(options.source)
+    locate(path)
+    with Output(options.out, command="data filter", inputs=[path], options=options.enabled()) as output:
+        rules, comparisons = dict(_rules(options)), dict(_comparisons(options))
+        output.dropped = dict.fromkeys([*rules, *comparisons], 0)  # every filter is listed, in order
+        prompts, dropped = _checked(_rows(path, options), path, rules, options.on_bad_row)
+        for reason, search in comparisons.items():
+            _drop_repeats(prompts, dropped, reason, search, everyone=reason == NEAR and options.search == "vaiv")
+        for number, (_, row) in enumerate(_rows(path, options, output)):
             if number in dropped:
                 output.drop(*dropped[number])
             else:
                 assert not isinstance(row, DataError)
                 output.write(_masked(row, output) if options.personal == "mask" else row)
-        if cleaner is not None:
-            output.count("texts cleaned", cleaner.num_changed)
     return output
 
 
-def _rows(location: Location, cleaner: Cleaner | None) -> Iterator[NumberedRow]:
-    rows = read_rows(location)
-    return rows if cleaner is None else cleaner.rows(rows)
+def _rows(path: str, options: FilterOptions, output: Output | None = None) -> Iterator[NumberedRow]:
+    """The rows, cleaned if asked for; the number of changed texts is counted in `output`."""
+    for line, row in read_rows(locate(path)):
+        yield line, _cleaned_row(row, output) if options.clean and not isinstance(row, DataError) else row
 
 
-def _by_row(
-    location: Location, path: str, checks: Mapping[str, Check], on_bad_row: str, cleaner: Cleaner | None
+def _cleaned_row(row: Row, output: Output | None) -> Row:
+    """The row with its texts cleaned; a row of which a text would vanish stays, to be dropped by `checks.emptied`."""
+    texts = [text for _, text in texts_of(row)]
+    changed = sum(text.strip() != cleaned(text) for text in texts)
+    if not changed or checks.loses_a_text(row):
+        return row
+    if output is not None:
+        output.count("texts cleaned", changed)
+    return with_texts_changed(row, cleaned)
+
+
+def _checked(
+    rows: Iterator[NumberedRow], path: str, rules: Mapping[str, checks.Check], on_bad_row: str
 ) -> tuple[list[str], Drops]:
-    """The prompt of every row ("" of a bad one), and what the filters that need one row alone drop."""
+    """The prompt of every row ("" of a bad one), and the rows dropped by the filters that look at a row alone."""
     prompts: list[str] = []
     dropped: Drops = {}
-    rows = numbered_texts(_rows(location, cleaner), path, on_bad_row)
-    for number, (row, texts) in enumerate(progress(rows, "reading")):
+    for number, (row, texts) in enumerate(progress(numbered_texts(rows, path, on_bad_row), "reading")):
         if isinstance(row, DataError) or isinstance(texts, DataError):
             prompts.append("")
             dropped[number] = ("bad row", texts.render() if isinstance(texts, DataError) else "")
             continue
         prompts.append(texts.prompt)
-        if cleaner is not None and number in cleaner.emptied:
-            dropped[number] = (EMPTIED, texts.prompt)
-            continue
-        for reason, check in checks.items():
+        for reason, check in rules.items():
             if evidence := check(row, texts):
                 dropped[number] = (reason, evidence)
                 break
     return prompts, dropped
 
 
-def _checks(options: FilterOptions) -> Iterator[tuple[str, Check]]:
-    """(reason, check) of each row filter that is switched on, in order."""
+def _rules(options: FilterOptions) -> Iterator[tuple[str, checks.Check]]:
+    """(reason, check) of each enabled filter that looks at a row alone, in order."""
+    if options.clean:
+        yield "nothing left of a text", checks.emptied
     if options.min_chars:
-        yield f"fewer than {options.min_chars} characters", _shorter_than(options.min_chars)
+        yield f"fewer than {options.min_chars} characters", checks.shorter_than(options.min_chars)
     if options.max_tokens:
-        yield f"more than {options.max_tokens} tokens", _longer_than(options.max_tokens, options.tokenizer)
+        yield f"more than {options.max_tokens} tokens", checks.longer_than(options.max_tokens, options.tokenizer)
     if options.min_hangul:
-        yield f"less than {options.min_hangul:g} Hangul", _less_hangul_than(options.min_hangul)
+        yield f"less than {options.min_hangul:g} Hangul", checks.less_hangul_than(options.min_hangul)
     if options.boilerplate:
-        yield "boilerplate", _with_boilerplate
+        yield "boilerplate", checks.with_boilerplate
     if options.rude:
-        yield f"rude word ({options.rude})", _rude_in(options.rude)
+        yield f"rude word ({options.rude})", checks.rude_in(options.rude)
     if options.personal == "drop":
-        yield "personal information", _with_personal
-
-
-def _shorter_than(minimum: int) -> Check:
-    def check(_: Row, texts: RowTexts) -> str:
-        return texts.prompt if sum(map(len, texts.prompt.split())) < minimum else ""
-
-    return check
-
-
-def _longer_than(maximum: int, folder: str) -> Check:
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise TokenizerError(f"cannot load a tokenizer from {folder}: {error}", where="--tokenizer") from error
-
-    def check(_: Row, texts: RowTexts) -> str:
-        pieces = [texts.prompt, *texts.answers]
-        prompt, *answers = map(len, tokenizer(pieces, add_special_tokens=False)["input_ids"])
-        return texts.prompt if prompt + max(answers, default=0) > maximum else ""
-
-    return check
-
-
-def _less_hangul_than(share: float) -> Check:
-    def check(_: Row, texts: RowTexts) -> str:
-        pieces = [text for text in (texts.prompt, *texts.learnt) if any(map(str.isalpha, text))]
-        return next((text for text in pieces if hangul_share(text) < share), "")
-
-    return check
-
-
-def _with_boilerplate(_: Row, texts: RowTexts) -> str:
-    return next(filter(is_boilerplate, texts.learnt or (texts.prompt,)), "")
-
-
-def _rude_in(where: Where) -> Check:
-    def check(_: Row, texts: RowTexts) -> str:
-        prompt = (texts.prompt,) if where != "answer" else ()
-        return next(filter(contains_rude, (*prompt, *(texts.learnt if where != "prompt" else ()))), "")
-
-    return check
-
-
-def _with_personal(row: Row, _: RowTexts) -> str:
-    from rlhf.curate.privacy import find_personal
-
-    for text in spoken_strings(row):
-        if counts := find_personal(text):
-            return ", ".join(counts)  # what was found, not the information itself
-    return ""
+        yield "personal information", checks.with_personal
 
 
 def _masked(row: Row, output: Output) -> Row:
@@ -198,37 +241,37 @@ def _masked(row: Row, output: Output) -> Row:
 
     def mask(text: str) -> str:
         masked, counts = mask_personal(text)
-        for label, number in counts.items():
-            output.count(f"masked {label}", number)
+        output.count_all(counts, "masked ")
         return masked
 
     return with_texts_changed(row, mask)
 
 
-def _by_comparison(prompts: Sequence[str], dropped: Drops, options: FilterOptions) -> None:
-    """Adds to `dropped` the rows whose prompt repeats an earlier one."""
-    from rlhf.curate.filter import repeats  # scikit-learn takes a second to import
+def _comparisons(options: FilterOptions) -> Iterator[tuple[str, Callable[[Sequence[str]], dict[int, Any]]]]:
+    """(reason, search for repeats) of each enabled comparison of prompts, in order."""
+    if not (options.search or options.semantic):
+        return
+    from rlhf.curate.filter import repeats
+    from rlhf.curate.filter.embeddings import embedded
 
-    if options.dedup:
-        search = {
-            "cosine": repeats.cosine_repeats,
-            "vaiv": repeats.vaiv_repeats,
-            "minhash": repeats.minhash_repeats,
-        }[options.dedup]
-        everyone = options.dedup == "vaiv"
-        numbers = [number for number in range(len(prompts)) if everyone or number not in dropped]
-        found = search([prompts[number] for number in numbers], options.dedup_threshold)
-        _add(dropped, NEAR, prompts, numbers, found)
+    if options.search:
+        search, similarity = repeats.SEARCHES[options.search], options.dedup[1]
+        yield NEAR, lambda prompts: search(prompts, similarity)
     if options.semantic:
-        from rlhf.curate.filter.embeddings import embedded
-
-        numbers = [number for number in range(len(prompts)) if number not in dropped]
-        vectors = embedded([prompts[number] for number in numbers], options.semantic)
-        found = repeats.semantic_repeats(vectors, options.semantic_threshold)
-        _add(dropped, SAME_MEANING, prompts, numbers, found)
+        folder, threshold = options.semantic, options.semantic_threshold
+        yield SAME_MEANING, lambda prompts: repeats.semantic_repeats(embedded(prompts, folder), threshold)
 
 
-def _add(dropped: Drops, reason: str, prompts: Sequence[str], numbers: Sequence[int], found: dict[int, Any]) -> None:
-    for own, (earlier, similarity) in found.items():
+def _drop_repeats(
+    prompts: Sequence[str],
+    dropped: Drops,
+    reason: str,
+    search: Callable[[Sequence[str]], dict[int, Any]],
+    *,
+    everyone: bool,
+) -> None:
+    """Drops the rows whose prompt repeats an earlier one that was kept (of any, with `everyone`)."""
+    numbers = [number for number in range(len(prompts)) if everyone or number not in dropped]
+    for own, (earlier, similarity) in search([prompts[number] for number in numbers]).items():
         text, other = (" ".join(prompts[numbers[index]].split())[:SHOWN] for index in (own, earlier))
         dropped.setdefault(numbers[own], (reason, f"{text} ~ {other} ({similarity:.2f})"))

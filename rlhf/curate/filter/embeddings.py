@@ -1,6 +1,6 @@
-"""Sentence vectors by any Hugging Face encoder: token states averaged, the corpus mean taken off, norm 1.
+"""Sentence embeddings by any Hugging Face encoder: mean of the token states, centred on the corpus mean, norm 1.
 
-Without the mean taken off, unrelated Korean sentences have cosines above 0.5, because all vectors share a direction.
+Without centring, unrelated Korean sentences have cosines above 0.5, because all embeddings share a direction.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ MAX_TOKENS = 512
 
 
 def embedded(texts: Sequence[str], folder: str) -> NDArray[np.float32]:
-    """[N, width] centred vectors of norm 1 (0 for a text that equals the mean).
+    """[N, width] centred embeddings of norm 1 (0 for a text that equals the mean).
 
-    Raises: ModelError when `folder` is no model folder or lacks a tokenizer.
+    Raises: ModelError when `folder` is not a model folder or lacks a tokenizer.
     """
     tokenizer, model = _loaded(folder)
     limit = min(MAX_TOKENS, getattr(model.config, "max_position_embeddings", MAX_TOKENS) - 2)

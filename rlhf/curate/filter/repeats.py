@@ -1,13 +1,15 @@
 """Which prompts repeat an earlier one: by cosine of character n-grams, by the 2023 rule, MinHash or an encoder.
 
-Each function takes prompts in file order and gives, for every prompt to leave out, the earlier one it repeats.
-All but `vaiv_repeats` compare a prompt with those before it that are *kept*, so of a chain of small changes the
-first stays, and the first after it that has drifted below the threshold.
+Each search takes prompts in file order and returns, for every prompt to drop, the earlier one that it repeats.
+All but `vaiv_repeats` compare a prompt with the *kept* ones before it, so of a chain of small changes the first
+stays, and so does the next one that has drifted below the threshold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +25,7 @@ _DENSE_ROWS = 512  # a block of 512 x 200,000 float32 cosines is 0.4 GB
 
 
 class Repeat(NamedTuple):
-    """The number of the earlier prompt that is repeated, and the similarity to it."""
+    """The number of the earlier prompt, and the similarity to it."""
 
     earlier: int
     similarity: float
@@ -33,23 +35,23 @@ Repeats = dict[int, Repeat]
 
 
 def cosine_repeats(prompts: Sequence[str], threshold: float) -> Repeats:
-    """Prompts whose TF-IDF of character 2-3-grams has a cosine >= `threshold` to an earlier kept one.
+    """Prompts whose TF-IDF of character 2-3-grams has a cosine >= `threshold` with an earlier kept one.
 
-    Equal texts are repeats however short. Raises DataError for more than MAX_ROWS prompts.
+    Equal texts are repeats, however short. Raises DataError for more than MAX_ROWS prompts.
     """
     _check_size(len(prompts), "--dedup cosine")
     texts = [normalised(prompt) for prompt in prompts]
     firsts, repeats = _equal(texts)
     vectors = character_vectors(texts)[firsts]
     near = _renumbered(of_kept(similar_pairs(vectors, threshold)), firsts)
-    # Of a text that was left out itself, its equals repeat what it repeated.
+    # The equals of a text that was dropped repeat what that text repeats.
     return near | {number: near.get(repeat.earlier, repeat) for number, repeat in repeats.items()}
 
 
 def vaiv_repeats(prompts: Sequence[str], threshold: float) -> Repeats:
-    """The filter of 2023: word TF-IDF, cosine >= `threshold` to any earlier prompt, kept or not.
+    """The filter of 2023: word TF-IDF, cosine >= `threshold` with any earlier prompt, kept or not.
 
-    Words are scikit-learn's (two letters or more); a prompt without one repeats nothing.
+    Words are scikit-learn's (two letters or more); a prompt without a word repeats nothing.
     """
     _check_size(len(prompts), "--dedup cosine")
     vectors = word_vectors(prompts)
@@ -62,13 +64,13 @@ def vaiv_repeats(prompts: Sequence[str], threshold: float) -> Repeats:
 def minhash_repeats(prompts: Sequence[str], threshold: float) -> Repeats:
     """Prompts whose set of character 3-grams has a Jaccard index >= `threshold` with an earlier kept one.
 
-    MinHash finds the candidates, so some near the threshold are missed; none below it is taken. Made for more
-    prompts than an exact comparison is. Raises ConfigError when datasketch is not installed.
+    MinHash proposes the candidates, so repeats near the threshold can be missed; each candidate is then compared
+    exactly. For more prompts than an exact search can take. Raises ConfigError when datasketch is not installed.
     """
     require_packages("datasketch", extra="data", needed_by="--dedup minhash")
     from datasketch import MinHash, MinHashLSH
 
-    # Candidates are checked, so the bands are chosen to miss few; beyond 0.9 there would be too few of them.
+    # Candidates are verified, so the bands are chosen to miss few; above 0.9 there would be too few bands.
     index: Any = MinHashLSH(threshold=min(threshold, 0.9), num_perm=NUM_PERMUTATIONS, weights=(0.1, 0.9))
     shingles = [frozenset[str]()] * len(prompts)
     repeats: Repeats = {}
@@ -94,29 +96,30 @@ def semantic_repeats(vectors: NDArray[np.float32], threshold: float) -> Repeats:
 
 
 def of_kept(blocks: Iterable[Pairs]) -> Repeats:
-    """Rows that reach the threshold with an earlier row that is itself no repeat; the most similar is named."""
+    """Rows that reach the threshold with an earlier row that is not a repeat itself; the most similar is named."""
     repeats: Repeats = {}
-    for row, others, cosines in _by_row(blocks):
-        near = [(cosine, -other) for other, cosine in zip(others, cosines, strict=True) if other not in repeats]
-        if near:
-            similarity, other = max(near)
-            repeats[row] = Repeat(-other, similarity)
+    for row, near in _earlier_rows(blocks):
+        if kept := [each for each in near if -each[1] not in repeats]:
+            repeats[row] = _most_similar(kept)
     return repeats
 
 
 def of_any(blocks: Iterable[Pairs]) -> Repeats:
     """Rows that reach the threshold with any earlier row; the most similar is named."""
-    best = (
-        (row, max(zip(cosines, (-other for other in others), strict=True))) for row, others, cosines in _by_row(blocks)
-    )
-    return {row: Repeat(-other, similarity) for row, (similarity, other) in best}
+    return {row: _most_similar(near) for row, near in _earlier_rows(blocks)}
 
 
-def _by_row(blocks: Iterable[Pairs]) -> Iterator[tuple[int, list[int], list[float]]]:
+def _earlier_rows(blocks: Iterable[Pairs]) -> Iterator[tuple[int, list[tuple[float, int]]]]:
+    """Each row with (cosine, negative number) of the earlier rows near it, so that the maximum is the first best."""
     for pairs in blocks:
-        rows, starts, counts = np.unique(pairs.rows, return_index=True, return_counts=True)
-        for row, start, end in zip(rows.tolist(), starts.tolist(), (starts + counts).tolist(), strict=True):
-            yield row, pairs.columns[start:end].tolist(), pairs.cosines[start:end].tolist()
+        triples = zip(pairs.rows.tolist(), pairs.cosines.tolist(), (-pairs.columns).tolist(), strict=True)
+        for row, group in groupby(triples, key=itemgetter(0)):
+            yield row, [(cosine, other) for _, cosine, other in group]
+
+
+def _most_similar(near: Sequence[tuple[float, int]]) -> Repeat:
+    similarity, other = max(near)
+    return Repeat(-other, similarity)
 
 
 def _dense_pairs(vectors: NDArray[np.float32], threshold: float) -> Iterator[Pairs]:
@@ -130,7 +133,7 @@ def _dense_pairs(vectors: NDArray[np.float32], threshold: float) -> Iterator[Pai
 
 
 def _equal(texts: Sequence[str]) -> tuple[list[int], Repeats]:
-    """The numbers of the texts that are new, and the others as repeats of them."""
+    """The numbers of the first occurrences, and the other texts as their repeats."""
     first: dict[str, int] = {}
     repeats: Repeats = {}
     for number, text in enumerate(texts):
@@ -153,6 +156,13 @@ def _check_size(num_prompts: int, where: str) -> None:
             expected=f"at most {MAX_ROWS:,}",
             fix="--dedup minhash:0.7",
         )
+
+
+SEARCHES: dict[str, Callable[[Sequence[str], float], Repeats]] = {
+    "cosine": cosine_repeats,
+    "vaiv": vaiv_repeats,
+    "minhash": minhash_repeats,
+}
 
 
 def _shingles(text: str) -> frozenset[str]:

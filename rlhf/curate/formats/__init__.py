@@ -1,4 +1,4 @@
-"""Rows of public formats into rows of this package, and back.
+"""Converts rows of public formats into rows of this package, and back.
 
 May import: curate.kakao, data, and the layers below.
 """

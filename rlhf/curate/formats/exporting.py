@@ -1,65 +1,78 @@
-"""Rows of this package as rows of public formats: what hosted fine-tuning takes, messages, Alpaca, HH."""
+"""`rlhf data export`: rows of this package as rows for hosted fine-tuning, messages, Alpaca, HH."""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from rlhf.curate.output import Output, progress
-from rlhf.data.formats import Record, parse, sniff
-from rlhf.data.readers import locate, read_rows
-from rlhf.data.records import Demonstration, Message, Prompt, Ranking
+from rlhf.config.flags import flag
+from rlhf.curate.output import Output, manifest_path, progress
+from rlhf.data.formats import key_of, reason_of
+from rlhf.data.records import Demonstration, Message, Ranking, Record
+from rlhf.data.sources import parsed_rows
 from rlhf.errors import DataError
 
-FORMATS = ("openai", "messages", "alpaca", "hh")
-HOSTED_MINIMUM = 10  # rows below which the hosted service refuses a file
+HOSTED_MINIMUM = 10  # rows; the hosted service refuses smaller files
 
 Row = dict[str, Any]
 _TRANSCRIPT_SIGN = re.compile(r"(?:^|\n\n)(?:Human|Assistant):")
 
 
-def export_file(file: str, out: Path, format: str) -> Output:
-    """Writes the rows of `file` to `out` in `format`; the finished output, for its summary.
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """The format, and the files to read and to write."""
+
+    format: Literal["openai", "messages", "alpaca", "hh"] = flag(..., "format to write")
+    file: str = flag(..., "JSONL, JSON array or CSV to read", name="--in", metavar="FILE")
+    out: Path = flag(..., "JSONL file to write", metavar="FILE")
+
+
+def run(options: ExportOptions) -> int:
+    """Writes the file and prints its summary."""
+    output = export_file(options)
+    sys.stdout.write(f"{output.summary()}\nmanifest: {manifest_path(output.path)}\n")
+    if options.format == "openai" and output.kept < HOSTED_MINIMUM:
+        sys.stdout.write(f"note: hosted fine-tuning refuses files of fewer than {HOSTED_MINIMUM} rows\n")
+    return 0
+
+
+def export_file(options: ExportOptions) -> Output:
+    """Writes the rows of a file in another format; returns the finished output.
 
     Raises:
-        DataError: for a file that cannot be read or is of no known format, and when no row is left.
+        DataError: for a file that cannot be read or is of no known format, and when no row can be written.
     """
-    write = _WRITERS[format]
-    location = locate(file)
-    first_problem, name = "", ""
-    with Output(out, command="data export", inputs=[file], options={"format": format}) as output:
-        for line, row in progress(read_rows(location), Path(file).name):
+    file, first_problem = options.file, ""
+    rows = parsed_rows(file)
+    with Output(options.out, command="data export", inputs=[file], options={"format": options.format}) as output:
+        for parsed in progress(rows, Path(file).name):
             try:
-                if isinstance(row, DataError):
-                    raise row
-                name = name or sniff(row)
-                for exported in write(parse(row, name, "")):
+                if isinstance(parsed.record, DataError):
+                    raise parsed.record
+                for exported in _WRITERS[options.format](parsed.record):
                     output.write(exported)
             except DataError as error:
-                key = error.where if error.where.startswith("key ") else ""
-                first_problem = first_problem or f"{file}:{line} {key} {error.problem}"
-                output.drop(_reason(error), f"{file}:{line} {key} {error.problem}")
+                problem = f"{file}:{parsed.line} {key_of(error)} {error.problem}"
+                first_problem = first_problem or problem
+                output.drop(reason_of(error), problem)
         if not output.kept:
-            problem = f"no row can be written as {format}" if first_problem else "no rows"
+            problem = f"no row can be written as {options.format}" if first_problem else "no rows"
             fix = f"the first: {first_problem}" if first_problem else ""
-            raise DataError(problem, where=file, expected=_NEEDS[format], fix=fix)
+            raise DataError(problem, where=file, expected=_NEEDS[options.format], fix=fix)
     return output
-
-
-def _reason(error: DataError) -> str:
-    key = re.sub(r"\[\d+\]", "[]", error.where) + " " if error.where.startswith("key ") else ""
-    return key + error.problem.partition(";")[0].partition(": ")[0]
 
 
 def _openai(record: Record) -> list[Row]:
     """Chat rows for demonstrations, preference rows for rankings."""
     if isinstance(record, Demonstration):
-        return [{"messages": _plain(record.messages)}]
+        return [{"messages": _role_and_content(record.messages)}]
     return [
         {
-            "input": {"messages": _plain(asked)},
+            "input": {"messages": _role_and_content(asked)},
             "preferred_output": [{"role": "assistant", "content": better}],
             "non_preferred_output": [{"role": "assistant", "content": worse}],
         }
@@ -80,7 +93,7 @@ def _entry(message: Message) -> Row:
 def _alpaca(record: Record) -> list[Row]:
     messages = _demonstration(record).messages
     if [message.role for message in messages] != ["user", "assistant"]:
-        raise DataError("more than one question and one answer, which alpaca cannot say")
+        raise DataError("more than one question and one answer, which alpaca cannot express")
     asked, answer = messages
     return [{"instruction": asked.content, "input": asked.input, "output": answer.content}]
 
@@ -88,9 +101,9 @@ def _alpaca(record: Record) -> list[Row]:
 def _hh(record: Record) -> list[Row]:
     rows = []
     for asked, better, worse in _pairs(record):
-        turns = [(message["role"], message["content"]) for message in _plain(asked)]
+        turns = [(message["role"], message["content"]) for message in _role_and_content(asked)]
         if turns[0][0] == "system":
-            raise DataError("a system turn, which hh cannot say")
+            raise DataError("a system turn, which hh cannot express")
         if any(_TRANSCRIPT_SIGN.search(text) for text in (better, worse, *(text for _, text in turns))):
             raise DataError("a text with Human: or Assistant: at the start of a paragraph, which would read as a turn")
         start = "".join(f"\n\n{'Human' if role == 'user' else 'Assistant'}: {text}" for role, text in turns)
@@ -101,13 +114,13 @@ def _hh(record: Record) -> list[Row]:
 def _demonstration(record: Record) -> Demonstration:
     if isinstance(record, Demonstration):
         return record
-    raise DataError(f"is a {_kind(record)}, not a demonstration")
+    raise DataError(f"is a {type(record).__name__.lower()}, not a demonstration")
 
 
 def _pairs(record: Record) -> list[tuple[Sequence[Message], str, str]]:
     """(prompt, better, worse) of every untied pair of answers."""
     if not isinstance(record, Ranking):
-        raise DataError(f"is a {_kind(record)}, not a ranking")
+        raise DataError(f"is a {type(record).__name__.lower()}, not a ranking")
     if record.all_tied:
         raise DataError("all answers tie")
     ranked = list(zip(record.ranks, record.responses, strict=True))
@@ -119,18 +132,11 @@ def _pairs(record: Record) -> list[tuple[Sequence[Message], str, str]]:
     ]
 
 
-def _kind(record: Record) -> str:
-    return "prompt" if isinstance(record, Prompt) else type(record).__name__.lower()
-
-
-def _plain(messages: Sequence[Message]) -> list[Row]:
-    """Role and content only; an input goes below its instruction."""
+def _role_and_content(messages: Sequence[Message]) -> list[Row]:
+    """Messages without `input`, which is appended to the content."""
     return [
-        {
-            "role": message.role,
-            "content": f"{message.content}\n\n{message.input}" if message.input else message.content,
-        }
-        for message in messages
+        {"role": turn.role, "content": f"{turn.content}\n\n{turn.input}" if turn.input else turn.content}
+        for turn in messages
     ]
 
 

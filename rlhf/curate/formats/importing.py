@@ -1,20 +1,24 @@
-"""Chat logs and rows of public formats into one JSONL file that every stage reads.
+"""`rlhf data import`: chat logs and rows of public formats into one JSONL file that every stage reads.
 
-What a file is shows in its first lines; every row that cannot be used is counted by its reason. Personal
-information is masked unless the caller says otherwise, and the manifest tells how much of it there was.
+The format of a file is recognised by its first lines; rows that cannot be used are counted by reason. Personal
+information is masked unless the caller asks to keep it, and the manifest counts what was masked.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import sys
+from argparse import ArgumentTypeError
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from rlhf.config.flags import flag
 from rlhf.curate.formats.public_rows import (
     columns_of,
     completions,
@@ -26,64 +30,108 @@ from rlhf.curate.formats.public_rows import (
     recognise_row,
 )
 from rlhf.curate.kakao.reader import is_kakao
-from rlhf.curate.kakao.turns import Chat, ChatOptions, conversations, open_chat
-from rlhf.curate.output import Output, progress
+from rlhf.curate.kakao.turns import Chat, conversations, open_chat
+from rlhf.curate.output import Output, manifest_path, progress
 from rlhf.curate.privacy import mask_personal, require_privacy
+from rlhf.curate.row_texts import texts_of, with_texts_changed
+from rlhf.data.formats import key_of, reason_of
 from rlhf.data.lines import encoding_of
-from rlhf.data.readers import NumberedRow, locate, read_rows
+from rlhf.data.readers import NumberedRow, Row, locate, read_rows, usable
 from rlhf.errors import DataError
 
-FORMATS = ("auto", "kakao", "openai", "messages", "alpaca", "hh", "csv")
-STYLES = ("messages", "completion")
-
-Row = dict[str, Any]
-_TEXTS = ("content", "input", "prompt", "chosen", "rejected")
-_REPEATED = re.compile(r"([ㄱ-ㅣ])\1{2,}")  # ㅋㅋㅋㅋ and ㅠㅠㅠ: many tokens that say little
+ROLES = ("prompt", "response", "input", "system", "chosen", "rejected")
+_REPEATED = re.compile(r"([ㄱ-ㅣ])\1{2,}")  # ㅋㅋㅋㅋ and ㅠㅠㅠ: many tokens, little meaning
 _NAMES = {"PHONE": "phone numbers", "EMAIL": "e-mail addresses", "ADDRESS": "addresses", "ACCOUNT": "bank accounts"}
+_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+
+
+def parse_gap(text: str) -> timedelta:
+    """30m, 6h or 2d as a time."""
+    match = re.fullmatch(r"(\d+)([mhd])", text)
+    if match is None or not int(match[1]):
+        raise ArgumentTypeError(f"{text!r} is not a time such as 30m, 6h or 2d")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def parse_escapes(text: str) -> str:
+    """Text whose typed \\n and \\t are line ends and tabs; shells pass them as two characters."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """ROLE=NAME,... as a mapping."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    columns = {role.strip(): name.strip() for role, _, name in pairs}
+    if not all(columns.values()) or not set(columns) <= set(ROLES):
+        raise ArgumentTypeError(f"{text!r} is not like prompt=질문,response=답변, of {', '.join(ROLES)}")
+    return columns
 
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """What decides the rows.
+    """The files, and what decides the rows that are made from them."""
 
-    `style` "completion" writes {prompt, completion}, closed by `separator` and `stop`; both are also cut off the
-    old openai rows that end in them. `columns` names the columns of a table: prompt, response, input, system,
-    chosen, rejected. `mask` is what replaces personal information in a text and counts it; None leaves it in.
-    """
-
-    format: str = "auto"
-    chat: ChatOptions = field(default_factory=ChatOptions)
-    style: str = "messages"
-    separator: str = "\n\n###\n\n"
-    stop: str = "\n\n@@@"
-    columns: Mapping[str, str] = field(default_factory=dict)
-    mask: Callable[[str], tuple[str, dict[str, int]]] | None = mask_personal
+    files: tuple[str, ...] = flag(..., "files to read", name="--in", metavar="FILE", nargs="+")
+    out: Path = flag(..., "file to write", metavar="OUT.jsonl")
+    format: Literal["auto", "kakao", "openai", "messages", "alpaca", "hh", "csv"] = flag(
+        "auto", "format of the files (default: recognised by their content)"
+    )
+    me: tuple[str, ...] = flag((), "speaker of a chat to imitate; repeat it for their other names", metavar="NAME")
+    partner: str = flag("", "in a group chat, keep only this other speaker", metavar="NAME")
+    gap: timedelta = flag(
+        timedelta(hours=6),
+        "a longer silence starts a new conversation: 30m, 6h, 2d (default: 6h)",
+        metavar="6h",
+        parse=parse_gap,
+    )
+    style: Literal["messages", "completion"] = flag("messages", "messages, or prompt and completion")
+    separator: str = flag(
+        "\n\n###\n\n", r"text at the end of a prompt (default: \n\n###\n\n)", metavar="TEXT", parse=parse_escapes
+    )
+    stop: str = flag(
+        "\n\n@@@", r"text at the end of a completion (default: \n\n@@@)", metavar="TEXT", parse=parse_escapes
+    )
+    columns: Mapping[str, str] = flag(
+        {}, f"columns of a table: {', '.join(ROLES)}", metavar="ROLE=NAME,...", parse=parse_columns
+    )
+    keep_pii: bool = flag(False, "keep phone numbers, e-mail addresses and the like; masking needs the extra `pii`")
 
     def recorded(self) -> dict[str, Any]:
-        """For the manifest."""
-        chat = {**asdict(self.chat), "gap": str(self.chat.gap)}
+        """The options that decide the rows, for the manifest."""
         return {
             "format": self.format,
-            **chat,
+            "me": self.me,
+            "partner": self.partner,
+            "gap": str(self.gap),
             "style": self.style,
             **({"separator": self.separator, "stop": self.stop} if self.style == "completion" else {}),
             "columns": dict(self.columns),
-            "personal information": "masked" if self.mask else "kept",
+            "personal information": "kept" if self.keep_pii else "masked",
         }
 
 
-def import_files(files: Sequence[str], out: Path, options: ImportOptions) -> Output:
-    """Writes the rows of all `files` to `out`; the finished output, for its summary.
+def run(options: ImportOptions) -> int:
+    """Imports the files and prints the summary, and which column of a table holds what."""
+    output = import_files(options)
+    sys.stdout.write(f"{output.summary()}\nmanifest: {manifest_path(output.path)}\n")
+    for file, columns in output.extra["columns"].items():
+        shown = ", ".join(f"{column} -> {role or 'not used'}" for column, role in columns.items())
+        sys.stdout.write(f"columns of {file}: {shown}\n")
+    return 0
+
+
+def import_files(options: ImportOptions) -> Output:
+    """Writes the rows of all files to `options.out`; returns the finished output.
 
     Raises:
-        DataError: before anything is written, for a missing file or package, a chat whose speaker to imitate is
-            not named, a file of no known format; later for one that breaks off, for files that hold different
+        DataError: before anything is written, for a missing file or package, a chat without the name of the speaker
+            to imitate, a file of no known format; later for a file that breaks off, for files that hold different
             kinds of rows, and when no row is left.
     """
-    if options.mask is mask_personal:
-        require_privacy("--keep-pii to leave it in")
-    sources = [_open(file, options) for file in files]
-    with Output(out, command="data import", inputs=files, options=options.recorded()) as output:
+    if not options.keep_pii:
+        require_privacy("--keep-pii to keep it")
+    sources = [_open(file, options) for file in options.files]
+    with Output(options.out, command="data import", inputs=options.files, options=options.recorded()) as output:
         output.extra["formats"] = {source.name: source.format for source in sources}
         output.extra["columns"] = {source.name: source.columns for source in sources if source.columns}
         _Writer(output, options).write_all(sources)
@@ -92,9 +140,9 @@ def import_files(files: Sequence[str], out: Path, options: ImportOptions) -> Out
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A file whose format is known; `rows` yields (line, rows, or why there are none).
+    """A file of a known format; `rows` yields (line, rows or why there are none) and counts what it skips.
 
-    `columns` says of a table what each column is taken for, None for those that are not used.
+    `columns` gives the role of each column of a table, None for unused ones.
     """
 
     name: str
@@ -107,10 +155,10 @@ def _open(file: str, options: ImportOptions) -> _Source:
     location = locate(file)
     path = location.path
     if options.format == "kakao" or (options.format == "auto" and path.is_file() and is_kakao(path)):
-        return _Source(file, "kakao", partial(_chat_rows, open_chat(path, options.chat)))
+        return _Source(file, "kakao", partial(_chat_rows, open_chat(path, options.me, options.partner, options.gap)))
     if path.suffix.lower() == ".txt":
         raise DataError(
-            "plain text that is no chat of KakaoTalk",
+            "plain text that is not a KakaoTalk chat",
             where=file,
             expected="KakaoTalk (.txt, .csv), JSONL, a JSON array or CSV",
             fix="make it a CSV with a header, e.g. prompt,response",
@@ -132,7 +180,7 @@ def _open(file: str, options: ImportOptions) -> _Source:
 
 
 def _first(rows: Iterator[NumberedRow], file: str) -> tuple[Row, int]:
-    """The first row that can be read, whose keys tell the format; else the first error."""
+    """The first row that can be read, which decides the format; raises the first error where there is none."""
     problem = DataError("no rows", where=file, expected="at least one row")
     for index, (line, row) in enumerate(rows):
         if not isinstance(row, DataError):
@@ -147,7 +195,7 @@ def _converter(name: str, first: Row, options: ImportOptions) -> Callable[[Row],
     if name == "csv":
         return partial(from_columns, columns=columns_of(list(first), options.columns))
     if options.columns:
-        raise DataError(f"--columns with --format {name}", fix="leave one of them out")
+        raise DataError(f"--columns with --format {name}", fix="drop one of them")
     if name == "openai":
         return partial(from_openai, separator=options.separator, stop=options.stop)
     return {"messages": from_messages, "alpaca": from_alpaca, "hh": from_hh}[name]
@@ -169,24 +217,20 @@ def _converted_rows(
 ) -> Iterator[tuple[int, list[Row] | DataError]]:
     seen: set[bytes] = set()
     for line, row in read():
-        if isinstance(row, DataError):
-            yield line, row
-            continue
-        identity = row.get("id")
-        if isinstance(identity, str | int):
-            digest = hashlib.blake2b(str(identity).encode("utf-8", "replace"), digest_size=8).digest()
-            if digest in seen:
-                yield line, DataError("an id that an earlier row has", where=f"id {identity}")
-                continue
-            seen.add(digest)
         try:
-            yield line, convert(row)
+            identity = usable(row).get("id")
+            if isinstance(identity, str | int):
+                digest = hashlib.blake2b(str(identity).encode("utf-8", "replace"), digest_size=8).digest()
+                if digest in seen:
+                    raise DataError("an id of an earlier row", where=f"id {identity}")
+                seen.add(digest)
+            yield line, convert(usable(row))
         except DataError as error:
             yield line, error
 
 
 class _Writer:
-    """Writes the rows of all sources, masked and styled, and counts what is left out."""
+    """Writes the rows of all sources, masked and styled, and counts the dropped ones."""
 
     def __init__(self, output: Output, options: ImportOptions) -> None:
         self.output, self.options = output, options
@@ -198,9 +242,7 @@ class _Writer:
             counts: Counter[str] = Counter()
             for line, rows in progress(source.rows(counts), Path(source.name).name):
                 self._write(source, line, rows)
-            for name, number in counts.items():
-                if number:
-                    self.output.count(name, number)
+            self.output.count_all(counts)
         if not self.output.kept:
             files = ", ".join(source.name for source in sources)
             dropped = "; ".join(f"{number} {reason}" for reason, number in self.output.dropped.items())
@@ -211,60 +253,41 @@ class _Writer:
         try:
             if isinstance(rows, DataError):
                 raise rows
-            for row in rows:
-                _refuse_nul(row)
+            if any("\0" in text for row in rows for _, text in texts_of(row)):
+                raise DataError("a text with a NUL byte")
             rows = [styled for row in rows for styled in self._styled(self._masked(row))]
         except DataError as error:
             place = f"{source.name}:{line}"
             self.first_problem = self.first_problem or f"{place}: {error.problem}"
-            self.output.drop(_reason(error), f"{place} {error.where.removeprefix(place)} {error.problem}")
+            self.output.drop(reason_of(error), f"{place} {key_of(error)} {error.problem}")
             return
         for row in rows:
             self._check_kind(row, f"{source.name}:{line}")
             self.output.write({**row, "source": Path(source.name).stem})
 
-    def _masked(self, value: Any, key: str = "") -> Any:
-        if isinstance(value, dict):
-            return {name: self._masked(part, name) for name, part in value.items()}
-        if isinstance(value, list):
-            return [self._masked(part) for part in value]
-        if key not in _TEXTS or self.options.mask is None:
-            return value
-        text, counts = self.options.mask(value)
-        for label, number in counts.items():
-            self.output.count(f"masked {_NAMES.get(label, label)}", number)
-        return text
+    def _masked(self, row: Row) -> Row:
+        return row if self.options.keep_pii else with_texts_changed(row, self._mask)
+
+    def _mask(self, text: str) -> str:
+        masked, counts = mask_personal(text)
+        self.output.count_all({_NAMES.get(label, label): number for label, number in counts.items()}, "masked ")
+        return masked
 
     def _styled(self, row: Row) -> list[Row]:
         if self.options.style != "completion":
             return [row]
         if "messages" not in row:
-            raise DataError("holds no single answer to write as a completion", fix="--style messages")
+            raise DataError("has no single answer to write as a completion", fix="--style messages")
         return completions(row["messages"], self.options.separator, self.options.stop)
 
     def _check_kind(self, row: Row, where: str) -> None:
-        """Files are told apart by the first row's keys, so one file holds one kind."""
+        """Refuses rows of different keys: the format of a file is that of its first row."""
         keys = tuple(row)
         self.keys = self.keys or keys
         if keys != self.keys:
             raise DataError(
                 f"a row of {', '.join(keys)} after rows of {', '.join(self.keys)}",
                 where=where,
-                expected="one kind of rows in one output",
-                fix="import these files into files of their own",
+                expected="one kind of rows per output",
+                fix="import these files into separate outputs",
             )
-
-
-def _refuse_nul(value: Any) -> None:
-    if isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            _refuse_nul(part)
-    elif isinstance(value, str) and "\0" in value:
-        raise DataError("a text with a NUL byte")
-
-
-def _reason(error: DataError) -> str:
-    """An error's problem without what differs from row to row."""
-    key = re.sub(r"\[\d+\]", "[]", error.where) + " " if error.where.startswith("key ") else ""
-    problem = error.problem.partition(";")[0].partition(": ")[0]
-    return f"{key}{re.sub(r'0x[0-9a-f]{2} |(?<= of )[0-9]+$|^[0-9]+ ', '', problem)}"

@@ -1,7 +1,7 @@
-"""Rows of public formats as rows of this package: `messages`, or `prompt` with `chosen` and `rejected`.
+"""Converts rows of public formats to rows of this package: `messages`, or `prompt` with `chosen` and `rejected`.
 
-A converter takes one row and gives one row or several; what it cannot use is a DataError whose `where` is the
-key. Texts lose outer whitespace and become NFC; nothing else is changed.
+A converter takes one row and returns one row or several; it raises a DataError, whose `where` is the key, for a row
+that it cannot use. Texts lose outer whitespace and become NFC; nothing else changes.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from rlhf.curate.kakao.turns import answered_part
 from rlhf.data.formats import at_key, text_at
+from rlhf.data.readers import Row
 from rlhf.errors import DataError
-
-Row = dict[str, Any]
 
 _ROLES = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
@@ -24,7 +24,7 @@ _ROLES = {
 _LISTS = ("messages", "conversations", "conversation")
 _HUMAN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
-# Names of columns that are known without --columns, the more telling first.
+# Column names that are known without --columns, the more specific ones first.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "prompt": ("prompt", "instruction", "question", "query", "user", "질문", "지시", "명령어", "프롬프트"),
     "input": ("input", "context", "입력"),
@@ -36,7 +36,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 
 def recognise_row(row: Mapping[str, Any]) -> str:
-    """Which --format a row is of, by its keys: openai, messages, alpaca, hh, or csv for named columns."""
+    """The --format of a row by its keys: openai, messages, alpaca, hh, or csv for named columns."""
     if any(isinstance(row.get(key), list) for key in _LISTS):
         return "messages"
     if "preferred_output" in row or {"prompt", "completion"} <= set(row):
@@ -49,9 +49,9 @@ def recognise_row(row: Mapping[str, Any]) -> str:
 
 
 def turns_of(entries: object, key: str) -> list[Row]:
-    """A list of messages under any of the public names, neighbours of one role joined with a newline."""
+    """A list of messages under any of the public names, with neighbouring turns of one role joined."""
     if not isinstance(entries, list) or not entries:
-        raise DataError("is no list of messages, or an empty one", where=f"key `{key}`")
+        raise DataError("is not a list of messages, or an empty one", where=f"key `{key}`")
     turns: list[Row] = []
     for index, entry in enumerate(entries):
         turn = _turn(entry, f"{key}[{index}]")
@@ -75,7 +75,7 @@ def _turn(entry: object, name: str) -> Row:
         if role is None or entry.get("tool_calls") or entry.get("function_call"):
             raise DataError("a role other than user, assistant and system, or a call of a tool")
         if entry.get("weight") == 0:
-            raise DataError("a turn of weight 0, which is not to be learnt", fix="end the conversation before it")
+            raise DataError("a turn of weight 0, which must not be learnt", fix="end the conversation before it")
         key = next((key for key in ("content", "value", "text") if key in entry), "content")
         content = _parts(entry[key]) if isinstance(entry.get(key), list) else entry.get(key)
         turn = {"role": role, "content": text_at({key: content}, key, name=f"{name}.{key}")}
@@ -92,23 +92,22 @@ def _parts(parts: Sequence[object]) -> str:
 
 
 def from_messages(row: Mapping[str, Any]) -> list[Row]:
-    """OpenAI's `messages`, ShareGPT's `conversations`: from the first user turn to the last by the assistant."""
+    """OpenAI's `messages` and ShareGPT's `conversations`, from the first user turn to the last assistant turn."""
     key = next((key for key in _LISTS if key in row), "messages")
     turns = turns_of(row.get(key), key)
     head = [turns.pop(0)] if turns[0]["role"] == "system" else []
     if not head and isinstance(row.get("system"), str) and row["system"].strip():
         head = [{"role": "system", "content": text_at(row, "system")}]
-    start = 1 if turns and turns[0]["role"] == "assistant" else 0
-    end = len(turns) - (1 if turns and turns[-1]["role"] == "user" else 0)
-    if end - start < 2:
+    kept = answered_part(turns)
+    if not kept:
         raise DataError("no user turn that the assistant answers", where=f"key `{key}`")
-    return [{"messages": [*head, *turns[start:end]]}]
+    return [{"messages": [*head, *kept]}]
 
 
 def from_openai(row: Mapping[str, Any], separator: str = "", stop: str = "") -> list[Row]:
-    """Hosted fine-tuning: chat rows, preference rows, or the old prompt and completion.
+    """Hosted fine-tuning: chat rows, preference rows, or the older prompt and completion.
 
-    Of the old rows, `separator` is cut off the prompt and `stop` off the completion where they end in them.
+    For the older rows, `separator` is removed from the end of the prompt and `stop` from that of the completion.
     """
     if "preferred_output" in row:
         return _from_preference(row)
@@ -131,10 +130,10 @@ def _from_preference(row: Mapping[str, Any]) -> list[Row]:
 
 
 def from_alpaca(row: Mapping[str, Any]) -> list[Row]:
-    """instruction, input, output; or Self-Instruct's instruction with `instances`, one row each."""
+    """instruction, input, output; or Self-Instruct's instruction with `instances`, one row per instance."""
     instances = row.get("instances", [row])
     if not isinstance(instances, list) or not instances:
-        raise DataError("is no list of instances, or an empty one", where="key `instances`")
+        raise DataError("is not a list of instances, or an empty one", where="key `instances`")
     prompt = text_at(row, "instruction")
     rows = []
     for index, instance in enumerate(instances):
@@ -184,10 +183,10 @@ def _ending(row: Mapping[str, Any], key: str) -> tuple[list[Row], str]:
 
 
 def columns_of(names: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
-    """Which column holds what: `given` first, then the known names.
+    """The column of each role: the `given` ones first, then those of known names.
 
     Raises:
-        DataError: when a given column is not there, or none holds the prompt.
+        DataError: when a given column does not exist, or no column holds the prompt.
     """
     missing = [name for name in given.values() if name not in names]
     shown = ", ".join(names)
@@ -237,16 +236,16 @@ def _with_input(prompt: str, context: str) -> str:
 
 
 def completions(messages: Sequence[Mapping[str, Any]], separator: str, stop: str) -> list[Row]:
-    """{prompt, completion} of every answer to the user turn before it, each closed by its sign.
+    """{prompt, completion} of every answer to the user turn before it; prompts end in `separator`, answers in `stop`.
 
     Raises:
-        DataError: when a text holds the sign that is to close it, so that a model would stop early.
+        DataError: when a text contains its end marker, so that a model would stop early.
     """
     rows = []
     for asked, answer in pairwise(messages):
         if asked["role"] == "user" and answer["role"] == "assistant":
             prompt, completion = _with_input(asked["content"], asked.get("input", "")), answer["content"]
             if (separator and separator in prompt) or (stop and stop in completion):
-                raise DataError("a text holds the separator or the stop sequence", fix="choose other signs")
+                raise DataError("a text holds the separator or the stop sequence", fix="choose other markers")
             rows.append({"prompt": prompt + separator, "completion": completion + stop})
     return rows

@@ -1,4 +1,4 @@
-"""What a file is that holds no rows yet: a chat export, plain text, something binary; and how to make rows of it."""
+"""Recognises files that hold no rows, such as chat exports, plain text or binary files, and how to convert them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BINARY = {
 
 
 class Recognised(NamedTuple):
-    """What a file is, what to do with it, and whether that makes rows of it (otherwise it is of no use)."""
+    """What a file is, what to do with it, and whether `rlhf data import` can convert it."""
 
     name: str
     fix: str
@@ -33,13 +33,13 @@ class Recognised(NamedTuple):
 
 
 def recognise(path: Path) -> Recognised | None:
-    """What `path` is if it is not a file of rows; None where reading its rows is worth a try.
+    """What `path` is if it is not a file of rows; None where its rows can be read, as far as its start shows.
 
     Raises:
         OSError: when the file cannot be read.
     """
     if not path.is_file():
-        return Recognised("no regular file", "give a file or a folder written by datasets.save_to_disk", False)
+        return Recognised("not a regular file", "give a file or a folder written by datasets.save_to_disk", False)
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     return _by_head(path, head) if head.strip() else None
@@ -50,18 +50,17 @@ def _by_head(path: Path, head: bytes) -> Recognised | None:
         return found
     text, encoding = _decoded(head)
     if text is None and path.suffix.lower() in (".jsonl", ".ndjson"):
-        return None  # of these, each line says itself whether it can be read
+        return None  # the error of each line says whether it can be read
     if text is None:
         fix = "write it as UTF-8; a Korean file is often CP949: iconv -f cp949 -t utf-8 OLD > NEW"
         return Recognised("text in an unknown encoding", fix, False)
-    if is_chat_export(path):
-        fix = f"rlhf data import --format kakao --in {path} --out rows.jsonl --me NAME makes rows of it"
+    if _is_kakao(path):
+        fix = f"rlhf data import --format kakao --in {path} --out rows.jsonl --me NAME converts it"
         return Recognised("a KakaoTalk export", fix, True)
     return _text(path, text, encoding)
 
 
-def is_chat_export(path: Path) -> bool:
-    """Whether a file begins as an export of KakaoTalk (of a phone, the PC or the Mac) does."""
+def _is_kakao(path: Path) -> bool:
     try:
         return is_kakao(path)
     except DataError:
@@ -73,7 +72,7 @@ def _text(path: Path, text: str, encoding: str) -> Recognised | None:
     if suffix == ".json" and (found := _one_object(path, text)):
         return found
     if suffix in SUFFIXES and suffix != ".csv":
-        return None  # of JSON, each line says itself whether it can be read
+        return None  # the error of each line of JSON says whether it can be read
     if encoding != "UTF-8":
         command = f"iconv -f {encoding.lower()} -t utf-8 {path} > NEW"
         return Recognised(f"text in {encoding}, not in UTF-8", command, False)
@@ -84,12 +83,12 @@ def _plain(path: Path, text: str) -> Recognised:
     if text.lstrip()[:1] in "{[" and path.suffix.lower() in ("", ".txt"):
         right = ".jsonl" if text.lstrip()[0] == "{" else ".json"
         return Recognised(f"JSON in a {path.suffix or 'suffixless'} file", f"name it {path.stem}{right}", False)
-    fix = f"give rows: {', '.join(SUFFIXES)} with one object a row, for example {{prompt, response}}"
-    return Recognised(f"text that is no known chat export ({path.suffix or 'no suffix'})", fix, False)
+    fix = f"give rows: {', '.join(SUFFIXES)} with one object per row, for example {{prompt, response}}"
+    return Recognised(f"text that is not a known chat export ({path.suffix or 'no suffix'})", fix, False)
 
 
 def _one_object(path: Path, head: str) -> Recognised | None:
-    """A JSON object over several lines, which is no row: rows are lines, or elements of an array."""
+    """A JSON object over several lines, which is not a row: rows are lines, or elements of an array."""
     first = head.strip().partition("\n")[0].strip()
     if not first.startswith("{") or first.endswith("}") or path.stat().st_size > MAX_OBJECT_BYTES:
         return None
@@ -99,7 +98,7 @@ def _one_object(path: Path, head: str) -> Recognised | None:
         return None
     lists = [key for key, each in value.items() if isinstance(each, list) and each and isinstance(each[0], dict)]
     keys = ", ".join(f"`{key}`" for key in list(value)[:8])
-    fix = f"write the list under `{lists[0]}` alone" if lists else "write an array of rows, or JSONL: one row a line"
+    fix = f"write the list under `{lists[0]}` alone" if lists else "write an array of rows, or JSONL: one row per line"
     return Recognised(f"one JSON object with {keys}, not rows", fix, False)
 
 
@@ -110,12 +109,12 @@ def _binary(head: bytes) -> Recognised | None:
             return Recognised(name, fix, False)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return Recognised("text in UTF-16", "iconv -f utf-16 -t utf-8 OLD > NEW", False)
-    # A stray NUL inside one line of text is that line's fault; many of them are no text.
+    # A stray NUL is a fault of its line; a file with many of them is not text.
     return Recognised("a binary file", fix, False) if head.count(0) > max(16, len(head) // 100) else None
 
 
 def _decoded(head: bytes) -> tuple[str | None, str]:
-    """The beginning as text, and its encoding; the last character may be cut."""
+    """The start of a file as text, and its encoding; the last character may be incomplete."""
     for encoding, name in (("utf-8-sig", "UTF-8"), ("cp949", "CP949")):
         try:
             return codecs.getincrementaldecoder(encoding)().decode(head), name

@@ -1,16 +1,19 @@
-"""From a file of answers to a file of rankings, by a judge: what `rlhf data judge` does."""
+"""`rlhf data judge`: ranks the answers of a file by a judge model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from rlhf.config.flags import flag
 from rlhf.curate.answer_rows import AnswerRow, prompt_value, read_answer_rows
 from rlhf.curate.endpoint.budget import Budget
 from rlhf.curate.endpoint.client import Endpoint
-from rlhf.curate.judge.criteria import CriteriaSet
+from rlhf.curate.endpoint.options import EndpointOptions, answers_cache
+from rlhf.curate.judge.criteria import CriteriaSet, load_criteria
 from rlhf.curate.judge.pairwise import JudgedRow, JudgeReport, JudgeSettings, comparison_request, judge_rows
 from rlhf.curate.judge.rankings import MIN_SHARE, ranked
 from rlhf.curate.judge.scores import JudgeStatistics, pairs_of
@@ -19,125 +22,177 @@ from rlhf.data.embedded import data_path
 from rlhf.data.sources import OnBadRow
 from rlhf.errors import DataError, EndpointError
 
-Keep = Literal["rankings", "margins"]
-_REFUSED = ("status 400", "status 422")  # what a service says that does not know a field
+_REJECTED = ("status 400", "status 422")  # the reply of a service that does not know a field
 
 
 @dataclass(frozen=True, slots=True)
-class JudgePlan:
-    """What is judged by what, and which pairs are kept.
+class JudgeOptions:
+    """What is judged by which model, and which pairs are kept."""
 
-    keep: "rankings" drops pairs that tie or whose sums are both below `min_sum` points (None: two thirds of the
-        highest sum); "margins" keeps every pair, for a loss that takes its margin from the scores.
-    min_gap: sums this close tie.
-    """
+    source: str = flag(..., "what `rlhf data sample` wrote, or any ranking file", name="--in", metavar="FILE")
+    endpoint: str = flag(..., "chat endpoint, e.g. http://127.0.0.1:8000/v1", metavar="URL")
+    model: str = flag(..., "the judge, by its name at the endpoint", metavar="NAME")
+    out: Path = flag(..., "rankings to write (JSONL)", metavar="FILE")
+    criteria: str = flag("conversation", "a shipped set or a YAML file", metavar="NAME")
+    keep: Literal["rankings", "margins"] = flag(
+        "rankings", "drop pairs that tie or are low, or keep all pairs with their scores for train.margin=scores"
+    )
+    min_sum: float | None = flag(
+        None, "a pair is low when both sums are below this (default: two thirds of the highest sum, 20 of 30)"
+    )
+    min_gap: float = flag(0.0, "sums that differ by at most this many points tie", least=0)
+    limit: int | None = flag(None, "only the first N usable rows", least=1)
+    on_bad_row: OnBadRow = flag("error", "what to do at a bad row")
 
-    rows: str
-    out: Path
-    criteria: CriteriaSet
-    keep: Keep = "rankings"
-    min_sum: float | None = None
-    min_gap: float = 0.0
-    limit: int | None = None
-    on_bad_row: OnBadRow = "error"
-
-    @property
-    def least_sum(self) -> float:
-        """Points below which both answers of a pair make it worthless."""
+    def least_sum(self, criteria: CriteriaSet) -> float:
+        """The points below which both answers of a pair make it worthless."""
         if self.keep == "margins":
             return 0.0
-        return MIN_SHARE * self.criteria.highest_sum if self.min_sum is None else self.min_sum
+        return MIN_SHARE * criteria.highest_sum if self.min_sum is None else self.min_sum
+
+    def rows(self, output: Output | None = None) -> Iterator[AnswerRow]:
+        """The usable rows up to the limit; dropped rows are counted in `output`."""
+        return usable_rows(data_path(self.source), self.on_bad_row, self.limit, output)
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
-    """How much there is to judge: rows, comparisons (each pair in both orders), and the most that one reply to each
-    can cost, in the currency of the prices."""
+class JudgeEstimate:
+    """The amount of work: rows, comparisons (each pair in both orders), and the most that one reply to each
+    comparison can cost, in the currency of the prices."""
 
     rows: int
     comparisons: int
     most_cost: float
 
     def described(self, settings: JudgeSettings) -> str:
-        """What to tell the user before anything more is paid for."""
+        """What the user sees before any further request is paid for."""
         requests = self.comparisons * settings.replies
         cost = f", at most {self.most_cost * settings.replies:.2f} to pay" if self.most_cost else ""
         replies = "1 reply" if settings.replies == 1 else f"{settings.replies} replies"
         how = "weighted by token probabilities" if settings.weighting == "logprobs" else "averaged"
         return (
             f"{self.rows} rows, {requests} requests{cost}: each pair in both orders, {replies} each, scores {how}; "
-            "a form that cannot be read is asked for again"
+            "a form that cannot be read is requested again"
         )
 
 
-def extent(plan: JudgePlan, settings: JudgeSettings, budget: Budget) -> Extent:
-    """Reads the whole file and counts what is to be asked, before anything is.
+def run(options: JudgeOptions, settings: JudgeSettings, service: EndpointOptions) -> int:
+    """Estimates the work, judges, and reports the position bias and self-agreement of the judge."""
+    criteria, budget = load_criteria(options.criteria), service.budget()
 
-    Raises: DataError at the first bad row where such rows stop the run, and for a file without one usable row.
+    def opened() -> Endpoint:
+        return Endpoint(options.endpoint, options.model, service, budget=budget, cache=answers_cache(options.out))
+
+    work = estimate(options, criteria, settings, budget)
+    if settings.weighting == "auto":
+        weighted = gives_logprobs(opened, options.rows(), criteria, settings)
+        settings = replace(settings, weighting="logprobs" if weighted else "samples")
+    sys.stderr.write(f"{work.described(settings)}\n")
+    with opened() as endpoint:
+        output, report = judge_file(options, criteria, settings, endpoint, work.rows)
+        usage = endpoint.usage.described()
+    again = f"; {report.asked_again} requested again for their form" if report.asked_again else ""
+    verdict = verdict_on_judge(report, criteria.highest_sum)
+    sys.stderr.write(f"{output.summary()}\n{verdict}\n{usage}{again}\n")
+    return 0
+
+
+def usable_rows(
+    path: str, on_bad_row: OnBadRow = "error", limit: int | None = None, output: Output | None = None
+) -> Iterator[AnswerRow]:
+    """The first `limit` usable rows of a file; dropped rows and answers are counted in `output`.
+
+    Raises: DataError at the first bad row with on_bad_row="error".
+    """
+    taken = 0
+    for row in read_answer_rows(path):
+        if taken == limit:
+            return
+        if isinstance(row, AnswerRow):
+            taken += 1
+            if output is not None:
+                output.count("empty answers dropped", row.num_empty)
+            yield row
+        elif on_bad_row == "error":
+            raise row
+        elif output is not None:
+            output.drop("bad row", row.render().splitlines()[0])
+
+
+def estimate(options: JudgeOptions, criteria: CriteriaSet, settings: JudgeSettings, budget: Budget) -> JudgeEstimate:
+    """Reads the whole file and counts the comparisons, before any request.
+
+    Raises: DataError at the first bad row where such rows stop the run, and for a file without any usable row.
     """
     rows, comparisons, cost = 0, 0, 0.0
-    for row in _rows(plan, None):
+    for row in options.rows():
         rows += 1
         for pair in pairs_of(len(row.distinct), settings.pairs):
             comparisons += 2
             if budget.price_in or budget.price_out:
-                cost += 2 * budget.worst_cost(comparison_request(row, pair, plan.criteria, settings))
+                cost += 2 * budget.worst_cost(comparison_request(row, pair, criteria, settings))
     if not rows:
-        raise DataError("no row can be judged", where=plan.rows, expected="rows with two answers or more")
-    return Extent(rows, comparisons, cost)
+        raise DataError("no row can be judged", where=options.source, expected="rows with two answers or more")
+    return JudgeEstimate(rows, comparisons, cost)
 
 
-def gives_logprobs(open_endpoint: Callable[[], Endpoint], plan: JudgePlan, settings: JudgeSettings) -> bool:
-    """Whether an endpoint sends token probabilities along, by one request (the first of the judging).
+def gives_logprobs(
+    open_endpoint: Callable[[], Endpoint], rows: Iterable[AnswerRow], criteria: CriteriaSet, settings: JudgeSettings
+) -> bool:
+    """Whether an endpoint returns token probabilities, tested by one request (the first of the judging).
 
-    The endpoint is opened for this alone, because one that refuses a request is asked nothing more.
+    The endpoint is opened for this test alone, because an endpoint that rejects a request sends no further ones.
     """
-    row = next((row for row in _rows(plan, None) if len(row.distinct) > 1), None)
+    row = next((row for row in rows if len(row.distinct) > 1), None)
     if row is None:
         return False
     weighted = replace(settings, weighting="logprobs")
     with open_endpoint() as endpoint:
         try:
-            answer = endpoint.complete(comparison_request(row, (0, 1), plan.criteria, weighted))
+            answer = endpoint.complete(comparison_request(row, (0, 1), criteria, weighted))
         except EndpointError as error:
-            if error.problem.startswith(_REFUSED):
+            if error.problem.startswith(_REJECTED):
                 return False
             raise
     return any(token.top for token in answer.logprobs)
 
 
-def judge_file(plan: JudgePlan, settings: JudgeSettings, endpoint: Endpoint, total: int) -> tuple[Output, JudgeReport]:
-    """Judges `total` rows and writes those that hold a pair as rankings, with the manifest.
+def judge_file(
+    options: JudgeOptions, criteria: CriteriaSet, settings: JudgeSettings, endpoint: Endpoint, total: int
+) -> tuple[Output, JudgeReport]:
+    """Judges `total` rows and writes those with a training pair as rankings, with the manifest.
 
-    Raises: as `extent`, and EndpointError or BudgetError; replies so far are then in the endpoint's cache.
+    Raises: as `estimate`, and EndpointError or BudgetError; replies so far are then in the endpoint's cache.
     """
-    model = endpoint.service.model
-    options = {
+    least_sum = options.least_sum(criteria)
+    recorded = {
         **asdict(settings),
-        "criteria": plan.criteria.name,
+        "criteria": criteria.name,
         "endpoint": endpoint.service.url,
-        "model": model,
-        "keep": plan.keep,
-        "min_sum": plan.least_sum,
-        "min_gap": plan.min_gap,
-        "limit": plan.limit,
-        "on_bad_row": plan.on_bad_row,
+        "model": endpoint.service.model,
+        "keep": options.keep,
+        "min_sum": least_sum,
+        "min_gap": options.min_gap,
+        "limit": options.limit,
+        "on_bad_row": options.on_bad_row,
     }
-    report = JudgeReport(JudgeStatistics(plan.criteria.names))
-    with Output(plan.out, command="data judge", inputs=[data_path(plan.rows)], options=options) as output:
-        judged = judge_rows(_rows(plan, output), plan.criteria, endpoint, settings, report)
-        for each in progress(judged, f"judging by {model}", total):
-            _write(each, plan, model, output)
+    report = JudgeReport(JudgeStatistics(criteria.names))
+    inputs = [data_path(options.source)]
+    with Output(options.out, command="data judge", inputs=inputs, options=recorded) as output:
+        judged = judge_rows(options.rows(output), criteria, endpoint, settings, report)
+        about = {"model": endpoint.service.model, "criteria": criteria.name}
+        for each in progress(judged, f"judging by {endpoint.service.model}", total):
+            _write(each, output, criteria, about, least_sum=least_sum, min_gap=options.min_gap)
         output.extra = {
             "judge": report.as_dict(),
             "usage": asdict(endpoint.usage),
-            "criteria": plan.criteria.model_dump(mode="json"),
+            "criteria": criteria.model_dump(mode="json"),
         }
     return output, report
 
 
 def verdict_on_judge(report: JudgeReport, highest_sum: int) -> str:
-    """What the user has to know of the judge: position bias and self-agreement, two lines."""
+    """The position bias and the self-agreement of the judge, in two lines."""
     figures = report.statistics.as_dict()
     if not figures:
         return "no pair was judged in both orders"
@@ -151,39 +206,27 @@ def verdict_on_judge(report: JudgeReport, highest_sum: int) -> str:
     )
 
 
-def _rows(plan: JudgePlan, output: Output | None) -> Iterator[AnswerRow]:
-    """The usable rows up to the limit; what is left out is counted in `output`."""
-    taken = 0
-    for _, row in read_answer_rows(data_path(plan.rows)):
-        if taken == plan.limit:
-            return
-        if isinstance(row, AnswerRow):
-            taken += 1
-            if output is not None and row.num_empty:
-                output.count("empty answers left out", row.num_empty)
-            yield row
-        elif plan.on_bad_row == "error":
-            raise row
-        elif output is not None:
-            output.drop("bad row", row.render().splitlines()[0])
-
-
-def _write(judged: JudgedRow, plan: JudgePlan, model: str, output: Output) -> None:
+def _write(
+    judged: JudgedRow,
+    output: Output,
+    criteria: CriteriaSet,
+    about: dict[str, str],
+    *,
+    least_sum: float,
+    min_gap: float,
+) -> None:
     row = judged.row
     if judged.scores is None:
         output.drop(judged.problem, row.prompt[-1].content)
         return
     sums = [sum(points) for points in judged.scores]
-    found = ranked(sums, min_sum=plan.least_sum, min_gap=plan.min_gap)
-    counts = {"pairs": found.kept_pairs, "tied pairs": found.tied_pairs, "low pairs": found.low_pairs}
-    for name, count in counts.items():
-        if count:
-            output.count(name, count)
-    if found.why_nothing_is_left:
-        output.drop(found.why_nothing_is_left, row.prompt[-1].content)
+    found = ranked(sums, min_sum=least_sum, min_gap=min_gap)
+    output.count_all({"pairs": found.kept_pairs, "tied pairs": found.tied_pairs, "low pairs": found.low_pairs})
+    if found.problem:
+        output.drop(found.problem, row.prompt[-1].content)
         return
     by_criterion = {
-        name: [round(points[place], 4) for points in judged.scores] for place, name in enumerate(plan.criteria.names)
+        name: [round(points[place], 4) for points in judged.scores] for place, name in enumerate(criteria.names)
     }
     output.write(
         {
@@ -191,8 +234,8 @@ def _write(judged: JudgedRow, plan: JudgePlan, model: str, output: Output) -> No
             "responses": list(row.responses),
             "ranks": list(found.ranks),
             "scores": [round(each, 4) for each in sums],
-            "judged": {"model": model, "criteria": plan.criteria.name, "points": by_criterion},
-            **row.about,
+            "judged": {**about, "points": by_criterion},
+            **row.per_answer,
             "source": row.source,
         }
     )

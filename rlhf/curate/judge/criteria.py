@@ -1,4 +1,4 @@
-"""What answers are judged by: sets of criteria in Korean, as YAML that a user copies and edits."""
+"""Sets of criteria in Korean by which answers are judged, as YAML that a user copies and edits."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rlhf.config.yaml_lines import KeyOrigin, KeyPath, dotted, read
 from rlhf.errors import ConfigError
 
 FOLDER = Path(__file__).parent / "sets"
-LOWEST, HIGHEST = 1, 5  # points a criterion
+LOWEST, HIGHEST = 1, 5  # points per criterion
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 _EXAMPLE = "rlhf data judge --print-criteria conversation > my.yaml"
 
 
 class Criterion(BaseModel):
-    """One thing an answer is given 1 to 5 points for; `low` and `high` say what 1 and 5 mean."""
+    """One criterion, for which an answer gets 1 to 5 points; `low` and `high` describe 1 and 5."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,12 +31,12 @@ class Criterion(BaseModel):
     @classmethod
     def _fits_the_form(cls, value: str) -> str:
         if any(character in value for character in ":=：*#\n") or any(character.isdigit() for character in value):
-            raise ValueError(f"{value!r} holds a digit or one of : = * #, by which the filled form is read")
+            raise ValueError(f"{value!r} holds a digit or one of : = * #, by which the filled form is parsed")
         return value
 
 
 class CriteriaSet(BaseModel):
-    """The criteria of one kind of data, and the steps by which a judge comes to its scores."""
+    """The criteria for one kind of data, and the steps by which a judge arrives at its scores."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -60,7 +60,7 @@ class CriteriaSet(BaseModel):
 
     @property
     def highest_sum(self) -> int:
-        """Points an answer can have over all criteria."""
+        """The most points an answer can have over all criteria."""
         return HIGHEST * len(self.criteria)
 
 
@@ -72,7 +72,7 @@ def shipped_names() -> list[str]:
 def criteria_text(name: str) -> str:
     """The YAML of a shipped set, comments included.
 
-    Raises: ConfigError for a name that is not there.
+    Raises: ConfigError for an unknown name.
     """
     return _file_of(name).read_text(encoding="utf-8")
 
@@ -80,7 +80,7 @@ def criteria_text(name: str) -> str:
 def load_criteria(name_or_path: str) -> CriteriaSet:
     """A shipped set by name, or one from a YAML file.
 
-    Raises: ConfigError with file, line and key for a file that is no set of criteria.
+    Raises: ConfigError with file, line and key for a file that is not a set of criteria.
     """
     path = _file_of(name_or_path)
     try:
@@ -117,7 +117,7 @@ def _file_of(name_or_path: str) -> Path:
 
 
 def _explained(error: Any, origins: dict[KeyPath, KeyOrigin], file: str) -> ConfigError:
-    """A problem of pydantic with the file and line of its key."""
+    """An error of pydantic with the file and line of its key."""
     path: KeyPath = tuple(error["loc"])
     known = next((origins[path[:end]] for end in range(len(path), 0, -1) if path[:end] in origins), None)
     where = f"{known.place if known else file}  {dotted(path)}"

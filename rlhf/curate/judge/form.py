@@ -1,7 +1,7 @@
-"""The form a judge fills in on two answers side by side, and how its scores are read off the reply.
+"""The prompt of a comparison, with the form that the judge fills in, and the parser of the filled form.
 
-The judge first compares the answers by each criterion in words and then writes the scores (G-Eval, arXiv:2303.16634:
-criteria, evaluation steps and a form). Scores are looked for after the last heading of the score part only.
+The judge first compares the answers in words by each criterion and then writes the scores (G-Eval, arXiv:2303.16634:
+criteria, evaluation steps and a form). Only text after the last heading of the score part is parsed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _SPEAKERS = {"system": "설정", "user": "사용자", "assistant": "챗봇"}
 _REVIEW, _SCORES = "[검토]", "[점수]"
 _NUMBER = r"(?<![\d.])(?P<{name}>\d+(?:\.\d+)?)(?![\d.]*\d)(?:\s*/\s*5(?!\d)|(?!\s*/\s*\d))"  # 4 or 4/5, not 4/10
 _SCORE = rf"답변\s*{{number}}\s*[=:：][\s*]*{_NUMBER}"
-_MARK = re.compile(
+_PAIR = re.compile(
     _SCORE.format(number=1, name="first") + r"\s*점?[\s*,.;|/]*" + _SCORE.format(number=2, name="second")
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """The two scores of one criterion as written, and where their digits are in the reply (characters)."""
+class WrittenScores:
+    """The two scores of one criterion, and the positions of their digits in the reply (characters)."""
 
     first: int
     second: int
@@ -39,13 +39,13 @@ class Mark:
 
 
 class FormError(ValueError):
-    """A reply that is no filled form; the message is Korean, for the judge itself."""
+    """A reply that is not a filled form; the message is in Korean, because it is sent to the judge."""
 
 
 def comparison_messages(
     criteria: CriteriaSet, prompt: Sequence[Message], first: str, second: str
 ) -> tuple[ChatMessage, ...]:
-    """The request for scores of two answers, shown in this order."""
+    """The messages that ask for the scores of two answers, shown in this order."""
     described = "\n".join(
         f"{number}. {each.name}: {each.definition}\n   - {LOWEST}점: {each.low}\n   - {HIGHEST}점: {each.high}"
         for number, each in enumerate(criteria.criteria, 1)
@@ -67,13 +67,13 @@ def comparison_messages(
 def reminder(
     criteria: CriteriaSet, messages: Sequence[ChatMessage], reply: str, problem: str
 ) -> tuple[ChatMessage, ...]:
-    """The request again after a reply that could not be read: it says what was wrong."""
+    """The messages that ask again after an unreadable reply, and say what was wrong with it."""
     asked = f"점수를 읽을 수 없습니다: {problem}. 아래 양식을 그대로 지켜 다시 적어 주세요.\n\n{_form(criteria)}"
     answer = reply.strip() or "(빈 답변)"
     return (*messages, {"role": "assistant", "content": answer}, {"role": "user", "content": asked})
 
 
-def read_form(reply: str, criteria: CriteriaSet) -> tuple[Mark, ...]:
+def read_form(reply: str, criteria: CriteriaSet) -> tuple[WrittenScores, ...]:
     """The scores in the order of the criteria.
 
     Raises: FormError when a criterion is missing or given twice, or a score is not a whole number of points.
@@ -81,22 +81,22 @@ def read_form(reply: str, criteria: CriteriaSet) -> tuple[Mark, ...]:
     start = reply.rfind(_SCORES)
     if start < 0:
         raise FormError(f"{_SCORES} 부분이 없습니다")
-    return tuple(_mark(reply, start, name, criteria.names) for name in criteria.names)
+    return tuple(_scores_of(reply, start, name, criteria.names) for name in criteria.names)
 
 
-def _mark(reply: str, start: int, name: str, names: Sequence[str]) -> Mark:
+def _scores_of(reply: str, start: int, name: str, names: Sequence[str]) -> WrittenScores:
     pattern = re.compile(rf"^[ \t]*(?:[-*•]|\d+[.)])?[ \t*]*{re.escape(name)}[ \t*]*[:：](?P<scores>.*)$", re.MULTILINE)
     lines = list(pattern.finditer(reply, start))
     if len(lines) != 1:
         raise FormError(f"‘{name}’ 점수가 {'없습니다' if not lines else '여러 번 나옵니다'}")
-    found = _MARK.search(reply, lines[0].start("scores"), lines[0].end())
+    found = _PAIR.search(reply, lines[0].start("scores"), lines[0].end())
     if found is None:
         raise FormError(f"‘{name}’ 점수가 양식과 다릅니다")
     for group in ("first", "second"):
         text = found[group]
         if not (text.isdigit() and LOWEST <= int(text) <= HIGHEST):
             raise FormError(f"‘{name}’ 점수 {text}은(는) {LOWEST}부터 {HIGHEST}까지의 정수가 아닙니다")
-    return Mark(int(found["first"]), int(found["second"]), found.start("first"), found.start("second"))
+    return WrittenScores(int(found["first"]), int(found["second"]), found.start("first"), found.start("second"))
 
 
 def _form(criteria: CriteriaSet) -> str:

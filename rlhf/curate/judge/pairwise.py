@@ -1,17 +1,18 @@
-"""G-Eval of answers side by side: every pair in both orders, unreadable replies asked for again, scores averaged.
+"""Pairwise G-Eval: every pair in both orders, unreadable replies requested again, scores averaged.
 
     for judged in judge_rows(rows, criteria, endpoint, settings, report):
         judged.scores  # [K][C] points, or None with judged.problem
 
-A judge sees two answers and scores both by every criterion, so that a pair costs two requests (times `samples`).
+A judge sees two answers and scores both by every criterion, so a pair costs two requests (times `samples`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from rlhf.config.flags import flag
 from rlhf.curate.answer_rows import AnswerRow
 from rlhf.curate.endpoint.client import Endpoint
 from rlhf.curate.endpoint.messages import ChatAnswer, EndpointRequest, TokenLogprob
@@ -19,16 +20,16 @@ from rlhf.curate.judge.criteria import CriteriaSet
 from rlhf.curate.judge.form import FormError, comparison_messages, read_form, reminder
 from rlhf.curate.judge.scores import (
     JudgeStatistics,
+    OrderScores,
     Pairs,
     PairScores,
-    Reading,
     answer_scores,
     expected_score,
-    mean_reading,
+    mean_scores,
     pairs_of,
 )
 
-BLOCK_REQUESTS = 512  # judged before replies that could not be read are asked for again
+BLOCK_REQUESTS = 512  # answered before unreadable replies are requested again
 TOP_LOGPROBS = 20
 
 
@@ -37,31 +38,29 @@ class JudgeSettings:
     """How a judge is asked.
 
     weighting: "logprobs" takes the mean score under the token probabilities of one reply at temperature 0; "samples"
-        averages `samples` replies at `temperature`.
-    pairs: all pairs of a row's answers, or a ring in which each answer meets two others.
-    form_retries: how often an unreadable reply is asked for again.
+        averages `samples` replies at `temperature`; "auto" is resolved before the judging, and else means "samples".
     """
 
-    weighting: Literal["logprobs", "samples"] = "samples"
-    samples: int = 5
-    temperature: float = 1.0
-    max_tokens: int = 2048
-    pairs: Pairs = "all"
-    form_retries: int = 2
+    weighting: Literal["auto", "logprobs", "samples"] = flag(
+        "auto", "mean score under the token probabilities, or over several replies; auto tries one request"
+    )
+    samples: int = flag(5, "replies to average without probabilities", least=1)
+    temperature: float = flag(1.0, "temperature of those replies", metavar="T")
+    max_tokens: int = flag(2048, "longest reply", least=1)
+    pairs: Pairs = flag(
+        "all", "of K answers judge all K(K-1)/2 pairs, or a ring of K pairs in which each answer meets two others"
+    )
+    form_retries: int = flag(2, "how often to ask again for unreadable scores", least=0)
 
     @property
     def replies(self) -> int:
-        """Replies to each order of a pair."""
+        """Replies per order of a pair."""
         return 1 if self.weighting == "logprobs" else self.samples
-
-    def num_requests(self, row: AnswerRow) -> int:
-        """Requests that a row takes when every reply can be read."""
-        return 2 * self.replies * len(pairs_of(len(row.distinct), self.pairs))
 
 
 @dataclass(slots=True)
 class JudgeReport:
-    """What happened on the way: `statistics` of the places, and counts of replies."""
+    """Statistics of the judge, and counts of its replies."""
 
     statistics: JudgeStatistics
     replies: int = 0
@@ -83,7 +82,7 @@ class JudgeReport:
 
 @dataclass(frozen=True, slots=True)
 class JudgedRow:
-    """A row with the points [K][C] of its answers; None where `problem` says why there are none."""
+    """A row with the points [K][C] of its answers, or None and the `problem`."""
 
     row: AnswerRow
     scores: list[list[float]] | None
@@ -93,20 +92,14 @@ class JudgedRow:
 
 @dataclass(slots=True)
 class _Task:
-    """One request: two answers in one order, and what has been said about them so far."""
+    """One request for the scores of two answers in one order, and the scores once they are read."""
 
-    row: int
     shown: tuple[int, int]
     request: EndpointRequest
-    reading: Reading | None = None
+    scores: OrderScores | None = None
 
 
-@dataclass(slots=True)
-class _Block:
-    """Rows judged together."""
-
-    rows: list[AnswerRow] = field(default_factory=list)
-    tasks: list[_Task] = field(default_factory=list)
+_Block = list[tuple[AnswerRow, list[_Task]]]  # rows that are judged together, each with its requests
 
 
 def judge_rows(
@@ -116,29 +109,33 @@ def judge_rows(
     settings: JudgeSettings,
     report: JudgeReport,
 ) -> Iterator[JudgedRow]:
-    """Judges rows in order, a block of requests at a time; `report` is kept up to date.
+    """Judges rows in order, a block of requests at a time, and updates `report`.
 
-    Equal answers of a row are judged once. A row whose answers are all equal, or of which some order of some pair got
-    no readable reply, has no scores.
+    Equal answers of a row are judged once. A row has no scores where all its answers are equal, or where some order
+    of some pair got no readable reply.
 
     Raises: EndpointError, BudgetError from the endpoint.
     """
-    block = _Block()
+    block: _Block = []
     for row in rows:
-        for one, other in pairs_of(len(row.distinct), settings.pairs):
-            for shown in ((one, other), (other, one)):
-                block.tasks += _tasks(len(block.rows), row, shown, criteria, settings)
-        block.rows.append(row)
-        if len(block.tasks) >= BLOCK_REQUESTS:
+        pairs = pairs_of(len(row.distinct), settings.pairs)
+        tasks = [
+            _Task(shown, comparison_request(row, shown, criteria, settings, sample))
+            for one, other in pairs
+            for shown in ((one, other), (other, one))
+            for sample in range(settings.replies)
+        ]
+        block.append((row, tasks))
+        if sum(len(tasks) for _, tasks in block) >= BLOCK_REQUESTS:
             yield from _judged(block, criteria, endpoint, settings, report)
-            block = _Block()
+            block = []
     yield from _judged(block, criteria, endpoint, settings, report)
 
 
 def comparison_request(
     row: AnswerRow, shown: tuple[int, int], criteria: CriteriaSet, settings: JudgeSettings, sample: int = 0
 ) -> EndpointRequest:
-    """The request for scores of two of a row's distinct answers, in the order shown."""
+    """The request for the scores of two distinct answers of a row, in the order shown."""
     first, second = (row.distinct[index] for index in shown)
     weighted = settings.weighting == "logprobs"
     return EndpointRequest(
@@ -151,57 +148,47 @@ def comparison_request(
     )
 
 
-def _tasks(
-    row_number: int, row: AnswerRow, shown: tuple[int, int], criteria: CriteriaSet, settings: JudgeSettings
-) -> list[_Task]:
-    request = comparison_request(row, shown, criteria, settings)
-    return [_Task(row_number, shown, replace(request, sample=sample)) for sample in range(settings.replies)]
-
-
 def _judged(
     block: _Block, criteria: CriteriaSet, endpoint: Endpoint, settings: JudgeSettings, report: JudgeReport
 ) -> Iterator[JudgedRow]:
-    waiting = block.tasks
+    waiting = [task for _, tasks in block for task in tasks]
     for attempt in range(settings.form_retries + 1):
         report.asked_again += len(waiting) if attempt else 0
         answers = endpoint.complete_all(task.request for task in waiting)
         for task, answer in zip(waiting, answers, strict=True):
             report.replies += 1
-            _read_into(task, answer, criteria, report)
-        waiting = [task for task in waiting if task.reading is None]
+            _read(task, answer, criteria, report)
+        waiting = [task for task in waiting if task.scores is None]
     report.given_up += len(waiting)
-    by_row: list[list[_Task]] = [[] for _ in block.rows]
-    for task in block.tasks:
-        by_row[task.row].append(task)
-    for row, tasks in zip(block.rows, by_row, strict=True):
+    for row, tasks in block:
         yield _judged_row(row, tasks, settings, report.statistics)
 
 
-def _read_into(task: _Task, answer: ChatAnswer, criteria: CriteriaSet, report: JudgeReport) -> None:
-    """Puts the reply's scores into the task; an unreadable reply becomes the next request instead."""
+def _read(task: _Task, answer: ChatAnswer, criteria: CriteriaSet, report: JudgeReport) -> None:
+    """Reads the scores of a reply into the task; for an unreadable reply, prepares the next request."""
     try:
-        marks = read_form(answer.text, criteria)
+        written = read_form(answer.text, criteria)
     except FormError as problem:
         asked = task.request.messages[:2]  # without an earlier reminder
         task.request = replace(task.request, messages=reminder(criteria, asked, answer.text, str(problem)))
         return
 
-    def weighted(written: int, place: int) -> float:
-        score = _score_at(answer.text, place, answer.logprobs)
-        report.scores_weighted += score is not None
-        report.scores_as_written += score is None
-        return float(written) if score is None else score
+    def weighted(score: int, place: int) -> float:
+        expected = _score_at(answer.text, place, answer.logprobs)
+        report.scores_weighted += expected is not None
+        report.scores_as_written += expected is None
+        return float(score) if expected is None else expected
 
-    task.reading = Reading(
-        tuple(weighted(mark.first, mark.first_at) for mark in marks),
-        tuple(weighted(mark.second, mark.second_at) for mark in marks),
+    task.scores = OrderScores(
+        tuple(weighted(each.first, each.first_at) for each in written),
+        tuple(weighted(each.second, each.second_at) for each in written),
     )
 
 
 def _score_at(text: str, place: int, tokens: Sequence[TokenLogprob]) -> float | None:
-    """The expected score at the digit at character `place`; None where no token is that digit alone.
+    """The expected score of the digit at character `place`; None where no token consists of that digit alone.
 
-    Tokens that hold part of a Hangul syllable have no text of their own, so the digit is found by counting digits.
+    Tokens that hold part of a Hangul syllable have no text of their own, so the digit is located by counting digits.
     """
     digits = sum(character.isdecimal() for character in text[:place])
     for token in tokens:
@@ -216,16 +203,15 @@ def _score_at(text: str, place: int, tokens: Sequence[TokenLogprob]) -> float | 
 def _judged_row(
     row: AnswerRow, tasks: Sequence[_Task], settings: JudgeSettings, statistics: JudgeStatistics
 ) -> JudgedRow:
-    readings: dict[tuple[int, int], list[Reading]] = {}
+    replies: dict[tuple[int, int], list[OrderScores]] = {task.shown: [] for task in tasks}
     for task in tasks:
-        readings.setdefault(task.shown, [])
-        if task.reading is not None:
-            readings[task.shown].append(task.reading)
-    if not readings:
+        if task.scores is not None:
+            replies[task.shown].append(task.scores)
+    if not replies:
         return JudgedRow(row, None, problem="all answers are equal")
-    if not all(readings.values()):
+    if not all(replies.values()):
         return JudgedRow(row, None, problem="the judge's reply cannot be read")
-    means = {shown: mean_reading(found) for shown, found in readings.items()}
+    means = {shown: mean_scores(found) for shown, found in replies.items()}
     comparisons = tuple(
         PairScores(one, other, means[one, other], means[other, one])
         for one, other in pairs_of(len(row.distinct), settings.pairs)

@@ -1,4 +1,4 @@
-"""From a judge's sums to ranks: what ties, and what is too poor to learn from, is no pair any more."""
+"""Converts a judge's sums to ranks; ties, and pairs of two poor answers, give no training pair."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MIN_SHARE = 2 / 3  # of the highest sum: 20 of the 30 points of six criteria
-_SAME = 1e-6  # points
+_SAME = 1e-6  # points, for sums of floats
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Ranks from 1, equal ones tie; and what became of the K(K-1)/2 pairs."""
+    """Ranks from 1, equal ones tie; and how many of the K(K-1)/2 pairs are kept, tied or low."""
 
     ranks: tuple[int, ...]
     kept_pairs: int
@@ -19,8 +19,8 @@ class Ranked:
     low_pairs: int
 
     @property
-    def why_nothing_is_left(self) -> str:
-        """The reason to drop the row; empty while it holds a pair."""
+    def problem(self) -> str:
+        """Why the row has no training pair; "" where it has one."""
         if self.kept_pairs:
             return ""
         if not self.tied_pairs:
@@ -32,7 +32,7 @@ def ranked(sums: Sequence[float], *, min_sum: float, min_gap: float = 0.0) -> Ra
     """Ranks the answers by their sums (points).
 
     A pair is dropped when both sums are below `min_sum`: all such answers share the last rank, and each still loses
-    to the answers above. Sums next to each other that are at most `min_gap` apart tie, and so do all they link.
+    to the answers above. Neighbouring sums that differ by at most `min_gap` tie, and so do chains of them.
     """
     order = sorted(range(len(sums)), key=lambda index: -sums[index])
     ranks = [0] * len(sums)

@@ -1,4 +1,4 @@
-"""The mathematics of judging: scores weighted by probability, both orders averaged, position bias, self-agreement."""
+"""The formulas of judging: probability-weighted scores, means over both orders, position bias, self-agreement."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _SAME = 1e-9  # points; sums of floats that are equal in arithmetic
 def expected_score(logprobs: Mapping[str, float]) -> float | None:
     """Mean score in points under a judge's next-token log-probabilities (nats); None where no token is a score.
 
-    Tokens that are no score, such as a space or a word, are left out and the rest is normalised. Spellings of one
-    score ("4", " 4") add up.
+    Other tokens, such as a space or a word, are ignored, and the probabilities of the scores are normalised.
+    Spellings of one score ("4", " 4") add up.
     Source: arXiv:2303.16634, eq. 1.
     """
     points: dict[int, float] = {}
@@ -32,8 +32,8 @@ def expected_score(logprobs: Mapping[str, float]) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """Points a criterion of the answer shown first and of the one shown second."""
+class OrderScores:
+    """Points per criterion of two answers shown in one order."""
 
     first: tuple[float, ...]
     second: tuple[float, ...]
@@ -44,26 +44,24 @@ class Reading:
         return sum(self.first) - sum(self.second)
 
 
-def mean_reading(readings: Sequence[Reading]) -> Reading:
-    """Several readings of one request as one."""
-    return Reading(
-        tuple(np.mean([each.first for each in readings], axis=0).tolist()),
-        tuple(np.mean([each.second for each in readings], axis=0).tolist()),
-    )
+def mean_scores(replies: Sequence[OrderScores]) -> OrderScores:
+    """The mean over several replies to one request."""
+    first, second = np.mean([(each.first, each.second) for each in replies], axis=0).tolist()
+    return OrderScores(tuple(first), tuple(second))
 
 
 @dataclass(frozen=True, slots=True)
 class PairScores:
-    """Answers `one` and `other` of a row; `forward` shows `one` first, `backward` shows `other` first."""
+    """Scores of answers `one` and `other` of a row; `forward` shows `one` first, `backward` shows `other` first."""
 
     one: int
     other: int
-    forward: Reading
-    backward: Reading
+    forward: OrderScores
+    backward: OrderScores
 
     @property
     def verdicts(self) -> tuple[int, int]:
-        """What either order says: 1 where `one` is better, -1 where `other` is, 0 for a tie."""
+        """The verdict in each order: 1 where `one` is better, -1 where `other` is, 0 for a tie."""
         return _sign(self.forward.difference), -_sign(self.backward.difference)
 
 
@@ -72,31 +70,33 @@ def _sign(value: float) -> int:
 
 
 def pairs_of(num_answers: int, design: Pairs) -> list[tuple[int, int]]:
-    """Which answers are compared: all K(K-1)/2 pairs, or a ring of K in which each answer meets two others."""
+    """The pairs to compare: all K(K-1)/2, or a ring of K pairs in which each answer meets two others."""
     if design == "ring" and num_answers > 3:
         return [*((index, index + 1) for index in range(num_answers - 1)), (0, num_answers - 1)]
     return [(one, other) for one in range(num_answers) for other in range(one + 1, num_answers)]
 
 
 def answer_scores(num_answers: int, comparisons: Sequence[PairScores]) -> list[list[float]]:
-    """[K][C]: points of each answer a criterion, the mean over everything it was shown in.
+    """[K][C] points of each answer per criterion, the mean over all its comparisons.
 
-    Each comparison holds both orders, so an answer is as often first as second.
+    Each comparison holds both orders, so every answer is shown first as often as second.
     """
     seen: list[list[tuple[float, ...]]] = [[] for _ in range(num_answers)]
     for each in comparisons:
         seen[each.one] += [each.forward.first, each.backward.second]
         seen[each.other] += [each.forward.second, each.backward.first]
-    return [np.mean(readings, axis=0).tolist() for readings in seen]
+    return [np.mean(scores, axis=0).tolist() for scores in seen]
 
 
 @dataclass(slots=True)
 class JudgeStatistics:
-    """How far a judge looks at the place of an answer, over all comparisons added."""
+    """Position bias and self-agreement of a judge, over all added comparisons.
+
+    `biases` holds, per comparison and criterion, the points that an answer gains by being shown first.
+    """
 
     names: tuple[str, ...]
-    biases: list[float] = field(default_factory=list)  # points, one a comparison
-    by_criterion: list[tuple[float, ...]] = field(default_factory=list)
+    biases: list[list[float]] = field(default_factory=list)
     first_won: int = 0
     second_won: int = 0
     ties: int = 0
@@ -104,12 +104,10 @@ class JudgeStatistics:
     contradicted: int = 0
 
     def add(self, comparison: PairScores) -> None:
-        """Counts one pair in both orders. What the answers are worth cancels out of its bias."""
-        readings = (comparison.forward, comparison.backward)
-        self.biases.append(sum(each.difference for each in readings) / 2)
-        gaps = [np.subtract(each.first, each.second) for each in readings]
-        self.by_criterion.append(tuple((np.sum(gaps, axis=0) / 2).tolist()))
-        for each in readings:
+        """Adds one pair in both orders. The quality of the answers cancels out of the bias."""
+        orders = (comparison.forward, comparison.backward)
+        self.biases.append(np.mean([np.subtract(each.first, each.second) for each in orders], axis=0).tolist())
+        for each in orders:
             won = _sign(each.difference)
             self.first_won += won > 0
             self.second_won += won < 0
@@ -123,11 +121,11 @@ class JudgeStatistics:
         count = len(self.biases)
         if not count:
             return {}
-        spread = float(np.std(self.biases, ddof=1)) / math.sqrt(count) if count > 1 else None
-        gaps = np.mean(self.by_criterion, axis=0).tolist()
+        gaps, sums = np.mean(self.biases, axis=0).tolist(), np.sum(self.biases, axis=1)
+        spread = float(np.std(sums, ddof=1)) / math.sqrt(count) if count > 1 else None
         return {
             "pairs_in_both_orders": count,
-            "first_minus_second": round(float(np.mean(self.biases)), 4),
+            "first_minus_second": round(float(np.mean(sums)), 4),
             "first_minus_second_standard_error": None if spread is None else round(spread, 4),
             "first_minus_second_by_criterion": {
                 name: round(gap, 4) for name, gap in zip(self.names, gaps, strict=True)

@@ -1,4 +1,4 @@
-"""KakaoTalk exports into conversations.
+"""Converts KakaoTalk exports to conversations.
 
 May import: data, and the layers below.
 """

@@ -1,13 +1,14 @@
-"""What one line of a KakaoTalk export says: dates, headers of messages, notices of the room, placeholders.
+"""Parses single lines of a KakaoTalk export: dates, message headers, notices of the room, placeholders.
 
-The phone apps print `2023년 5월 10일 오후 1:23, 이름 : 말`, the PC app a line a day and `[이름] [오후 1:23] 말`.
-Korean and English, 12 and 24 hours. Names may hold colons and brackets, so a name ends at the first sign after
-which the rest of the pattern holds.
+The phone apps print `2023년 5월 10일 오후 1:23, 이름 : 말`, the PC app one line per day and `[이름] [오후 1:23] 말`.
+Korean and English, 12 and 24 hours. Names may contain colons and brackets, so a name ends at the first delimiter
+after which the rest of the pattern matches.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import date, datetime, time
 from typing import Literal, NamedTuple
 
@@ -56,23 +57,23 @@ class Header(NamedTuple):
 
 
 def day_of(line: str) -> date | None:
-    """The day of a line that is nothing else, as the apps print one before a day's messages; else None."""
-    for pattern in _DAYS:
-        if match := pattern.fullmatch(line):
-            return _day(match)
-    return None
+    """The day of a line with nothing but a date, as the apps print before a day's messages; else None."""
+    match = _first_match(_DAYS, line)
+    return _day(match) if match else None
 
 
 def moment_of(line: str) -> datetime | None:
-    """The moment of a line that is nothing else (Android prints one before a day's messages); else None."""
-    for pattern in _STAMPS:
-        if match := pattern.fullmatch(line):
-            return _moment(match)
-    return None
+    """The moment of a line with nothing else (Android prints one before a day's messages); else None."""
+    match = _first_match(_STAMPS, line)
+    return _moment(match) if match else None
+
+
+def _first_match(patterns: Iterable[re.Pattern[str]], line: str) -> re.Match[str] | None:
+    return next(filter(None, (pattern.fullmatch(line) for pattern in patterns)), None)
 
 
 def phone_header(line: str) -> Header | None:
-    """A line of Android or iOS that starts a message or a notice; None where it starts neither."""
+    """The header in a line of Android or iOS that starts a message or a notice; else None."""
     for pattern in _STAMPS:
         match = pattern.match(line)
         moment = _moment(match) if match else None
@@ -88,13 +89,13 @@ def phone_header(line: str) -> Header | None:
 
 
 def pc_day(line: str) -> date | None:
-    """The day of a dashed line of the PC app; else None."""
+    """The day in a dashed line of the PC app; else None."""
     match = _PC_DAY.fullmatch(line)
     return day_of(match["day"]) if match else None
 
 
 def pc_header(line: str, day: date) -> Header | None:
-    """A line of the PC app that starts a message; an empty name makes it a notice."""
+    """The header in a line of the PC app that starts a message (a notice, if the name is empty); else None."""
     match = _PC_MESSAGE.fullmatch(line)
     clock = _clock(match) if match else None
     if match is None or clock is None:
@@ -103,7 +104,7 @@ def pc_header(line: str, day: date) -> Header | None:
 
 
 def csv_moment(cell: str) -> datetime | None:
-    """The moment in the first column of a CSV export; None where there is none."""
+    """The moment in the first column of a CSV export; None for anything else."""
     match = _CSV_STAMP.fullmatch(cell.strip())
     return _moment(match) if match else None
 
@@ -150,12 +151,12 @@ _ROOM_NOTICES = re.compile(
 
 
 def is_room_notice(line: str) -> bool:
-    """Whether a line is a notice that names nobody."""
+    """Whether a line is a notice without a name."""
     return _ROOM_NOTICES.fullmatch(line) is not None
 
 
 def notice_subject(line: str) -> str | None:
-    """Whom a notice such as 민수님이 나갔습니다. is about; None for a line that has not the form of one."""
+    """The person in a notice such as 민수님이 나갔습니다.; None for a line without the form of a notice."""
     match = _NOTICE.fullmatch(line)
     return (match["actor"] or match["removed"] or match["english"]) if match else None
 
@@ -172,7 +173,7 @@ _DELETED = frozenset({"삭제된 메시지입니다.", "This message was deleted
 
 
 def kind_of(text: str) -> Kind:
-    """Whether a message's whole text stands for a picture, file or call, or for a deleted message."""
+    """The kind of a message: text, a placeholder for a picture, file or call, or a deleted message."""
     body = text.strip()
     wrapped = _WRAPPED.fullmatch(body)
     inner = (wrapped["round"] or wrapped["angle"]) if wrapped else body

@@ -1,9 +1,9 @@
-"""KakaoTalk exports as events: PC, Android and iOS text, macOS CSV.
+"""Reads KakaoTalk exports as events: PC, Android and iOS text, macOS CSV.
 
-An export does not escape anything, so two things in it are decided, not known. A line inside a message of the
-PC app that looks like a notice (민수님이 나갔습니다.) is one if it names somebody who speaks in the file or a name
-without a space. A message that is nothing but 사진 is a picture. The phone apps end a message with CRLF and print
-line ends inside it as LF, so there nothing inside a message is ever taken for a header.
+Exports escape nothing, so two cases are decided by rule. A line inside a message of the PC app that looks like a
+notice (민수님이 나갔습니다.) is one if it names a speaker of the file, or a name without a space. A message that only
+says 사진 is a picture. The phone apps end a message with CRLF and print line ends inside it as LF, so text inside a
+message is never taken for a header there.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from rlhf.curate.kakao.lines import (
 from rlhf.data.lines import csv_records, decoded_lines, encoding_of
 from rlhf.errors import DataError
 
-_HEAD = 400  # lines within which an export shows what it is
+_HEAD = 400  # lines within which the format of an export is recognised
 _LONGEST_NAME = 20  # characters; KakaoTalk's own limit
-_ANY_DAY = date(2000, 1, 1)  # where only the form of a line is asked
+_ANY_DAY = date(2000, 1, 1)  # where only the form of a line matters
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class ChatEvent:
     """One message or notice.
 
     `moment` has seconds only in CSV exports; a notice of the PC app has the moment of the message before it.
-    `sender` of a notice is whom it is about, or "". `line` is where it starts.
+    The `sender` of a notice is the person it is about, or "". `line` is the first line of the event.
     """
 
     moment: datetime
@@ -51,17 +51,17 @@ class ChatEvent:
 
 
 def is_kakao(path: Path) -> bool:
-    """Whether a .txt or .csv file begins as an export of KakaoTalk does. Raises as `read_kakao`."""
+    """Whether a .txt or .csv file starts like an export of KakaoTalk. Raises as `read_kakao`."""
     if path.suffix.lower() == ".csv":
         return _is_kakao_csv(path)
     return path.suffix.lower() == ".txt" and _app(path, encoding_of(path)) is not None
 
 
 def read_kakao(path: Path) -> Iterator[ChatEvent | DataError]:
-    """The events of an export, in its order; what cannot be one is yielded as the error it is.
+    """The events of an export, in its order; an unreadable one is yielded as its error.
 
     Raises:
-        DataError: with file and line, for a file that is no export, bytes that are no text, open quotes.
+        DataError: with file and line, for a file that is not an export, bytes that are not text, open quotes.
     """
     encoding = encoding_of(path)
     if path.suffix.lower() == ".csv":
@@ -69,7 +69,7 @@ def read_kakao(path: Path) -> Iterator[ChatEvent | DataError]:
     app = _app(path, encoding)
     if app is None:
         raise DataError(
-            "no line in it starts a message of KakaoTalk",
+            "no line starts a message of KakaoTalk",
             where=str(path),
             expected="a chat exported by KakaoTalk for PC, Android, iOS (.txt) or macOS (.csv)",
             fix="export the chat again (채팅방 설정 > 대화 내용 내보내기), or name the right --format",
@@ -86,7 +86,7 @@ def _without_nul(events: Iterator[ChatEvent | DataError], path: Path) -> Iterato
 
 
 def _app(path: Path, encoding: str) -> str | None:
-    """ "pc" or "phone", by the first line that can be of one."""
+    """ "pc" or "phone", by the first line that has the form of either."""
     for _, raw in islice(decoded_lines(path, encoding), _HEAD):
         line = raw.rstrip("\r\n")
         if pc_day(line) or pc_header(line, _ANY_DAY):
@@ -112,7 +112,7 @@ def _read_pc(path: Path, encoding: str) -> Iterator[ChatEvent | DataError]:
             moment = datetime.combine(day, time())
         elif day is None:
             if pc_header(line, _ANY_DAY):
-                fix = "the head of the export was cut off: export it again"
+                fix = "the start of the export is missing: export the chat again"
                 yield DataError("a message before the first date", where=f"{path}:{number}", fix=fix)
         elif header := pc_header(line, day):
             yield from _finished(pending)
@@ -131,7 +131,7 @@ def _pc_names(path: Path, encoding: str) -> frozenset[str]:
 
 
 def _pc_notice(line: str, names: frozenset[str]) -> str | None:
-    """Whom the notice is about, "" for one of the room; None for a line of a message."""
+    """The person of a notice, "" for one about the room; None for a line of a message."""
     if is_room_notice(line):
         return ""
     subject = notice_subject(line)
@@ -141,7 +141,7 @@ def _pc_notice(line: str, names: frozenset[str]) -> str | None:
 
 
 class _Pending:
-    """A message whose last line has not been seen."""
+    """A message that may have further lines."""
 
     def __init__(self, header: Header, number: int, subject: str = "") -> None:
         self.header, self.number, self.subject = header, number, subject
@@ -178,7 +178,7 @@ def _read_phone(path: Path, encoding: str) -> Iterator[ChatEvent | DataError]:
 
 
 def _phone_records(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
-    """(line, record): up to CRLF where the export has kept them, else a line."""
+    """(line, record): text up to CRLF where the export has CRLF, else a line."""
     end = "\r\n" if _ends_in_crlf(path, encoding) else "\n"
     start = 1
     parts: list[str] = []
@@ -194,7 +194,7 @@ def _phone_records(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
 
 
 def _ends_in_crlf(path: Path, encoding: str) -> bool:
-    """Whether the line before the first message ends in CRLF; a message itself may go on after its first line."""
+    """Whether the line before the first message ends in CRLF (a message may continue after its first line)."""
     before = ""
     for _, line in decoded_lines(path, encoding):
         if phone_header(line.rstrip("\r\n")):
@@ -204,7 +204,7 @@ def _ends_in_crlf(path: Path, encoding: str) -> bool:
 
 
 def _cut_date_line(pending: _Pending, following: datetime) -> None:
-    """Takes off the end of a message the blank line and the date that come before another day's first message."""
+    """Removes from the end of a message the blank line and the date before the first message of another day."""
     lines = pending.lines
     if len(lines) < 2 or pending.header.moment.date() == following.date():
         return
@@ -233,11 +233,8 @@ def _read_csv(path: Path, encoding: str) -> Iterator[ChatEvent | DataError]:
             continue
         moment = csv_moment(cells[0])
         if len(cells) != 3 or moment is None:
-            yield DataError(
-                "a row that is not a date, a name and a message",
-                where=f"{path}:{line}",
-                expected='2022-12-17 13:55:24,"이름","메시지"',
-            )
+            expected = '2022-12-17 13:55:24,"이름","메시지"'
+            yield DataError("not a date, a name and a message", where=f"{path}:{line}", expected=expected)
             continue
         _, sender, text = cells
         kind: Kind = "system" if _is_csv_notice(text, sender) else kind_of(text)
@@ -245,5 +242,5 @@ def _read_csv(path: Path, encoding: str) -> Iterator[ChatEvent | DataError]:
 
 
 def _is_csv_notice(text: str, sender: str) -> bool:
-    """A notice names the sender of its row; 민수님이 나갔습니다. by another is somebody telling it."""
+    """A notice names the sender of its row; 민수님이 나갔습니다. by somebody else is a message about it."""
     return not sender or is_room_notice(text) or notice_subject(text) == sender

@@ -1,7 +1,7 @@
-"""Conversations out of the events of a chat: cut at silences, turns of one speaker joined, roles given.
+"""Conversations from the events of a chat: cut at silences, neighbouring turns of one role joined.
 
-The one who is imitated is `assistant`, everybody else `user`. A conversation begins with the first turn of
-the others and ends with the last of the imitated one; what is before and after is counted.
+The imitated speaker is `assistant`, everybody else `user`. A conversation begins with the first turn of the others
+and ends with the last turn of the imitated speaker; the turns before and after are counted.
 """
 
 from __future__ import annotations
@@ -18,53 +18,49 @@ from rlhf.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
-class ChatOptions:
-    """How a chat is cut into conversations.
+class Chat:
+    """A chat and how it is cut into conversations.
 
-    `me` are the names (the same person has others in other exports) whose turns are to be imitated; `partner`
-    is the one other speaker to keep, "" for all; a silence over `gap` starts a new conversation.
+    Attributes:
+        speakers: number of messages by speaker.
+        me: names of the speaker to imitate (a person has different names in different exports).
+        partner: the only other speaker to keep; "" keeps all.
+        gap: a longer silence starts a new conversation.
     """
 
-    me: tuple[str, ...] = ()
-    partner: str = ""
-    gap: timedelta = timedelta(hours=6)
-
-
-@dataclass(frozen=True, slots=True)
-class Chat:
-    """A chat whose speakers are known; `named` is whether a turn has to say who speaks."""
-
     path: Path
-    options: ChatOptions
     speakers: dict[str, int]
+    me: tuple[str, ...]
+    partner: str
+    gap: timedelta
 
     @property
-    def named(self) -> bool:
-        """Whether there are several others, so that text has to say who speaks."""
-        return not self.options.partner and len(set(self.speakers) - set(self.options.me)) > 1
+    def is_group(self) -> bool:
+        """Whether there are several others, so that a turn must name its speaker."""
+        return not self.partner and len(set(self.speakers) - set(self.me)) > 1
 
 
-def open_chat(path: Path, options: ChatOptions) -> Chat:
-    """Reads the speakers of an export once.
+def open_chat(path: Path, me: tuple[str, ...], partner: str, gap: timedelta) -> Chat:
+    """Reads the speakers of an export.
 
     Raises:
-        DataError: without `me`, or with a name nobody has in this chat; it lists who spoke how often.
+        DataError: without `me`, or for a name that nobody has in this chat; it lists the speakers.
     """
     events = (event for event in read_kakao(path) if isinstance(event, ChatEvent) and event.kind == "message")
     speakers = dict(Counter(event.sender for event in events).most_common())
     shown = ", ".join(f"{name} ({number} messages)" for name, number in speakers.items())
     if speakers:
-        if not options.me:
+        if not me:
             fix = f"--me {_quoted(next(iter(speakers)))} imitates that speaker"
-            raise DataError("whom shall the model imitate?", where=str(path), expected=f"--me, one of {shown}", fix=fix)
-        if not any(name in speakers for name in options.me):
-            problem = f"nobody is called {' or '.join(options.me)}"
+            raise DataError("no speaker to imitate", where=str(path), expected=f"--me, one of {shown}", fix=fix)
+        if not any(name in speakers for name in me):
+            problem = f"nobody is called {' or '.join(me)}"
             fix = "Android calls whoever exported the chat 회원님" if "회원님" in speakers else "--me with one of them"
             raise DataError(problem, where=str(path), expected=f"one of {shown}", fix=fix)
-        if options.partner and (options.partner not in speakers or options.partner in options.me):
-            problem = f"no partner is called {options.partner}"
+        if partner and (partner not in speakers or partner in me):
+            problem = f"no partner is called {partner}"
             raise DataError(problem, where=str(path), expected=f"--partner, one of {shown}")
-    return Chat(path, options, speakers)
+    return Chat(path, speakers, me, partner, gap)
 
 
 def _quoted(name: str) -> str:
@@ -72,30 +68,30 @@ def _quoted(name: str) -> str:
 
 
 def conversations(chat: Chat, counts: Counter[str]) -> Iterator[tuple[int, list[dict[str, Any]] | DataError]]:
-    """(line, messages as {role, content}) of every conversation; what cannot be one is the error it is.
+    """(line, messages as {role, content}) of every conversation, or the error of one that cannot be used.
 
-    `counts` is given what is left out inside conversations: pictures, notices, turns at the ends.
+    `counts` receives what is dropped inside conversations: pictures, notices, turns at the ends.
     """
-    for events in _cut(read_kakao(chat.path), chat.options.gap):
+    for events in _cut(read_kakao(chat.path), chat.gap):
         first = events[0]
         if isinstance(first, DataError):
             yield int(first.where.rpartition(":")[2]), first
             continue
         spoken = list(_spoken((event for event in events if isinstance(event, ChatEvent)), chat, counts))
-        turns = _joined(spoken, chat)
-        kept = _between(turns)
+        turns = _turns(spoken, chat)
+        kept = answered_part(turns)
         counts["turns before a partner or after the last answer"] += len(turns) - len(kept)
         if kept:
             yield first.line, kept
         elif turns:
-            problem = "a conversation in which one never answers the other"
+            problem = "a conversation in which one side never answers"
             yield first.line, DataError(problem, where=f"{chat.path}:{first.line}")
     if not chat.speakers:
         yield 1, DataError("an export without messages", where=str(chat.path))
 
 
 def _cut(events: Iterable[ChatEvent | DataError], gap: timedelta) -> Iterator[Sequence[ChatEvent | DataError]]:
-    """Events between silences; an error alone. A jump back in time, as in joined exports, cuts as well."""
+    """Groups of events between silences, each error by itself. Jumps back in time (joined exports) cut as well."""
     current: list[ChatEvent] = []
     for event in events:
         if isinstance(event, DataError):
@@ -110,27 +106,27 @@ def _cut(events: Iterable[ChatEvent | DataError], gap: timedelta) -> Iterator[Se
 
 
 def _spoken(events: Iterable[ChatEvent], chat: Chat, counts: Counter[str]) -> Iterator[ChatEvent]:
-    """The messages to be trained on."""
-    wanted = {*chat.options.me, chat.options.partner}
+    """The messages to train on."""
+    wanted = {*chat.me, chat.partner}
     for event in events:
         if event.kind != "message":
-            counts[_LEFT_OUT[event.kind]] += 1
-        elif chat.options.partner and event.sender not in wanted:
+            counts[_NOT_MESSAGES[event.kind]] += 1
+        elif chat.partner and event.sender not in wanted:
             counts["messages by other speakers"] += 1
         elif event.text.strip():
             yield event
 
 
-_LEFT_OUT = {"media": "pictures, files and calls", "deleted": "deleted messages", "system": "notices of the room"}
+_NOT_MESSAGES = {"media": "pictures, files and calls", "deleted": "deleted messages", "system": "notices of the room"}
 
 
-def _joined(events: Iterable[ChatEvent], chat: Chat) -> list[dict[str, Any]]:
+def _turns(events: Iterable[ChatEvent], chat: Chat) -> list[dict[str, Any]]:
     turns: list[dict[str, Any]] = []
     before = ""
     for event in events:
-        mine = event.sender in chat.options.me
+        mine = event.sender in chat.me
         role, text = ("assistant" if mine else "user"), event.text.strip()
-        if chat.named and not mine and event.sender != before:
+        if chat.is_group and not mine and event.sender != before:
             text = f"{event.sender}: {text}"
         before = event.sender
         if turns and turns[-1]["role"] == role:
@@ -140,8 +136,8 @@ def _joined(events: Iterable[ChatEvent], chat: Chat) -> list[dict[str, Any]]:
     return turns
 
 
-def _between(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The turns from the first by the user to the last by the assistant."""
+def answered_part(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The turns from the first of the user to the last of the assistant; empty where one side has none."""
     start = 1 if turns and turns[0]["role"] == "assistant" else 0
     end = len(turns) - (1 if turns and turns[-1]["role"] == "user" else 0)
     return turns[start:end] if end - start >= 2 else []

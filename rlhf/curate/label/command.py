@@ -76,7 +76,7 @@ class Labelling:
                 inputs=[options.rows],
                 merge=options.merge,
                 options={"overlap": options.overlap, "seed": options.seed},
-                left_out=self.read.problems,
+                unusable=self.read.problems,
             )
 
     def access(self) -> PageAccess:

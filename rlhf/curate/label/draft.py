@@ -1,10 +1,12 @@
-"""One person's view of one row: what was placed where, an edited answer, a comment, and the ranks that follow."""
+"""A person's work on one row: the placed answers, an edited answer, a comment, and the resulting ranks."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
 from typing import Literal
+
+from pydantic import TypeAdapter
 
 from rlhf.curate.label.items import LabelItem
 from rlhf.errors import DataError
@@ -16,9 +18,9 @@ MAX_COMMENT_CHARACTERS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What a person has clicked and typed so far; answers are counted as that person sees them, from 0.
+    """The state of a row on a person's page; answers are numbered from 0 in the order shown to that person.
 
-    `tiers` go from best to worst; answers of one tier tie. `edit_text` is a better version of `edit_of`.
+    `tiers` go from best to worst; answers of one tier tie. `edit_text` is a better version of answer `edit_of`.
     """
 
     tiers: tuple[tuple[int, ...], ...] = ()
@@ -27,7 +29,7 @@ class Draft:
     comment: str = ""
 
     def check(self, num_answers: int) -> None:
-        """Raises DataError unless every answer is placed at most once and the texts have a bearable length."""
+        """Raises DataError unless every answer is placed at most once and the texts are within their limits."""
         placed = [answer for tier in self.tiers for answer in tier]
         if len(placed) != len(set(placed)) or not all(self.tiers):
             raise DataError(f"tiers {self.tiers}", expected="each answer in one tier, no tier empty")
@@ -39,7 +41,7 @@ class Draft:
             raise DataError("too long", expected=expected)
 
     def check_verdict(self, verdict: Verdict, num_answers: int) -> None:
-        """Raises DataError when the draft cannot be handed in so: a ranking needs every answer placed."""
+        """Raises DataError when the draft cannot be submitted with this verdict: a ranking places every answer."""
         self.check(num_answers)
         placed = sum(len(tier) for tier in self.tiers)
         if verdict == "ranked" and placed != num_answers:
@@ -52,16 +54,18 @@ class Draft:
     @classmethod
     def from_json(cls, text: str) -> Draft:
         """Back from the store."""
-        body = json.loads(text)
-        return cls(tuple(tuple(tier) for tier in body["tiers"]), body["edit_of"], body["edit_text"], body["comment"])
+        return _DRAFT.validate_json(text)
+
+
+_DRAFT = TypeAdapter(Draft)
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A row a person has handed in; answers are counted as in the file, `ranks` are 1 for the best.
+    """A submitted row; answers are numbered as in the file, rank 1 is the best.
 
     Equal ranks tie, and a tie of two at rank 1 is followed by rank 3. "tie", "bad" and "skip" rank all answers 1.
-    `edit` is "" or a text the person holds to be better than every answer, written from `edit_of`.
+    `edit` is "" or a text that the person considers better than every answer, written from answer `edit_of`.
     """
 
     item: LabelItem
@@ -74,7 +78,7 @@ class Judgement:
 
 
 def judgement_of(item: LabelItem, annotator: str, verdict: Verdict, draft: Draft, shown: tuple[int, ...]) -> Judgement:
-    """Turns places on the page into answers of the file; `shown[place]` is the answer that stood there."""
+    """Converts places on the page to answers of the file; `shown[place]` is the answer shown there."""
     ranks = [1] * len(shown)
     if verdict == "ranked":
         better = 0

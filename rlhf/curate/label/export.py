@@ -1,7 +1,7 @@
-"""Labels as a ranking file: one row by majority, or one row a person.
+"""Labels as a ranking file: one row by majority vote, or one row per person.
 
-An edited answer is one more answer, better than all others. A row that everybody skipped is left out. Rows whose
-answers all tie (`all_bad` says that they are all bad) are kept: stage 2 counts and skips them.
+An edited answer becomes an additional answer, better than all others. Rows that everybody skipped are dropped. Rows
+whose answers all tie (`all_bad` marks those that are all bad) are kept: stage 2 counts and skips them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
-from rlhf.curate.label.agreement import label_report
+from rlhf.curate.label.agreement import grouped, label_report
 from rlhf.curate.label.draft import Judgement
 from rlhf.curate.label.store import LabelStore
 from rlhf.curate.output import Output
@@ -27,16 +27,14 @@ def export_labels(
     inputs: Sequence[str],
     merge: Merge,
     options: Mapping[str, Any],
-    left_out: Sequence[str] = (),
+    unusable: Sequence[str] = (),
 ) -> Output:
-    """Writes `out` and its manifest, which holds the agreement too, and `left_out`: rows that nobody could label.
+    """Writes `out` and its manifest, which also holds the agreement and the `unusable` rows of the input.
 
     Raises DataError when nothing has been labelled yet.
     """
     judgements = store.judgements()
-    rows: dict[str, list[Judgement]] = {}
-    for judgement in judgements:
-        rows.setdefault(judgement.item.key, []).append(judgement)
+    rows = grouped(judgements, lambda judgement: judgement.item.key)
     if all(judgement.verdict == "skip" for judgement in judgements):
         raise DataError("nothing has been labelled yet", where=str(store.path), fix="rank a row on the page first")
     settings = {"merge": merge, **options}
@@ -45,12 +43,10 @@ def export_labels(
             judged = [judgement for judgement in group if judgement.verdict != "skip"]
             if not judged:
                 output.drop("skipped", group[0].item.prompt[-1].content)
-            elif merge == "majority":
-                _write(output, merged_row(judged))
-            else:
-                for judgement in judged:
-                    _write(output, merged_row([judgement]))
-        for problem in left_out:
+                continue
+            for merged in [judged] if merge == "majority" else [[each] for each in judged]:
+                _write(output, merged_row(merged))
+        for problem in unusable:
             output.drop("cannot be labelled", problem)
         for _ in range(store.num_items() - len(rows)):
             output.drop("not labelled yet")
@@ -67,7 +63,7 @@ def _write(output: Output, row: dict[str, Any]) -> None:
 
 
 def merged_row(judgements: Sequence[Judgement]) -> dict[str, Any]:
-    """One ranking from the judgements (one or more, none skipped) of one row."""
+    """One ranking from one or more judgements of one row, none skipped."""
     item = judgements[0].item
     bad = 2 * sum(one.verdict == "bad" for one in judgements) > len(judgements)
     ranks = (1,) * len(item.responses) if bad else majority_ranks([one.ranks for one in judgements])
@@ -90,10 +86,10 @@ def merged_row(judgements: Sequence[Judgement]) -> dict[str, Any]:
 
 
 def majority_ranks(rankings: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """One ranking from several of the same answers (rank 1 is best), by pairwise majority.
+    """Merges several rankings of the same answers (rank 1 is best) by pairwise majority.
 
-    An answer beats another when more people say so than say the opposite, and more than call it a tie. Answers
-    stand by pairs won less pairs lost (Copeland), so a majority that goes in circles becomes a tie.
+    An answer beats another when more people prefer it than prefer the other, and more than call it a tie. Answers
+    are ranked by pairs won minus pairs lost (Copeland), so cyclic majorities become ties.
     """
     standing = [0] * len(rankings[0])
     for a, b in combinations(range(len(standing)), 2):

@@ -1,24 +1,25 @@
-"""What people label: a prompt with two to nine answers, and whose answers they are."""
+"""The rows that people label: a prompt with two to nine answers, and the models that wrote them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
 
-from rlhf.curate.answer_rows import prompt_value
-from rlhf.data.formats import Row, parse, quoted_keys, sniff, text_at
-from rlhf.data.readers import locate, read_rows
-from rlhf.data.records import Message, Ranking
+from pydantic import TypeAdapter
+
+from rlhf.curate.answer_rows import prompt_value, unranked
+from rlhf.data.formats import key_of, text_at
+from rlhf.data.readers import Row, locate, read_rows, usable
+from rlhf.data.records import Message
 from rlhf.errors import DataError
 
-MAX_ANSWERS = 9  # one number key each
+MAX_ANSWERS = 9  # one number key for each
 
 
 @dataclass(frozen=True, slots=True)
 class LabelItem:
-    """One row to label. `models` names who wrote each answer, and is empty where that is not known."""
+    """One row to label. `models` names the model of each answer; it is empty where the models are unknown."""
 
     prompt: tuple[Message, ...]
     responses: tuple[str, ...]
@@ -28,7 +29,7 @@ class LabelItem:
 
     @property
     def key(self) -> str:
-        """Hash of prompt and answers: the same row in another file, or at another line, has the same key."""
+        """Hash of prompt and answers: equal for the same row in another file or at another line."""
         content = json.dumps([[asdict(turn) for turn in self.prompt], self.responses], ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()
 
@@ -39,39 +40,40 @@ class LabelItem:
     @classmethod
     def from_json(cls, text: str) -> LabelItem:
         """Back from the store."""
-        body = json.loads(text)
-        prompt = tuple(Message(**turn) for turn in body["prompt"])
-        return cls(prompt, tuple(body["responses"]), body["source"], body["id"], tuple(body["models"]))
+        return _ITEM.validate_json(text)
 
     def prompt_row(self) -> str | list[dict[str, str]]:
-        """The prompt as data files hold it: text, or messages where one user turn does not say it all."""
+        """The prompt as data files hold it; see `prompt_value`."""
         return prompt_value(self.prompt)
+
+
+_ITEM = TypeAdapter(LabelItem)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadItems:
-    """The rows that can be labelled, and one line for each that cannot."""
+    """The rows that can be labelled, and one line of text for each row that cannot."""
 
     items: tuple[LabelItem, ...]
     problems: tuple[str, ...]
 
 
 def read_items(path: str) -> ReadItems:
-    """Rows {prompt, responses, source?, id?, models?}, or any ranking file, whose ranks are not looked at.
+    """Rows {prompt, responses, source?, id?, models?}, or any ranking file; ranks are ignored.
 
-    Raises DataError for a file that cannot be read, or without one row that can be labelled.
+    Raises DataError for a file that cannot be read, or without any row that can be labelled.
     """
     items: dict[str, LabelItem] = {}
     problems: list[str] = []
     for line, row in read_rows(locate(path)):
         try:
-            item = _item(row)
+            item = _item(usable(row))
             if item.key in items:
                 raise DataError("repeats an earlier row")
             items[item.key] = item
         except DataError as error:
-            where = f", {error.where}" if error.where.startswith("key ") else ""
-            problems.append(f"line {line}{where}: {error.problem}")
+            place = ", ".join(filter(None, (f"line {line}", key_of(error))))
+            problems.append(f"{place}: {error.problem}")
     if not items:
         raise DataError(
             f"no row can be labelled; {problems[0] if problems else 'the file is empty'}",
@@ -82,12 +84,10 @@ def read_items(path: str) -> ReadItems:
     return ReadItems(tuple(items.values()), tuple(problems))
 
 
-def _item(row: Row | DataError) -> LabelItem:
-    if isinstance(row, DataError):
-        raise row
-    ranking = _ranking(row)
+def _item(row: Row) -> LabelItem:
+    ranking = unranked(row)
     if ranking.num_answers > MAX_ANSWERS:
-        raise DataError(f"{ranking.num_answers} answers; a person is shown {MAX_ANSWERS} at most")
+        raise DataError(f"{ranking.num_answers} answers; the page shows {MAX_ANSWERS} at most")
     number = row.get("id")
     return LabelItem(
         ranking.prompt,
@@ -96,17 +96,6 @@ def _item(row: Row | DataError) -> LabelItem:
         "" if number is None else str(number),
         _models(row, ranking.num_answers),
     )
-
-
-def _ranking(row: Row) -> Ranking:
-    if isinstance(row.get("responses"), list):
-        unranked: dict[str, Any] = {key: value for key, value in row.items() if key != "scores"}
-        record = parse({**unranked, "ranks": [1] * len(row["responses"])}, "ranking", "")
-    else:
-        record = parse(row, sniff(row), "")
-    if isinstance(record, Ranking):
-        return record
-    raise DataError(f"no answers to rank; the row has {quoted_keys(row)}")
 
 
 def _models(row: Row, num_answers: int) -> tuple[str, ...]:

@@ -1,200 +1,73 @@
-"""K answers a prompt from one or more models: what `rlhf data sample` writes.
-
-Models answer one after another, each all prompts, so that one at a time is in memory. Finished answers go to
-`<out>.partial` as they come; a run that was interrupted goes on from there when it is started again.
-"""
+"""`rlhf data sample`: K answers per prompt from local models and from an endpoint."""
 
 from __future__ import annotations
 
-import gc
-import time
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-import torch
-
-from rlhf.curate.answer_rows import prompt_value
-from rlhf.curate.endpoint.client import Endpoint
-from rlhf.curate.output import Output, progress
-from rlhf.curate.sample.partial import PartialFile
-from rlhf.curate.sample.sources import (
-    Answer,
-    Drawing,
-    LocalModel,
-    endpoint_answers,
-    model_folder,
-    weights_hash,
-)
-from rlhf.data.embedded import data_path
-from rlhf.data.encode import EncodedPrompt
-from rlhf.data.readers import locate, sha256_of
-from rlhf.data.records import Prompt
-from rlhf.data.sources import DataSource, OnBadRow, SourceRecords, read_records
-from rlhf.engine.ranks import Ranks
-
-FILLS = 8  # times the slots are filled before answers are written down
-Answered = tuple[int, list[Answer]]  # a prompt's number and its answers
+from rlhf.config.flags import flag
+from rlhf.config.sections import SamplingSection
+from rlhf.curate.endpoint.options import EndpointOptions, answers_cache
+from rlhf.data.sources import OnBadRow
+from rlhf.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class SamplePlan:
-    """What is to be answered, by whom and how; `models` are folders or runs, `limit` takes the first prompts."""
+class SampleOptions:
+    """The prompts, who answers them, and how."""
 
-    prompts: str
-    out: Path
-    models: tuple[str, ...]
-    drawing: Drawing
-    dtype: str = "auto"
-    limit: int | None = None
-    on_bad_row: OnBadRow = "error"
+    prompts: str = flag(..., "prompts, or any rows that hold prompts", metavar="FILE")
+    out: Path = flag(..., "file to write (JSONL)", metavar="FILE")
+    models: tuple[str, ...] = flag(
+        (), "run folder, model folder or hub id; may be repeated", name="--model", metavar="RUN"
+    )
+    endpoint: str = flag("", "chat endpoint that answers too, e.g. http://127.0.0.1:8000/v1", metavar="URL")
+    endpoint_model: str = flag("", "the model at the endpoint", metavar="NAME")
+    k: int = flag(4, "answers per model", metavar="K", least=1)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag(
+        "auto", "type of the weights; auto is bfloat16 on a GPU and float32 elsewhere"
+    )
+    seed: int = flag(17, "seed of every draw of a model")
+    limit: int | None = flag(None, "only the first N usable prompts", least=1)
+    on_bad_row: OnBadRow = flag("error", "what to do at a bad row")
+    sampling: SamplingSection = field(default_factory=SamplingSection)
 
-
-def sample_answers(plan: SamplePlan, ranks: Ranks, endpoint: Endpoint | None = None) -> str:
-    """Writes `plan.out` and its manifest from rank 0; what to tell the user, empty on other ranks.
-
-    Every rank answers its share of the prompts; `endpoint` (rank 0's) answers after the models. Which rank, batch or
-    start an answer came from does not change it.
-
-    Raises: DataError, ModelError or EndpointError; what was answered before is kept for the next start.
-    """
-    dtype = _dtype(plan.dtype, ranks)
-    read = read_records(DataSource(data_path(plan.prompts), limit=plan.limit), Prompt, on_bad_row=plan.on_bad_row)
-    folders = [model_folder(path) for path in plan.models]
-    works: list[_Work] = []
-
-    def prepare() -> set[Hashable]:
-        works.append(_Work(plan, read, _answerers(plan, folders, dtype, endpoint)))
-        return works[0].partial.keys
-
-    done = ranks.on_main(prepare)
-    for number, folder in enumerate(folders):
-        todo = [row for row in range(len(read.records)) if (row, number) not in done]
-        if todo:
-            model = LocalModel(folder, number, plan.drawing, ranks.device, dtype)
-            encoded, cuts = model.encoded(read.records)
-            batches = _batches(model, encoded, todo, plan.drawing, ranks)
-            _keep(batches, works, number, len(todo), cuts)
-            del model
-            _free_memory()
-    return works[0].finished(endpoint) if works else ""
+    def __post_init__(self) -> None:
+        if not self.models and not self.endpoint:
+            raise ConfigError("no model to ask", where="--model", fix="name a model with --model, or an --endpoint")
+        if bool(self.endpoint) != bool(self.endpoint_model):
+            raise ConfigError("--endpoint and --endpoint-model go together", fix="give both or neither")
+        if self.endpoint and self.sampling.top_k:
+            raise ConfigError("an endpoint takes no top-k", where="--top-k", fix="use --top-p, or drop the endpoint")
 
 
-class _Work:
-    """Rank 0's side: what is answered already, and the output."""
+def run(options: SampleOptions, service: EndpointOptions) -> int:
+    """Draws the answers on all ranks and writes the file on rank 0."""
+    from rlhf.curate.endpoint.client import Endpoint
+    from rlhf.curate.sample.sampler import SamplePlan, sample_answers
+    from rlhf.curate.sample.sources import DecodingOptions
+    from rlhf.engine.ranks import workers
 
-    def __init__(self, plan: SamplePlan, read: SourceRecords[Prompt], answerers: list[dict[str, Any]]) -> None:
-        self.plan, self.read, self.answerers = plan, read, answerers
-        path = data_path(plan.prompts)
-        settings = {"k": plan.drawing.num_answers, "seed": plan.drawing.seed, "answerers": answerers}
-        options = {**settings, "limit": plan.limit, "on_bad_row": plan.on_bad_row}
-        self.output = Output(plan.out, command="data sample", inputs=[path], options=options)
-        identity = {"prompts": sha256_of(locate(path)), **settings}
-        self.partial = PartialFile(plan.out, identity, ("row", "answerer"))
-        self.num_before = len(self.partial.keys) * plan.drawing.num_answers
-        self.num_drawn, self.seconds = 0, 0.0
-
-    def keep(self, batches: Iterable[Sequence[Answered]], number: int, total: int) -> None:
-        """Writes answers down as they come, and shows how far they are."""
-        started = time.monotonic()
-        for _, answers in progress(self._kept(batches, number), self.answerers[number]["model"], total):
-            self.num_drawn += len(answers)
-        self.seconds += time.monotonic() - started
-
-    def _kept(self, batches: Iterable[Sequence[Answered]], number: int) -> Iterator[Answered]:
-        for batch in batches:
-            self.partial.add({"row": row, "answerer": number, "answers": answers} for row, answers in batch)
-            yield from batch
-
-    def finished(self, endpoint: Endpoint | None) -> str:
-        """Asks the endpoint for what is not there yet, writes the output and removes the partial file."""
-        if endpoint is not None:
-            number = len(self.answerers) - 1
-            rows = list(enumerate(self.read.records))
-            todo = [(row, prompt) for row, prompt in rows if (row, number) not in self.partial.keys]
-            answered = endpoint_answers(endpoint, todo, self.plan.drawing)
-            self.keep(([each] for each in answered), number, len(todo))
-        for index in range(self.read.report.num_skipped):
-            self.output.drop("bad row", "".join(self.read.report.skipped[index : index + 1]))
-        with self.output:
-            for row, prompt in enumerate(self.read.records):
-                found = self.partial.read([(row, number) for number in range(len(self.answerers))])
-                self._write(prompt, [entry["answers"] for entry in found])
-            self.output.extra = {"answerers": self.answerers, "seconds": round(self.seconds, 3)}
-        self.partial.remove()
-        speed = f", {self.num_drawn / self.seconds:.1f} answers/s" if self.num_drawn else ""
-        before = f"; {self.num_before} were there from an interrupted run" if self.num_before else ""
-        return f"{self.output.summary()}; {self.num_drawn} drawn in {self.seconds:.1f} s{speed}{before}"
-
-    def _write(self, prompt: Prompt, by_answerer: Sequence[list[Answer]]) -> None:
-        about = [
-            {**answerer, **{name: value for name, value in answer.items() if name != "text"}}
-            for answerer, answers in zip(self.answerers, by_answerer, strict=True)
-            for answer in answers
-        ]
-        texts = [answer["text"] for answers in by_answerer for answer in answers]
-        counted = {
-            "answers": len(texts),
-            "identical answers": len(texts) - len(set(texts)),
-            "empty answers": sum(not text for text in texts),
-            "answers cut at the limit": sum(not answer["finished"] for answer in about),
-            "refusals": sum(answer.get("refused", False) for answer in about),
-        }
-        for name, count in counted.items():
-            if count:
-                self.output.count(name, count)
-        row = {"prompt": prompt_value(prompt.messages), "responses": texts}
-        models = [answer["model"] for answer in about]
-        self.output.write({**row, "models": models, "answers": about, "source": prompt.source})
-
-
-def _answerers(plan: SamplePlan, folders: Sequence[str], dtype: str, endpoint: Endpoint | None) -> list[dict[str, Any]]:
-    """Who answers, as it is written beside each answer: the model, its hash and its decoding settings."""
-    sampling, seed = plan.drawing.sampling, plan.drawing.seed
-    decoding = {**sampling.model_dump(exclude={"batch_size", "stop"}), "seed": seed, "dtype": dtype}
-    described: list[dict[str, Any]] = [
-        {"model": path, "sha256": weights_hash(folder), "decoding": decoding}
-        for path, folder in zip(plan.models, folders, strict=True)
-    ]
-    if endpoint is not None:
-        asked = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_new_tokens}
-        described.append({"model": endpoint.service.model, "endpoint": endpoint.service.url, "decoding": asked})
-    return described
-
-
-def _batches(
-    model: LocalModel, encoded: Sequence[EncodedPrompt], todo: Sequence[int], drawing: Drawing, ranks: Ranks
-) -> Iterator[list[Answered]]:
-    """Answers to the prompts `todo` in order, a few thousand at a time, shared among the ranks."""
-    size = ranks.world_size * max(1, FILLS * drawing.sampling.batch_size // drawing.num_answers)
-    for start in range(0, len(todo), size):
-        rows = todo[start : start + size]
-        mine = rows[ranks.rank :: ranks.world_size]
-        drawn = model.draw([encoded[row] for row in mine])
-        found = dict(pair for part in ranks.gather(list(zip(mine, drawn, strict=True))) for pair in part)
-        yield [(row, found[row]) for row in rows]
-
-
-def _keep(
-    batches: Iterator[list[Answered]], works: Sequence[_Work], number: int, total: int, cuts: dict[str, int]
-) -> None:
-    """Draws every batch; rank 0 writes them down."""
-    for work in works:
-        work.keep(batches, number, total)
-        for name, count in cuts.items():
-            work.output.count(name, count)
-    for _ in batches:
-        pass
-
-
-def _dtype(name: str, ranks: Ranks) -> str:
-    if name != "auto":
-        return name
-    return "float32" if ranks.device.type == "cpu" else "bfloat16"
-
-
-def _free_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    plan = SamplePlan(
+        prompts=options.prompts,
+        out=options.out,
+        models=options.models,
+        decoding=DecodingOptions(options.sampling, options.k, options.seed),
+        dtype=options.dtype,
+        limit=options.limit,
+        on_bad_row=options.on_bad_row,
+    )
+    with ExitStack() as stack:
+        ranks = stack.enter_context(workers(options.seed))
+        endpoint = None
+        if options.endpoint and ranks.is_main:
+            cache = answers_cache(options.out)
+            opened = Endpoint(options.endpoint, options.endpoint_model, service, cache=cache)
+            endpoint = stack.enter_context(opened)
+        summary = sample_answers(plan, ranks, endpoint)
+    if summary:
+        sys.stderr.write(f"{summary}\n")
+    return 0

@@ -1,7 +1,7 @@
-"""Entries that survive an interruption: a file beside the output that an interrupted command goes on from.
+"""Entries that survive an interruption: a file beside the output from which an interrupted command continues.
 
-`<out>.partial` holds a first line that says which work it belongs to, then an entry a line, flushed to disk as they
-come. It goes when the output is written. A last line that a crash cut off is not an entry.
+The first line of `<out>.partial` identifies the settings; every further line is an entry, flushed to disk when it is
+added. The file is removed after the output is written. A last line that a crash cut short is ignored.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class PartialFile:
     """Entries by key.
 
     Args:
-        out: file that the entries are for.
-        identity: everything that decides them; entries of other work are refused.
-        key: fields of an entry that name it.
+        out: the output file.
+        identity: everything that decides the entries; entries of other settings are refused.
+        key: fields that identify an entry.
 
-    Raises: DataError when entries of other work are there.
+    Raises: DataError when the file has entries of other settings.
     """
 
     def __init__(self, out: Path, identity: Mapping[str, Any], key: tuple[str, ...]) -> None:
@@ -38,24 +38,24 @@ class PartialFile:
 
     @property
     def keys(self) -> set[Hashable]:
-        """What there is: the key fields of every entry, as tuples."""
+        """The key fields of every entry, as tuples."""
         return set(self._places)
 
     def add(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Writes entries so that no crash can lose them."""
+        """Adds entries; they are on disk when this returns."""
         entries = list(entries)
         for entry, place in zip(entries, self._append(entries), strict=True):
             self._places[self._key_of(entry)] = place
 
     def read(self, keys: Iterable[Hashable]) -> Iterator[dict[str, Any]]:
-        """The entries of these keys, in their order."""
+        """The entries of these keys, in the given order."""
         with self.path.open("rb") as file:
             for key in keys:
                 file.seek(self._places[key])
                 yield json.loads(file.readline())
 
     def remove(self) -> None:
-        """Takes the file away: its entries are where they belong."""
+        """Deletes the file, after its entries are in the output."""
         self.path.unlink()
 
     def _append(self, values: Iterable[Any]) -> list[int]:
@@ -81,14 +81,14 @@ class PartialFile:
                 if number:
                     self._places[self._key_of(value)] = whole
                 elif value != self._identity:
-                    raise self._other_work(value)
+                    raise self._other_settings(value)
                 whole += len(line)
         os.truncate(self.path, whole)
 
-    def _other_work(self, found: Mapping[str, Any]) -> DataError:
+    def _other_settings(self, found: Mapping[str, Any]) -> DataError:
         names = [name for name in self._identity if found.get(name) != self._identity[name]]
         return DataError(
-            f"holds what an interrupted run made with another {', '.join(names) or 'setting'}",
+            f"holds answers of an interrupted run with another {', '.join(names) or 'setting'}",
             where=str(self.path),
-            fix="give the settings of that run again to go on with it, delete the file, or write to another --out",
+            fix="repeat the settings of that run to continue it, delete the file, or write to another --out",
         )

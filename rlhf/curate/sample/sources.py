@@ -1,4 +1,4 @@
-"""Where answers are drawn from: a model folder of ours on this device, or a chat endpoint."""
+"""The sources of answers: a local model folder on this device, or a chat endpoint."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from rlhf.errors import ModelError
 from rlhf.models.loading import artifact_model_path, check_model_path, load_causal_lm
 from rlhf.rollout.transformers import TransformersRollout
 
-Answer = dict[str, Any]  # text, finished and what else is known of one answer
+Answer = dict[str, Any]  # text, finished, and whatever else is known about one answer
 LONGEST_PROMPT = 1024  # tokens, where the model has room for it
 
 
 @dataclass(frozen=True, slots=True)
-class Drawing:
-    """How answers are drawn: `sampling`'s settings, K answers a prompt, and the seed of every stream."""
+class DecodingOptions:
+    """How answers are drawn: the sampling settings, K answers per prompt, and the seed of all random streams."""
 
     sampling: SamplingSection
     num_answers: int
@@ -44,45 +44,45 @@ def model_folder(path: str) -> str:
 
 
 def weights_hash(folder: str) -> str:
-    """SHA-256 of a model folder, as manifests name their parents; empty for a hub id."""
+    """SHA-256 of a model folder, as in the manifests of runs; empty for a hub id."""
     return sha256_of(Path(folder)) if Path(folder).is_dir() else ""
 
 
 class LocalModel:
     """A causal LM with its chat template on one device, answering in slots.
 
-    Raises: ModelError when it cannot be loaded, or has no room for the longest prompt and answer.
+    Raises: ModelError when it cannot be loaded, or is too short for the longest prompt and answer.
     """
 
-    def __init__(self, folder: str, number: int, drawing: Drawing, device: torch.device, dtype: str) -> None:
-        self._number, self._drawing = number, drawing
+    def __init__(self, folder: str, number: int, decoding: DecodingOptions, device: torch.device, dtype: str) -> None:
+        self._number, self._decoding = number, decoding
         self._tokenizer: ChatTokenizer = load_tokenizer(folder)
         packed = load_causal_lm(folder, dtype=dtype)
         packed.to(device)
         self._rollout = TransformersRollout(packed.model.eval(), self._tokenizer.eos_id, self._tokenizer.text)
-        _check_room(packed.model.config, drawing.sampling, folder)
+        _check_room(packed.model.config, decoding.sampling, folder)
 
     def encoded(self, prompts: Sequence[Prompt]) -> tuple[list[EncodedPrompt], dict[str, int]]:
-        """The prompts as this model reads them, numbered in order, and how many of them had to be cut."""
-        encoder = Encoder(self._tokenizer, self._drawing.sampling.max_prompt_tokens)
+        """The prompts as this model reads them, numbered in order, and how many were truncated."""
+        encoder = Encoder(self._tokenizer, self._decoding.sampling.max_prompt_tokens)
         encoded = encoder.prompts(prompts)
         report = encoder.report
         cut = {"cut prompts": report.rows_with_cut_prompt, "prompts without old turns": report.rows_with_dropped_turns}
-        return encoded, {name: count for name, count in cut.items() if count}
+        return encoded, cut
 
     def draw(self, prompts: Sequence[EncodedPrompt]) -> list[list[Answer]]:
-        """K answers a prompt; streams are named by (seed, model, row, sample), so nothing else decides them."""
-        asked = [(prompt, sample) for prompt in prompts for sample in range(self._drawing.num_answers)]
+        """K answers per prompt; random streams are keyed by (seed, model, row, sample) and nothing else."""
+        asked = [(prompt, sample) for prompt in prompts for sample in range(self._decoding.num_answers)]
         drawn = self._rollout.generate(
             [prompt.ids for prompt, _ in asked],
-            [(self._drawing.seed, self._number, prompt.row, sample) for prompt, sample in asked],
-            self._drawing.sampling,
+            [(self._decoding.seed, self._number, prompt.row, sample) for prompt, sample in asked],
+            self._decoding.sampling,
         )
         answers = [
             {"text": self._tokenizer.text(ids.tolist()).strip(), "finished": bool(finished), "tokens": len(ids)}
             for ids, finished in zip(drawn.tokens, drawn.finished, strict=True)
         ]
-        size = self._drawing.num_answers
+        size = self._decoding.num_answers
         return [answers[start : start + size] for start in range(0, len(answers), size)]
 
 
@@ -98,29 +98,29 @@ def _check_room(config: Any, sampling: SamplingSection, folder: str) -> None:
 
 
 def endpoint_answers(
-    endpoint: Endpoint, rows: Sequence[tuple[int, Prompt]], drawing: Drawing
+    endpoint: Endpoint, rows: Sequence[tuple[int, Prompt]], decoding: DecodingOptions
 ) -> Iterator[tuple[int, list[Answer]]]:
-    """(row number, K answers) of each row in order, as they come in.
+    """(row number, K answers) of each row in order, as they arrive.
 
-    Raises: EndpointError when the endpoint gives up; the rows before have been yielded.
+    Raises: EndpointError on a permanent failure of the endpoint; the rows before it have been yielded.
     """
-    answers = endpoint.complete_all(_requests(rows, drawing))
+    answers = endpoint.complete_all(_requests(rows, decoding))
     for row, _ in rows:
-        yield row, [_answer(next(answers)) for _ in range(drawing.num_answers)]
+        yield row, [_answer(next(answers)) for _ in range(decoding.num_answers)]
 
 
-def _requests(rows: Iterable[tuple[int, Prompt]], drawing: Drawing) -> Iterator[EndpointRequest]:
-    sampling = drawing.sampling
+def _requests(rows: Iterable[tuple[int, Prompt]], decoding: DecodingOptions) -> Iterator[EndpointRequest]:
+    sampling = decoding.sampling
     for row, prompt in rows:
         shown = as_messages(prompt.messages, keep_input=False)
         turns = [{"role": turn["role"], "content": turn["content"]} for turn in shown]
-        for sample in range(drawing.num_answers):
+        for sample in range(decoding.num_answers):
             yield EndpointRequest(
                 turns,
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
                 max_tokens=sampling.max_new_tokens,
-                sample=row * drawing.num_answers + sample,
+                sample=row * decoding.num_answers + sample,
             )
 
 

@@ -1,12 +1,14 @@
-"""Data files divided into training, development and test files, and the record that later files are divided by.
+"""`rlhf data split`: divides data files into training, development and test files.
 
-`assignments.jsonl` in the folder holds every prompt that was ever divided there and its split. A later call reads
-it, so that the files of all stages agree: what one stage is tested with, no stage is trained on.
+`assignments.jsonl` in the folder holds every prompt that was ever divided there and its split. Later calls read it,
+so that the files of all stages agree: no stage is trained on what another stage is tested with.
 """
 
 from __future__ import annotations
 
 import json
+import sys
+from argparse import ArgumentTypeError
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -14,35 +16,64 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf.config.flags import flag
+from rlhf.curate.flags import parse_similarity
 from rlhf.curate.output import Output, manifest_path, progress
-from rlhf.curate.row_texts import RowTexts, normalised, numbered_texts
+from rlhf.curate.row_texts import normalised, numbered_texts
 from rlhf.curate.split.assign import SPLITS, Assignment, RowPrompt, Shares, assign, check_shares
 from rlhf.data.embedded import data_path
 from rlhf.data.readers import locate, read_rows
+from rlhf.data.sources import OnBadRow
 from rlhf.errors import DataError
 
 COMMAND = "data split"
 ASSIGNMENTS = "assignments.jsonl"
 EXAMPLES = 5
+LARGE = 0.05  # share of the prompts in one cluster from which the shares cannot be met well
+
+
+def parse_shares(text: str) -> dict[str, float]:
+    """NAME=SHARE,... as a mapping."""
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = part.partition("=")
+        try:
+            shares[name.strip()] = float(number)
+        except ValueError:
+            raise ArgumentTypeError(f"{part!r}; expected NAME=SHARE, as in train=0.9") from None
+    return shares
 
 
 @dataclass(frozen=True, slots=True)
 class SplitOptions:
-    """How to divide; see `splits.assign`."""
+    """What is divided, and how; see `assign`."""
 
-    shares: Shares
-    seed: int = 17
-    threshold: float = 0.5
-    on_bad_row: str = "error"
+    sources: tuple[str, ...] = flag(..., "JSONL, JSON, CSV or demo:NAME", name="--in", metavar="FILE", nargs="+")
+    out_dir: Path = flag(..., "folder for the files and the assignments", metavar="DIR")
+    shares: Shares = flag(
+        {"train": 0.9, "dev": 0.05, "test": 0.05},
+        "shares of train, dev and test; they sum to 1 (default: train=0.9,dev=0.05,test=0.05)",
+        metavar="NAME=SHARE,...",
+        parse=parse_shares,
+    )
+    seed: int = flag(17, "another seed gives another split")
+    threshold: float = flag(
+        0.5,
+        "prompts whose TF-IDF of character 2-3-grams has a cosine of at least T stay together; 1 takes equal prompts "
+        "only",
+        metavar="T",
+        parse=parse_similarity,
+    )
+    on_bad_row: OnBadRow = flag("error", "what to do at a bad row")
 
-    def named(self) -> dict[str, Any]:
-        """For the manifests."""
+    def recorded(self) -> dict[str, Any]:
+        """The options that decide the split, for the manifests."""
         return {"shares": dict(self.shares), "seed": self.seed, "threshold": self.threshold}
 
 
 @dataclass(frozen=True, slots=True)
 class SplitReport:
-    """What was done: an `Output` for each file written, and how the prompts fell."""
+    """An `Output` for each file written, the assignment of the prompts, and counts."""
 
     outputs: list[Output]
     assignment: Assignment
@@ -50,22 +81,46 @@ class SplitReport:
     num_bad: int
     num_checked: int
 
+    def lines(self) -> list[str]:
+        """What the terminal shows."""
+        assignment, num_prompts = self.assignment, len(self.assignment.splits)
+        lines = [output.summary() for output in self.outputs]
+        if self.num_bad:
+            lines.append(f"{self.num_bad} bad rows were skipped")
+        clusters = f"{assignment.num_clusters} clusters, the largest of {assignment.largest}"
+        lines.append(f"{num_prompts} prompts in {clusters}")
+        if assignment.largest > max(1, LARGE * num_prompts):
+            lines.append("  one cluster is large, so the shares are only rough: raise --threshold")
+        if self.num_kept_assignments:
+            lines.append(f"{self.num_kept_assignments} prompts were assigned before and keep their split")
+        if conflicts := assignment.conflicts:
+            lines.append(f"{len(conflicts)} clusters join new prompts to earlier ones of several splits; test wins:")
+            lines += [f"  {conflict}" for conflict in conflicts[:3]]
+        return [*lines, f"no prompt is in files of two splits ({self.num_checked} files read again)"]
 
-def split_files(sources: Sequence[str], folder: Path, options: SplitOptions) -> SplitReport:
-    """Writes `folder`/<stem>_{train,dev,test}.jsonl for every source, and the assignments.
+
+def run(options: SplitOptions) -> int:
+    """Divides the files and prints how the prompts were assigned."""
+    sys.stdout.writelines(f"{line}\n" for line in split_files(options).lines())
+    return 0
+
+
+def split_files(options: SplitOptions) -> SplitReport:
+    """Writes <out_dir>/<stem>_{train,dev,test}.jsonl for every source, and the assignments.
 
     Raises: DataError for files, options or rows that cannot be used, before anything is written; and when a test or
         dev prompt turns out to be in a training file of the folder.
     """
     check_shares(options.shares)
-    paths = _distinct([data_path(source) for source in sources])
+    folder = options.out_dir
+    paths = _distinct([data_path(source) for source in options.sources])
     earlier = read_assignments(folder / ASSIGNMENTS)
     prompts = {path: _prompts(path, options.on_bad_row) for path in paths}
     good = [prompt for found in prompts.values() for prompt in found if prompt is not None]
     known = {text for prompt in good for text in prompt} & earlier.keys()
     assignment = assign(good, earlier, shares=options.shares, seed=options.seed, threshold=options.threshold)
     _write_assignments(folder / ASSIGNMENTS, paths, assignment, options)
-    outputs = [output for path in paths for output in _divide(path, folder, prompts[path], assignment, options)]
+    outputs = [output for path in paths for output in _divided(path, prompts[path], assignment, options)]
     num_bad = sum(prompt is None for found in prompts.values() for prompt in found)
     return SplitReport(outputs, assignment, len(known), num_bad, check_apart(folder))
 
@@ -79,22 +134,19 @@ def _distinct(paths: list[str]) -> list[str]:
 
 
 def _prompts(path: str, on_bad_row: str) -> list[RowPrompt | None]:
-    """What decides where each row goes; None for a bad row."""
+    """The texts that decide the split of each row; None for a bad row."""
     rows = numbered_texts(read_rows(locate(path)), path, on_bad_row)
-    found = [_row_prompt(texts) for _, texts in progress(rows, f"reading {Path(path).name}")]
+    found = [
+        None if isinstance(texts, DataError) else RowPrompt(normalised(texts.asked), normalised(texts.prompt))
+        for _, texts in progress(rows, f"reading {Path(path).name}")
+    ]
     if not any(found):
         raise DataError("no usable row", where=path, expected="at least one")
     return found
 
 
-def _row_prompt(texts: RowTexts | DataError) -> RowPrompt | None:
-    if isinstance(texts, DataError):
-        return None
-    return RowPrompt(normalised(texts.asked), normalised(texts.prompt))
-
-
 def read_assignments(path: Path) -> dict[str, str]:
-    """Split of each prompt assigned before; none where there is no such file."""
+    """Split of each prompt assigned before; empty where there is no such file."""
     if not path.exists():
         return {}
     found: dict[str, str] = {}
@@ -105,14 +157,14 @@ def read_assignments(path: Path) -> dict[str, str]:
                 "not an assignment",
                 where=f"{path}:{line}",
                 expected='{"prompt": "...", "split": "train", "dev" or "test"}',
-                fix="mend the line, or delete the folder's files and split all data again",
+                fix="correct the line, or delete the folder's files and split all data again",
             )
         found[row["prompt"]] = row["split"]
     return found
 
 
 def _write_assignments(path: Path, inputs: Sequence[str], assignment: Assignment, options: SplitOptions) -> None:
-    with Output(path, command=COMMAND, inputs=inputs, options=options.named()) as output:
+    with Output(path, command=COMMAND, inputs=inputs, options=options.recorded()) as output:
         for prompt, split in assignment.splits.items():
             output.write({"prompt": prompt, "split": split})
         output.extra = {
@@ -123,14 +175,14 @@ def _write_assignments(path: Path, inputs: Sequence[str], assignment: Assignment
         }
 
 
-def _divide(
-    path: str, folder: Path, prompts: Sequence[RowPrompt | None], assignment: Assignment, options: SplitOptions
+def _divided(
+    path: str, prompts: Sequence[RowPrompt | None], assignment: Assignment, options: SplitOptions
 ) -> list[Output]:
-    """Writes the rows of one source where their prompts go; the outputs."""
+    """Writes the rows of one source into the files of their splits."""
     used = {assignment.splits[prompt.asked] for prompt in prompts if prompt is not None}
     names = [name for name in SPLITS if name in used or options.shares.get(name, 0.0) > 0]
     with ExitStack() as stack:
-        outputs = {name: stack.enter_context(_output(path, folder, name, options)) for name in names}
+        outputs = {name: stack.enter_context(_output(path, name, options)) for name in names}
         for prompt, (_, row) in zip(prompts, read_rows(locate(path)), strict=True):
             if prompt is not None:
                 assert not isinstance(row, DataError)
@@ -138,15 +190,15 @@ def _divide(
     return list(outputs.values())
 
 
-def _output(path: str, folder: Path, split: str, options: SplitOptions) -> Output:
-    out = folder / f"{Path(path).stem}_{split}.jsonl"
-    return Output(out, command=COMMAND, inputs=[path], options={**options.named(), "split": split})
+def _output(path: str, split: str, options: SplitOptions) -> Output:
+    out = options.out_dir / f"{Path(path).stem}_{split}.jsonl"
+    return Output(out, command=COMMAND, inputs=[path], options={**options.recorded(), "split": split})
 
 
 def check_apart(folder: Path) -> int:
-    """Reads every file that was divided in `folder` again; how many there are.
+    """Reads again every file that was divided into `folder`; returns how many there are.
 
-    Raises: DataError when a last user turn is in files of two splits, word for word but for whitespace.
+    Raises: DataError when files of two splits share a last user turn, whitespace apart.
     """
     seen: dict[str, tuple[str, Path]] = {}
     num_files = 0
@@ -161,9 +213,9 @@ def check_apart(folder: Path) -> int:
                 other, where = seen.setdefault(asked, (split, path))
                 if other != split:
                     raise DataError(
-                        f"a prompt of {where.name} too: {asked[:80]}",
+                        f"a prompt that is also in {where.name}: {asked[:80]}",
                         where=str(path),
-                        expected="every prompt in files of one split",
+                        expected="each prompt in files of one split only",
                         fix="a file or the assignments were changed: empty the folder and split all data again",
                     )
     return num_files

@@ -1,4 +1,4 @@
-"""What is in data files, in numbers: lengths, sources, turns, politeness, duplicates, topics, labels, scores."""
+"""Statistics of data files: lengths, sources, turns, politeness, duplicates, topics, labels, scores."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 
 import numpy
 
-from rlhf.curate.check.cost import CHARACTERS_PER_TOKEN, Record, counter_for
-from rlhf.curate.check.rows import asked_key, compact
+from rlhf.curate.check.cost import CHARACTERS_PER_TOKEN, token_counter
+from rlhf.curate.check.rows import asked_key
 from rlhf.curate.check.seen import SeenKeys
 from rlhf.curate.output import progress
+from rlhf.curate.row_texts import compact
 from rlhf.curate.stats.topics import Topic, topics_of
-from rlhf.data.formats import parse, sniff
 from rlhf.data.korean import polite_share
-from rlhf.data.readers import locate, read_rows
-from rlhf.data.records import Demonstration, Ranking
+from rlhf.data.records import Ranking, Record
+from rlhf.data.sources import parsed_rows
 from rlhf.errors import DataError
 
-POLITE, PLAIN = 0.9, 0.1  # share of polite sentences from which, and up to which, an answer is called so
-MAX_TOPIC_ROWS = 20_000  # prompts that topics are made of: the first ones
+POLITE, PLAIN = 0.9, 0.1  # a text is polite from the one share of polite sentences, and plain up to the other
+MAX_TOPIC_ROWS = 20_000  # the first prompts, from which the topics are made
 BATCH = 256
 REGISTERS = ("polite", "mixed", "plain")
 
 
 @dataclass(slots=True)
 class Stats:
-    """Numbers of one or several files together. Lengths are of one text each; `labels` counts untied pairs."""
+    """Statistics of one or several files together. Lengths are per text; `labels` counts untied rankings."""
 
     files: list[str]
     rows: int = 0
@@ -59,7 +59,7 @@ LENGTHS = ("prompt_characters", "answer_characters", "row_tokens")
 
 
 def quantiles(values: Sequence[int]) -> dict[str, float]:
-    """Mean, median, 5th and 95th percentile, longest; nothing of nothing."""
+    """Mean, median, 5th and 95th percentile, maximum; empty without values."""
     if not values:
         return {}
     low, median, high = numpy.percentile(values, (5, 50, 95))
@@ -78,15 +78,15 @@ def file_stats(files: Sequence[str], tokenizer: str = "", template: str | None =
     Raises:
         DataError: for a path or file that cannot be read, or without one usable row.
     """
-    counter = counter_for(tokenizer, template, CHARACTERS_PER_TOKEN)
+    counter = token_counter(tokenizer, template, CHARACTERS_PER_TOKEN)
     stats = Stats(list(files), token_method=counter.method)
     rows, prompts, asked, waiting = SeenKeys(), SeenKeys(), list[str](), list[Record]()
     for row, record in progress(_records(files, stats), "counting"):
         key = _count(stats, row, record)
-        rows.add((key, _answers(record)), stats.rows)
+        rows.add((key, record.answers), stats.rows)
         prompts.add(key, stats.rows)
         if len(asked) < MAX_TOPIC_ROWS:
-            asked.append(_last_question(record))
+            asked.append(next(turn.content for turn in reversed(record.prompt) if turn.role == "user"))
         waiting.append(record)
         if len(waiting) == BATCH:
             stats.row_tokens += [each.total for each in counter.rows(waiting)]
@@ -100,27 +100,18 @@ def file_stats(files: Sequence[str], tokenizer: str = "", template: str | None =
 
 
 def _records(files: Sequence[str], stats: Stats) -> Iterator[tuple[Mapping[str, Any], Record]]:
-    for file in files:
-        format = ""
-        for _, row in read_rows(locate(file)):
-            stats.rows += 1
-            try:
-                if isinstance(row, DataError):
-                    raise row
-                format = format or sniff(row)
-                record = parse(row, format, "")
-            except DataError:
-                stats.bad_rows += 1
-                continue
-            stats.formats[format] += 1
-            yield row, record
+    for parsed in (each for file in files for each in parsed_rows(file)):
+        stats.rows += 1
+        if isinstance(parsed.record, DataError):
+            stats.bad_rows += 1
+            continue
+        stats.formats[parsed.format] += 1
+        yield parsed.row, parsed.record
 
 
 def _count(stats: Stats, row: Mapping[str, Any], record: Record) -> str:
-    """Adds a row to the counts; what was asked, as a key."""
-    turns = record.prompt if isinstance(record, Ranking) else record.messages
-    turns = turns[:-1] if isinstance(record, Demonstration) else turns
-    answers = _answers(record)
+    """Adds a row to the counts; returns the key of its prompt."""
+    turns, answers = record.prompt, record.answers
     stats.sources[record.source or "(none)"] += 1
     stats.turns[sum(message.role == "user" for message in turns)] += 1
     stats.prompt_characters.append(sum(len(message.content) + len(message.input) for message in turns))
@@ -134,17 +125,6 @@ def _count(stats: Stats, row: Mapping[str, Any], record: Record) -> str:
     return asked_key(turns)
 
 
-def _answers(record: Record) -> tuple[str, ...]:
-    if isinstance(record, Ranking):
-        return record.responses
-    return (record.messages[-1].content,) if isinstance(record, Demonstration) else ()
-
-
-def _last_question(record: Record) -> str:
-    turns = record.prompt if isinstance(record, Ranking) else record.messages
-    return next(message.content for message in reversed(turns) if message.role == "user")
-
-
 def register_of(text: str) -> str:
     """polite, plain, or mixed, by the share of polite sentences."""
     share = polite_share(text)
@@ -156,7 +136,7 @@ def _register(stats: Stats, group: str, text: str) -> None:
 
 
 def _labels(stats: Stats, record: Ranking) -> None:
-    """Best against worst answer of a ranking: which is longer, comes first, is more polite."""
+    """Best against worst answer of a ranking: which one is longer, listed first, more polite."""
     stats.answers_per_row[record.num_answers] += 1
     best, worst = record.best, record.ranks.index(max(record.ranks))
     if record.all_tied:
@@ -173,7 +153,7 @@ def _labels(stats: Stats, record: Ranking) -> None:
 
 
 def _scores(stats: Stats, row: Mapping[str, Any]) -> None:
-    """A judge's scores of one answer by criterion."""
+    """A judge's scores of one answer, by criterion."""
     scores, criteria = row.get("scores"), row.get("criteria")
     if not isinstance(scores, list) or not isinstance(criteria, list) or len(scores) != len(criteria):
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy
+from markupsafe import Markup
 
 from rlhf.html.plots import BLUE, GREY, LINE, figure, svg
 
@@ -14,8 +15,8 @@ MAX_LABEL = 22
 NUM_BINS = 36
 
 
-def histogram(values: Sequence[int], label: str) -> str:
-    """How many values of each size, up to the 99th percentile, the median marked."""
+def histogram(values: Sequence[int], label: str) -> Markup:
+    """The distribution of values up to the 99th percentile, with the median marked."""
     top = max(float(numpy.percentile(values, 99)), 1.0)
     with figure(2.2) as (drawn, axes):
         axes.hist([value for value in values if value <= top], bins=NUM_BINS, color=BLUE)
@@ -26,8 +27,8 @@ def histogram(values: Sequence[int], label: str) -> str:
         return svg(drawn)
 
 
-def bars(counts: Sequence[tuple[str, float]], label: str) -> str:
-    """A horizontal bar a name, in the order given, its number beside it."""
+def bars(counts: Sequence[tuple[str, float]], label: str) -> Markup:
+    """A horizontal bar per name, in the given order, with its number beside it."""
     with figure(0.7 + 0.28 * len(counts)) as (drawn, axes):
         places, values = range(len(counts)), [count for _, count in counts]
         axes.barh(places, values, color=BLUE, height=0.7)
@@ -40,8 +41,8 @@ def bars(counts: Sequence[tuple[str, float]], label: str) -> str:
         return svg(drawn)
 
 
-def shares(groups: Mapping[str, Mapping[str, int]], parts: Sequence[str]) -> str:
-    """A bar of 100 % a group, cut into its parts."""
+def shares(groups: Mapping[str, Mapping[str, int]], parts: Sequence[str]) -> Markup:
+    """A bar of 100 % per group, divided into its parts."""
     steps = [SCALE[round(4 * place / max(len(parts) - 1, 1))] for place in range(len(parts))]
     colours = COLOURS if len(parts) == len(COLOURS) else steps
     with figure(0.95 + 0.34 * len(groups)) as (drawn, axes):
@@ -60,5 +61,5 @@ def shares(groups: Mapping[str, Mapping[str, int]], parts: Sequence[str]) -> str
 
 
 def shortened(name: str) -> str:
-    """A label that leaves room for its bar: both ends of a long name, which is where paths differ."""
+    """A label that leaves room for its bar: both ends of a long name, where paths differ."""
     return name if len(name) <= MAX_LABEL else f"{name[: MAX_LABEL // 2]}…{name[-(MAX_LABEL // 2 - 1) :]}"

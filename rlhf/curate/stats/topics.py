@@ -11,7 +11,7 @@ import numpy
 
 MAX_TOPICS = 12
 MIN_TEXTS = 20
-MAX_CHARACTERS = 400  # of a text that are looked at
+MAX_CHARACTERS = 400  # of a text that are used
 NUM_TERMS = 4
 _WORD = re.compile(r"[가-힣]{2,}|[A-Za-z]{3,}")
 _PARTICLE = re.compile(r"(?<=[가-힣]{2})(?:에서는?|에게|으로|부터|까지|이나|에는|[은는이가을를의에로와과도])$")
@@ -21,14 +21,14 @@ _EVERYDAY = re.compile(
     "같아|이거|그거|나는|너는|내가|네가|제가|저는|많이|우리|사람|이런|그런|저런|가장|다음|방법|것이|것은|"
     "것을|않는|없는|되는|하면|수도|보면|요즘|혹시|대해서|the|and|for|you|what|how"
 )
-# Verbs and endings tell how a question is put, not what it is about.
+# Verbs and endings show how a question is phrased, not what it is about.
 _FORM = re.compile(
     r"[가-힣]*(?:[까나가네데래]요|[어아해에예]요|[세죠]요?|니다|니까|하고|하[는기]|되는|해[줘서]|시오|으?면|[았었]어|싶어|같아|있[어는고]|어떤)(?![가-힣])"
 )
 
 
 class Topic(NamedTuple):
-    """A cluster: its size, the words that set it apart, and texts near its centre."""
+    """A cluster: its size, the words that distinguish it, and the texts nearest to its centre."""
 
     size: int
     terms: list[str]
@@ -36,7 +36,7 @@ class Topic(NamedTuple):
 
 
 def topics_of(texts: Sequence[str], seed: int = 0) -> list[Topic]:
-    """The topics, largest first; none for fewer than `MIN_TEXTS` texts. Time grows with their number."""
+    """The topics, largest first; none for fewer than `MIN_TEXTS` distinct texts."""
     short = [_FORM.sub(" ", text[:MAX_CHARACTERS]) for text in texts]
     distinct = list(dict.fromkeys(short))
     originals = dict(zip(reversed(short), reversed(texts), strict=True))  # the first text of each
@@ -75,7 +75,7 @@ def _words(text: str) -> set[str]:
 
 
 def _terms(words: Sequence[set[str]], labels: numpy.ndarray, topic: int) -> list[str]:
-    """Words whose share of texts in the topic exceeds that outside most, in units of its deviation."""
+    """The words that are most over-represented in the topic, by observed minus expected texts over sqrt(expected)."""
     inside = Counter(word for each, label in zip(words, labels, strict=True) if label == topic for word in each)
     everywhere = Counter(word for each in words for word in each)
     share = int((labels == topic).sum()) / len(labels)

@@ -1,4 +1,4 @@
 """Answers drawn for held-out prompts, and what is measured on them.
 
-May import: evaluate.reward, curate, and the layers below.
+May import: curate, and the layers below.
 """

@@ -51,7 +51,7 @@ def generation_report(generations: Generations, likelihoods: list[ReferenceLikel
     for each, found, known in zip(generations.sets[1:], measured[1:], likelihoods[1:], strict=True):
         gaps: dict[str, Any] = dict(differences(measured[0], found))
         if known is not None and likelihoods[0] is not None:
-            gaps["nats_a_character"] = known.minus(likelihoods[0])
+            gaps["nats_per_character"] = known.minus(likelihoods[0])
         report["differences"][f"{each.name} minus {first}"] = gaps
     return report
 

@@ -1,6 +1,6 @@
 """Answers of several models to the same prompts with the same decoding settings, kept on disk and reused.
 
-They are sampled by `rlhf.curate.sample.command`, which writes each answer at once and resumes after an interruption.
+They are sampled by `rlhf.curate.sample.sampler`, which writes each answer at once and resumes after an interruption.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 from rlhf.artifacts.files import read_json
 from rlhf.config.sections import SamplingSection
 from rlhf.curate.output import manifest_path
-from rlhf.curate.sample.command import SamplePlan, sample_answers
-from rlhf.curate.sample.sources import Drawing, model_folder, weights_hash
+from rlhf.curate.sample.sampler import SamplePlan, sample_answers
+from rlhf.curate.sample.sources import DecodingOptions, model_folder, weights_hash
 from rlhf.data.embedded import data_path
 from rlhf.data.readers import locate, sha256_of
 from rlhf.data.records import Prompt
@@ -35,7 +35,7 @@ class GenerationRequest:
 
     models: tuple[str, ...]
     prompts: str
-    drawing: Drawing
+    drawing: DecodingOptions
     dtype: str = "auto"
     limit: int | None = None
     on_bad_row: OnBadRow = "error"
@@ -76,7 +76,7 @@ class Generations:
         return {
             "models": [each.about() for each in self.sets],
             "num_prompts": len(self.prompts),
-            "answers_a_prompt": len(self.sets[0].answers[0]),
+            "answers_per_prompt": len(self.sets[0].answers[0]),
             "bad_rows_skipped": self.num_skipped,
             "decoding": self.decoding,
         }

@@ -28,10 +28,11 @@ class ReferenceLikelihood:
 
     def as_dict(self) -> dict[str, Any]:
         """Perplexity per token and nats per character, with intervals by bootstrap over references."""
+        nats = ratio_figure(self.nats, self.tokens)
         return {
             "num_references": len(self.nats),
-            "perplexity": {end: math.exp(nats) for end, nats in ratio_figure(self.nats, self.tokens).items()},
-            "nats_a_character": ratio_figure(self.nats, self.characters),
+            "perplexity": Figure(mean=math.exp(nats["mean"]), low=math.exp(nats["low"]), high=math.exp(nats["high"])),
+            "nats_per_character": ratio_figure(self.nats, self.characters),
         }
 
     def minus(self, other: ReferenceLikelihood) -> Figure:

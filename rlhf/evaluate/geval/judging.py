@@ -9,7 +9,7 @@ from typing import Any
 
 from rlhf.curate.answer_rows import AnswerRow, prompt_value
 from rlhf.curate.endpoint.client import Endpoint
-from rlhf.curate.judge.command import JudgePlan, gives_logprobs
+from rlhf.curate.judge.command import gives_logprobs, usable_rows
 from rlhf.curate.judge.criteria import CriteriaSet
 from rlhf.curate.judge.pairwise import JudgedRow, JudgeReport, JudgeSettings, judge_rows
 from rlhf.curate.judge.scores import JudgeStatistics
@@ -101,8 +101,8 @@ def judge_answers(
     found = []
     for judge, label in zip(judges, labels, strict=True):
         mine = settings
-        plan = JudgePlan(str(answers_file), answers_file, criteria, on_bad_row="skip")
-        if weigh and gives_logprobs(lambda judge=judge: opened(judge), plan, settings):  # type: ignore[misc]
+        rows = usable_rows(str(answers_file), "skip")
+        if weigh and gives_logprobs(lambda judge=judge: opened(judge), rows, criteria, settings):  # type: ignore[misc]
             mine = replace(settings, weighting="logprobs")
         with opened(judge) as endpoint:
             found.append(_judged(generations, label, endpoint, criteria, mine))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -107,26 +107,22 @@ def rescored(rows: Sequence[ScoredRanking], scores: Sequence[Sequence[float]]) -
 
 def breakdown(rows: Sequence[ScoredRanking], lengths: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Accuracy by K, by rank gap and by quartile of the tokens of a pair's two answers."""
-    groups: dict[str, dict[int, list[list[float]]]] = {"by_k": {}, "by_rank_gap": {}, "by_length": {}}
-    tokens = [
-        [each[pair.better] + each[pair.worse] for pair in untied_pairs(row.ranks)]
-        for row, each in zip(rows, lengths, strict=True)
-    ]
-    edges = np.percentile([number for each in tokens for number in each], [25, 50, 75])
-    for number, (row, sizes) in enumerate(zip(rows, tokens, strict=True)):
-        for pair, size in zip(untied_pairs(row.ranks), sizes, strict=True):
-            bucket = int(np.searchsorted(edges, size))
-            for name, key in (("by_k", len(row.ranks)), ("by_rank_gap", pair.gap), ("by_length", bucket)):
-                prompts = groups[name].setdefault(key, [[] for _ in rows])
-                prompts[number].append(outcome(row.difference(pair)))
-    found: dict[str, Any] = {
-        name: {str(key): accuracy_of(group[key]) for key in sorted(group)}
-        for name, group in groups.items()
-        if name != "by_length"
+    pairs = [(number, row, pair) for number, row in enumerate(rows) for pair in untied_pairs(row.ranks)]
+    tokens = [lengths[number][pair.better] + lengths[number][pair.worse] for number, _, pair in pairs]
+    edges = np.percentile(tokens, [25, 50, 75])
+
+    def grouped(keys: Iterable[int]) -> dict[int, dict[str, float]]:
+        outcomes: dict[int, list[list[float]]] = {}
+        for key, (number, row, pair) in zip(keys, pairs, strict=True):
+            outcomes.setdefault(key, [[] for _ in rows])[number].append(outcome(row.difference(pair)))
+        return {key: accuracy_of(outcomes[key]) for key in sorted(outcomes)}
+
+    bounds = [float(edge) for edge in (min(tokens), *edges, max(tokens))]
+    quartiles = grouped(np.searchsorted(edges, tokens).tolist())
+    return {
+        "by_k": {str(key): each for key, each in grouped(len(row.ranks) for _, row, _ in pairs).items()},
+        "by_rank_gap": {str(key): each for key, each in grouped(pair.gap for _, _, pair in pairs).items()},
+        "by_length": [
+            {"min_tokens": bounds[place], "max_tokens": bounds[place + 1], **each} for place, each in quartiles.items()
+        ],
     }
-    bounds = [min(map(min, tokens)), *map(float, edges), max(map(max, tokens))]
-    found["by_length"] = [
-        {"min_tokens": float(bounds[bucket]), "max_tokens": float(bounds[bucket + 1]), **accuracy_of(group)}
-        for bucket, group in sorted(groups["by_length"].items())
-    ]
-    return found

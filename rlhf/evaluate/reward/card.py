@@ -11,7 +11,7 @@ from rlhf.data.records import Ranking
 from rlhf.evaluate.intervals import figure_text
 from rlhf.evaluate.reward.accuracy import ScoredRanking, accuracy, breakdown, outcome, report_card, untied_pairs
 from rlhf.evaluate.reward.calibration import calibration, length_correlation, mean_kendall
-from rlhf.evaluate.reward.leakage import asked, leakage
+from rlhf.evaluate.reward.leakage import last_question, leakage
 from rlhf.evaluate.reward.probes import ProbeInputs
 from rlhf.evaluate.reward.shortcuts import shortcut_section
 from rlhf.evaluate.reward.test_set import TestScores, TestSet
@@ -53,12 +53,12 @@ def build_reward_card(
 
 def summary_line(card: dict[str, Any]) -> str:
     """The card of at least one ranking in two lines."""
-    seen, asked_in_all = card["leakage"]["num_prompts_seen"], card["leakage"]["num_prompts"]
+    seen, num_prompts = card["leakage"]["num_prompts_seen"], card["leakage"]["num_prompts"]
     return (
         f"held-out accuracy {figure_text(card, value='accuracy')} on {card['num_pairs']} "
         f"pairs, neighbouring ranks {card['neighbours']['accuracy']:.3f}, baseline: pick the longer answer "
         f"{card['longer_answer']['accuracy']:.3f}, calibration error {card['calibration']['ece']:.3f}, "
-        f"{seen} of {asked_in_all} prompts seen in training\n{card['shortcuts']['verdict']}"
+        f"{seen} of {num_prompts} prompts seen in training\n{card['shortcuts']['verdict']}"
     )
 
 
@@ -98,7 +98,7 @@ def probe_section(
 
 def _unseen(rankings: Sequence[Ranking], rows: Sequence[ScoredRanking], seen: set[str]) -> dict[str, float] | None:
     """Accuracy on prompts that are in no training file; None where that is all of them, or none."""
-    kept = [row for record, row in zip(rankings, rows, strict=True) if asked(record.prompt) not in seen]
+    kept = [row for record, row in zip(rankings, rows, strict=True) if last_question(record.prompt) not in seen]
     return accuracy(kept) if 0 < len(kept) < len(rows) else None
 
 

@@ -26,7 +26,7 @@ def accuracy_plot(groups: Named) -> str:
 
 
 def reliability_plot(table: Sequence[Mapping[str, Any]]) -> str:
-    """Accuracy against confidence, a dot a bin, its area by the number of pairs."""
+    """Accuracy against confidence, a dot per bin, its area by the number of pairs."""
     with figure(3.2) as (drawn, axes):
         most = max(row["num_pairs"] for row in table)
         axes.plot([0.5, 1], [0.5, 1], color=GREY, linewidth=1, linestyle="--")
@@ -45,7 +45,7 @@ def reliability_plot(table: Sequence[Mapping[str, Any]]) -> str:
 
 
 def probe_plot(probes: Named) -> str:
-    """Accuracy before and after each change."""
+    """Accuracy before and after each probe."""
     with figure(0.9 + 0.34 * len(probes)) as (drawn, axes):
         for place, (_, each) in enumerate(probes):
             ends = [each["accuracy_before"], each["accuracy"]]
@@ -63,7 +63,7 @@ def probe_plot(probes: Named) -> str:
 
 
 def _label(axes: Any, names: Sequence[str]) -> None:
-    """One name a line, the first on top."""
+    """One name per line, the first on top."""
     short = [name if len(name) <= MAX_LABEL else f"{name[: MAX_LABEL - 1]}…" for name in names]
     axes.set_yticks(range(len(names)), short)
     axes.set_ylim(len(names) - 0.5, -0.5)

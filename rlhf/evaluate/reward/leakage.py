@@ -66,7 +66,7 @@ def problem_with(entry: dict[str, Any]) -> str:
     return "" if sha256_of(location) == entry["sha256"] else "changed since training (another SHA-256)"
 
 
-def asked(messages: Sequence[Message]) -> str:
+def last_question(messages: Sequence[Message]) -> str:
     """The last user turn with its input, normalised."""
     last = next(message for message in reversed(messages) if message.role == "user")
     return normalised(f"{last.content}\n{last.input}")
@@ -86,7 +86,7 @@ def seen_in(entry: dict[str, Any], stage: str) -> TrainingTexts:
         kind = Prompt
     for record in read_training(entry, kind):
         messages = record.prompt if isinstance(record, Ranking) else record.messages
-        seen.prompts.add(asked(messages))
+        seen.prompts.add(last_question(messages))
         if isinstance(record, Ranking):
             seen.answers.update(map(normalised, record.responses))
         elif isinstance(record, Demonstration):
@@ -101,7 +101,7 @@ def leakage(rankings: Sequence[Ranking], manifest: dict[str, Any] | None) -> Lea
         rankings: the test rows.
         manifest: of the model; None when it has none: then nothing is checked.
     """
-    prompts = [asked(ranking.prompt) for ranking in rankings]
+    prompts = [last_question(ranking.prompt) for ranking in rankings]
     answers = {normalised(response) for ranking in rankings for response in ranking.responses}
     everything, checked, not_checked = TrainingTexts(), [], []
     if manifest is None:

@@ -1,4 +1,4 @@
-"""How a model answers red-team prompts.
+"""Answers to red-team prompts: refusals, echoes, support.
 
 May import: evaluate.answers, and the layers below.
 """

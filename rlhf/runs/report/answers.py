@@ -69,7 +69,7 @@ def _first_and_last(rows: Sequence[Row]) -> list[Box]:
 
 def _compared(comparison: ComparisonFolder) -> Group:
     """The same prompts under the same decoding; the words in which the second differs are marked."""
-    report, size = comparison.report, int(comparison.report.get("answers_a_prompt", 1))
+    report, size = comparison.report, int(comparison.report.get("answers_per_prompt", 1))
     pairs = []
     for row in comparison.answers[:SHOWN]:
         first, second = row["responses"][0], row["responses"][size]

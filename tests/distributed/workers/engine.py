@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from deepspeed.runtime.zero import utils as zero_utils
+from torch import Tensor
 
 from rlhf.config.sections import SamplingSection
 from rlhf.data.encode import EncodedSequence
+from rlhf.data.packing import pack_sequences
 from rlhf.engine.deepspeed import TrainedModel
 from rlhf.engine.ranks import Ranks, session
 from rlhf.errors import NonFiniteError
@@ -33,6 +35,7 @@ def main() -> None:
     with session(seed=0) as ranks:
         results = Results(ranks)
         run_generation(results, problem, paths["neox"])
+        run_requests(results, problem, paths["neox"])
         for stage in (0, 1, 2, 3):
             run_resumed(results, problem, paths["neox"], out, stage, lora=False)
             run_poisoned(results, problem, paths["poisoned"], stage)
@@ -90,6 +93,28 @@ def fail(trained: TrainedModel, problem: Problem) -> str:
             raise ValueError("a prompt nobody can answer")
     except ValueError as error:
         return str(error)
+
+
+def run_requests(results: Results, problem: Problem, path: str) -> None:
+    """How many weights are whole after the forward and the backward pass of each request at ZeRO 3."""
+    trained = causal_lm(path, 3, CONFIG.train, results.ranks)
+    row = pack_sequences(problem.demonstrations[0])
+    requests: dict[str, Callable[[], Tensor]] = {
+        "logits": lambda: trained.forward(row).sum(),
+        "logprobs": lambda: sum(each.sum() for each in trained.logprobs(row, 0.7, with_entropy=True)),
+        "loss": lambda: trained.loss(row, 1.0).loss,
+    }
+    trained.train()
+    for name, ask in requests.items():
+        output = ask()
+        counts = [num_whole(trained)]
+        trained.backward(output)
+        results.numbers[f"whole after {name}"] = [*counts, num_whole(trained)]
+        trained.discard()
+
+
+def num_whole(trained: TrainedModel) -> int:
+    return sum(each.ds_status.name == "AVAILABLE" for each in trained.model.parameters())
 
 
 def run_resumed(results: Results, problem: Problem, path: str, out: Path, stage: int, *, lora: bool) -> None:

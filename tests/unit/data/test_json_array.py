@@ -45,7 +45,7 @@ def test_elements_and_their_lines(tmp_path: Path, array: list[Any], indent: int 
     ("text", "problem", "line"),
     [
         ('[{"a": 1},\n{"a": }]', "invalid JSON in the array's element on this line: Expecting value on line 2", "2"),
-        ('[{"a": 1}\n{"a": 2}]', "cut or lacks a comma", "2"),
+        ('[{"a": 1}\n{"a": 2}]', "truncated or lacks a comma", "2"),
         ('[{"a": 1},\n{"a": 2', "invalid JSON", "2"),
         ('[{"a": 1},\n', "not closed", ""),
         ('[{"a": 1}] 2', "not closed", ""),

@@ -120,7 +120,7 @@ def test_csv_bad_rows_name_the_line_they_start_on(tmp_path):
 @pytest.mark.parametrize(
     ("text", "encoding", "where", "said"),
     [
-        ("prompt,answer\n안녕?,네.\n", "utf-8", ":2", "which holds no Demonstration"),
+        ("prompt,answer\n안녕?,네.\n", "utf-8", ":2", "which has no Demonstration"),
         ("question,answer\n안녕?,네.\n", "utf-8", ":2", "no known format"),
         ("prompt,prompt\n안녕?,네.\n", "utf-8", ":1", "repeated name"),
         ('prompt,response\n안녕?,"네.\n', "utf-8", ":2", "invalid CSV"),
@@ -140,7 +140,7 @@ def test_a_file_cut_inside_a_character_is_called_cut(tmp_path):
     with pytest.raises(DataError, match="ends in the middle of a character") as caught:
         read(str(path), Demonstration)
     assert caught.value.where == f"{path}:2"
-    assert "may be cut" in caught.value.fix
+    assert "may be truncated" in caught.value.fix
 
 
 def test_datasets_folder(tmp_path):
@@ -173,5 +173,5 @@ def test_datasets_folder_with_splits(tmp_path):
 
 def test_folder_that_is_no_dataset(tmp_path):
     pytest.importorskip("datasets")
-    with pytest.raises(DataError, match="holds no dataset"):
+    with pytest.raises(DataError, match="folder without a dataset"):
         read(str(tmp_path), Demonstration)

@@ -271,7 +271,7 @@ def test_file_without_a_usable_row_is_an_error_in_skip_mode(tmp_path):
         read(write(tmp_path, [bad, bad]), Demonstration, on_bad_row="skip")
     assert "line 1  key `response`" in caught.value.fix
     tied = {"prompt": "안녕?", "responses": ["가", "나"], "ranks": [1, 1]}
-    with pytest.raises(DataError, match="none of 1 rows can be used: 0 bad, 1 rankings that tie"):
+    with pytest.raises(DataError, match="none of 1 rows can be used: 0 bad, 1 rankings in which all answers tie"):
         read(write(tmp_path, [tied]), Ranking)
 
 

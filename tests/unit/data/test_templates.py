@@ -166,20 +166,20 @@ def test_the_template_the_refused_ones_vary_is_good():
     ],
 )
 def test_audit_refuses_wrong_spans(answer, why):
-    with pytest.raises(TemplateError, match="generation spans hold") as caught:
+    with pytest.raises(TemplateError, match="generation spans of the template contain") as caught:
         audit_template(chat(answer), EOS)
     assert "{% generation %}" in caught.value.fix, why
 
 
 @pytest.mark.parametrize("opening", ["", "봇: ", "AI:", "봇:\n"])
 def test_audit_refuses_another_prompt_than_in_training(opening):
-    with pytest.raises(TemplateError, match="not the prompt seen in training"):
+    with pytest.raises(TemplateError, match="differs from the prompt in training"):
         audit_template(chat(opening=opening), EOS)
 
 
 def test_audit_refuses_a_prompt_that_changes_when_an_answer_follows():
     changing = "{% if messages | length > 1 %}대화:\n{% endif %}" + chat()
-    with pytest.raises(TemplateError, match="not the prompt seen in training"):
+    with pytest.raises(TemplateError, match="differs from the prompt in training"):
         audit_template(changing, EOS)
 
 

@@ -49,7 +49,7 @@ def test_a_good_tokenizer_is_left_as_it_is():
 
 
 def test_no_eos_is_refused():
-    with pytest.raises(TokenizerError, match="names no EOS token") as caught:
+    with pytest.raises(TokenizerError, match="has no EOS token") as caught:
         checked(fast(core_tokenizer(EOS, PAD), pad_token=PAD))
     assert caught.value.where == "모델"
     assert "eos_token" in caught.value.fix
@@ -103,7 +103,7 @@ def test_rare_hangul_that_is_unknown_is_refused():
 
 
 def test_no_template_is_refused():
-    with pytest.raises(TokenizerError, match="carries no chat template") as caught:
+    with pytest.raises(TokenizerError, match="has no chat template") as caught:
         checked(fast(core_tokenizer(EOS, PAD), eos_token=EOS, pad_token=PAD), None)
     assert "kullm" in caught.value.fix
 

@@ -4,6 +4,7 @@ without a GPU can run vLLM itself, and docs say that it was not measured."""
 from __future__ import annotations
 
 import sys
+from importlib.machinery import ModuleSpec
 from types import SimpleNamespace
 
 import numpy as np
@@ -118,7 +119,9 @@ def test_the_engine_gets_the_share_of_memory_that_is_configured(tiny_neox, monke
         asked.update(settings)
         return StandIn(None)
 
-    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=engine, SamplingParams=dict))
+    monkeypatch.setitem(
+        sys.modules, "vllm", SimpleNamespace(LLM=engine, SamplingParams=dict, __spec__=ModuleSpec("vllm", None))
+    )
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     start_engine(str(tiny_neox), RolloutSection(gpu_memory=share), dtype="bfloat16", max_length=64)
     assert (asked["gpu_memory_utilization"], asked["dtype"], asked["max_model_len"]) == (share, "bfloat16", 64)

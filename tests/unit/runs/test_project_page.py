@@ -115,7 +115,7 @@ def comparison(folder: Path, outcome: str = "better", **view: Any) -> Path:
         "sentence": {"ko": "ppo 쪽이 낫습니다.", "en": "ppo is better."},
         "notes": view.get("notes", []),
         "models": [{"name": name, "path": f"runs/{name}"} for name in ("sft", "ppo")],
-        "answers_a_prompt": 2,
+        "answers_per_prompt": 2,
         "views": [{**seen, "length_controlled": {"why_not": "always longer"}, **view}],
     }
     write_json(folder / "compare.json", report)

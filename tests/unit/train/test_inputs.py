@@ -19,7 +19,7 @@ from rlhf.train.inputs import load, load_first, load_train_and_eval
 EOS = "<|endoftext|>"
 GOOD = {"prompt": "안녕?", "response": "안녕하세요!"}
 BAD = {"prompt": "안녕?", "response": EOS}
-REASON = "the assistant turn holds nothing but special-token text"
+REASON = "the assistant turn has nothing but special-token text"
 
 
 def write(folder: Path, *rows: Any) -> str:

@@ -16,10 +16,11 @@ import pytest
 
 from rlhf.cli import main
 from rlhf.curate.augment.command import augment, read_seeds
-from rlhf.curate.augment.prompts import Form, texts
+from rlhf.curate.augment.options import AugmentOptions
+from rlhf.curate.augment.prompts import ReplySchema, prompt_texts
 from rlhf.curate.augment.rouge import SeenInstructions, korean_tokens
-from rlhf.curate.augment.settings import AugmentSettings
 from rlhf.curate.endpoint.client import Endpoint
+from rlhf.curate.endpoint.options import EndpointOptions
 from rlhf.curate.output import Output
 from rlhf.data.records import Demonstration
 from rlhf.data.sources import DataSource, read_records
@@ -51,8 +52,9 @@ def run(
     """Rows, what was dropped, and why it stopped."""
     concurrency = options.pop("concurrency", 4)
     output = Output(out, command="data augment", inputs=[], options={})
-    with Endpoint(server.url, "m", concurrency=concurrency, backoff_s=0.01) as endpoint, output:
-        stopped = augment(method, seeds, endpoint, AugmentSettings(num, **options), output)
+    with Endpoint(server.url, "m", EndpointOptions(concurrency=concurrency, backoff_s=0.01)) as endpoint, output:
+        chosen = AugmentOptions(method, "seeds.jsonl", server.url, "m", num, out, **options)
+        stopped = augment(seeds, endpoint, chosen, output)
     return rows_of(out), output, stopped
 
 
@@ -72,10 +74,10 @@ def test_an_instruction_like_one_before_is_found() -> None:
     seen = SeenInstructions(0.6)
     seen.add("내일 날씨를 알려 줘")
     seen.add("도서관에서 책을 빌려요")
-    assert seen.alike("도서관의 책을 읽어요") == "도서관에서 책을 빌려요"
+    assert seen.similar_to("도서관의 책을 읽어요") == "도서관에서 책을 빌려요"
     stricter = SeenInstructions(0.61)
     stricter.add("도서관에서 책을 빌려요")
-    assert stricter.alike("도서관의 책을 읽어요") is None
+    assert stricter.similar_to("도서관의 책을 읽어요") is None
 
 
 # Answers in JSON
@@ -94,18 +96,18 @@ def test_an_instruction_like_one_before_is_found() -> None:
     ],
 )
 def test_an_object_is_read_off_an_answer(text: str, expected: object) -> None:
-    assert Form("f", {"is_equal": bool}).read(text) == expected
+    assert ReplySchema("f", {"is_equal": bool}).read(text) == expected
 
 
 def test_texts_of_an_object_are_composed_and_stripped() -> None:
     decomposed = "\u1112\u1161\u11ab"
-    form = Form("f", {"instructions": list})
+    form = ReplySchema("f", {"instructions": list})
     assert form.read(json.dumps({"instructions": [f" {decomposed}\n"]})) == {"instructions": ["한"]}
     assert form.read('{"instructions": ["가", 1]}') is None
 
 
 def test_structured_output_is_asked_for_as_wanted() -> None:
-    form = Form("f", {"label": str, "input": str})
+    form = ReplySchema("f", {"label": str, "input": str})
     assert form.response_format("prompt") is None
     assert form.response_format("object") == {"type": "json_object"}
     schema = (form.response_format("schema") or {})["json_schema"]["schema"]
@@ -161,7 +163,7 @@ def test_self_instruct_keeps_what_is_new_and_fit(tmp_path: Path) -> None:
         },
     ]
     assert output.dropped == {
-        "too like another": 1,
+        "too similar to another": 1,
         "too short or too long": 1,
         "not Korean": 1,
         "needs more than text": 1,
@@ -178,7 +180,9 @@ def test_self_instruct_ends_when_nothing_new_comes(tmp_path: Path) -> None:
         rows, output, stopped = run(server, tmp_path / "a.jsonl", "self-instruct", 5)
     assert len(rows) == 2
     assert "nothing new" in stopped
-    assert output.dropped["too like another"] == 1 + 8 * 3  # each later round: the seed's likeness and the two kept
+    assert (
+        output.dropped["too similar to another"] == 1 + 8 * 3
+    )  # per later round: one like the seed, two like the kept
 
 
 def test_refused_cut_and_unreadable_answers_are_counted(tmp_path: Path) -> None:
@@ -232,7 +236,7 @@ def test_each_seed_is_evolved_generation_by_generation(tmp_path: Path) -> None:
     assert all(row["instruction"] == row["origin"] + " 또" * row["generation"] for row in rows)
     assert {row["operation"] for row in rows} <= {"constraints", "deepening", "concretising", "reasoning", "breadth"}
     assert len(requests) == 8 * 3  # evolve, compare, answer
-    methods = texts("evol")["methods"]
+    methods = prompt_texts("evol")["methods"]
     depth = [row["operation"] for row in rows if row["operation"] != "breadth"]
     sent = "".join(body["messages"][-1]["content"] for body in requests)
     assert all(sent.count(methods[operation]) == depth.count(operation) for operation in methods)
@@ -308,7 +312,7 @@ def test_seeds_are_single_turns_each_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", [{"num": 0}, {"num": 1, "similarity": 0.0}, {"num": 1, "top_p": 0.0}])
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
-        AugmentSettings(**wrong)
+        AugmentOptions("evol", "seeds.jsonl", "http://127.0.0.1:1/v1", "m", out=Path("out.jsonl"), **wrong)
 
 
 # The command

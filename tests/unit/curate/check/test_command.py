@@ -8,7 +8,7 @@ import pytest
 
 from rlhf.cli import main
 from rlhf.curate.check.command import check_file
-from rlhf.curate.check.cost import Costs, Counted, price_of_token
+from rlhf.curate.check.cost import Costs, TokenizerTokens, price_of_token
 from rlhf.data.records import Message, Ranking
 from rlhf.errors import DataError
 
@@ -132,7 +132,9 @@ def test_cost_by_hand():
 
 
 def test_tokens_with_a_tokenizer(chat_tokenizer):
-    counted = Counted(chat_tokenizer, "t").rows([Ranking((Message("user", "뭐?"),), ("가요", "나는요"), (1, 2))])[0]
+    counted = TokenizerTokens(chat_tokenizer, "t").rows(
+        [Ranking((Message("user", "뭐?"),), ("가요", "나는요"), (1, 2))]
+    )[0]
     head = (
         "아래는 작업을 설명하는 명령어입니다. 요청을 적절히 완료하는 응답을 작성하세요.\n\n"
         "### 명령어:\n뭐?\n\n### 응답:\n"

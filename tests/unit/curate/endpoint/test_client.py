@@ -16,7 +16,8 @@ import pytest
 from rlhf.curate.endpoint.budget import Budget
 from rlhf.curate.endpoint.client import Endpoint
 from rlhf.curate.endpoint.messages import EndpointRequest, json_schema_format
-from rlhf.curate.endpoint.worker import Gate
+from rlhf.curate.endpoint.options import EndpointOptions
+from rlhf.curate.endpoint.worker import RateLimiter
 from rlhf.errors import ArtifactError, BudgetError, EndpointError
 from tests.support.openai_server import Behaviour, Fault, Server, serve
 
@@ -34,7 +35,7 @@ def echo(body: dict[str, Any]) -> str:
 
 
 def texts(server: Server, number: int, **options: Any) -> list[str]:
-    with Endpoint(server.url, "m", **{"backoff_s": 0.01, **options}) as endpoint:
+    with Endpoint(server.url, "m", EndpointOptions(**{"backoff_s": 0.01, **options})) as endpoint:
         return [answer.text for answer in endpoint.complete_all(questions(number))]
 
 
@@ -56,7 +57,7 @@ def test_requests_are_taken_as_they_are_needed() -> None:
         while True:
             yield asked(f"질문 {next(drawn)}")
 
-    with serve(Behaviour(answer=echo)) as server, Endpoint(server.url, "m", concurrency=2) as endpoint:
+    with serve(Behaviour(answer=echo)) as server, Endpoint(server.url, "m", EndpointOptions(concurrency=2)) as endpoint:
         answers = [answer.text for answer in itertools.islice(endpoint.complete_all(endless()), 3)]
     assert answers == ["질문 0의 답", "질문 1의 답", "질문 2의 답"]
     assert next(drawn) <= 3 + 4 * 2
@@ -65,7 +66,7 @@ def test_requests_are_taken_as_they_are_needed() -> None:
 @pytest.mark.parametrize("kind", ["429", "500", "cut", "malformed", "slow"])
 def test_a_passing_fault_is_asked_again(kind: str) -> None:
     with serve(Behaviour(faults={2: Fault(kind)}, answer=echo)) as server:
-        assert texts(server, 6, concurrency=2, timeout_s=1.0) == [f"질문 {index}의 답" for index in range(6)]
+        assert texts(server, 6, concurrency=2, timeout=1.0) == [f"질문 {index}의 답" for index in range(6)]
         seen = contents(server)
     assert len(seen) == 7
     assert seen.count(seen[2]) == 2
@@ -79,7 +80,7 @@ def test_a_service_that_asks_to_wait_is_waited_for() -> None:
 
 def test_a_wait_holds_every_request_back() -> None:
     async def waited_s() -> float:
-        gate, clock = Gate(Budget(), None), asyncio.get_running_loop().time
+        gate, clock = RateLimiter(Budget(), None), asyncio.get_running_loop().time
         before = clock()
         gate.pause(0.1)
         await gate.admit(0.0)
@@ -108,7 +109,7 @@ def test_a_fault_that_stays_ends_at_once(kind: str, said: str) -> None:
 
 def test_answers_before_a_fault_that_stays_are_given(tmp_path: Path) -> None:
     with serve(Behaviour(faults={3: Fault("400")}, answer=echo)) as server:
-        with Endpoint(server.url, "m", concurrency=1, cache=tmp_path / "c.sqlite") as endpoint:
+        with Endpoint(server.url, "m", EndpointOptions(concurrency=1), cache=tmp_path / "c.sqlite") as endpoint:
             answers = endpoint.complete_all(questions(6))
             assert [next(answers).text for _ in range(3)] == ["질문 0의 답", "질문 1의 답", "질문 2의 답"]
             with pytest.raises(EndpointError, match="the answers so far are in"):
@@ -127,7 +128,10 @@ def test_an_address_where_nothing_listens_is_an_error_at_once() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    with Endpoint(url, "m", backoff_s=60) as endpoint, pytest.raises(EndpointError, match="cannot be reached"):
+    with (
+        Endpoint(url, "m", EndpointOptions(backoff_s=60)) as endpoint,
+        pytest.raises(EndpointError, match="cannot be reached"),
+    ):
         endpoint.complete(asked("안녕"))
 
 
@@ -194,7 +198,7 @@ def ten(_: dict[str, Any]) -> str:
 def test_a_limit_on_requests_is_never_exceeded(concurrency: int) -> None:
     with serve(Behaviour(answer=ten)) as server:
         budget = Budget(max_requests=5)
-        with Endpoint(server.url, "m", concurrency=concurrency, budget=budget) as endpoint:
+        with Endpoint(server.url, "m", EndpointOptions(concurrency=concurrency), budget=budget) as endpoint:
             answers = endpoint.complete_all(questions(8))
             assert [next(answers).text for _ in range(5)] == ["가" * 10] * 5
             with pytest.raises(BudgetError, match="5 requests"):
@@ -208,7 +212,7 @@ def test_a_limit_on_cost_is_never_exceeded(concurrency: int) -> None:
     requests = [asked(f"질문 {index}", max_tokens=20) for index in range(8)]
     with serve(Behaviour(answer=ten)) as server:
         budget = Budget(max_cost=45, price_out=1000)
-        with Endpoint(server.url, "m", concurrency=concurrency, budget=budget) as endpoint:
+        with Endpoint(server.url, "m", EndpointOptions(concurrency=concurrency), budget=budget) as endpoint:
             answers = endpoint.complete_all(requests)
             assert [next(answers).completion_tokens for _ in range(3)] == [10, 10, 10]
             with pytest.raises(BudgetError, match=r"spent 30\.0000 of 45\.0000"):
@@ -222,7 +226,7 @@ def test_what_broke_off_is_booked_at_its_most_and_what_was_turned_away_is_not() 
     faults = {0: Fault("cut"), 1: Fault("429")}
     with serve(Behaviour(faults=faults, answer=ten)) as server:
         budget = Budget(price_out=1000)
-        with Endpoint(server.url, "m", backoff_s=0.01, budget=budget) as endpoint:
+        with Endpoint(server.url, "m", EndpointOptions(backoff_s=0.01), budget=budget) as endpoint:
             endpoint.complete(asked("질문", max_tokens=20))
             usage = endpoint.usage
     assert budget.cost == pytest.approx(30)
@@ -268,7 +272,7 @@ def test_the_key_comes_from_the_environment_and_is_needed_elsewhere(monkeypatch:
     monkeypatch.setenv("MY_KEY", "secret-1")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     with serve(Behaviour(key="secret-1", answer=echo)) as server:
-        assert texts(server, 1, api_key="MY_KEY") == ["질문 0의 답"]
+        assert texts(server, 1, api_key_env="MY_KEY") == ["질문 0의 답"]
         with pytest.raises(EndpointError, match="Incorrect API key"):
             texts(server, 1)
 
@@ -297,13 +301,16 @@ def test_the_request_says_all_that_was_asked() -> None:
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://a/v1", ""])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(EndpointError, match="is no address"):
+    with pytest.raises(EndpointError, match="is not an address"):
         Endpoint(url, "m")
 
 
 def test_refusals_are_told_apart() -> None:
     faults = {0: Fault("refusal"), 1: Fault("filter")}
-    with serve(Behaviour(faults=faults, answer=echo)) as server, Endpoint(server.url, "m", concurrency=1) as endpoint:
+    with (
+        serve(Behaviour(faults=faults, answer=echo)) as server,
+        Endpoint(server.url, "m", EndpointOptions(concurrency=1)) as endpoint,
+    ):
         assert [answer.refused for answer in endpoint.complete_all(questions(3))] == [True, True, False]
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.curate.filter.cleaning import cleaned
 from rlhf.curate.filter.command import FilterOptions, filter_rows
+from rlhf.curate.text_faults import cleaned
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_cleaned_rows_go_on_and_emptied_ones_are_counted(tmp_path: Path) -> None
     ]
     source = tmp_path / "in.jsonl"
     source.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    output = filter_rows(str(source), tmp_path / "out.jsonl", FilterOptions(clean=True))
+    output = filter_rows(FilterOptions(str(source), tmp_path / "out.jsonl", clean=True))
     written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
     assert written == [{"prompt": "뭐 해?", "response": "쉬어요", "note": "<|endoftext|>"}, rows[2]]
     assert output.dropped == {"nothing left of a text": 1}

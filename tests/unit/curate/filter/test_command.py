@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from rlhf.cli import main
-from rlhf.curate.boilerplate import is_boilerplate
 from rlhf.curate.filter.command import FilterOptions, filter_rows
 from rlhf.curate.output import Output, manifest_path
+from rlhf.curate.refusals import is_boilerplate
 from rlhf.curate.row_texts import row_texts, with_texts_changed
 from rlhf.errors import DataError, TokenizerError
 
@@ -29,7 +29,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def filtered(folder: Path, rows: list[dict[str, Any]], **options: Any) -> tuple[list[dict[str, Any]], Output]:
     """The rows kept, and the report."""
-    output = filter_rows(written(folder / "in.jsonl", rows), folder / "out.jsonl", FilterOptions(**options))
+    output = filter_rows(FilterOptions(written(folder / "in.jsonl", rows), folder / "out.jsonl", **options))
     return read(folder / "out.jsonl"), output
 
 
@@ -47,7 +47,7 @@ def test_a_row_counts_under_the_first_filter_that_dropped_it(tmp_path: Path) -> 
         {"prompt": LONG, "response": "남해의 작은 마을은 어떠세요?"},  # repeats a row that is gone: kept
         {"prompt": f"{LONG}.", "response": "강릉도 좋아요."},
     ]
-    options = {"min_chars": 16, "min_hangul": 0.5, "boilerplate": True, "dedup": "cosine", "dedup_threshold": 0.5}
+    options = {"min_chars": 16, "min_hangul": 0.5, "boilerplate": True, "dedup": ("cosine", 0.5)}
     kept, output = filtered(tmp_path, rows, **options)
     assert kept == [rows[2]]
     expected = {"fewer than 16 characters": 1, "less than 0.5 Hangul": 0, "boilerplate": 1, "near-duplicate": 1}
@@ -61,8 +61,8 @@ def test_a_row_counts_under_the_first_filter_that_dropped_it(tmp_path: Path) -> 
 
 def test_the_filter_of_2023_looks_at_dropped_rows_too(tmp_path: Path) -> None:
     rows = [{"prompt": "바다 여행"}, {"prompt": "바다 여행 그리고 산 여행 바다 여행"}]
-    assert filtered(tmp_path, rows, min_chars=8, dedup="vaiv")[0] == []
-    assert filtered(tmp_path, rows, min_chars=8, dedup="cosine")[0] == [rows[1]]
+    assert filtered(tmp_path, rows, min_chars=8, dedup=("cosine", 0.5), vectorizer="vaiv")[0] == []
+    assert filtered(tmp_path, rows, min_chars=8, dedup=("cosine", 0.5))[0] == [rows[1]]
 
 
 def test_tokens_of_the_prompt_and_the_longest_answer_count(tmp_path: Path, tiny_tokenizer_dir: Path) -> None:
@@ -174,17 +174,17 @@ def test_a_bad_row_stops_everything_or_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_text('{"prompt": "안녕하세요"}\n{"prompt": ""}\n{"prompt": \n', encoding="utf-8")
     with pytest.raises(DataError, match=r"in\.jsonl:2  key `prompt`") as caught:
-        filter_rows(str(path), tmp_path / "out.jsonl", FilterOptions(min_chars=1))
+        filter_rows(FilterOptions(str(path), tmp_path / "out.jsonl", min_chars=1))
     assert "--on-bad-row skip" in caught.value.fix
     assert [item.name for item in tmp_path.iterdir()] == ["in.jsonl"]
-    output = filter_rows(str(path), tmp_path / "out.jsonl", FilterOptions(min_chars=1, on_bad_row="skip"))
+    output = filter_rows(FilterOptions(str(path), tmp_path / "out.jsonl", min_chars=1, on_bad_row="skip"))
     assert (output.kept, output.dropped) == (1, {"fewer than 1 characters": 0, "bad row": 2})
 
 
 def test_half_a_surrogate_pair_under_another_key_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_text('{"prompt": "안녕하세요", "note": "\\ud800"}\n', encoding="utf-8")
-    assert filter_rows(str(path), tmp_path / "out.jsonl", FilterOptions(min_chars=1)).kept == 1
+    assert filter_rows(FilterOptions(str(path), tmp_path / "out.jsonl", min_chars=1)).kept == 1
     assert read(tmp_path / "out.jsonl") == [{"prompt": "안녕하세요", "note": "\ud800"}]
 
 

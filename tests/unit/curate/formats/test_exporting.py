@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rlhf.cli import main
-from rlhf.curate.formats.exporting import export_file
+from rlhf.curate.formats.exporting import ExportOptions, export_file
 from rlhf.curate.formats.importing import ImportOptions, import_files
 from rlhf.curate.output import manifest_path
 from rlhf.errors import DataError
@@ -24,7 +24,7 @@ RANKED = {"prompt": "안녕", "responses": ["반가워요", "네", "왜"], "rank
 def exported(folder: Path, format: str, *rows: dict[str, Any]) -> list[dict[str, Any]]:
     path, out = folder / "in.jsonl", folder / "out.jsonl"
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    export_file(str(path), out, format)
+    export_file(ExportOptions(format, str(path), out))
     return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
 
 
@@ -56,7 +56,7 @@ def test_messages_keep_the_input(tmp_path: Path) -> None:
 
 def test_alpaca_takes_one_question(tmp_path: Path) -> None:
     assert exported(tmp_path, "alpaca", ONE, TWO) == [{"instruction": "줄여 줘", "input": "긴 글", "output": "글"}]
-    assert dropped(tmp_path) == {"more than one question and one answer, which alpaca cannot say": 1}
+    assert dropped(tmp_path) == {"more than one question and one answer, which alpaca cannot express": 1}
 
 
 def test_hh_is_a_transcript(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_there_and_back(tmp_path: Path) -> None:
         (written,) = exported(tmp_path, format, row)
         path = tmp_path / "written.jsonl"
         path.write_text(json.dumps(written), encoding="utf-8")
-        import_files([str(path)], tmp_path / "back.jsonl", ImportOptions())
+        import_files(ImportOptions((str(path),), tmp_path / "back.jsonl"))
         back = json.loads((tmp_path / "back.jsonl").read_text(encoding="utf-8"))
         assert back["messages"] == row["messages"], format
 

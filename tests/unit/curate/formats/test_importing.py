@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 from rlhf.cli import main
 from rlhf.curate.formats.importing import ImportOptions, import_files
 from rlhf.curate.formats.public_rows import from_alpaca, from_hh, from_messages, from_openai
-from rlhf.curate.kakao.turns import ChatOptions
 from rlhf.curate.output import manifest_path
 from rlhf.data.records import Demonstration, Ranking
 from rlhf.data.sources import DataSource, read_records
-from rlhf.errors import DataError
+from rlhf.errors import ConfigError, DataError
 
 
 def imported(folder: Path, name: str, content: str | bytes, **options: Any) -> list[dict[str, Any]]:
@@ -27,7 +26,7 @@ def imported(folder: Path, name: str, content: str | bytes, **options: Any) -> l
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     out = folder / "out.jsonl"
-    import_files([str(path)], out, ImportOptions(**options))
+    import_files(ImportOptions((str(path),), out, **options))
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert {row.pop("source") for row in rows} == {path.stem}
     return rows
@@ -183,10 +182,10 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
         ("t.csv", "A,B\n1,2\n", {"columns": {"prompt": "C"}}, "no column is called C"),
         ("t.csv", 'prompt,response\n"안녕,네\n', {}, "invalid CSV"),
         ("t.csv", "prompt,response\n", {}, "no rows"),
-        ("t.txt", "그냥 글\n", {}, "plain text that is no chat"),
+        ("t.txt", "그냥 글\n", {}, "plain text that is not a KakaoTalk chat"),
         ("t.jsonl", '{"prompt": "안', {}, "invalid JSON"),
         ("t.jsonl", "", {}, "no rows"),
-        ("t.json", '[{"prompt": "안녕"}', {}, "cut or lacks a comma"),
+        ("t.json", '[{"prompt": "안녕"}', {}, "truncated or lacks a comma"),
         ("t.jsonl", lines({"prompt": "", "response": "네"}), {}, "no row is left: 1 key `prompt` the text is empty"),
         ("t.jsonl", lines({"prompt": "a\0b"}), {}, "no row is left: 1 a text with a NUL byte"),
         ("t.jsonl", lines({"prompt": "안녕"}), {"style": "completion"}, "no single answer"),
@@ -213,7 +212,7 @@ def test_bad_rows_are_counted_by_reason(tmp_path: Path) -> None:
     content = (lines(*rows) + '{"instruction": "여섯", "out').encode() + b'\n{"instruction": "\xb0\xa1"}\n'
     assert imported(tmp_path, "rows.jsonl", content) == [asked("하나", "1")]
     assert manifest(tmp_path)["dropped"] == {
-        "an id that an earlier row has": 1,
+        "an id of an earlier row": 1,
         "key `output` the text is empty": 1,
         "key `output` is null, not text": 1,
         "a text with a NUL byte": 1,
@@ -236,7 +235,7 @@ def test_two_kinds_of_rows_do_not_mix(tmp_path: Path) -> None:
     one.write_text(lines({"prompt": "안녕"}), encoding="utf-8")
     two.write_text(lines(asked("안녕", "네")), encoding="utf-8")
     with pytest.raises(DataError, match="a row of messages after rows of prompt"):
-        import_files([str(one), str(two)], tmp_path / "out.jsonl", ImportOptions())
+        import_files(ImportOptions((str(one), str(two)), tmp_path / "out.jsonl"))
     assert not (tmp_path / "out.jsonl").exists()
 
 
@@ -248,11 +247,11 @@ CHAT = """Date,User,Message
 2024-03-05 09:02:00,"새봄","그래 ㅋㅋ"
 2024-03-05 09:03:00,"다온","응"
 """
-ME = ChatOptions(me=("다온",))
+ME = ("다온",)
 
 
 def test_a_chat_is_masked_and_calmed(tmp_path: Path) -> None:
-    (row,) = imported(tmp_path, "chat.csv", CHAT, chat=ME)
+    (row,) = imported(tmp_path, "chat.csv", CHAT, me=ME)
     assert [turn["content"] for turn in row["messages"]] == [
         "번호 [전화번호] 맞아?ㅋㅋ",
         "맞아 😊 ㅠㅠ",
@@ -263,7 +262,7 @@ def test_a_chat_is_masked_and_calmed(tmp_path: Path) -> None:
 
 
 def test_pairs_with_signs_at_their_ends(tmp_path: Path) -> None:
-    rows = imported(tmp_path, "chat.csv", CHAT, chat=ME, style="completion", separator=" ->", stop=" END", mask=None)
+    rows = imported(tmp_path, "chat.csv", CHAT, me=ME, style="completion", separator=" ->", stop=" END", keep_pii=True)
     assert rows == [
         {"prompt": "번호 010-2222-3333 맞아?ㅋㅋ ->", "completion": "맞아 😊 ㅠㅠ END"},
         {"prompt": "그래 ㅋㅋ ->", "completion": "응 END"},
@@ -272,14 +271,14 @@ def test_pairs_with_signs_at_their_ends(tmp_path: Path) -> None:
 
 def test_a_text_that_holds_the_sign_is_left_out(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds the separator or the stop sequence"):
-        imported(tmp_path, "chat.csv", CHAT, chat=ME, style="completion", stop="응")
+        imported(tmp_path, "chat.csv", CHAT, me=ME, style="completion", stop="응")
 
 
 def test_a_missing_package_stops_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ko_pii", None)
-    with pytest.raises(DataError, match=r"rlhf\[pii\]'.*--keep-pii"):
-        import_files([str(tmp_path / "absent.csv")], tmp_path / "out.jsonl", ImportOptions())
-    (row,) = imported(tmp_path, "chat.csv", CHAT, chat=ME, mask=None)
+    with pytest.raises(ConfigError, match=r"\.\[pii\]' in the checkout, or --keep-pii"):
+        import_files(ImportOptions((str(tmp_path / "absent.csv"),), tmp_path / "out.jsonl"))
+    (row,) = imported(tmp_path, "chat.csv", CHAT, me=ME, keep_pii=True)
     assert "010-2222-3333" in row["messages"][0]["content"]
 
 

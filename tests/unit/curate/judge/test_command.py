@@ -238,6 +238,6 @@ def test_rankings_can_be_judged_anew(tmp_path: Path):
             {"prompt": "가?", "responses": ["나", "다"], "ranks": [2, 1]},
         ],
     )
-    rows = [each for _, each in read_answer_rows(str(path))]
+    rows = list(read_answer_rows(str(path)))
     assert [each.responses for each in rows if isinstance(each, AnswerRow)] == [("나", "다")] * 2
     assert not any(isinstance(each, DataError) for each in rows)

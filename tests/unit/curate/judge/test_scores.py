@@ -9,11 +9,11 @@ import pytest
 from rlhf.curate.judge.rankings import ranked
 from rlhf.curate.judge.scores import (
     JudgeStatistics,
+    OrderScores,
     PairScores,
-    Reading,
     answer_scores,
     expected_score,
-    mean_reading,
+    mean_scores,
     pairs_of,
 )
 
@@ -29,14 +29,14 @@ def test_a_score_is_weighted_by_probability_over_the_scores_alone():
 
 
 def test_several_replies_are_averaged():
-    mean = mean_reading([Reading((4, 2), (3, 1)), Reading((5, 2), (3, 2))])
-    assert mean == Reading((4.5, 2.0), (3.0, 1.5))
+    mean = mean_scores([OrderScores((4, 2), (3, 1)), OrderScores((5, 2), (3, 2))])
+    assert mean == OrderScores((4.5, 2.0), (3.0, 1.5))
     assert mean.difference == 2.0  # 6.5 - 4.5
 
 
 # One criterion; the first of two answers is shown first in `forward`, second in `backward`.
-LIKES_FIRST = PairScores(0, 1, forward=Reading((4,), (3,)), backward=Reading((4,), (3,)))
-STEADY = PairScores(0, 1, forward=Reading((5,), (2,)), backward=Reading((2,), (5,)))
+LIKES_FIRST = PairScores(0, 1, forward=OrderScores((4,), (3,)), backward=OrderScores((4,), (3,)))
+STEADY = PairScores(0, 1, forward=OrderScores((5,), (2,)), backward=OrderScores((2,), (5,)))
 
 
 def test_both_orders_are_averaged():
@@ -45,7 +45,7 @@ def test_both_orders_are_averaged():
 
 
 def test_an_answer_of_several_pairs_has_the_mean_of_all_it_was_shown_in():
-    other = PairScores(1, 2, forward=Reading((1,), (4,)), backward=Reading((5,), (1,)))
+    other = PairScores(1, 2, forward=OrderScores((1,), (4,)), backward=OrderScores((5,), (1,)))
     # answer 1: 2 and 2 against answer 0, then 1 and 1; answer 2: 4 and 5
     assert answer_scores(3, [STEADY, other]) == [[5.0], [1.5], [4.5]]
 
@@ -66,7 +66,7 @@ def test_position_bias_is_what_the_place_alone_gives():
 
 def test_a_judge_that_likes_the_second_has_a_negative_bias():
     statistics = JudgeStatistics(("친근함", "무해함"))
-    statistics.add(PairScores(0, 1, Reading((1, 3), (3, 3)), Reading((2, 3), (2, 3))))  # -2, then a tie
+    statistics.add(PairScores(0, 1, OrderScores((1, 3), (3, 3)), OrderScores((2, 3), (2, 3))))  # -2, then a tie
     found = statistics.as_dict()
     assert found["first_minus_second"] == -1.0
     assert found["first_minus_second_by_criterion"] == {"친근함": -1.0, "무해함": 0.0}
@@ -106,7 +106,7 @@ def test_the_rule_for_pairs(sums: list[float], ranks: tuple[int, ...], kept_tied
     found = ranked(sums, min_sum=20)
     assert found.ranks == ranks
     assert (found.kept_pairs, found.tied_pairs, found.low_pairs) == kept_tied_low
-    assert bool(found.why_nothing_is_left) == (kept_tied_low[0] == 0)
+    assert bool(found.problem) == (kept_tied_low[0] == 0)
 
 
 def test_sums_close_together_tie():
@@ -116,8 +116,8 @@ def test_sums_close_together_tie():
 
 
 def test_why_nothing_is_left_of_a_row():
-    assert ranked([25, 25], min_sum=20).why_nothing_is_left == "every pair ties"
-    assert ranked([12, 10], min_sum=20).why_nothing_is_left == "every pair below the least sum"
+    assert ranked([25, 25], min_sum=20).problem == "every pair ties"
+    assert ranked([12, 10], min_sum=20).problem == "every pair below the least sum"
     linked = ranked([20.2, 19.9, 19.8], min_sum=20, min_gap=0.5)
     assert (linked.tied_pairs, linked.low_pairs) == (2, 1)
-    assert linked.why_nothing_is_left == "every pair ties or is below the least sum"
+    assert linked.problem == "every pair ties or is below the least sum"

@@ -325,7 +325,7 @@ def test_plain_text_is_no_export(tmp_path: Path) -> None:
     path = tmp_path / "chat.txt"
     path.write_text("오늘의 일기\n날씨 맑음\n", encoding="utf-8")
     assert not is_kakao(path)
-    assert "no line in it starts a message" in refused(tmp_path, "chat.txt", path.read_bytes()).problem
+    assert "no line starts a message" in refused(tmp_path, "chat.txt", path.read_bytes()).problem
 
 
 def test_an_open_quote_names_its_line(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rlhf.curate.kakao.turns import ChatOptions, conversations, open_chat
+from rlhf.curate.kakao.turns import conversations, open_chat
 from rlhf.errors import DataError
 
 PAIR = """Date,User,Message
@@ -26,18 +26,20 @@ PAIR = """Date,User,Message
 """
 
 
-def chat_of(folder: Path, text: str, options: ChatOptions) -> tuple[list[list[tuple[str, str]]], list[str], Counter]:
-    """(role, content) of the messages of each conversation, the problems, and what was left out."""
+def chat_of(
+    folder: Path, text: str, me: tuple[str, ...] = (), partner: str = "", gap: timedelta = timedelta(hours=6)
+) -> tuple[list[list[tuple[str, str]]], list[str], Counter]:
+    """(role, content) of the messages of each conversation, the problems, and what was dropped."""
     path = folder / "chat.csv"
     path.write_text(text, encoding="utf-8")
     counts: Counter[str] = Counter()
-    found: list[Any] = [found for _, found in conversations(open_chat(path, options), counts)]
+    found: list[Any] = [found for _, found in conversations(open_chat(path, me, partner, gap), counts)]
     kept = [[(turn["role"], turn["content"]) for turn in turns] for turns in found if isinstance(turns, list)]
     return kept, [error.problem for error in found if isinstance(error, DataError)], +counts
 
 
 def test_turns_are_joined_and_cut_by_hand(tmp_path: Path) -> None:
-    kept, problems, counts = chat_of(tmp_path, PAIR, ChatOptions(me=("다온",)))
+    kept, problems, counts = chat_of(tmp_path, PAIR, me=("다온",))
     assert kept == [
         # 일어났다 has nothing before it; a gap of exactly six hours is no longer one
         [
@@ -53,14 +55,14 @@ def test_turns_are_joined_and_cut_by_hand(tmp_path: Path) -> None:
 
 
 def test_a_shorter_gap_cuts_more(tmp_path: Path) -> None:
-    kept, problems, counts = chat_of(tmp_path, PAIR, ChatOptions(me=("다온",), gap=timedelta(hours=1)))
+    kept, problems, counts = chat_of(tmp_path, PAIR, me=("다온",), gap=timedelta(hours=1))
     assert [len(turns) for turns in kept] == [2, 2]
-    assert problems == ["a conversation in which one never answers the other"]
+    assert problems == ["a conversation in which one side never answers"]
     assert counts["turns before a partner or after the last answer"] == 3  # 일어났다, 잘 다녀와, 왔어
 
 
 def test_the_other_side_of_the_same_chat(tmp_path: Path) -> None:
-    kept, _, _ = chat_of(tmp_path, PAIR, ChatOptions(me=("새봄",)))
+    kept, _, _ = chat_of(tmp_path, PAIR, me=("새봄",))
     assert kept[0] == [
         ("user", "일어났다"),
         ("assistant", "벌써?\n대단해"),
@@ -80,7 +82,7 @@ GROUP = """Date,User,Message
 
 
 def test_a_group_keeps_its_speakers(tmp_path: Path) -> None:
-    kept, _, _ = chat_of(tmp_path, GROUP, ChatOptions(me=("다온",)))
+    kept, _, _ = chat_of(tmp_path, GROUP, me=("다온",))
     assert kept == [
         [
             ("user", "새봄: 모여\n팀:기획: 어디로\n언제"),
@@ -92,7 +94,7 @@ def test_a_group_keeps_its_speakers(tmp_path: Path) -> None:
 
 
 def test_one_partner_of_a_group(tmp_path: Path) -> None:
-    kept, _, counts = chat_of(tmp_path, GROUP, ChatOptions(me=("다온",), partner="새봄"))
+    kept, _, counts = chat_of(tmp_path, GROUP, me=("다온",), partner="새봄")
     assert kept == [[("user", "모여"), ("assistant", "역 앞 7시"), ("user", "응"), ("assistant", "이따 봐")]]
     assert counts == {"messages by other speakers": 2}
 
@@ -100,18 +102,18 @@ def test_one_partner_of_a_group(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (ChatOptions(), "whom shall the model imitate"),
-        (ChatOptions(me=("누구",)), "nobody is called 누구"),
-        (ChatOptions(me=("다온",), partner="누구"), "no partner is called 누구"),
-        (ChatOptions(me=("다온",), partner="다온"), "no partner is called 다온"),
+        ({}, "no speaker to imitate"),
+        ({"me": ("누구",)}, "nobody is called 누구"),
+        ({"me": ("다온",), "partner": "누구"}, "no partner is called 누구"),
+        ({"me": ("다온",), "partner": "다온"}, "no partner is called 다온"),
     ],
 )
-def test_speakers_are_listed_with_how_often_they_spoke(tmp_path: Path, options: ChatOptions, problem: str) -> None:
+def test_speakers_are_listed_with_how_often_they_spoke(tmp_path: Path, options: dict[str, Any], problem: str) -> None:
     with pytest.raises(DataError, match=problem) as caught:
-        chat_of(tmp_path, GROUP, options)
+        chat_of(tmp_path, GROUP, **options)
     for speaker in ("새봄 (2 messages)", "팀:기획 (2 messages)", "다온 (2 messages)"):
         assert speaker in caught.value.expected
 
 
 def test_an_export_without_messages(tmp_path: Path) -> None:
-    assert chat_of(tmp_path, "Date,User,Message\n", ChatOptions()) == ([], ["an export without messages"], Counter())
+    assert chat_of(tmp_path, "Date,User,Message\n") == ([], ["an export without messages"], Counter())

@@ -15,10 +15,10 @@ from rlhf.cli import main
 from rlhf.config.sections import SamplingSection
 from rlhf.curate.answer_rows import AnswerRow, read_answer_rows
 from rlhf.curate.output import manifest_path
-from rlhf.curate.sample import command as sampling_module
-from rlhf.curate.sample.command import SamplePlan, sample_answers
+from rlhf.curate.sample import sampler as sampling_module
 from rlhf.curate.sample.partial import PartialFile
-from rlhf.curate.sample.sources import Drawing, LocalModel
+from rlhf.curate.sample.sampler import SamplePlan, sample_answers
+from rlhf.curate.sample.sources import DecodingOptions, LocalModel
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import DataError, EndpointError
@@ -58,7 +58,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def plan(prompts: Path, out: Path, *models: Path, k: int = 2, seed: int = 3, **more: Any) -> SamplePlan:
     sampling = SamplingSection(max_new_tokens=6, max_prompt_tokens=128, batch_size=4)
-    return SamplePlan(str(prompts), out, tuple(map(str, models)), Drawing(sampling, k, seed), **more)
+    return SamplePlan(str(prompts), out, tuple(map(str, models)), DecodingOptions(sampling, k, seed), **more)
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -90,13 +90,13 @@ def test_two_generators_answer_each_prompt_k_times(tmp_path: Path, model: Path, 
         not answer["finished"] for row in rows for answer in row["answers"]
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s.jsonl", "s.jsonl.manifest.json"]
-    judgeable = [row for _, row in read_answer_rows(str(out)) if isinstance(row, AnswerRow)]
+    judgeable = [row for row in read_answer_rows(str(out)) if isinstance(row, AnswerRow)]
     assert [row.prompt[-1].content for row in judgeable] == ["오늘 날씨 어때?", "점심에 뭘 먹을까?", "비 와."]
 
 
 def test_greedy_answers_are_equal_and_counted(tmp_path: Path, model: Path, prompts: Path):
     sampling = SamplingSection(max_new_tokens=4, max_prompt_tokens=128, temperature=0)
-    greedy = SamplePlan(str(prompts), tmp_path / "s.jsonl", (str(model),), Drawing(sampling, 3, 1))
+    greedy = SamplePlan(str(prompts), tmp_path / "s.jsonl", (str(model),), DecodingOptions(sampling, 3, 1))
     sample_answers(greedy, ALONE)
     assert all(len(set(row["responses"])) == 1 for row in rows_of(greedy.out))
     manifest = json.loads(manifest_path(greedy.out).read_text(encoding="utf-8"))
@@ -163,11 +163,12 @@ def test_an_endpoint_answers_beside_a_model(tmp_path: Path, model: Path, prompts
 
 def test_what_an_endpoint_gave_before_it_failed_is_kept(tmp_path: Path, prompts: Path):
     from rlhf.curate.endpoint.client import Endpoint
+    from rlhf.curate.endpoint.options import EndpointOptions
 
     asked = plan(prompts, tmp_path / "s.jsonl")
     with (
         serve(Behaviour(faults=lambda number, _: Fault("400") if number == 5 else None)) as server,
-        Endpoint(server.url, "m", concurrency=1) as endpoint,
+        Endpoint(server.url, "m", EndpointOptions(concurrency=1)) as endpoint,
         pytest.raises(EndpointError),
     ):
         sample_answers(asked, ALONE, endpoint)

@@ -16,7 +16,7 @@ from rlhf.curate.split.command import SplitOptions, check_apart, read_assignment
 from rlhf.data.records import Demonstration, Prompt, Ranking
 from rlhf.data.sources import DataSource, read_records
 from rlhf.errors import DataError
-from rlhf.evaluate.reward.leakage import asked
+from rlhf.evaluate.reward.leakage import last_question
 
 SHARES = {"train": 0.5, "dev": 0.25, "test": 0.25}
 PLACES = [
@@ -78,17 +78,17 @@ def questions_by_split(folder: Path) -> dict[str, set[str]]:
             if path.exists() and path.stat().st_size:
                 for record in read_records(DataSource(str(path)), kind).records:
                     turns = record.prompt if isinstance(record, Ranking) else record.messages
-                    found.setdefault(split, set()).add(asked(turns).rstrip("! "))
+                    found.setdefault(split, set()).add(last_question(turns).rstrip("! "))
     return found
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["one call", "a call a stage"])
 def test_a_question_is_in_one_split_over_all_stages(tmp_path: Path, together: bool) -> None:
     rows = stages(tmp_path)
-    out, options = tmp_path / "split", SplitOptions(SHARES, seed=3, threshold=0.9)
+    out, options = tmp_path / "split", {"shares": SHARES, "seed": 3, "threshold": 0.9}
     paths = [str(tmp_path / f"{name}.jsonl") for name in rows]
     for group in [paths] if together else [[path] for path in paths]:
-        split_files(group, out, options)
+        split_files(SplitOptions(tuple(group), out, **options))
     found = questions_by_split(out)
     assert set(found) == {"train", "dev", "test"}
     assert not found["train"] & found["test"]
@@ -152,9 +152,9 @@ def test_new_prompts_follow_earlier_ones_test_first(earlier: dict[str, str], exp
 def test_a_second_call_keeps_what_the_first_decided(tmp_path: Path) -> None:
     stages(tmp_path)
     out, source = tmp_path / "split", str(tmp_path / "sft.jsonl")
-    split_files([source], out, SplitOptions(SHARES, seed=3, threshold=0.9))
+    split_files(SplitOptions((source,), out, SHARES, seed=3, threshold=0.9))
     before = read_assignments(out / "assignments.jsonl")
-    report = split_files([source], out, SplitOptions({"train": 1.0}, seed=4, threshold=0.9))
+    report = split_files(SplitOptions((source,), out, {"train": 1.0}, seed=4, threshold=0.9))
     assert report.num_kept_assignments == 60
     assert set(before.values()) == {"train", "dev", "test"}
     assert read_assignments(out / "assignments.jsonl") == before
@@ -164,17 +164,17 @@ def test_a_second_call_keeps_what_the_first_decided(tmp_path: Path) -> None:
 
 
 def test_bad_inputs_leave_nothing_behind(tmp_path: Path) -> None:
-    out, options = tmp_path / "split", SplitOptions(SHARES)
+    out = tmp_path / "split"
     good, bad = written(tmp_path / "a" / "x.jsonl", [{"prompt": "안녕"}]), tmp_path / "bad.jsonl"
     bad.write_text('{"prompt": "안녕"}\n{"text": "안녕"}\n', encoding="utf-8")
     with pytest.raises(DataError, match=r"bad\.jsonl:2"):
-        split_files([good, str(bad)], out, options)
+        split_files(SplitOptions((good, str(bad)), out, SHARES))
     with pytest.raises(DataError, match="two inputs are called x"):
-        split_files([good, written(tmp_path / "b" / "x.jsonl", [{"prompt": "안녕"}])], out, options)
+        split_files(SplitOptions((good, written(tmp_path / "b" / "x.jsonl", [{"prompt": "안녕"}])), out, SHARES))
     with pytest.raises(DataError, match="no usable row"):
-        split_files([written(tmp_path / "empty.jsonl", [])], out, options)
+        split_files(SplitOptions((written(tmp_path / "empty.jsonl", []),), out, SHARES))
     assert not out.exists()
-    report = split_files([str(bad)], out, SplitOptions(SHARES, on_bad_row="skip"))
+    report = split_files(SplitOptions((str(bad),), out, SHARES, on_bad_row="skip"))
     assert report.num_bad == 1
     assert sum(output.kept for output in report.outputs) == 1
 
@@ -182,18 +182,18 @@ def test_bad_inputs_leave_nothing_behind(tmp_path: Path) -> None:
 def test_damaged_assignments_and_changed_files_are_told(tmp_path: Path) -> None:
     stages(tmp_path)
     out, source = tmp_path / "split", str(tmp_path / "sft.jsonl")
-    split_files([source], out, SplitOptions(SHARES, seed=3, threshold=0.9))
+    split_files(SplitOptions((source,), out, SHARES, seed=3, threshold=0.9))
     leaked = read(out / "sft_test.jsonl")[0]
     with (out / "sft_train.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({**leaked, "prompt": f"  {leaked['prompt']}\n"}, ensure_ascii=False) + "\n")
-    with pytest.raises(DataError, match=r"sft_test\.jsonl: a prompt of sft_train\.jsonl too"):
+    with pytest.raises(DataError, match=r"sft_test\.jsonl: a prompt that is also in sft_train\.jsonl"):
         check_apart(out)
     written(out / "stranger_train.jsonl", [leaked])  # without our manifest: not looked at
     (out / "sft_train.jsonl").unlink()
     assert check_apart(out) == 2
     (out / "assignments.jsonl").write_text('{"prompt": "안녕", "split": "val"}\n', encoding="utf-8")
     with pytest.raises(DataError, match=r"assignments\.jsonl:1: not an assignment"):
-        split_files([source], out, SplitOptions(SHARES))
+        split_files(SplitOptions((source,), out, SHARES))
 
 
 @pytest.mark.parametrize("shares", [{"train": 0.9}, {"train": 1.2, "dev": -0.2}, {"train": 0.9, "valid": 0.1}])

@@ -11,6 +11,7 @@ import pytest
 
 from rlhf.cli import main
 from rlhf.errors import DataError
+from rlhf.evaluate.geval.page import markdown
 from rlhf.evaluate.geval.table import WHOLE, geval_table, read_scores, score_row
 
 CRITERIA = ["친근함", "무해함"]
@@ -126,6 +127,21 @@ def test_the_command_writes_four_files(tmp_path: Path, capsys: pytest.CaptureFix
     page = (out / "geval.html").read_text(encoding="utf-8")
     assert "친근함" in page
     assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_markdown_of_two_judges() -> None:
+    """One prompt each: Wilson's end for 0 of 1 prompts is u = .79346; 5 - 4 u = 1.83, 3 -+ 2 u, 1 + 4 u = 4.17."""
+    rows = [row("가", [5, 3], "a|b", judge=judge) for judge in ("x", "y")] + [row("가", [1, 1], "c", judge="x")]
+    found = table(rows)
+    text = markdown(found)
+    assert text.startswith("# G-Eval\n\n3 scores. Means over answers,")
+    assert "\n\n## Agreement of the judges\n\nKrippendorff's alpha of the judges on 1 answers: " in text
+    assert (
+        "\n\n## x\n\n| model | 친근함 | 무해함 | 평균 | prompts |\n|---|---:|---:|---:|---:|\n"
+        "| a/b | 5.00 [1.83, 5.00] | 3.00 [1.41, 4.59] | **4.00 [1.62, 4.79]** | 1 |\n"
+        "| c | 1.00 [1.00, 4.17] | 1.00 [1.00, 4.17] | **1.00 [1.00, 4.17]** | 1 |\n\n- c minus a|b: -3.000 ["
+    ) in text
+    assert text.endswith("| 1 |\n")
 
 
 def test_what_does_not_fit_together_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

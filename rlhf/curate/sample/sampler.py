@@ -1,0 +1,198 @@
+"""Draws K answers per prompt from one or more models.
+
+The models answer all prompts one after another, so that one model at a time is in memory. Finished answers are
+appended to `<out>.partial`; when an interrupted run is started again, it continues from there.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlhf.curate.answer_rows import prompt_value
+from rlhf.curate.endpoint.client import Endpoint
+from rlhf.curate.output import Output, progress
+from rlhf.curate.sample.partial import PartialFile
+from rlhf.curate.sample.sources import (
+    Answer,
+    DecodingOptions,
+    LocalModel,
+    endpoint_answers,
+    model_folder,
+    weights_hash,
+)
+from rlhf.data.embedded import data_path
+from rlhf.data.encode import EncodedPrompt
+from rlhf.data.readers import locate, sha256_of
+from rlhf.data.records import Prompt
+from rlhf.data.sources import DataSource, OnBadRow, SourceRecords, read_records
+from rlhf.engine.ranks import Ranks
+
+FILLS = 8  # times that the slots are filled before answers are stored
+Answered = tuple[int, list[Answer]]  # the number of a prompt and its answers
+
+
+@dataclass(frozen=True, slots=True)
+class SamplePlan:
+    """The prompts, the models (folders or runs) and how they answer; `limit` takes the first prompts."""
+
+    prompts: str
+    out: Path
+    models: tuple[str, ...]
+    decoding: DecodingOptions
+    dtype: str = "auto"
+    limit: int | None = None
+    on_bad_row: OnBadRow = "error"
+
+
+def sample_answers(plan: SamplePlan, ranks: Ranks, endpoint: Endpoint | None = None) -> str:
+    """Writes `plan.out` and its manifest on rank 0; returns a summary, empty on other ranks.
+
+    Every rank answers its share of the prompts; `endpoint` (on rank 0) answers after the models. An answer does not
+    depend on the rank, the batch or the start in which it was drawn.
+
+    Raises: DataError, ModelError or EndpointError; earlier answers are kept for the next start.
+    """
+    dtype = _dtype(plan.dtype, ranks)
+    read = read_records(DataSource(data_path(plan.prompts), limit=plan.limit), Prompt, on_bad_row=plan.on_bad_row)
+    folders = [model_folder(path) for path in plan.models]
+    collectors: list[_Collector] = []
+
+    def prepare() -> set[Hashable]:
+        collectors.append(_Collector(plan, read, _answerers(plan, folders, dtype, endpoint)))
+        return collectors[0].partial.keys
+
+    done = ranks.on_main(prepare)
+    for number, folder in enumerate(folders):
+        todo = [row for row in range(len(read.records)) if (row, number) not in done]
+        if todo:
+            model = LocalModel(folder, number, plan.decoding, ranks.device, dtype)
+            encoded, cuts = model.encoded(read.records)
+            batches = _batches(model, encoded, todo, plan.decoding, ranks)
+            _keep(batches, collectors, number, len(todo), cuts)
+            del model
+            _free_memory()
+    return collectors[0].finished(endpoint) if collectors else ""
+
+
+class _Collector:
+    """Stores the answers on rank 0, and writes the output from them."""
+
+    def __init__(self, plan: SamplePlan, read: SourceRecords[Prompt], answerers: list[dict[str, Any]]) -> None:
+        self.plan, self.read, self.answerers = plan, read, answerers
+        path = data_path(plan.prompts)
+        settings = {"k": plan.decoding.num_answers, "seed": plan.decoding.seed, "answerers": answerers}
+        options = {**settings, "limit": plan.limit, "on_bad_row": plan.on_bad_row}
+        self.output = Output(plan.out, command="data sample", inputs=[path], options=options)
+        identity = {"prompts": sha256_of(locate(path)), **settings}
+        self.partial = PartialFile(plan.out, identity, ("row", "answerer"))
+        self.num_before = len(self.partial.keys) * plan.decoding.num_answers
+        self.num_drawn, self.seconds = 0, 0.0
+
+    def keep(self, batches: Iterable[Sequence[Answered]], number: int, total: int) -> None:
+        """Stores the answers as they come, and shows the progress."""
+        started = time.monotonic()
+        for _, answers in progress(self._kept(batches, number), self.answerers[number]["model"], total):
+            self.num_drawn += len(answers)
+        self.seconds += time.monotonic() - started
+
+    def _kept(self, batches: Iterable[Sequence[Answered]], number: int) -> Iterator[Answered]:
+        for batch in batches:
+            self.partial.add({"row": row, "answerer": number, "answers": answers} for row, answers in batch)
+            yield from batch
+
+    def finished(self, endpoint: Endpoint | None) -> str:
+        """Requests the missing answers of the endpoint, writes the output and removes the partial file."""
+        if endpoint is not None:
+            number = len(self.answerers) - 1
+            rows = list(enumerate(self.read.records))
+            todo = [(row, prompt) for row, prompt in rows if (row, number) not in self.partial.keys]
+            answered = endpoint_answers(endpoint, todo, self.plan.decoding)
+            self.keep(([each] for each in answered), number, len(todo))
+        for index in range(self.read.report.num_skipped):
+            self.output.drop("bad row", "".join(self.read.report.skipped[index : index + 1]))
+        with self.output:
+            for row, prompt in enumerate(self.read.records):
+                found = self.partial.read([(row, number) for number in range(len(self.answerers))])
+                self._write(prompt, [entry["answers"] for entry in found])
+            self.output.extra = {"answerers": self.answerers, "seconds": round(self.seconds, 3)}
+        self.partial.remove()
+        speed = f", {self.num_drawn / self.seconds:.1f} answers/s" if self.num_drawn else ""
+        before = f"; {self.num_before} were kept from an interrupted run" if self.num_before else ""
+        return f"{self.output.summary()}; {self.num_drawn} drawn in {self.seconds:.1f} s{speed}{before}"
+
+    def _write(self, prompt: Prompt, by_answerer: Sequence[list[Answer]]) -> None:
+        about = [
+            {**answerer, **{name: value for name, value in answer.items() if name != "text"}}
+            for answerer, answers in zip(self.answerers, by_answerer, strict=True)
+            for answer in answers
+        ]
+        texts = [answer["text"] for answers in by_answerer for answer in answers]
+        self.output.count_all(
+            {
+                "answers": len(texts),
+                "identical answers": len(texts) - len(set(texts)),
+                "empty answers": sum(not text for text in texts),
+                "answers cut at the limit": sum(not answer["finished"] for answer in about),
+                "refusals": sum(answer.get("refused", False) for answer in about),
+            }
+        )
+        row = {"prompt": prompt_value(prompt.messages), "responses": texts}
+        models = [answer["model"] for answer in about]
+        self.output.write({**row, "models": models, "answers": about, "source": prompt.source})
+
+
+def _answerers(plan: SamplePlan, folders: Sequence[str], dtype: str, endpoint: Endpoint | None) -> list[dict[str, Any]]:
+    """What is written beside each answer: the model, its hash and its decoding settings."""
+    sampling, seed = plan.decoding.sampling, plan.decoding.seed
+    decoding = {**sampling.model_dump(exclude={"batch_size", "stop"}), "seed": seed, "dtype": dtype}
+    described: list[dict[str, Any]] = [
+        {"model": path, "sha256": weights_hash(folder), "decoding": decoding}
+        for path, folder in zip(plan.models, folders, strict=True)
+    ]
+    if endpoint is not None:
+        asked = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_new_tokens}
+        described.append({"model": endpoint.service.model, "endpoint": endpoint.service.url, "decoding": asked})
+    return described
+
+
+def _batches(
+    model: LocalModel, encoded: Sequence[EncodedPrompt], todo: Sequence[int], decoding: DecodingOptions, ranks: Ranks
+) -> Iterator[list[Answered]]:
+    """Answers to the prompts `todo` in order, a few thousand at a time, divided among the ranks."""
+    size = ranks.world_size * max(1, FILLS * decoding.sampling.batch_size // decoding.num_answers)
+    for start in range(0, len(todo), size):
+        rows = todo[start : start + size]
+        mine = rows[ranks.rank :: ranks.world_size]
+        drawn = model.draw([encoded[row] for row in mine])
+        found = dict(pair for part in ranks.gather(list(zip(mine, drawn, strict=True))) for pair in part)
+        yield [(row, found[row]) for row in rows]
+
+
+def _keep(
+    batches: Iterator[list[Answered]], collectors: Sequence[_Collector], number: int, total: int, cuts: dict[str, int]
+) -> None:
+    """Draws every batch; rank 0 stores them."""
+    for collector in collectors:
+        collector.keep(batches, number, total)
+        collector.output.count_all(cuts)
+    for _ in batches:
+        pass
+
+
+def _dtype(name: str, ranks: Ranks) -> str:
+    if name != "auto":
+        return name
+    return "float32" if ranks.device.type == "cpu" else "bfloat16"
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
