@@ -16,7 +16,7 @@ import deepspeed  # noqa: F401 - an import, to be paid for once
 from rlhf.train.ppo import train_ppo
 from rlhf.train.run.run import launch
 
-KEPT = ("objective/reward", "objective/kl", "rollout/eos_rate", "rollout/response_tokens")  # without the group
+KEPT = ("objective/reward", "objective/kl", "rollout/eos_rate", "rollout/response_tokens")  # kept without the group
 
 
 def one(words: list[str], run: dict[str, Any]) -> None:
