@@ -108,6 +108,13 @@ def test_the_ppo_loss_is_policy_plus_weighted_value(chain: dict[str, Path]) -> N
         assert line["loss"] == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
+def test_throughput_is_what_was_sampled_over_its_time(chain: dict[str, Path]) -> None:
+    for line in read_lines(chain["ppo"] / "metrics.jsonl"):
+        sampled = 8 * line["rollout/response_tokens"]  # ppo.rollout_size
+        assert line["rollout/tokens_per_s"] * line["time/rollout_s"] == pytest.approx(sampled)
+        assert line["time/samples_per_s"] * line["time/step_s"] == pytest.approx(8)
+
+
 def test_ppo_starts_at_its_reference_and_leaves_it(chain: dict[str, Path]) -> None:
     lines = read_lines(chain["ppo"] / "metrics.jsonl")
     assert lines[0]["objective/kl"] == pytest.approx(
