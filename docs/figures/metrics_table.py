@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from rlhf.config.metric_names import Metric, metrics
-from rlhf.config.schema import STAGES
+from rlhf.config.stages import STAGES
 
 DOCS = Path(__file__).parents[1]
 PAGES = {"en": DOCS / "metrics.md", "ko": DOCS / "metrics.ko.md"}

@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from rlhf.config.schema import PpoConfig, RewardConfig, StageConfig
 from rlhf.errors import ConfigError, ModelError
 from rlhf.plan.batches import SHORTEST, longest_item
+from rlhf.plan.machine import Device
 from rlhf.plan.memory import GIB, MemoryPlan
 from rlhf.plan.roles import Shapes, plan_memory, stage_shapes
-from rlhf.plan.states import Device, Placement
+from rlhf.plan.states import Placement
 
 MARGIN = 0.15  # largest measured error of the plan: a refused run would not fit with 15 % less
 MOST_CHANGES = 4

@@ -7,7 +7,8 @@ from pathlib import Path
 import yaml
 
 from rlhf.config.load import load_config
-from rlhf.config.schema import STAGES, PpoConfig
+from rlhf.config.schema import PpoConfig
+from rlhf.config.stages import STAGES
 from rlhf.errors import RlhfError
 
 
@@ -19,7 +20,7 @@ def models_of_runs(config_path: str | Path) -> dict[str, str]:
         if stage is None:
             continue
         try:
-            config = load_config(STAGES[stage], file)
+            config = load_config(STAGES[stage].config, file)
         except (RlhfError, yaml.YAMLError):
             continue
         if not isinstance(config, PpoConfig):

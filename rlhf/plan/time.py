@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.config.schema import PpoConfig, RewardConfig, StageConfig
-from rlhf.config.sections import SourceSection, TrainSection
+from rlhf.config.sections import AnswerSource, SourceSection, TrainSection
 from rlhf.data.embedded import data_path
 from rlhf.data.loader import RowStream
 from rlhf.data.records import Demonstration, Prompt, Ranking
@@ -17,7 +17,6 @@ from rlhf.plan.roles import Shapes
 
 ASSUMED_ROWS = 1000
 A100_FLOPS, A100_BANDWIDTH = 312e12, 1.6e12  # bfloat16 operations and bytes per second of one A100
-UTILISATION = 0.35
 MAX_WARMUP_SHARE = 0.3
 
 
@@ -44,7 +43,7 @@ class RunEstimate:
 
 
 def estimate_run(
-    config: StageConfig, shapes: Shapes, world_size: int, *, utilisation: float = UTILISATION, flops_per_second: float
+    config: StageConfig, shapes: Shapes, world_size: int, *, utilisation: float, flops_per_second: float
 ) -> RunEstimate:
     """Steps, tokens and hours; `flops_per_second` is one rank's peak."""
     sizes, assumed = count_rows(config)
@@ -115,6 +114,6 @@ def _rows(config: StageConfig, path: str, source: SourceSection) -> int:
         return len(read_records(wanted, Prompt, on_bad_row="skip").records)
     if isinstance(config, RewardConfig):
         return len(read_records(wanted, Ranking, on_bad_row="skip").records)
-    if source.answers == "all":
+    if isinstance(source, AnswerSource) and source.answers == "all":
         return sum(record.num_answers for record in read_records(wanted, Ranking, on_bad_row="skip").records)
     return len(read_records(wanted, Demonstration, on_bad_row="skip").records)

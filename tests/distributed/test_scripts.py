@@ -107,9 +107,9 @@ def ppo_config(tmp_path_factory: pytest.TempPathFactory, tiny_neox: Path, tiny_r
     """Two iterations of eight answers, some of which end with EOS."""
     folder = tmp_path_factory.mktemp("ppo")
     likely_to_end(tiny_neox, folder / "actor")
-    shutil.copytree(tiny_reward, folder / "objective/reward")
-    manifest = {"stage": "objective/reward", "parents": {}, "data": []}
-    (folder / "objective/reward" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    shutil.copytree(tiny_reward, folder / "reward")
+    manifest = {"stage": "reward", "parents": {}, "data": []}
+    (folder / "reward" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     prompts = [{"prompt": f"{first} {second}"} for first in QUESTIONS for second in ANSWERS]
     write_rows(folder / "train.jsonl", prompts[:16])
     write_rows(folder / "eval.jsonl", prompts[16:])
@@ -210,7 +210,7 @@ def test_roles_on_one_backbone_leave_the_folder_of_a_lora_run(
     """adapter/ on the base computes what model/ does, and neither is what the actor started from. The checkpoint that
     two ranks left holds the same model."""
     sft = make_lora_run(tiny_neox, tmp_path / "sft", chat_tokenizer, stage="sft", seed=7)
-    reward = make_lora_run(tiny_neox, tmp_path / "objective/reward", chat_tokenizer, stage="objective/reward", seed=8)
+    reward = make_lora_run(tiny_neox, tmp_path / "reward", chat_tokenizer, stage="reward", seed=8)
     overrides = [f"run.dir={tmp_path}/run", "ppo.roles=shared", f"actor.path={sft}", f"reward.path={reward}"]
     overrides += ["deepspeed.zero_stage=2", "run.max_steps=1", "model.gradient_checkpointing=true"]
     run_deepspeed(PPO, "--config", ppo_config, *overrides, ranks=2)

@@ -101,10 +101,10 @@ def test_held_out_figures_are_logged(chain: dict[str, Path], stage: str, name: s
     assert [line["step"] for line in read_lines(chain[stage] / "metrics.jsonl") if name in line] == due
 
 
-def test_the_ppo_loss_is_policy_plus_weighted_value(chain: dict[str, Path]) -> None:
+def test_the_ppo_loss_is_policy_plus_value(chain: dict[str, Path]) -> None:
     for line in read_lines(chain["ppo"] / "metrics.jsonl"):
         assert line["value/loss"] > 0
-        expected = line["policy/loss"] + 0.7 * line["value/loss"]  # ppo.value_weight
+        expected = line["policy/loss"] + line["value/loss"]
         assert line["loss"] == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 

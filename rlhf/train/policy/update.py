@@ -144,7 +144,7 @@ def minibatch(
     if demonstrations:
         tally.add({"policy/ptx_loss": _ptx_backward(roles, demonstrations, config)})
     totals = tally.totals(ranks)
-    weights = {"value/loss": config.ppo.value_weight, "policy/ptx_loss": config.ppo.ptx_weight}
+    weights = {"policy/ptx_loss": config.ppo.ptx_weight}
     loss = sum(weights.get(name, 1.0) * totals.get(name, 0.0) for name in LOSS_TERMS)
     require_finite(loss, step)
     outcomes = roles.step(rates)

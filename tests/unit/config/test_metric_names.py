@@ -11,7 +11,7 @@ import pytest
 
 import rlhf
 from rlhf.config.metric_names import metric_of, metrics
-from rlhf.config.schema import STAGES
+from rlhf.config.stages import STAGES
 from rlhf.runs.plots import WIRE_METRICS, panels
 
 ROOT = Path(rlhf.__file__).parents[1]

@@ -90,7 +90,7 @@ def test_the_entropy_bonus_reaches_response_places_only() -> None:
     torch.testing.assert_close(actor.values.grad[2:5], -0.5 / 3 * logits.grad, rtol=1e-5, atol=1e-7)
     assert metrics["policy/loss"] == 0
     assert metrics["policy/entropy_loss"] == pytest.approx(-0.5 / 3 * entropy.item(), rel=1e-5)
-    expected = metrics["policy/entropy_loss"] + config.ppo.value_weight * metrics["value/loss"]
+    expected = metrics["policy/entropy_loss"] + metrics["value/loss"]
     assert metrics["loss"] == pytest.approx(expected, rel=1e-9)
 
 

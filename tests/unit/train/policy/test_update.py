@@ -54,7 +54,7 @@ def test_only_the_critic_learns_while_it_warms_up() -> None:
     assert actor.steps == []
     assert critic.learning == [1, 2]
     assert critic.steps == [config.critic.lr]
-    assert metrics["loss"] == pytest.approx(0.5 * 0.5)  # value_weight * half the squared error of 1
+    assert metrics["loss"] == pytest.approx(0.5)  # half the squared error of 1
     assert "policy/loss" not in metrics
     assert learning_rates(config, 0.5, 3) == {"actor": config.train.lr / 2, "critic": config.critic.lr / 2}
 
@@ -86,7 +86,7 @@ def test_kl_in_the_loss_pulls_towards_the_reference() -> None:
     assert actor.values.grad[1, 5].item() == pytest.approx(-0.05 * 6 / 7, rel=1e-5)  # descent raises token 5
     assert metrics["policy/kl_loss"] == pytest.approx(0.2 * 0.125 / 2, rel=1e-5)
     assert metrics["policy/loss"] == 0
-    assert metrics["loss"] == pytest.approx(0.2 * 0.125 / 2 + 0.5 * metrics["value/loss"], rel=1e-5)
+    assert metrics["loss"] == pytest.approx(0.2 * 0.125 / 2 + metrics["value/loss"], rel=1e-5)
 
 
 def test_the_largest_ratio_is_reported() -> None:
@@ -108,7 +108,7 @@ def test_demonstrations_add_their_cross_entropy() -> None:
     assert metrics["policy/ptx_loss"] == pytest.approx(math.log(7), rel=1e-6)
     own = [actor.values.grad[0, 4].item(), actor.values.grad[1, 6].item()]
     assert own == pytest.approx([-0.5 * 6 / 7 / 2] * 2, rel=1e-5)
-    assert metrics["loss"] == pytest.approx(0.5 * math.log(7) + 0.5 * metrics["value/loss"], rel=1e-6)
+    assert metrics["loss"] == pytest.approx(0.5 * math.log(7) + metrics["value/loss"], rel=1e-6)
     assert metrics["tokens"] == 6
 
 
