@@ -69,7 +69,9 @@ class Bench:
         shutil.rmtree(folder, ignore_errors=True)
         run(deepspeed(ROOT / "scripts" / "step3_ppo.py", *self.words(folder, SEED + number)), self.log)
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        return self._figures([line["wall_s"] for line in lines], [line["response_tokens"] for line in lines])
+        return self._figures(
+            [line["time/wall_s"] for line in lines], [line["rollout/response_tokens"] for line in lines]
+        )
 
     def trl(self, number: int) -> dict[str, Any]:
         found = self._trl_run(SEED + number, parts=False)

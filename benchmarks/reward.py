@@ -70,8 +70,8 @@ class Bench:
         shutil.rmtree(folder, ignore_errors=True)
         run(deepspeed(ROOT / "scripts" / "step2_reward.py", *self.words(folder, seed)), self.log)
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        seconds = lines[-1]["wall_s"]
-        rows = sum(line["num_rankings"] for line in lines)
+        seconds = lines[-1]["time/wall_s"]
+        rows = sum(line["batch/num_rankings"] for line in lines)
         return {"rows_per_s": rows / seconds, "train_loss": statistics.mean(line["loss"] for line in lines[-10:])}
 
     def words(self, folder: Path, seed: int) -> list[str]:

@@ -66,8 +66,8 @@ class Bench:
         shutil.rmtree(folder, ignore_errors=True)
         run(deepspeed(ROOT / "scripts" / "step1_sft.py", *self.words(folder)), self.log)
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        seconds = lines[-1]["wall_s"]
-        steps = [[int(line["tokens"]), int(line["answer_tokens"])] for line in lines]
+        seconds = lines[-1]["time/wall_s"]
+        steps = [[int(line["tokens"]), int(line["batch/answer_tokens"])] for line in lines]
         return {
             "tokens_per_s": sum(tokens for tokens, _ in steps) / seconds,
             "seconds": seconds,
@@ -106,7 +106,7 @@ class Bench:
     def floor(self, number: int) -> dict[str, Any]:
         """The matrix products of the steps our side just took."""
         lines = [json.loads(line) for line in (self.work / "ours" / "metrics.jsonl").read_text().splitlines()]
-        steps = [[int(line["tokens"]), int(line["answer_tokens"])] for line in lines]
+        steps = [[int(line["tokens"]), int(line["batch/answer_tokens"])] for line in lines]
         size = self.base.size
         shape = {"hidden": size.hidden, "layers": size.layers, "vocabulary": self.base.vocabulary, "steps": steps}
         source, result = self.work / "shape.json", self.work / "floor.json"

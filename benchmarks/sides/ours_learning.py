@@ -16,7 +16,7 @@ import deepspeed  # noqa: F401 - an import, to be paid for once
 from rlhf.train.ppo import train_ppo
 from rlhf.train.run.run import launch
 
-KEPT = ("reward", "kl", "eos_rate", "response_tokens")
+KEPT = ("objective/reward", "objective/kl", "rollout/eos_rate", "rollout/response_tokens")  # kept without the group
 
 
 def one(words: list[str], run: dict[str, Any]) -> None:
@@ -26,8 +26,8 @@ def one(words: list[str], run: dict[str, Any]) -> None:
     if status := launch("ppo", [*words, *own], train_ppo):
         sys.exit(status)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    curves = {name: [line[name] for line in lines] for name in KEPT}
-    Path(run["result"]).write_text(json.dumps({**curves, "seconds": lines[-1]["wall_s"]}))
+    curves = {name.partition("/")[2]: [line[name] for line in lines] for name in KEPT}
+    Path(run["result"]).write_text(json.dumps({**curves, "seconds": lines[-1]["time/wall_s"]}))
     shutil.rmtree(folder)
 
 

@@ -88,11 +88,11 @@ def _recipe(finished: FinishedRun) -> list[tuple[str, str]] | None:
 
 
 def _evaluation(finished: FinishedRun) -> dict[str, Any]:
-    """The newest value of each `eval_` metric of the run, and the figures of its report card."""
+    """The newest value of each `eval/` metric of the run, and the figures of its report card."""
     found: dict[str, Any] = {}
     metrics, report = RunFolder(finished.path).metrics, finished.model / "report_card.json"
     for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []:
-        found |= {name: value for name, value in json.loads(line).items() if name.startswith("eval_")}
+        found |= {name: value for name, value in json.loads(line).items() if name.startswith("eval/")}
     return found | (dict(_figures(read_json(report))) if report.is_file() else {})
 
 

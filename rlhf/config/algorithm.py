@@ -30,7 +30,7 @@ class PpoSection(Section):
     max_kl_per_iteration: float | None = Field(
         None,
         gt=0,
-        description="nats per token: no further epoch after one whose mean approx_kl exceeds it; null: all run",
+        description="nats per token: no further epoch after one whose mean policy/approx_kl exceeds it; null: all run",
     )
     value_warmup_steps: int = Field(0, ge=0, description="number of first iterations in which only the critic learns")
     gamma: Share = Field(1.0, description="discount factor per token")

@@ -157,5 +157,5 @@ class Quickstart(QuickstartOptions):
 def sft_summary(folder: Path) -> dict[str, float]:
     """Held-out loss before training and at its best, in nats per token."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    losses = [line["eval_loss"] for line in lines if "eval_loss" in line]
-    return {"steps": lines[-1]["step"], "eval_loss_before": lines[0]["eval_loss_before"], "eval_loss": min(losses)}
+    losses = [line["eval/loss"] for line in lines if "eval/loss" in line]
+    return {"steps": lines[-1]["step"], "eval_loss_before": lines[0]["eval/loss_before"], "eval_loss": min(losses)}

@@ -11,28 +11,30 @@ from typing import Any, NamedTuple
 import yaml
 from markupsafe import Markup
 
+from rlhf.config.metric_names import metric_of
 from rlhf.html.plots import BLUE, GREY, LINE, RED, figure, svg
 from rlhf.html.words import Words
 
 Row = Mapping[str, Any]
 Series = tuple[list[float], list[float]]  # steps, values
+KL = "objective/kl"
 MAX_POINTS = 300  # of one curve; longer ones are averaged, or the page would take megabytes
 MAX_TRAJECTORY = 60  # points of the policy's way from the reference; single iterations are noise
 FEW_POINTS = 30  # a curve with at most as many shows each as a dot
 COLOURS = (BLUE, "#c98a1b", "#23735a", "#7a4d8f", "#5a6473", "#b0567a")
 WIRE_METRICS = {
-    "kl": r"kl",
-    "wireheading": r"reward|held_out_reward",
-    "length_slope": r"reward_length_correlation|response_tokens",
-    "diversity": r"distinct_2",
-    "repetition": r"repeated_token_share",
-    "eos_rate": r"eos_rate",
-    "hangul": r"hangul_share|polite_share",
-    "politeness": r"hangul_share|polite_share",
-    "ratio": r"ratio_max|clip_fraction|approx_kl",
-    "grad_norm": r"grad_norm|critic_grad_norm",
-    "critic": r"explained_variance",
-    "reward_variance": r"reward_std",
+    "kl": r"objective/kl",
+    "wireheading": r"objective/(held_out_)?reward",
+    "length_slope": r"objective/reward_length_correlation|rollout/response_tokens",
+    "diversity": r"text/distinct_2",
+    "repetition": r"text/repeated_token_share",
+    "eos_rate": r"rollout/eos_rate",
+    "hangul": r"text/(hangul|polite)_share",
+    "politeness": r"text/(hangul|polite)_share",
+    "ratio": r"policy/(ratio_max|clip_fraction|approx_kl)",
+    "grad_norm": r"(value/)?grad_norm",
+    "critic": r"value/explained_variance",
+    "reward_variance": r"objective/reward_std",
 }
 
 
@@ -48,7 +50,8 @@ class Panel(NamedTuple):
     def among(self, names: Iterable[str]) -> list[str]:
         """The panel's metrics among `names`, sorted. Of a single source there are none: the whole says the same."""
         found = sorted(name for name in names if re.fullmatch(self.metrics, name))
-        return found if len(found) > any("/" in name for name in found) else []
+        by_source = [name for name in found if (metric := metric_of(name)) and metric.is_family]
+        return found if len(found) > bool(by_source) else []
 
 
 class Curve(NamedTuple):
@@ -169,11 +172,11 @@ def trajectory(metrics: Sequence[Row]) -> tuple[list[tuple[float, float]], str]:
     """(KL, score) over training, and its label: on held-out prompts where those were scored twice or more, else on
     training prompts."""
     for name, label in (
-        ("eval_reward", "PPO in training, held-out prompts"),
-        ("reward", "PPO in training, training prompts"),
+        ("eval/reward", "PPO in training, held-out prompts"),
+        ("objective/reward", "PPO in training, training prompts"),
     ):
-        rows = [row for row in metrics if name in row and "kl" in row]
+        rows = [row for row in metrics if name in row and KL in row]
         if len(rows) > 1:
-            kls, scores = (_thinned([row[key] for row in rows], MAX_TRAJECTORY) for key in ("kl", name))
+            kls, scores = (_thinned([row[key] for row in rows], MAX_TRAJECTORY) for key in (KL, name))
             return list(zip(kls, scores, strict=True)), label
     return [], ""

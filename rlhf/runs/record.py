@@ -22,9 +22,9 @@ Row = dict[str, Any]
 JOB = "job.json"  # what a sweep leaves of a run it has queued
 LOWEST, HIGHEST = min, max
 BEST = {
-    "sft": (("eval_loss", LOWEST), ("loss", LOWEST)),
-    "reward": (("eval_accuracy", HIGHEST), ("accuracy", HIGHEST)),
-    "ppo": (("eval_reward", HIGHEST), ("reward", HIGHEST)),
+    "sft": (("eval/loss", LOWEST), ("loss", LOWEST)),
+    "reward": (("eval/accuracy", HIGHEST), ("reward_model/accuracy", HIGHEST)),
+    "ppo": (("eval/reward", HIGHEST), ("objective/reward", HIGHEST)),
 }
 
 

@@ -37,7 +37,15 @@ from rlhf.train.run.metrics import MetricsLog
 from rlhf.train.run.run import Run
 from rlhf.train.schedules import Schedule, next_kl_coefficient, schedule_of
 
-PROGRESS_METRICS = ("reward", "kl", "eos_rate", "policy_loss", "value_loss", "clip_fraction", "samples_per_s")
+PROGRESS_METRICS = (
+    "objective/reward",
+    "objective/kl",
+    "rollout/eos_rate",
+    "policy/loss",
+    "policy/clip_fraction",
+    "value/loss",
+    "time/samples_per_s",
+)
 EVAL_STEP = 2**31  # gives evaluation random streams apart from those of training
 
 
@@ -171,14 +179,16 @@ def iteration(run: Run[PpoConfig], state: PpoState, step: int) -> dict[str, floa
         demonstrations=data.demonstrations,
     )
     # 8. the KL coefficient of the next iteration
-    metrics = {**experience.metrics, **updates, **gaps, "kl_coefficient": coefficient}
+    metrics = {**experience.metrics, **updates, **gaps, "objective/kl_coefficient": coefficient}
     metrics |= state.tripwires.measure(experience.samples)
-    progress.kl_coefficient = next_kl_coefficient(config.ppo, coefficient, metrics["kl"], len(samples))
+    progress.kl_coefficient = next_kl_coefficient(config.ppo, coefficient, metrics["objective/kl"], len(samples))
     progress.consumed += len(rows)
     progress.score_moments = list(experience.moments)
     progress.ptx_consumed = 0 if data.demonstrations is None else data.demonstrations.consumed
     elapsed = time.perf_counter() - started
-    return {**metrics, "step_s": elapsed, "rollout_s": rollout_s, "samples_per_s": len(samples) / elapsed}
+    times = {"time/step_s": elapsed, "time/rollout_s": rollout_s, "time/samples_per_s": len(samples) / elapsed}
+    num_sampled = sum(len(sample.response) for sample in samples)
+    return {**metrics, **times, "rollout/tokens_per_s": num_sampled / rollout_s}
 
 
 @contextmanager
@@ -221,8 +231,8 @@ def evaluate(
     ]
     log.samples(run.step, rows[: config.log.num_samples])
     return {
-        "eval_reward": float(np.mean(scores)),
-        "eval_eos_rate": float(np.mean([sample.finished for sample in samples])),
+        "eval/reward": float(np.mean(scores)),
+        "eval/eos_rate": float(np.mean([sample.finished for sample in samples])),
     }
 
 

@@ -45,7 +45,7 @@ from rlhf.train.run.run import Run
 from rlhf.train.run.sharing import read_shared
 from rlhf.train.schedules import Schedule, schedule_of
 
-PROGRESS_METRICS = ("loss", "accuracy", "eval_accuracy", "margin", "lr", "grad_norm")
+PROGRESS_METRICS = ("loss", "reward_model/accuracy", "eval/accuracy", "reward_model/margin", "lr", "grad_norm")
 MAX_DEMONSTRATIONS = 512
 
 
@@ -82,12 +82,13 @@ def train_reward(run: Run[RewardConfig]) -> None:
             step, started = run.step + 1, time.perf_counter()
             rows = stream.batch(progress.consumed)
             metrics = reward_step(trained, [train.items[row] for row in rows], config, schedule, step)
-            metrics |= {"step_s": (elapsed := time.perf_counter() - started), "rankings_per_s": len(rows) / elapsed}
+            metrics |= {"time/step_s": (elapsed := time.perf_counter() - started)}
+            metrics["time/rankings_per_s"] = len(rows) / elapsed
             progress.consumed += len(rows)
             run.step, improved = step, False
             if held_out.items and is_due(step, config.eval.every_steps or stream.steps_per_epoch, last):
-                metrics["eval_accuracy"] = held_out_accuracy(trained, held_out.items, config)["accuracy"]
-                improved = progress.record(metrics["eval_accuracy"], step, operator.gt)
+                metrics["eval/accuracy"] = held_out_accuracy(trained, held_out.items, config)["accuracy"]
+                improved = progress.record(metrics["eval/accuracy"], step, operator.gt)
             patient = progress.has_patience(config.eval.patience)
             log.log(step, metrics)
             if improved or is_due(step, config.checkpoint.every_steps, last if patient else step):
@@ -120,12 +121,12 @@ def reward_step(
     outcome = trained.step(lr)
     return {
         "loss": mean,
-        "accuracy": correct / max(pairs, 1),
-        "margin": margin / max(pairs, 1),
+        "reward_model/accuracy": correct / max(pairs, 1),
+        "reward_model/margin": margin / max(pairs, 1),
         "lr": lr,
         "grad_norm": outcome.grad_norm,
         "tokens": sum(len(item) for item in batch),
-        "num_rankings": len(batch),
+        "batch/num_rankings": len(batch),
     }
 
 

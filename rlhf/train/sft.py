@@ -39,7 +39,7 @@ from rlhf.train.run.run import Run
 from rlhf.train.schedules import Schedule, schedule_of
 from rlhf.train.source_loss import SourceLoss, source_names
 
-PROGRESS_METRICS = ("loss", "eval_loss", "lr", "grad_norm", "tokens_per_s")
+PROGRESS_METRICS = ("loss", "eval/loss", "lr", "grad_norm", "time/tokens_per_s")
 
 
 def train_sft(run: Run[SftConfig]) -> None:
@@ -65,22 +65,22 @@ def train_sft(run: Run[SftConfig]) -> None:
     with metrics_log(run, last, PROGRESS_METRICS) as log:
         first: dict[str, float] = {}
         if held_out.items and run.step == 0:
-            first = {"eval_loss_before": evaluate_sft(trained, held_out.items, config)["eval_loss"]}
-            log.say(f"held-out loss before training {first['eval_loss_before']:.4f}")
+            first = {"eval/loss_before": evaluate_sft(trained, held_out.items, config)["eval/loss"]}
+            log.say(f"held-out loss before training {first['eval/loss_before']:.4f}")
         trained.train()
         while run.step < last and progress.has_patience(config.eval.patience):
             step, started = run.step + 1, time.perf_counter()
             rows = stream.batch(progress.consumed)
             metrics = sft_step(trained, [train.items[row] for row in rows], config, schedule, step, sources)
-            metrics |= {"step_s": (elapsed := time.perf_counter() - started)}
-            metrics |= {"tokens_per_s": metrics["tokens"] / elapsed, **first}
+            metrics |= {"time/step_s": (elapsed := time.perf_counter() - started)}
+            metrics |= {"time/tokens_per_s": metrics["tokens"] / elapsed, **first}
             first = {}
             progress.consumed += len(rows)
             run.step, improved = step, False
             if held_out.items and is_due(step, config.eval.every_steps or stream.steps_per_epoch, last):
                 with trained.averaged():
                     metrics |= evaluate_sft(trained, held_out.items, config)
-                improved = progress.record(metrics["eval_loss"], step, operator.lt)
+                improved = progress.record(metrics["eval/loss"], step, operator.lt)
             end = last if progress.has_patience(config.eval.patience) else step
             log.log(step, metrics)
             if prompts and is_due(step, config.log.samples_every_steps, end):
@@ -135,7 +135,8 @@ def sft_step(
     # 5. update
     lr = config.train.lr * schedule.factor(step)
     outcome = trained.step(lr)
-    counts = {"tokens": sum(map(len, batch)), "answer_tokens": sum(int(item.answer_mask[1:].sum()) for item in batch)}
+    answer_tokens = sum(int(item.answer_mask[1:].sum()) for item in batch)
+    counts = {"tokens": sum(map(len, batch)), "batch/answer_tokens": answer_tokens}
     return {**means, "lr": lr, "grad_norm": outcome.grad_norm, **counts}
 
 
@@ -159,7 +160,7 @@ def evaluate_sft(trained: TrainedModel, items: Sequence[EncodedSequence], config
         packed = [items[number] for number in numbers]
         row = pack_sequences(packed)
         losses.add(trained.infer_loss(row).nll, row, packed)
-    return losses.means("eval_loss")
+    return losses.means("eval/loss")
 
 
 def sample_answers(

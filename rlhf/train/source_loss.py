@@ -30,12 +30,13 @@ class SourceLoss:
         self._sums.index_add_(1, source, torch.stack([nll.double() * weights, weights]))
 
     def means(self, name: str) -> dict[str, float]:
-        """`name`, the mean over all rows of all ranks in nats per token, and `name/SOURCE` with several sources."""
+        """The mean over all rows of all ranks in nats per token, as `name`; with several sources also those of each,
+        as `name_by_source/SOURCE`."""
         loss, weight = torch.tensor(self._ranks.global_sum(*self._sums.flatten())).view(2, -1).double()
         found = {name: float(loss.sum() / weight.sum().clamp(min=1e-12))}
         if len(self._names) > 1:
             seen = zip(self._names, loss.tolist(), weight.tolist(), strict=True)
-            found |= {f"{name}/{source}": each / count for source, each, count in seen if count > 0}
+            found |= {f"{name}_by_source/{source}": each / count for source, each, count in seen if count > 0}
         return found
 
 

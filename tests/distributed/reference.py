@@ -129,8 +129,8 @@ def reward(folder: Path, batches: Sequence[Sequence[EncodedRanking]]) -> Trace:
             {
                 "loss": float(loss.detach()),
                 "grad_norm": norm,
-                "accuracy": correct / len(margins),
-                "margin": sum(margins) / len(margins),
+                "reward_model/accuracy": correct / len(margins),
+                "reward_model/margin": sum(margins) / len(margins),
             }
         )
     return Trace(metrics, {"model": learner.weights()})
@@ -179,14 +179,14 @@ def ppo(actor: Path, critic: Path, batches: Sequence[Sequence[Sample]]) -> Trace
     forward."""
     policy, value, metrics = Learner(causal_lm(actor)), Learner(classifier(critic), lr=0.02), []
     for step, batch in enumerate(batches):
-        gains, costs, clipped, moved, value_clipped = [], [], [], [], []
+        gains, entropies, costs, clipped, moved, value_clipped = [], [], [], [], [], []
         for sample in batch:
             logits, old = response_logits(policy.model, sample), torch.from_numpy(sample.old_logprobs)
             ratio = (response_logprobs(policy.model, sample) - old).exp()
-            entropy = torch.distributions.Categorical(logits=logits).entropy()
+            entropies.append(torch.distributions.Categorical(logits=logits).entropy())
             advantage = torch.from_numpy(sample.advantages)
             plain, held = ratio * advantage, torch.clamp(ratio, 0.8, 1.2) * advantage
-            gains.append(torch.where(held < plain, held, plain) + 0.01 * entropy)
+            gains.append(torch.where(held < plain, held, plain))
             clipped.append((held < plain).float())
             moved.append((ratio - 1 - ratio.log()).detach())
             now, before = response_values(value.model, sample), torch.from_numpy(sample.values)
@@ -195,16 +195,18 @@ def ppo(actor: Path, critic: Path, batches: Sequence[Sequence[Sample]]) -> Trace
             plain, held = (now - target) ** 2, (near - target) ** 2
             costs.append(0.5 * torch.where(held > plain, held, plain))
             value_clipped.append((held > plain).float())
-        policy_loss, value_loss = -torch.cat(gains).mean(), torch.cat(costs).mean()
+        policy_loss, entropy_loss = -torch.cat(gains).mean(), -0.01 * torch.cat(entropies).mean()
+        value_loss = torch.cat(costs).mean()
         metrics.append(
             {
-                "policy_loss": float(policy_loss.detach()),
-                "value_loss": float(value_loss.detach()),
-                "clip_fraction": float(torch.cat(clipped).mean()),
-                "approx_kl": float(torch.cat(moved).mean()),
-                "value_clip_fraction": float(torch.cat(value_clipped).mean()),
-                "grad_norm": policy.learn(policy_loss, step),
-                "critic_grad_norm": value.learn(value_loss, step),
+                "policy/loss": float(policy_loss.detach()),
+                "policy/entropy_loss": float(entropy_loss.detach()),
+                "value/loss": float(value_loss.detach()),
+                "policy/clip_fraction": float(torch.cat(clipped).mean()),
+                "policy/approx_kl": float(torch.cat(moved).mean()),
+                "value/clip_fraction": float(torch.cat(value_clipped).mean()),
+                "grad_norm": policy.learn(policy_loss + entropy_loss, step),
+                "value/grad_norm": value.learn(value_loss, step),
             }
         )
     return Trace(metrics, {"actor": policy.weights(), "critic": value.weights()})
@@ -244,16 +246,16 @@ def critic_free(
             ratios.append(ratio.detach())
         kl = KL_COEFFICIENT * torch.cat(costs).mean()
         taught = demonstrated(policy.model, shown[step])
-        policy_loss = kl - torch.cat(gains).mean()
+        policy_loss = -torch.cat(gains).mean()
         alone = torch.autograd.grad(0.5 * taught, list(policy.model.parameters()), retain_graph=True)
         metrics.append(
             {
-                "policy_loss": float(policy_loss.detach()),
-                "kl_loss": float(kl.detach()),
-                "ptx_loss": float(taught.detach()),
-                "ptx_grad_norm": math.sqrt(sum(float(each.double().square().sum()) for each in alone)),
-                "ratio_max": float(torch.cat(ratios).max()),
-                "grad_norm": policy.learn(policy_loss + 0.5 * taught, step),
+                "policy/loss": float(policy_loss.detach()),
+                "policy/kl_loss": float(kl.detach()),
+                "policy/ptx_loss": float(taught.detach()),
+                "policy/ptx_grad_norm": math.sqrt(sum(float(each.double().square().sum()) for each in alone)),
+                "policy/ratio_max": float(torch.cat(ratios).max()),
+                "grad_norm": policy.learn(policy_loss + kl + 0.5 * taught, step),
             }
         )
     return Trace(metrics, {"actor": policy.weights()})

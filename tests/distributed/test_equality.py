@@ -121,8 +121,8 @@ def test_ppo_minibatches_equal_a_plain_loop(
     outcome: Outcome, ppo_trace: reference.Trace, paths: dict[str, Path], stage: int, size: str
 ) -> None:
     run = f"ppo zero{stage} {size}"
-    assert 0 < ppo_trace.metrics[0]["clip_fraction"] < 1
-    assert 0 < ppo_trace.metrics[0]["value_clip_fraction"] < 1
+    assert 0 < ppo_trace.metrics[0]["policy/clip_fraction"] < 1
+    assert 0 < ppo_trace.metrics[0]["value/clip_fraction"] < 1
     require_same_metrics(outcome, run, ppo_trace.metrics)
     require_same_weights(outcome, f"{run} actor", ppo_trace.weights["actor"], start=paths["neox"])
     require_same_weights(outcome, f"{run} critic", ppo_trace.weights["critic"], start=paths["reward"])
@@ -135,7 +135,7 @@ def test_critic_free_minibatches_equal_a_plain_loop(
 ) -> None:
     """The norm of the demonstrations' own gradient is taken before each: that moves nothing either."""
     run = f"critic-free zero{stage} {size}"
-    assert critic_free_trace.metrics[0]["ratio_max"] > 1.2  # clipping bites
+    assert critic_free_trace.metrics[0]["policy/ratio_max"] > 1.2  # clipping bites
     require_same_metrics(outcome, run, critic_free_trace.metrics)
     require_same_weights(outcome, f"{run} actor", critic_free_trace.weights["actor"], start=paths["neox"])
 

@@ -168,8 +168,8 @@ def test_two_ranks_at_zero3_fine_tune_as_one_does(sft_config: Path) -> None:
         lambda: run_stage(SFT, sft_config, "shared", ranks=2, stage=3),
     )
     assert [row["step"] for row in alone.metrics] == [1, 2, 3]
-    assert "eval_loss" in alone.metrics[-1]
-    require_same_metrics(shared, alone, ("loss", "eval_loss", "lr", "grad_norm", "tokens"), tolerance=1e-5)
+    assert "eval/loss" in alone.metrics[-1]
+    require_same_metrics(shared, alone, ("loss", "eval/loss", "lr", "grad_norm", "tokens"), tolerance=1e-5)
     assert shared.samples == alone.samples
     assert alone.samples
     require_same_export(shared, alone)
@@ -184,14 +184,22 @@ def test_two_ranks_at_zero2_do_ppo_as_one_does(ppo_config: Path) -> None:
         lambda: run_stage(PPO, ppo_config, "shared", ranks=2, stage=2),
     )
     assert [row["step"] for row in alone.metrics] == [1, 2]
-    assert all(0 < row["eos_rate"] < 1 for row in alone.metrics)
-    assert alone.metrics[0]["kl"] == pytest.approx(0, abs=1e-4)  # the actor is still its reference
-    assert abs(alone.metrics[1]["kl"]) > 1e-2
-    assert alone.metrics[1]["kl_coefficient"] != alone.metrics[0]["kl_coefficient"]
+    assert all(0 < row["rollout/eos_rate"] < 1 for row in alone.metrics)
+    assert alone.metrics[0]["objective/kl"] == pytest.approx(0, abs=1e-4)  # the actor is still its reference
+    assert abs(alone.metrics[1]["objective/kl"]) > 1e-2
+    assert alone.metrics[1]["objective/kl_coefficient"] != alone.metrics[0]["objective/kl_coefficient"]
     names = set(alone.metrics[0]) - {name for name in alone.metrics[0] if name.endswith("_s")}
-    assert {"reward", "kl", "eos_rate", "loss", "policy_loss", "value_loss", "grad_norm"} <= names
+    assert {
+        "objective/reward",
+        "objective/kl",
+        "rollout/eos_rate",
+        "loss",
+        "policy/loss",
+        "value/loss",
+        "grad_norm",
+    } <= names
     require_same_metrics(shared, alone, sorted(names), tolerance=1e-4)
-    require_same_metrics(shared, alone, ("eval_reward", "eval_eos_rate"), tolerance=1e-4)
+    require_same_metrics(shared, alone, ("eval/reward", "eval/eos_rate"), tolerance=1e-4)
     assert answers(shared) == answers(alone)
     require_same_export(shared, alone)
 

@@ -27,7 +27,7 @@ def test_a_run_that_gets_no_better_ends_early_and_alike_when_it_is_resumed(
     text = starter.run("sft", *words, f"run.dir={tmp_path}/whole")
     assert "trained 4 steps and stopped early; best held-out loss" in text
     whole = read_run(tmp_path / "whole")
-    losses = {line["step"]: line["eval_loss"] for line in whole.metrics if "eval_loss" in line}
+    losses = {line["step"]: line["eval/loss"] for line in whole.metrics if "eval/loss" in line}
     assert list(losses) == [2, 4]
     assert losses[4] > losses[2]
     assert whole.samples[-1]["step"] == 4
@@ -50,7 +50,7 @@ def test_an_average_is_exported_and_evaluated(starter: Starter, configs: dict[st
         starter.run("sft", *words, *more, f"run.dir={tmp_path / name}")
     plain, averaged = read_run(tmp_path / "plain"), read_run(tmp_path / "averaged")
     assert [line["loss"] for line in averaged.metrics] == [line["loss"] for line in plain.metrics]
-    assert averaged.metrics[-1]["eval_loss"] != plain.metrics[-1]["eval_loss"]
+    assert averaged.metrics[-1]["eval/loss"] != plain.metrics[-1]["eval/loss"]
     assert all(not torch.equal(averaged.weights[name], weight) for name, weight in plain.weights.items())
 
 

@@ -77,9 +77,12 @@ def test_a_manifest_says_with_what_it_was_made(chain: dict[str, Path]) -> None:
     ("stage", "names"),
     [
         ("sft", {"loss", "lr", "grad_norm", "tokens"}),
-        ("reward", {"loss", "lr", "grad_norm", "tokens", "accuracy", "margin"}),
-        ("ppo", {"loss", "lr", "grad_norm", "tokens", "policy_loss", "value_loss", "reward", "kl", "eos_rate"}),
-        ("ppo", {"clip_fraction", "kl_coefficient", "critic_grad_norm"}),
+        ("reward", {"loss", "lr", "grad_norm", "tokens", "reward_model/accuracy", "reward_model/margin"}),
+        ("ppo", {"loss", "lr", "grad_norm", "tokens", "policy/loss", "value/loss", "objective/reward"}),
+        (
+            "ppo",
+            {"objective/kl", "rollout/eos_rate", "policy/clip_fraction", "objective/kl_coefficient", "value/grad_norm"},
+        ),
     ],
 )
 def test_every_step_logs_its_metrics(chain: dict[str, Path], stage: str, names: set[str]) -> None:
@@ -91,31 +94,40 @@ def test_every_step_logs_its_metrics(chain: dict[str, Path], stage: str, names: 
         assert line["grad_norm"] > 0
 
 
-@pytest.mark.parametrize(("stage", "name"), [("sft", "eval_loss"), ("reward", "eval_accuracy"), ("ppo", "eval_reward")])
+@pytest.mark.parametrize(("stage", "name"), [("sft", "eval/loss"), ("reward", "eval/accuracy"), ("ppo", "eval/reward")])
 def test_held_out_figures_are_logged(chain: dict[str, Path], stage: str, name: str) -> None:
     every, last = {"sft": (28, 84), "reward": (2, 7), "ppo": (2, 7)}[stage]
     due = sorted({*range(every, last + 1, every), last})
     assert [line["step"] for line in read_lines(chain[stage] / "metrics.jsonl") if name in line] == due
 
 
-def test_the_ppo_loss_is_policy_plus_weighted_value(chain: dict[str, Path]) -> None:
+def test_the_ppo_loss_is_policy_plus_value(chain: dict[str, Path]) -> None:
     for line in read_lines(chain["ppo"] / "metrics.jsonl"):
-        assert line["value_loss"] > 0
-        expected = line["policy_loss"] + line["value_loss"]
+        assert line["value/loss"] > 0
+        expected = line["policy/loss"] + line["value/loss"]
         assert line["loss"] == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_throughput_is_what_was_sampled_over_its_time(chain: dict[str, Path]) -> None:
+    for line in read_lines(chain["ppo"] / "metrics.jsonl"):
+        sampled = 8 * line["rollout/response_tokens"]  # ppo.rollout_size
+        assert line["rollout/tokens_per_s"] * line["time/rollout_s"] == pytest.approx(sampled)
+        assert line["time/samples_per_s"] * line["time/step_s"] == pytest.approx(8)
 
 
 def test_ppo_starts_at_its_reference_and_leaves_it(chain: dict[str, Path]) -> None:
     lines = read_lines(chain["ppo"] / "metrics.jsonl")
-    assert lines[0]["kl"] == pytest.approx(0, abs=1e-4)  # nats a sequence, cached decoding against packed rows
-    assert abs(lines[-1]["kl"]) > 1e-2
-    assert all(0 <= line["eos_rate"] <= 1 for line in lines)
+    assert lines[0]["objective/kl"] == pytest.approx(
+        0, abs=1e-4
+    )  # nats a sequence, cached decoding against packed rows
+    assert abs(lines[-1]["objective/kl"]) > 1e-2
+    assert all(0 <= line["rollout/eos_rate"] <= 1 for line in lines)
 
 
 def test_training_learns(chain: dict[str, Path]) -> None:
     sft, reward = (read_lines(chain[stage] / "metrics.jsonl") for stage in ("sft", "reward"))
     assert sft[-1]["loss"] < 0.2 * sft[0]["loss"]
-    assert sft[0]["eval_loss_before"] > sft[-1]["eval_loss"]
+    assert sft[0]["eval/loss_before"] > sft[-1]["eval/loss"]
     assert reward[-1]["loss"] < reward[0]["loss"]
 
 
@@ -199,7 +211,7 @@ def test_the_report_card_has_accuracy_with_its_interval_by_source(chain: dict[st
     for each in (card, card["neighbours"], card["longer_answer"], *card["by_source"].values()):
         assert 0 <= each["low"] <= each["accuracy"] <= each["high"] <= 1
     best = max(
-        line["eval_accuracy"] for line in read_lines(chain["reward"] / "metrics.jsonl") if "eval_accuracy" in line
+        line["eval/accuracy"] for line in read_lines(chain["reward"] / "metrics.jsonl") if "eval/accuracy" in line
     )
     assert card["accuracy"] == best  # the best checkpoint is what was exported
 

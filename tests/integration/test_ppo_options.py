@@ -14,6 +14,7 @@ from tests.support.scoring import scoring_service
 
 POLITE = "{path: 'rlhf.train.reward_functions:polite', weight: 2}"
 SHORT = "{path: 'rlhf.train.reward_functions:length_penalty', options: {free_characters: 5}, name: short}"
+WEIGHTS = {"model": 1, "polite": 2, "short": 1}
 
 
 @pytest.fixture
@@ -37,12 +38,12 @@ def test_a_critic_free_run_killed_in_the_middle_goes_on_the_same(
     require_same_run(tmp_path / "killed", whole)
 
     for line in whole.metrics:
-        told = 1.0 * line["reward/model"] + 2 * line["reward/polite"] + line["reward/short"]
-        assert line["reward"] == pytest.approx(told, rel=1e-6)
-        assert line["ptx_grad_norm"] > 0
-        assert line["ptx_loss"] > 0
-        assert "value_loss" not in line
-    assert len({line["score_mean"] for line in whole.metrics}) == 4
+        told = sum(weight * line[f"reward_by_source/{name}"] for name, weight in WEIGHTS.items())
+        assert line["objective/reward"] == pytest.approx(told, rel=1e-6)
+        assert line["policy/ptx_grad_norm"] > 0
+        assert line["policy/ptx_loss"] > 0
+        assert "value/loss" not in line
+    assert len({line["objective/score_mean"] for line in whole.metrics}) == 4
     assert not (tmp_path / "whole" / "checkpoints" / "step-000004" / "critic").exists()
 
 
@@ -53,8 +54,8 @@ def test_the_average_of_the_actor_is_what_is_exported(
     for name, more in (("averaged", []), ("plain", ["train.ema_decay=null"])):
         starter.run("ppo", *words, *more, f"run.dir={tmp_path / name}")
     averaged, plain = read_run(tmp_path / "averaged"), read_run(tmp_path / "plain")
-    assert [line["policy_loss"] for line in averaged.metrics] == [line["policy_loss"] for line in plain.metrics]
-    assert averaged.metrics[-1]["eval_reward"] != plain.metrics[-1]["eval_reward"]
+    assert [line["policy/loss"] for line in averaged.metrics] == [line["policy/loss"] for line in plain.metrics]
+    assert averaged.metrics[-1]["eval/reward"] != plain.metrics[-1]["eval/reward"]
     assert all(not torch.equal(averaged.weights[name], weight) for name, weight in plain.weights.items())
 
 
@@ -89,7 +90,7 @@ def test_a_dead_endpoint_stops_the_run_with_its_work_saved(
         assert (tmp_path / "checkpoints" / "latest").read_text().strip() == f"step-{completed:06d}"
         lines = read_lines(tmp_path / "metrics.jsonl")
         assert [line["step"] for line in lines] == list(range(1, completed + 1))
-        assert [line["step"] for line in lines if "eval_reward" in line] == evaluated
+        assert [line["step"] for line in lines if "eval/reward" in line] == evaluated
         service.alive_for = None
         assert f"after step {completed}" in starter.run("ppo", *words, "--resume", "auto")
     assert [line["step"] for line in read_lines(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]

@@ -33,7 +33,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, starter: Starter, configs: d
 
 def test_the_uninterrupted_run_moves_what_resuming_could_lose(whole: Finished, tiny_neox: Path) -> None:
     assert [line["step"] for line in whole.metrics] == list(range(1, 8))
-    losses = [line["eval_loss"] for line in whole.metrics if "eval_loss" in line]
+    losses = [line["eval/loss"] for line in whole.metrics if "eval/loss" in line]
     assert losses == sorted(losses, reverse=True)  # every checkpoint is the best so far, so the last one is exported
     assert len(losses) == 4
     start = load_file(tiny_neox / "model.safetensors")
@@ -83,7 +83,7 @@ def test_the_best_checkpoint_outlives_later_ones_and_a_kill(
     words += ["train.epochs=6", "train.schedule=constant"]
     starter.run("sft", *words, f"run.dir={tmp_path}/whole")
     expected = read_run(tmp_path / "whole")
-    losses = {line["step"]: line["eval_loss"] for line in expected.metrics if "eval_loss" in line}
+    losses = {line["step"]: line["eval/loss"] for line in expected.metrics if "eval/loss" in line}
     best = min(losses, key=lambda step: losses[step])
     assert 2 < best < 16  # of 21
     saved = tmp_path / "whole" / "checkpoints" / f"step-{best:06d}" / "model" / "engine" / "mp_rank_00_model_states.pt"
@@ -147,7 +147,9 @@ def test_ppo_killed_in_the_middle_of_an_iteration_goes_on_the_same(
     assert [line["step"] for line in read_lines(tmp_path / "metrics.jsonl")] == [1, 2, 3]
     assert "after step 2" in starter.run("ppo", *words, "--resume", "auto")
     expected = read_run(chain["ppo"])
-    assert len({line["kl_coefficient"] for line in expected.metrics}) > 4  # the controller moved, and came back
+    assert (
+        len({line["objective/kl_coefficient"] for line in expected.metrics}) > 4
+    )  # the controller moved, and came back
     require_same_run(tmp_path, expected)
 
 

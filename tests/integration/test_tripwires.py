@@ -93,9 +93,9 @@ def test_a_reward_for_length_and_a_critic_that_does_not_learn(
     assert "control group: skipped (control.enabled is false)" in text
     assert not (tmp_path / "control.json").exists()
     metrics = read_lines(tmp_path / "metrics.jsonl")
-    assert metrics[-1]["reward_length_correlation"] > 0.7
-    assert len({line["held_out_reward"] for line in metrics}) > 1
-    assert metrics[0]["held_out_reward"] != metrics[0]["reward"]
+    assert metrics[-1]["objective/reward_length_correlation"] > 0.7
+    assert len({line["objective/held_out_reward"] for line in metrics}) > 1
+    assert metrics[0]["objective/held_out_reward"] != metrics[0]["objective/reward"]
 
 
 def test_a_rate_100_times_too_high(

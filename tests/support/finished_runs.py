@@ -53,7 +53,7 @@ def finish_run(
     write_json(run / "state.json", {"status": "finished", "stage": stage, "step": 3, "reason": ""})
     overrides = ["train.lr=0.00025", "model.lora.rank=2", f"run.dir={run}"]
     (run / "config.yaml").write_text(dump_config(load_config(STAGES[stage].config, None, overrides)))
-    (run / "metrics.jsonl").write_text('{"step": 2, "eval_loss": 3.5}\n{"step": 3, "eval_loss": 3.25}\n{"step": 4}\n')
+    (run / "metrics.jsonl").write_text('{"step": 2, "eval/loss": 3.5}\n{"step": 3, "eval/loss": 3.25}\n{"step": 4}\n')
     return run
 
 

@@ -15,6 +15,7 @@ import rlhf
 from rlhf.cli import build_parser
 from rlhf.config.arguments import parse_stage_arguments
 from rlhf.config.load import load_config
+from rlhf.config.metric_names import metric_of, metrics
 from rlhf.config.stages import STAGES
 
 ROOT = Path(rlhf.__file__).parents[1]
@@ -25,6 +26,7 @@ HEADING = re.compile(r"^(#+) (.+)$", re.MULTILINE)
 COMMENT = re.compile(r"(^|\s)#.*$", re.MULTILINE)
 SHELL = ("sh", "bash")
 SAME_IN_BOTH = (*SHELL, "python", "json", "yaml")  # what is typed or parsed; pictures and layouts are translated
+GROUPS = sorted({each.name.partition("/")[0] for each in metrics() if "/" in each.name})
 STAGE_OF_SCRIPT = {"step1_sft.py": "sft", "step2_reward.py": "reward", "step3_ppo.py": "ppo"}
 
 
@@ -174,6 +176,22 @@ def test_the_tables_are_those_of_the_figures(language):
     page = tables.PAGES[language].read_text(encoding="utf-8")
     assert tables.rewritten(page, language) == page
     assert tables.rewritten(page.replace("| distinct-2 |", "| edited by hand |"), language) == page
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_the_table_of_metrics_is_that_of_the_registry(language):
+    tables = script(ROOT / "docs" / "figures" / "metrics_table.py")
+    page = tables.PAGES[language].read_text(encoding="utf-8")
+    assert tables.rewritten(page, language) == page
+    rows = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    assert rows == [metric.name for metric in metrics()]
+    assert tables.rewritten(page.replace("| `objective/kl` |", "| `kl` |"), language) == page
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if not page.name.startswith("metrics.")], ids=shown)
+def test_a_metric_that_a_page_names_exists(page):
+    named = re.findall(rf"`((?:{'|'.join(GROUPS)})/[\w/]+)`", page.read_text(encoding="utf-8"))
+    assert [name for name in named if metric_of(name) is None] == []
 
 
 def test_the_pictures_are_those_of_the_figures():

@@ -45,8 +45,8 @@ def stage_finding(run: RunRecord) -> Statement:
 
 
 def _sft(run: RunRecord) -> Statement:
-    losses = [(row["eval_loss"], row["step"]) for row in run.metrics if "eval_loss" in row]
-    before = next((row["eval_loss_before"] for row in run.metrics if "eval_loss_before" in row), None)
+    losses = [(row["eval/loss"], row["step"]) for row in run.metrics if "eval/loss" in row]
+    before = next((row["eval/loss_before"] for row in run.metrics if "eval/loss_before" in row), None)
     if not losses:
         return Statement("open", text("sft.unmeasured"))
     best, step = min(losses)
@@ -89,7 +89,7 @@ def _ppo(run: RunRecord) -> Statement:
         words = text("ppo.control", verdict=verdict(run.control))
         return Statement(_tone(run.control["outcome"]), words)
     parts = [text("ppo.unmeasured")]
-    rewards = [row["reward"] for row in run.metrics if "reward" in row]
+    rewards = [row["objective/reward"] for row in run.metrics if "objective/reward" in row]
     if len(rewards) > 1:
         parts.append(text("ppo.rewards", first=rewards[0], last=rewards[-1]))
     return Statement("open", joined(parts))
@@ -206,7 +206,7 @@ def missing(project: Project) -> list[Missing]:
 
 def missing_in(run: RunRecord) -> list[Missing]:
     """What a run of its stage could have left and did not."""
-    held_out = any("eval_loss" in row for row in run.metrics)
+    held_out = any("eval/loss" in row for row in run.metrics)
     watched = (run.config.get("tripwires") or {}).get("held_out_reward")
     checks = (
         ("manifest", not run.manifest, ""),

@@ -19,11 +19,11 @@ _ERROR = re.compile(rb"^\w+Error: .*?(?=^\[\d{4}-\d\d-\d\d |^\[rank\d+\]|^\w+Err
 # Names in OpenAI's events and result files, and in metrics.jsonl.
 _NAMES = {
     "train_loss": "loss",
-    "train_accuracy": "accuracy",
-    "valid_loss": "eval_loss",
-    "valid_accuracy": "eval_accuracy",
-    "train_mean_reward": "reward",
-    "valid_mean_reward": "eval_reward",
+    "train_accuracy": "reward_model/accuracy",
+    "valid_loss": "eval/loss",
+    "valid_accuracy": "eval/accuracy",
+    "train_mean_reward": "objective/reward",
+    "valid_mean_reward": "eval/reward",
 }
 
 

@@ -102,7 +102,7 @@ def correct_for_engine(
     sampled = padded([sample.old_logprobs for sample in samples], mask)
     own = read_logprobs(samples, mask, roles.actor.ranks, config, roles.actor.infer_logprobs)
     found = truncated_importance(own, sampled, mask, cap=config.rollout.importance_cap)
-    gaps = {"rollout_gap": float(found.mean_gap), "rollout_gap_max": float(found.max_gap)}
+    gaps = {"rollout/gap": float(found.mean_gap), "rollout/gap_max": float(found.max_gap)}
     return with_tables(samples, mask, old_logprobs=own), found.weights, gaps
 
 
@@ -146,9 +146,9 @@ def gather_experience(
         advantages = weighted_advantages(advantages, importance, mask)
 
     kl = kl_estimate(old, reference, mask, kind="k1").sum(1)
-    metrics = {**_summary_metrics(samples, scores, kl, config), "entropy": float(-masked_mean(old, mask))}
+    metrics = {**_summary_metrics(samples, scores, kl, config), "policy/entropy": float(-masked_mean(old, mask))}
     if values is not None:
-        metrics["explained_variance"] = explained_variance(values, estimated.returns, mask)
+        metrics["value/explained_variance"] = explained_variance(values, estimated.returns, mask)
     scored = [replace(sample, score=score) for sample, score in zip(samples, scores.totals, strict=True)]
     done = with_tables(
         scored, mask, reference_logprobs=reference, values=values, advantages=advantages, returns=estimated.returns
@@ -180,18 +180,18 @@ def estimate_advantages(rewards: Tensor, values: Tensor | None, mask: Tensor, pp
 def _summary_metrics(samples: Sequence[Sample], scores: Scores, kl: Tensor, config: PpoConfig) -> dict[str, float]:
     """Means over the iteration, by reward source, and by source of prompts where there are several."""
     metrics = {
-        "reward": float(np.mean(scores.totals)),
-        "reward_std": float(np.std(scores.totals)),
-        "kl": float(kl.mean()),
-        "eos_rate": float(np.mean([sample.finished for sample in samples])),
-        "response_tokens": float(np.mean([len(sample.response) for sample in samples])),
+        "objective/reward": float(np.mean(scores.totals)),
+        "objective/reward_std": float(np.std(scores.totals)),
+        "objective/kl": float(kl.mean()),
+        "rollout/eos_rate": float(np.mean([sample.finished for sample in samples])),
+        "rollout/response_tokens": float(np.mean([len(sample.response) for sample in samples])),
     }
-    metrics |= {f"reward/{name}": float(np.mean(found)) for name, found in scores.by_source.items()}
+    metrics |= {f"reward_by_source/{name}": float(np.mean(found)) for name, found in scores.by_source.items()}
     names = sorted({sample.prompt.source for sample in samples}) if len(config.data.train) > 1 else []
     for name in names:
         rows = [row for row, sample in enumerate(samples) if sample.prompt.source == name]
-        metrics[f"by_source/{name}/reward"] = float(np.mean([scores.totals[row] for row in rows]))
-        metrics[f"by_source/{name}/kl"] = float(kl[rows].mean())
+        metrics[f"prompts/{name}/reward"] = float(np.mean([scores.totals[row] for row in rows]))
+        metrics[f"prompts/{name}/kl"] = float(kl[rows].mean())
     return metrics
 
 
@@ -199,7 +199,7 @@ def _scale_metrics(totals: Tensor, moments: Moments, ppo: PpoSection) -> dict[st
     """The spread of rewards [B] within a group, and the scale of scores, where these are used."""
     metrics = {}
     if ppo.has_groups:
-        metrics["group_reward_std"] = float(totals.view(-1, ppo.answers_per_prompt).std(1).mean())
+        metrics["objective/group_reward_std"] = float(totals.view(-1, ppo.answers_per_prompt).std(1).mean())
     if ppo.score_normalise == "running":
-        metrics |= {"score_mean": moments.mean, "score_deviation": moments.deviation}
+        metrics |= {"objective/score_mean": moments.mean, "objective/score_std": moments.deviation}
     return metrics

@@ -91,7 +91,8 @@ class TripwireMonitor:
         )
         if self._held_out is not None:
             scores = score_samples(samples, self._held_out, self._tokenizer, self._scorer, self._run.config)
-            found |= {"held_out_reward": float(np.mean(scores)), "held_out_reward_std": float(np.std(scores))}
+            found["objective/held_out_reward"] = float(np.mean(scores))
+            found["objective/held_out_reward_std"] = float(np.std(scores))
         return found
 
     def observe(self, step: int, metrics: Mapping[str, float], say: Callable[[str], None]) -> None:

@@ -22,23 +22,23 @@ REARM_STEPS = 5  # iterations without its condition after which a wire that trip
 MIN_NORMS = 5  # norms seen before one can be called unusual
 STRENGTH: tuple[WireAction, ...] = ("off", "warn", "lower_lr", "rollback", "stop")
 WATCHED = (
-    "reward",
-    "reward_std",
-    "held_out_reward",
-    "held_out_reward_std",
-    "kl",
-    "eos_rate",
-    "explained_variance",
-    "clip_fraction",
-    "ratio_max",
-    "approx_kl",
+    "objective/reward",
+    "objective/reward_std",
+    "objective/held_out_reward",
+    "objective/held_out_reward_std",
+    "objective/kl",
+    "rollout/eos_rate",
+    "value/explained_variance",
+    "policy/clip_fraction",
+    "policy/ratio_max",
+    "policy/approx_kl",
     "grad_norm",
-    "critic_grad_norm",
-    "distinct_2",
-    "repeated_token_share",
-    "hangul_share",
-    "polite_share",
-    "reward_length_correlation",
+    "value/grad_norm",
+    "text/distinct_2",
+    "text/repeated_token_share",
+    "text/hangul_share",
+    "text/polite_share",
+    "objective/reward_length_correlation",
 )
 Figures = Mapping[str, float]
 Check = Callable[[Any, "TripwireState"], "Violation | None"]
@@ -166,7 +166,7 @@ def _violation(value: float | None, limit: float, text: str) -> Violation | None
 def _wireheading(wire: sections.WireheadingWire, state: TripwireState) -> Violation | None:
     """Compares the gains of the training reward and the held-out reward, in deviations of the first iteration."""
     gains, trends = [], []
-    for name in ("reward", "held_out_reward"):
+    for name in ("objective/reward", "objective/held_out_reward"):
         unit = state.first.get(f"{name}_std", 0.0)
         if not unit or name not in state.first or name not in state.now:
             return None
@@ -190,15 +190,15 @@ def _wireheading(wire: sections.WireheadingWire, state: TripwireState) -> Violat
 
 def _length_slope(wire: sections.LengthSlopeWire, state: TripwireState) -> Violation | None:
     return _violation(
-        abs(state.now.get("reward_length_correlation", 0.0)),
+        abs(state.now.get("objective/reward_length_correlation", 0.0)),
         wire.max_correlation,
         "Score and answer length have correlation {value:.2f} (either sign), limit {limit:.2f}. Look at the curve of "
-        "response_tokens; the reward may pay for length alone.",
+        "rollout/response_tokens; the reward may pay for length alone.",
     )
 
 
 def _eos_rate(wire: sections.EosWire, state: TripwireState) -> Violation | None:
-    rate = state.now.get("eos_rate")
+    rate = state.now.get("rollout/eos_rate")
     if rate is None or rate >= wire.min_rate:
         return None
     text = (
@@ -209,7 +209,7 @@ def _eos_rate(wire: sections.EosWire, state: TripwireState) -> Violation | None:
 
 
 def _politeness(wire: sections.PolitenessWire, state: TripwireState) -> Violation | None:
-    now, first = state.now.get("polite_share"), state.first.get("polite_share")
+    now, first = state.now.get("text/polite_share"), state.first.get("text/polite_share")
     if now is None or first is None or abs(now - first) <= wire.max_drift:
         return None
     text = (
@@ -221,9 +221,9 @@ def _politeness(wire: sections.PolitenessWire, state: TripwireState) -> Violatio
 
 def _ratio(wire: sections.RatioWire, state: TripwireState) -> Violation | None:
     limits = (
-        ("approx_kl", wire.max_approx_kl, "One iteration moved the policy by {value:.3g} nats per token"),
-        ("ratio_max", wire.max_ratio, "One iteration made a token {value:.3g} times as likely"),
-        ("clip_fraction", wire.max_clip_fraction, "{value:.0%} of the tokens were clipped"),
+        ("policy/approx_kl", wire.max_approx_kl, "One iteration moved the policy by {value:.3g} nats per token"),
+        ("policy/ratio_max", wire.max_ratio, "One iteration made a token {value:.3g} times as likely"),
+        ("policy/clip_fraction", wire.max_clip_fraction, "{value:.0%} of the tokens were clipped"),
     )
     for name, limit, text in limits:
         finding = _violation(state.now.get(name), limit, f"{text}, limit {{limit:.3g}}. Lower train.lr or ppo.epochs.")
@@ -234,7 +234,7 @@ def _ratio(wire: sections.RatioWire, state: TripwireState) -> Violation | None:
 
 def _grad_norm(wire: sections.GradNormWire, state: TripwireState) -> Violation | None:
     """Compares each norm with the median of those before it."""
-    for name, key in (("grad_norm", "train.lr"), ("critic_grad_norm", "critic.lr")):
+    for name, key in (("grad_norm", "train.lr"), ("value/grad_norm", "critic.lr")):
         before = [figures[name] for figures in state.recent[:-1][-wire.window :] if name in figures]
         if len(before) < min(MIN_NORMS, wire.window) or name not in state.now:
             continue
@@ -251,19 +251,19 @@ def _grad_norm(wire: sections.GradNormWire, state: TripwireState) -> Violation |
 
 
 def _critic(wire: sections.CriticWire, state: TripwireState) -> Violation | None:
-    value = state.now.get("explained_variance")
+    value = state.now.get("value/explained_variance")
     if value is None or value >= wire.min_explained_variance or state.now["step"] <= wire.warmup_steps:
         return None
     text = (
         f"The critic explains {value:.2f} of the variance of returns, below {wire.min_explained_variance:.2f}: worse "
-        "than their mean would. Look at value_loss; raise critic.lr or warm the critic up longer."
+        "than their mean would. Look at value/loss; raise critic.lr or warm the critic up longer."
     )
     return Violation(value, wire.min_explained_variance, text)
 
 
 CHECKS: dict[str, Check] = {
     "kl": _above(
-        "kl",
+        "objective/kl",
         "max_nats",
         "KL to the reference is {value:.3g} nats per sequence, limit {limit:.3g}. Read the newest answers; raise "
         "ppo.kl_coefficient or set ppo.kl_target.",
@@ -271,19 +271,19 @@ CHECKS: dict[str, Check] = {
     "wireheading": _wireheading,
     "length_slope": _length_slope,
     "diversity": _below_first(
-        "distinct_2",
+        "text/distinct_2",
         "Only {value:.3f} of all word pairs are distinct, below {share:.0%} of the first iteration's {first:.3f}. Look "
         "for one phrase in all answers; raise ppo.kl_coefficient or lower train.lr.",
     ),
     "repetition": _above(
-        "repeated_token_share",
+        "text/repeated_token_share",
         "max_share",
         "{value:.0%} of the words repeat one of the 8 before them, limit {limit:.0%}. Read the longest answers; the "
         " reward may pay for repetition (see the probe `twice` of its card).",
     ),
     "eos_rate": _eos_rate,
     "hangul": _below_first(
-        "hangul_share",
+        "text/hangul_share",
         "{value:.0%} of the letters are Hangul, below {share:.0%} of the first iteration's {first:.0%}. Read the "
         "newest answers for another script or broken characters.",
     ),
@@ -292,7 +292,7 @@ CHECKS: dict[str, Check] = {
     "grad_norm": _grad_norm,
     "critic": _critic,
     "reward_variance": _below_first(
-        "reward_std",
+        "objective/reward_std",
         "The standard deviation of scores is {value:.3g}, below {share:.0%} of the first iteration's {first:.3g}: all "
         "answers score the same and nothing is left to learn. Read the newest answers for one phrase in all of them.",
     ),

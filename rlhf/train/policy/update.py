@@ -22,6 +22,8 @@ from rlhf.train.policy.samples import Sample
 from rlhf.train.run.lifecycle import require_finite
 
 Rates = Mapping[str, float]
+LOSS_TERMS = ("policy/loss", "policy/entropy_loss", "policy/kl_loss", "value/loss", "policy/ptx_loss")
+COMBINED: dict[str, Callable[[list[float]], Any]] = {"policy/ratio_max": max, "policy/epochs_done": max}
 
 
 @dataclass(slots=True)
@@ -62,22 +64,22 @@ def update(
     """All epochs of one iteration, which ends early after an epoch whose mean approx_kl is above
     ppo.max_kl_per_iteration.
 
-    Metrics are means over minibatches, except `ratio_max`, the largest, and `epochs_done`, the number of epochs run.
+    Metrics are means over minibatches, except the names in COMBINED: the largest ratio and the number of epochs run.
     """
     rates, limit = learning_rates(config, factor, step), config.ppo.max_kl_per_iteration
     if "actor" not in rates:
         demonstrations = None
     found: list[dict[str, float]] = []
     if demonstrations is not None:
-        found.append({"ptx_grad_norm": demonstration_norm(roles, demonstrations, config)})
+        found.append({"policy/ptx_grad_norm": demonstration_norm(roles, demonstrations, config)})
     for epoch in range(config.ppo.epochs):
         order, epoch_kl = epoch_order(len(samples), config.run.seed, step, epoch), []
         for first in range(0, len(samples), config.train.batch_size):
             batch = [samples[item] for item in order[first : first + config.train.batch_size]]
             ptx = demonstrations.take() if demonstrations is not None else []
             metrics = minibatch(roles, batch, config, rates, step, kl_coefficient=kl_coefficient, demonstrations=ptx)
-            epoch_kl.append(metrics.get("approx_kl", 0.0))
-            found.append({**metrics, "epochs_done": epoch + 1})
+            epoch_kl.append(metrics.get("policy/approx_kl", 0.0))
+            found.append({**metrics, "policy/epochs_done": epoch + 1})
         if limit is not None and float(np.mean(epoch_kl)) > limit:
             break
     return _combined(found)
@@ -89,10 +91,9 @@ def epoch_order(num_samples: int, seed: int, step: int, epoch: int) -> list[int]
 
 
 def _combined(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    combined: dict[str, Callable[[list[float]], Any]] = {"ratio_max": max, "epochs_done": max}
     names = dict.fromkeys(name for metrics in found for name in metrics)
     values = {name: [metrics[name] for metrics in found if name in metrics] for name in names}
-    return {name: float(combined.get(name, np.mean)(numbers)) for name, numbers in values.items()}
+    return {name: float(COMBINED.get(name, np.mean)(numbers)) for name, numbers in values.items()}
 
 
 @dataclass(slots=True)
@@ -101,8 +102,8 @@ class Tally:
 
     sums: dict[str, Tensor] = field(default_factory=dict)
 
-    def add(self, **parts: Tensor) -> None:
-        """Adds scalars []; every rank must add the same names in the same order."""
+    def add(self, parts: Mapping[str, Tensor]) -> None:
+        """Adds scalars [] by name; every rank must add the same names in the same order."""
         for name, part in parts.items():
             self.sums[name] = self.sums.get(name, 0.0) + part.detach().double()
 
@@ -141,18 +142,18 @@ def minibatch(
         if "critic" in rates:
             _value_backward(roles, row, chosen, num_tokens, config, tally)
     if demonstrations:
-        tally.add(ptx_loss=_ptx_backward(roles, demonstrations, config))
+        tally.add({"policy/ptx_loss": _ptx_backward(roles, demonstrations, config)})
     totals = tally.totals(ranks)
-    losses = totals.get("policy_loss", 0.0) + totals.get("value_loss", 0.0)
-    loss = losses + config.ppo.ptx_weight * totals.get("ptx_loss", 0.0)
+    weights = {"policy/ptx_loss": config.ppo.ptx_weight}
+    loss = sum(weights.get(name, 1.0) * totals.get(name, 0.0) for name in LOSS_TERMS)
     require_finite(loss, step)
     outcomes = roles.step(rates)
     metrics = {"loss": loss, **totals, "tokens": float(sum(map(len, [*sequences, *demonstrations])))}
     if "actor" in rates:
-        metrics |= {"ratio_max": max(ranks.gather(ratio)), "lr": rates["actor"]}
+        metrics |= {"policy/ratio_max": max(ranks.gather(ratio)), "lr": rates["actor"]}
         metrics["grad_norm"] = outcomes["actor"].grad_norm
     if "critic" in rates:
-        metrics["critic_grad_norm"] = outcomes["critic"].grad_norm
+        metrics |= {"value/lr": rates["critic"], "value/grad_norm": outcomes["critic"].grad_norm}
     return metrics
 
 
@@ -173,17 +174,15 @@ def _policy_backward(
     old = _row_numbers([sample.old_logprobs for sample in chosen], mask)
     advantages = _row_numbers([sample.advantages for sample in chosen], mask)
     policy = policy_loss(logprobs, old, advantages, mask, num_tokens, clip=ppo.clip)
-    total = policy.loss
+    terms = {"policy/loss": policy.loss}
     if ppo.entropy_weight:
-        total = total - entropy_bonus(found.entropy, mask, num_tokens, weight=ppo.entropy_weight)
+        terms["policy/entropy_loss"] = -entropy_bonus(found.entropy, mask, num_tokens, weight=ppo.entropy_weight)
     if ppo.kl_in == "loss":
         reference = _row_numbers([sample.reference_logprobs for sample in chosen], mask)
         kl = kl_estimate(logprobs, reference, mask, kind=ppo.kl_estimator)
-        penalty = kl_loss(kl, mask, num_tokens, coefficient=kl_coefficient)
-        total = total + penalty
-        tally.add(kl_loss=penalty)
-    roles.actor.backward(total)
-    tally.add(policy_loss=total, clip_fraction=policy.clip_fraction, approx_kl=policy.approx_kl)
+        terms["policy/kl_loss"] = kl_loss(kl, mask, num_tokens, coefficient=kl_coefficient)
+    roles.actor.backward(torch.stack(list(terms.values())).sum())
+    tally.add({**terms, "policy/clip_fraction": policy.clip_fraction, "policy/approx_kl": policy.approx_kl})
     return largest_ratio(logprobs, old, mask)
 
 
@@ -202,7 +201,7 @@ def _value_backward(
         clip=config.ppo.value_clip,
     )
     roles.critic.backward(value.loss)
-    tally.add(value_loss=value.loss, value_clip_fraction=value.clip_fraction)
+    tally.add({"value/loss": value.loss, "value/clip_fraction": value.clip_fraction})
 
 
 def _ptx_backward(roles: Roles, items: Sequence[EncodedSequence], config: PpoConfig) -> Tensor:

@@ -13,12 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rlhf.artifacts.files import append_line
 from rlhf.artifacts.run_folder import RunFolder
+from rlhf.config.metric_names import metric_of
 
 PLAIN_INTERVAL_S = 10.0
 
 
 class MetricsLog:
-    """Writes one object per step. Names of wall-clock metrics end in `_s` or `_per_s`.
+    """Writes one object per step, under the names of rlhf/config/metrics.yaml.
 
     Args:
         folder: the run's folder.
@@ -63,7 +64,9 @@ class MetricsLog:
         """Records the metrics of one step in all outputs."""
         if not self._active:
             return
-        append_line(self._folder.metrics, {"step": step, **values, "wall_s": time.monotonic() - self._began})
+        unknown = [name for name in values if metric_of(name) is None]
+        assert not unknown, f"metrics that rlhf/config/metrics.yaml does not describe: {unknown}"
+        append_line(self._folder.metrics, {"step": step, **values, "time/wall_s": time.monotonic() - self._began})
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)

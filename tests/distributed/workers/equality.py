@@ -145,7 +145,7 @@ def run_critic_free(
         coming = Demonstrations(shown, RowStream((len(shown),), (1.0,), 0, len(shown), 1.0))
         norm = demonstration_norm(roles, coming, config)
         metrics = minibatch(roles, made[part], config, rates, step, kl_coefficient=KL_COEFFICIENT, demonstrations=shown)
-        results.numbers[name].append({**metrics, "ptx_grad_norm": norm})
+        results.numbers[name].append({**metrics, "policy/ptx_grad_norm": norm})
     results.weights[f"{name} actor"] = actor.state_dict()
 
 

@@ -288,6 +288,13 @@ CASES["ppo"] |= {
     for key, each in CASES["ppo"].items()
     if key.startswith("data.ptx")
 }
+# Runs that log metrics which no case does: several entries of data.train.
+MORE_METRICS: dict[str, list[tuple[str, ...]]] = {
+    "sft": [],
+    "reward": [],
+    "ppo": [("data.train=[{path: {data}/prompts_train.jsonl, name: a}, {path: {data}/prompts_dev.jsonl, name: b}]",)],
+}
+NEVER_LOGGED = {"rollout/gap", "rollout/gap_max"}  # need a GPU; tests/unit/train/policy/test_experience.py has them
 _WATCHDOG = "tests/unit/train/run/test_watchdog.py"
 _ENDPOINTS = "tests/unit/train/policy/test_reward_endpoints.py"
 _TRIPWIRES = "tests/unit/train/policy/test_tripwire_keys.py"

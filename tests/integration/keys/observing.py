@@ -32,7 +32,7 @@ from tests.support.scoring import Service, scoring_service
 TRAIN = {"sft": rlhf.train.sft.train_sft, "reward": rlhf.train.reward.train_reward, "ppo": rlhf.train.ppo.train_ppo}
 Observation = dict[str, Any]
 # Times, rates and the hidden names of files in writing differ from run to run.
-_CLOCK = re.compile(r"tokens_per_s \S+|samples_per_s \S+|about \S+ s left|\S+ GiB free|step \d+/\d+.*")
+_CLOCK = re.compile(r"\w+_per_s \S+|about \S+ s left|\S+ GiB free|step \d+/\d+.*")
 
 
 def observe(stage: str, words: list[str], service: Service) -> Observation:
@@ -82,14 +82,14 @@ def _left_in(folder: Path) -> Observation:
         "model/chat_template.jinja",
         "adapter/adapter_config.json",
     )
-    manifest = _json(folder / "manifest.json")
+    manifest, rows = _json(folder / "manifest.json"), _lines(folder / "metrics.jsonl")
     return {
         "files": files,
         "weights": weights.hexdigest(),
         "metrics": [
-            {name: value for name, value in row.items() if not name.endswith(("_s", "_per_s"))}
-            for row in _lines(folder / "metrics.jsonl")
+            {name: value for name, value in row.items() if not name.endswith(("_s", "_per_s"))} for row in rows
         ],
+        "names": [sorted(row) for row in rows],
         "data": manifest.get("data", []),
         "parents": sorted(manifest.get("parents", {}).items()),
         **{name: (folder / name).read_text() for name in kept if (folder / name).is_file()},

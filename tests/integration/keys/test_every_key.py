@@ -15,10 +15,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rlhf.config.keys import key_table
+from rlhf.config.metric_names import metric_of, metrics
 from rlhf.config.stages import stage_named
 from rlhf.data.tokenizer import load_tokenizer
 from tests.integration.conftest import RANKINGS, write_rows
-from tests.integration.keys.cases import CASES, ELSEWHERE
+from tests.integration.keys.cases import CASES, ELSEWHERE, MORE_METRICS, NEVER_LOGGED
 from tests.support.launcher import ENVIRONMENT, REPOSITORY
 from tests.support.lora_runs import make_lora_run
 
@@ -94,7 +95,9 @@ def rows(korean) -> None:
 def observed(tmp_path_factory, configs, places, rows) -> dict[str, dict]:
     """Observation of every run that a case needs, by stage and words; each stage in a process of its own."""
     folder = tmp_path_factory.mktemp("observed")
-    plans = {stage: sorted({words for key in CASES[stage] for words in runs_of(stage, key)}) for stage in STAGES}
+    wanted = {stage: [words for key in CASES[stage] for words in runs_of(stage, key)] for stage in STAGES}
+    more = {stage: [_last_wins([*USUAL[stage], *words]) for words in MORE_METRICS[stage]] for stage in STAGES}
+    plans = {stage: sorted({*wanted[stage], *more[stage]}) for stage in STAGES}
     running = []
     for stage, plan in plans.items():
         entries = [[stage, ["--config", str(configs[stage]), *_filled(words, places)]] for words in plan]
@@ -134,6 +137,19 @@ def test_another_value_makes_a_difference(stage, key, observed):
     different = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
     assert different
     assert before["status"] == 0 or after["status"] == 0, (before["text"], after["text"])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_metrics_of_a_stage_are_those_of_the_registry(stage, observed):
+    """All that is logged is described, all that is described is logged, and in every step unless it has a condition."""
+    lines = [names for each in observed[stage].values() for names in each["names"]]
+    logged = {name: metric_of(name) for name in {name for names in lines for name in names}}
+    described = [metric for metric in metrics() if stage in metric.stages]
+    assert [name for name, metric in logged.items() if metric not in described] == []
+    assert {metric.name for metric in described if metric not in logged.values()} <= NEVER_LOGGED
+    always = {metric.name for metric in described if not metric.when}
+    assert len(always) > 5
+    assert [always - {logged[name].name for name in names} for names in lines] == [set()] * len(lines)
 
 
 @pytest.mark.parametrize("stage", STAGES)

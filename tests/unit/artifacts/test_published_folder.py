@@ -56,7 +56,7 @@ def test_the_model_card_says_what_it_is(full_run, tmp_path, tiny_neox):
     assert "- `train.lr`: `0.00025`" in card
     assert "train.batch_size" not in card  # a default
     assert str(full_run) not in card  # where it was trained says nothing to a reader
-    assert "| eval_loss | 3.25 |" in card
+    assert "| eval/loss | 3.25 |" in card
     assert "torch 2.13.0" in card
     assert "unknown: check the base's licence" in card
     assert "license:" not in card.split("---")[1]

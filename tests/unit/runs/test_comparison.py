@@ -18,7 +18,7 @@ DATA = {"role": "train", "name": "talks"}
 
 
 def metrics(*losses: float) -> list[dict[str, Any]]:
-    first = {"step": 1, "loss": losses[0], "eval_loss_before": 9.0}
+    first = {"step": 1, "loss": losses[0], "eval/loss_before": 9.0}
     return [first, *({"step": step, "loss": loss} for step, loss in enumerate(losses[1:], 2))]
 
 

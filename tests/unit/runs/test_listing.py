@@ -16,6 +16,8 @@ from rlhf.runs.listing import best_first, columns, find_runs, runs_table
 from rlhf.runs.record import Best, RunRecord, best_of, status_of
 from tests.support.run_folders import write_run
 
+REWARD, ACCURACY = "objective/reward", "eval/accuracy"
+
 
 def test_a_run_that_says_running_is_killed_when_nobody_holds_its_lock(tmp_path: Path) -> None:
     folder = RunFolder(write_run(tmp_path / "run", status="running"))
@@ -43,13 +45,17 @@ def test_a_run_before_its_first_state_is_queued_or_not_started(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("stage", "values", "expected"),
     [
-        ("sft", [{"eval_loss": 2.0}, {"eval_loss": 1.5}, {"eval_loss": 1.8}], Best("eval_loss", 1.5, 2)),
+        ("sft", [{"eval/loss": 2.0}, {"eval/loss": 1.5}, {"eval/loss": 1.8}], Best("eval/loss", 1.5, 2)),
         ("sft", [{"loss": 2.0}, {"loss": 2.5}], Best("loss", 2.0, 1)),  # nothing was held out
-        ("sft", [{"loss": 0.1, "eval_loss": 3.0}], Best("eval_loss", 3.0, 1)),  # held-out first, whatever its value
-        ("sft", [{"eval_loss": math.nan}, {"eval_loss": 4.0}], Best("eval_loss", 4.0, 2)),
-        ("reward", [{"eval_accuracy": 0.6}, {"eval_accuracy": 0.7}, {"accuracy": 0.9}], Best("eval_accuracy", 0.7, 2)),
-        ("ppo", [{"reward": -1.0}, {"reward": -0.5}, {"reward": -2.0}], Best("reward", -0.5, 2)),
-        ("ppo", [{"kl": 1.0}], None),
+        ("sft", [{"loss": 0.1, "eval/loss": 3.0}], Best("eval/loss", 3.0, 1)),  # held-out first, whatever its value
+        ("sft", [{"eval/loss": math.nan}, {"eval/loss": 4.0}], Best("eval/loss", 4.0, 2)),
+        (
+            "reward",
+            [{"eval/accuracy": 0.6}, {"eval/accuracy": 0.7}, {"reward_model/accuracy": 0.9}],
+            Best("eval/accuracy", 0.7, 2),
+        ),
+        ("ppo", [{REWARD: -1.0}, {REWARD: -0.5}, {REWARD: -2.0}], Best(REWARD, -0.5, 2)),
+        ("ppo", [{"objective/kl": 1.0}], None),
         ("", [{"loss": 1.0}], None),
     ],
 )
@@ -70,14 +76,14 @@ def test_runs_are_found_below_a_folder_but_not_inside_a_run(tmp_path: Path) -> N
 
 
 def test_the_table_names_the_runs_it_started_from_once(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "r", "ppo", metrics=[{"step": 1, "reward": 0.123456}])
+    run = write_run(tmp_path / "r", "ppo", metrics=[{"step": 1, REWARD: 0.123456}])
     made = {"actor": "runs/sft/model", "reference": "runs/sft/model", "reward": "runs/reward"}
     parents = {role: {"path": path, "stage": "sft"} for role, path in made.items()}
     write_json(run / "manifest.json", {"stage": "ppo", "parents": {**parents, "base": {"path": "org/model"}}})
     os.utime(run / "state.json", (0, 86400 * 365))
     head, line = runs_table([RunRecord(run)]).splitlines()
     assert head.split() == ["run", "stage", "status", "steps", "best", "at", "step", "when", "starts", "from"]
-    assert line.startswith(f"{run}  ppo    finished  1      reward 0.1235  1        1971-01-0")
+    assert line.startswith(f"{run}  ppo    finished  1      objective/reward 0.1235  1        1971-01-0")
     assert line.endswith("runs/sft, runs/reward, org/model")
 
 
@@ -94,8 +100,8 @@ def test_best_first_knows_which_way_is_better(tmp_path: Path) -> None:
         ]
         return [run.path.name for run in best_first([RunRecord(folder) for folder in folders])]
 
-    assert runs("sft", "eval_loss", [2.0, None, 1.0, 3.0]) == ["1.0", "2.0", "3.0", "None"]
-    assert runs("reward", "eval_accuracy", [0.5, 0.9, None, 0.7]) == ["0.9", "0.7", "0.5", "None"]
+    assert runs("sft", "eval/loss", [2.0, None, 1.0, 3.0]) == ["1.0", "2.0", "3.0", "None"]
+    assert runs("reward", "eval/accuracy", [0.5, 0.9, None, 0.7]) == ["0.9", "0.7", "0.5", "None"]
 
 
 def test_the_command_lists_the_last_changed_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

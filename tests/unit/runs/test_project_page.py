@@ -71,7 +71,7 @@ def run(path: Path, stage: str, parents: dict[str, Any], data: list[dict[str, An
     )
     write_json(path / "manifest.json", {"stage": stage, "parents": parents, "data": data, "packages": {"torch": "2"}})
     write_json(path / "state.json", {"status": "finished", "stage": stage, "step": 2, "reason": "", **state})
-    lines(path / "metrics.jsonl", [{"step": step, "loss": 3.0 - step, "eval_loss": 3.0 - step} for step in (1, 2)])
+    lines(path / "metrics.jsonl", [{"step": step, "loss": 3.0 - step, "eval/loss": 3.0 - step} for step in (1, 2)])
     return path
 
 

@@ -20,6 +20,7 @@ from rlhf.runs.plots import MAX_POINTS, curves_of, panel_plots, trajectory
 from rlhf.runs.record import differences, read_run
 from rlhf.runs.report.verdict import stage_finding
 
+REWARD, KL = "objective/reward", "objective/kl"
 CONFIGS: dict[str, dict[str, Any]] = {
     "sft": {"train": {"lr": 3e-4}, "data": {"train": ["a.jsonl", "b.jsonl"]}},
     "reward": {},
@@ -50,7 +51,7 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
 @pytest.fixture
 def ppo_run(tmp_path: Path) -> Path:
     metrics = [
-        {"step": step, "reward": step / 2, "kl": 3.0 * step, "reward/model": 1.0, "lr": 1e-6, "step_s": 1.0}
+        {"step": step, REWARD: step / 2, KL: 3.0 * step, "reward_by_source/model": 1.0, "lr": 1e-6, "time/step_s": 1.0}
         for step in (1, 2, 3)
     ]
     path = run_folder(tmp_path / "ppo", "ppo", metrics=metrics)
@@ -68,7 +69,7 @@ def ppo_run(tmp_path: Path) -> Path:
     write_lines(path / "samples.jsonl", answers)
     trip = {"step": 2, "wire": "kl", "value": 6.0, "limit": 5.0, "action": "warn", "text": "KL is 6 & more."}
     write_lines(path / "tripwires.jsonl", [trip])
-    write_lines(path / "abandoned.jsonl", [{"step": 3, "kl": 99.0, "rollback": 1}])
+    write_lines(path / "abandoned.jsonl", [{"step": 3, KL: 99.0, "rollback": 1}])
     scores = np.random.default_rng(0).normal(size=(20, 4))
     write_json(path / "control.json", control_card(scores, scores[:, :1] + 2, [4.0] * 20, best_of=[4], decoding={}))
     return path
@@ -114,9 +115,7 @@ def test_marks_and_what_was_taken_back_are_in_the_panels_they_belong_to(ppo_run:
 
 
 def test_a_run_without_a_control_group_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = run_folder(
-        tmp_path / "r", "ppo", metrics=[{"step": 1, "reward": -1.0, "kl": 0.0}, {"step": 2, "reward": 1.5}]
-    )
+    path = run_folder(tmp_path / "r", "ppo", metrics=[{"step": 1, REWARD: -1.0, KL: 0.0}, {"step": 2, REWARD: 1.5}])
     page = page_of(path, capsys)
     assert "There is no control group: whether the policy is better than the SFT model is not known." in page
     assert "went from -1.000 to 1.500" in page
@@ -164,7 +163,7 @@ def test_a_good_result_of_a_run_that_was_stopped_is_open(ppo_run: Path) -> None:
 
 
 def test_stage_1_reports_its_best_held_out_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    losses = [{"eval_loss_before": 4.0}, {"eval_loss": 2.5}, {"eval_loss": 2.75}]
+    losses = [{"eval/loss_before": 4.0}, {"eval/loss": 2.5}, {"eval/loss": 2.75}]
     metrics = [{"step": step, "loss": 3.0, **row} for step, row in enumerate(losses, start=1)]
     page = page_of(run_folder(tmp_path / "r", "sft", metrics=metrics), capsys)
     assert "Held-out loss 2.500 nats per token at step 2 (4.000 before training). It ended at 2.750" in page
@@ -172,7 +171,7 @@ def test_stage_1_reports_its_best_held_out_loss(tmp_path: Path, capsys: pytest.C
 
 
 def test_stage_2_reports_its_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = run_folder(tmp_path / "r", "reward", metrics=[{"step": 1, "loss": 0.7, "accuracy": 0.5}])
+    path = run_folder(tmp_path / "r", "reward", metrics=[{"step": 1, "loss": 0.7, "reward_model/accuracy": 0.5}])
     each = {"accuracy": 0.75, "low": 0.6, "high": 0.9, "num_pairs": 30}
     shortcuts = {"beats_shortcuts": True, "verdict": "It beats the longer answer."}
     card = {**each, "neighbours": each, "by_source": {"생활": each}, "longer_answer": each, "shortcuts": shortcuts}
@@ -204,9 +203,9 @@ def test_a_broken_last_line_is_skipped_and_long_curves_are_averaged(tmp_path: Pa
 
 
 def test_the_way_is_of_held_out_prompts_where_there_are_two_points() -> None:
-    rows = [{"kl": 0.0, "reward": 1.0}, {"kl": 2.0, "reward": 3.0, "eval_reward": 2.0}]
+    rows = [{KL: 0.0, REWARD: 1.0}, {KL: 2.0, REWARD: 3.0, "eval/reward": 2.0}]
     assert trajectory(rows)[0] == [(0.0, 1.0), (2.0, 3.0)]
-    assert trajectory([*rows, {"kl": 4.0, "reward": 5.0, "eval_reward": 6.0}])[0] == [(2.0, 2.0), (4.0, 6.0)]
+    assert trajectory([*rows, {KL: 4.0, REWARD: 5.0, "eval/reward": 6.0}])[0] == [(2.0, 2.0), (4.0, 6.0)]
     assert trajectory(rows[:1])[0] == []
 
 

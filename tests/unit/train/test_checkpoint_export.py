@@ -39,7 +39,7 @@ def stopped_run(run: Path, live: PackedModel, base: Path, *, stage: str = "sft",
     lora = ["model.lora.rank=2", "model.lora.alpha=8"] if hasattr(live.model, "peft_config") else []
     overrides = [f"model.path={base}", "data.template=kullm", *lora]
     (run / "config.yaml").write_text(dump_config(load_config(STAGES[stage].config, None, overrides)), encoding="utf-8")
-    (run / "metrics.jsonl").write_text('{"step": 4, "eval_loss": 3.5}\n{"step": 6, "eval_loss": 9.75}\n')
+    (run / "metrics.jsonl").write_text('{"step": 4, "eval/loss": 3.5}\n{"step": 6, "eval/loss": 9.75}\n')
     return run
 
 
@@ -59,7 +59,7 @@ def test_whole_weights_are_those_of_the_shards(stage, tiny_neox, tmp_path):
         logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out")), logits(live.model), rtol=1e-5, atol=1e-5
     )
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert "| eval_loss | 3.5 |" in card  # not that of step 6
+    assert "| eval/loss | 3.5 |" in card  # not that of step 6
     entry = json.loads((tmp_path / "out" / "manifest.json").read_text())["export"]
     assert (entry["run"], entry["checkpoint"]) == (str(run), "step-000004")
     assert sha256_of(run) == before

@@ -73,12 +73,12 @@ def test_a_step_by_hand(micro_tokens: int) -> None:
     assert metrics == pytest.approx(
         {
             "loss": (first + second) / 2,
-            "accuracy": 0.5,
-            "margin": (1.5 - 2.0) / 2,
+            "reward_model/accuracy": 0.5,
+            "reward_model/margin": (1.5 - 2.0) / 2,
             "lr": 0.005,
             "grad_norm": 7.0,
             "tokens": 7,
-            "num_rankings": 2,
+            "batch/num_rankings": 2,
         },
         rel=1e-6,
     )

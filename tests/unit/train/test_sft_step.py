@@ -73,12 +73,12 @@ def test_a_step_divides_by_the_weight_of_the_whole_batch() -> None:
     assert metrics == pytest.approx(
         {
             "loss": 1.45 / 3.25,
-            "loss/chat": 0.8 / 2,
-            "loss/qa": 0.65 / 1.25,
+            "loss_by_source/chat": 0.8 / 2,
+            "loss_by_source/qa": 0.65 / 1.25,
             "lr": 0.005,
             "grad_norm": 7.0,
             "tokens": 6,
-            "answer_tokens": 3,
+            "batch/answer_tokens": 3,
         }
     )
     assert model.rates == pytest.approx([0.005])
@@ -106,4 +106,5 @@ def test_the_held_out_loss_is_a_mean_over_answer_tokens_whatever_weighs_in_train
     """0.5, 0.3 and 0.6; by source 0.4 and 0.6. The prompt, which weighs in training, does not count."""
     model: Any = TenthsOfIds()
     found = evaluate_sft(model, BATCH, config(prompt_loss_weight=0.25))
-    assert found == pytest.approx({"eval_loss": 1.4 / 3, "eval_loss/chat": 0.4, "eval_loss/qa": 0.6})
+    by_source = {"eval/loss_by_source/chat": 0.4, "eval/loss_by_source/qa": 0.6}
+    assert found == pytest.approx({"eval/loss": 1.4 / 3, **by_source})

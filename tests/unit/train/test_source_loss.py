@@ -21,6 +21,6 @@ def test_means_by_source_weigh_tokens_alike_in_every_row() -> None:
     losses.add(torch.tensor([1.0, 3.0]), pack_sequences([first], prompt_weight=0.25), [first])
     losses.add(torch.tensor([5.0]), pack_sequences([second], prompt_weight=0.25), [second])
     losses.add(torch.tensor([99.0]), idle_row(), [])
-    expected = {"loss": (0.25 + 3 + 5) / 2.25, "loss/a": 3.25 / 1.25, "loss/b": 5.0}
+    expected = {"loss": (0.25 + 3 + 5) / 2.25, "loss_by_source/a": 3.25 / 1.25, "loss_by_source/b": 5.0}
     assert losses.means("loss") == pytest.approx(expected)
     assert SourceLoss(["a"], ONE_RANK).means("loss") == {"loss": 0.0}

@@ -20,7 +20,7 @@ from rlhf.serve.access import ApiAccess
 from rlhf.serve.errors import add_error_handlers
 from rlhf.serve.jobs.config import JobSettings, read_bases, read_job_configs
 from rlhf.serve.jobs.launch import hold, is_held
-from rlhf.serve.jobs.progress import MetricsTail, reason_of
+from rlhf.serve.jobs.progress import MetricsTail, reason_of, step_figures
 from rlhf.serve.jobs.routes import job_routers
 from rlhf.serve.jobs.runner import MAX_ATTEMPTS
 from rlhf.serve.jobs.service import FineTuningService
@@ -266,7 +266,7 @@ def test_a_job_succeeds_and_its_model_is_served(service: Service) -> None:
     service.run_says(job["id"], {"step": 1, "loss": 2.5, "tokens": 30})
     service.tick()
     assert service.messages(job["id"])[-1] == "Step 1: training loss=2.5"
-    more = {"step": 2, "loss": 2.25, "eval_loss": 2.4, "tokens": 32}
+    more = {"step": 2, "loss": 2.25, "eval/loss": 2.4, "tokens": 32}
     service.run_says(job["id"], more, status="finished")
     service.tick()
     done = service.job(job["id"])
@@ -606,6 +606,13 @@ def test_half_a_line_is_not_read(tmp_path: Path) -> None:
     assert list(tail.read()) == [{"step": 1}]
     path.write_text('{"step": 1}\n{"step": 2}\nbroken\n')
     assert list(tail.read()) == [{"step": 2}]
+
+
+def test_figures_have_the_names_of_the_api() -> None:
+    reward = {"step": 2, "loss": 0.5, "reward_model/accuracy": 0.75, "eval/accuracy": 0.625, "lr": 0.1}
+    assert step_figures(reward) == {"step": 2, "train_loss": 0.5, "train_accuracy": 0.75, "valid_accuracy": 0.625}
+    ppo = {"step": 3, "loss": 0.1, "objective/reward": 1.5, "eval/reward": 1.25, "objective/kl": 0.5}
+    assert step_figures(ppo) == {"step": 3, "train_loss": 0.1, "train_mean_reward": 1.5, "valid_mean_reward": 1.25}
 
 
 def test_the_reason_is_the_last_error_of_the_log(tmp_path: Path) -> None:

@@ -88,9 +88,9 @@ def test_rloo_gives_every_token_of_an_answer_the_same() -> None:
     expected = [[2, 2, 2], [-2, -2], [-4, -4], [4]]
     assert advantages_of(made) == [pytest.approx(each, rel=1e-5) for each in expected]
     assert all(each.values is None for each in made.samples)
-    assert "explained_variance" not in made.metrics
+    assert "value/explained_variance" not in made.metrics
     # Deviations of two: 2 / sqrt(2) and 4 / sqrt(2), mean 3 / sqrt(2)
-    assert made.metrics["group_reward_std"] == pytest.approx(3 / math.sqrt(2))
+    assert made.metrics["objective/group_reward_std"] == pytest.approx(3 / math.sqrt(2))
 
 
 def test_grpo_divides_by_the_deviation_of_the_group() -> None:
@@ -112,7 +112,7 @@ def test_the_kl_of_a_whole_answer_counts_in_its_group() -> None:
         [strayed, second], [3.0, 1.0], estimator="rloo", kl_in="loss", kl_estimator="k3", samples_per_prompt=2
     )
     assert advantages_of(inside)[0] == pytest.approx([2, 2], rel=1e-5)
-    assert inside.metrics["kl"] == pytest.approx(0.5, rel=1e-5)  # nats a sequence, of 1 and 0
+    assert inside.metrics["objective/kl"] == pytest.approx(0.5, rel=1e-5)  # nats a sequence, of 1 and 0
 
 
 def test_reinforce_pp_is_the_whitened_return_with_kl_by_token() -> None:
@@ -141,15 +141,15 @@ def test_running_moments_put_scores_on_one_scale() -> None:
     )
     assert made.moments == pytest.approx((4, 3.0, 8.0))
     assert advantages_of(made) == [pytest.approx([-1, -1]), pytest.approx([0], abs=1e-6)]
-    assert made.metrics["reward"] == 2.0  # what the sources said
-    assert made.metrics["score_mean"] == pytest.approx(3.0)
-    assert made.metrics["score_deviation"] == pytest.approx(math.sqrt(2))
+    assert made.metrics["objective/reward"] == 2.0  # what the sources said
+    assert made.metrics["objective/score_mean"] == pytest.approx(3.0)
+    assert made.metrics["objective/score_std"] == pytest.approx(math.sqrt(2))
 
 
 def test_without_normalising_the_moments_stay() -> None:
     made = experience(of_length(2, 1), [1.0, 3.0], Moments(2, 4.0, 2.0))
     assert made.moments == (2, 4.0, 2.0)
-    assert made.metrics["reward/model"] == 2.0
+    assert made.metrics["reward_by_source/model"] == 2.0
 
 
 def test_reward_and_kl_are_reported_by_source_of_prompts() -> None:
@@ -158,12 +158,12 @@ def test_reward_and_kl_are_reported_by_source_of_prompts() -> None:
     samples += of_length(1, source="chat")
     data = {"train": [{"path": "a", "name": "chat"}, {"path": "b", "name": "qa"}]}
     metrics = experience(samples, [1.0, 4.0, 2.0], data=data).metrics
-    reported = {name: value for name, value in metrics.items() if name.startswith("by_source/")}
+    reported = {name: value for name, value in metrics.items() if name.startswith("prompts/")}
     assert reported == pytest.approx(
-        {"by_source/chat/reward": 1.5, "by_source/chat/kl": 0, "by_source/qa/reward": 4, "by_source/qa/kl": 1}, abs=1e-6
+        {"prompts/chat/reward": 1.5, "prompts/chat/kl": 0, "prompts/qa/reward": 4, "prompts/qa/kl": 1}, abs=1e-6
     )
     alone = experience(samples, [1.0, 4.0, 2.0], data={"train": ["a"]}).metrics
-    assert not [name for name in alone if name.startswith("by_source/")]
+    assert not [name for name in alone if name.startswith("prompts/")]
 
 
 def test_answers_of_another_engine_are_read_again_and_weighed() -> None:
@@ -181,8 +181,8 @@ def test_answers_of_another_engine_are_read_again_and_weighed() -> None:
     done, weights, gaps = correct_for_engine([drawn], roles, config)
     np.testing.assert_allclose(done[0].old_logprobs, [UNIFORM] * 3, rtol=1e-6)
     assert weights.tolist() == [pytest.approx([0.5, 2.0, 3.0], rel=1e-6)]
-    assert gaps["rollout_gap"] == pytest.approx((2 * math.log(2) + math.log(10)) / 3, rel=1e-5)
-    assert gaps["rollout_gap_max"] == pytest.approx(math.log(10), rel=1e-5)
+    assert gaps["rollout/gap"] == pytest.approx((2 * math.log(2) + math.log(10)) / 3, rel=1e-5)
+    assert gaps["rollout/gap_max"] == pytest.approx(math.log(10), rel=1e-5)
 
 
 def test_advantages_are_multiplied_by_the_importance_of_their_token_after_whitening() -> None:
@@ -199,8 +199,8 @@ def test_advantages_are_multiplied_by_the_importance_of_their_token_after_whiten
 def test_explained_variance_is_that_of_the_critic_over_the_tokens_of_all_answers() -> None:
     """A critic that says 0 leaves all of the variance of returns unexplained."""
     metrics = experience(of_length(2, 1), [4.0, 1.0], lam=1.0).metrics
-    assert metrics["explained_variance"] == pytest.approx(0.0, abs=1e-6)
-    assert metrics["entropy"] == pytest.approx(-UNIFORM, rel=1e-6)
+    assert metrics["value/explained_variance"] == pytest.approx(0.0, abs=1e-6)
+    assert metrics["policy/entropy"] == pytest.approx(-UNIFORM, rel=1e-6)
 
 
 def test_the_summary_of_an_iteration_by_hand() -> None:
@@ -208,7 +208,8 @@ def test_the_summary_of_an_iteration_by_hand() -> None:
     strayed = np.asarray([UNIFORM + 1, UNIFORM], np.float32)
     samples = [*of_length(3, 2), sample([2], [5, 6], old_logprobs=strayed)]
     metrics = experience(samples, [1.0, 2.0, 6.0]).metrics
-    expected = {"reward": 3, "reward_std": (14 / 3) ** 0.5, "kl": 1 / 3, "eos_rate": 2 / 3, "response_tokens": 7 / 3}
+    expected = {"objective/reward": 3, "objective/reward_std": (14 / 3) ** 0.5, "objective/kl": 1 / 3}
+    expected |= {"rollout/eos_rate": 2 / 3, "rollout/response_tokens": 7 / 3}
     assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-5)
 
 

@@ -81,12 +81,17 @@ def test_the_entropy_bonus_reaches_response_places_only() -> None:
     actor = Table(torch.arange(6 * VOCABULARY).reshape(6, VOCABULARY).float().sin())
     critic = Table(torch.zeros(6))
     one = sample([2, 3, 4], [5, 6, EOS], advantages=np.zeros(3, np.float32))
-    minibatch(Roles(actor, critic, None, None), [one], config, RATES, 1)  # type: ignore[arg-type]
+    metrics = minibatch(Roles(actor, critic, None, None), [one], config, RATES, 1)  # type: ignore[arg-type]
     assert actor.learning == [2, 3, 4]
     logits = actor.values.detach()[2:5].requires_grad_()
-    torch.distributions.Categorical(logits=logits).entropy().sum().backward()
+    entropy = torch.distributions.Categorical(logits=logits).entropy().sum()
+    entropy.backward()
     # A bonus is subtracted: descent raises the entropy, 0.5 of its mean over 3 tokens.
     torch.testing.assert_close(actor.values.grad[2:5], -0.5 / 3 * logits.grad, rtol=1e-5, atol=1e-7)
+    assert metrics["policy/loss"] == 0
+    assert metrics["policy/entropy_loss"] == pytest.approx(-0.5 / 3 * entropy.item(), rel=1e-5)
+    expected = metrics["policy/entropy_loss"] + metrics["value/loss"]
+    assert metrics["loss"] == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_value_is_read_before_the_token_it_judges() -> None:
@@ -94,7 +99,7 @@ def test_the_value_is_read_before_the_token_it_judges() -> None:
     returns = np.asarray([1, 3], np.float32)
     _, critic, metrics = updated([sample([2, 3], [5, EOS], returns=returns)], value_clip=None)
     assert critic.values.grad[:, 0].tolist() == pytest.approx([0, -0.5, -1.5, 0])
-    assert metrics["value_loss"] == pytest.approx((1 + 9) / 4)
+    assert metrics["value/loss"] == pytest.approx((1 + 9) / 4)
 
 
 def experienced(samples: list[Sample], score: Callable[[PackedRow], Tensor], **ppo: Any) -> list[Sample]:

@@ -9,39 +9,43 @@ import pytest
 from rlhf.config.tripwires import TripwiresSection
 from rlhf.train.policy.tripwires import Tripwires, TripwireState
 
+REWARD, HELD_OUT = "objective/reward", "objective/held_out_reward"
 HEALTHY = {
-    "reward": 0.0,
-    "reward_std": 2.0,
-    "kl": 1.0,
-    "eos_rate": 1.0,
-    "explained_variance": 0.5,
-    "clip_fraction": 0.1,
-    "ratio_max": 2.0,
-    "approx_kl": 0.01,
+    REWARD: 0.0,
+    "objective/reward_std": 2.0,
+    "objective/kl": 1.0,
+    "rollout/eos_rate": 1.0,
+    "value/explained_variance": 0.5,
+    "policy/clip_fraction": 0.1,
+    "policy/ratio_max": 2.0,
+    "policy/approx_kl": 0.01,
     "grad_norm": 1.0,
-    "critic_grad_norm": 1.0,
-    "distinct_2": 1.0,
-    "repeated_token_share": 0.0,
-    "hangul_share": 1.0,
-    "polite_share": 0.5,
-    "reward_length_correlation": 0.0,
-    "held_out_reward": 0.0,
-    "held_out_reward_std": 1.0,
+    "value/grad_norm": 1.0,
+    "text/distinct_2": 1.0,
+    "text/repeated_token_share": 0.0,
+    "text/hangul_share": 1.0,
+    "text/polite_share": 0.5,
+    "objective/reward_length_correlation": 0.0,
+    HELD_OUT: 0.0,
+    "objective/held_out_reward_std": 1.0,
 }
 SICK: dict[str, dict[str, float]] = {
-    "kl": {"kl": 25.0},
-    "length_slope": {"reward_length_correlation": -0.8},
-    "diversity": {"distinct_2": 0.4},
-    "repetition": {"repeated_token_share": 0.4},
-    "eos_rate": {"eos_rate": 0.4},
-    "hangul": {"hangul_share": 0.7},
-    "politeness": {"polite_share": 0.9},
-    "critic": {"explained_variance": -1.0},
-    "reward_variance": {"reward_std": 0.1},
+    "kl": {"objective/kl": 25.0},
+    "length_slope": {"objective/reward_length_correlation": -0.8},
+    "diversity": {"text/distinct_2": 0.4},
+    "repetition": {"text/repeated_token_share": 0.4},
+    "eos_rate": {"rollout/eos_rate": 0.4},
+    "hangul": {"text/hangul_share": 0.7},
+    "politeness": {"text/polite_share": 0.9},
+    "critic": {"value/explained_variance": -1.0},
+    "reward_variance": {"objective/reward_std": 0.1},
 }
 DOUBLED = {"grad_norm": 2.0}
-OPPOSED = [{"reward": 0.1 * step, "held_out_reward": -0.2 * step} for step in range(12)]
-GAINED = [{}, *[{"reward": 4.0}] * 6]  # two deviations of the first iteration, of which the other model sees none
+OPPOSED = [{REWARD: 0.1 * step, HELD_OUT: -0.2 * step} for step in range(12)]
+GAINED = [
+    {},
+    *[{REWARD: 4.0}] * 6,
+]  # two deviations of the first iteration, of which the other model sees none
 # wire.key -> (history after a healthy first iteration, one value, another)
 KEYS: dict[str, tuple[list[dict[str, float]], Any, Any]] = {
     **{f"{wire}.steps": ([{}, *[row] * 6], 1, 5) for wire, row in SICK.items() if wire != "critic"},
@@ -57,11 +61,11 @@ KEYS: dict[str, tuple[list[dict[str, float]], Any, Any]] = {
     "critic.min_explained_variance": ([SICK["critic"]] * 20, -0.5, -1.5),
     "critic.warmup_steps": ([SICK["critic"]] * 20, 2, 30),
     "critic.steps": ([SICK["critic"]] * 20, 1, 30),
-    "ratio.action": ([{"approx_kl": 0.3}], "off", "warn"),
-    "ratio.steps": ([{"approx_kl": 0.3}], 1, 2),
-    "ratio.max_ratio": ([{"ratio_max": 60.0}], 55.0, 65.0),
-    "ratio.max_clip_fraction": ([{"clip_fraction": 0.4}], 0.35, 0.45),
-    "ratio.max_approx_kl": ([{"approx_kl": 0.3}], 0.25, 0.35),
+    "ratio.action": ([{"policy/approx_kl": 0.3}], "off", "warn"),
+    "ratio.steps": ([{"policy/approx_kl": 0.3}], 1, 2),
+    "ratio.max_ratio": ([{"policy/ratio_max": 60.0}], 55.0, 65.0),
+    "ratio.max_clip_fraction": ([{"policy/clip_fraction": 0.4}], 0.35, 0.45),
+    "ratio.max_approx_kl": ([{"policy/approx_kl": 0.3}], 0.25, 0.35),
     "grad_norm.action": ([*[{}] * 8, {"grad_norm": 20.0}], "off", "warn"),
     "grad_norm.steps": ([*[{}] * 8, {"grad_norm": 20.0}], 1, 2),
     "grad_norm.max_factor": ([*[{}] * 8, {"grad_norm": 20.0}], 15.0, 25.0),

@@ -36,7 +36,7 @@ def test_lower_lr_halves_the_rates_at_each_trip_and_the_trip_is_written(tmp_path
     said: list[str] = []
     tripwires = monitor(tmp_path, "lower_lr")
     for step, kl in enumerate([30.0, 30.0, 0, 0, 0, 0, 0, 30.0], start=1):
-        tripwires.observe(step, {"kl": kl, "not_watched": 1.0}, said.append)
+        tripwires.observe(step, {"objective/kl": kl, "not_watched": 1.0}, said.append)
         assert tripwires.rate == (0.25 if step == 8 else 0.5)
     assert not tripwires.stopped
     assert not tripwires.rolls_back
@@ -61,13 +61,13 @@ def test_each_action_does_what_it_says(
     tmp_path: Path, action: str, checkpoint: str | None, stopped: bool, rolls_back: bool
 ) -> None:
     tripwires = monitor(tmp_path, action, checkpoint)
-    tripwires.observe(3, {"kl": 30.0}, lambda _: None)
+    tripwires.observe(3, {"objective/kl": 30.0}, lambda _: None)
     assert (tripwires.stopped, tripwires.rolls_back, tripwires.rate) == (stopped, rolls_back, 1.0)
 
 
 def test_a_wire_that_no_longer_stops_lets_a_resumed_run_continue(tmp_path: Path) -> None:
     tripwires = monitor(tmp_path, "stop")
-    tripwires.observe(3, {"kl": 30.0}, lambda _: None)
+    tripwires.observe(3, {"objective/kl": 30.0}, lambda _: None)
     for action, stopped in (("stop", True), ("warn", False)):
         resumed = monitor(tmp_path, action)
         resumed.resume(tripwires.state)
@@ -77,6 +77,6 @@ def test_a_wire_that_no_longer_stops_lets_a_resumed_run_continue(tmp_path: Path)
 def test_answers_are_measured_with_their_scores(tmp_path: Path) -> None:
     """Answers of 3 and 1 tokens with scores 5 and 1: two reward units per token."""
     found = monitor(tmp_path, "warn").measure([sample([2], [5, 6, EOS], score=5.0), sample([2], [EOS], score=1.0)])
-    assert found["reward_length_slope"] == pytest.approx(2.0)
-    assert found["length_chars"] == 2
-    assert "held_out_reward" not in found
+    assert found["objective/reward_length_slope"] == pytest.approx(2.0)
+    assert found["text/length_chars"] == 2
+    assert "objective/held_out_reward" not in found

@@ -55,7 +55,7 @@ def test_only_the_critic_learns_while_it_warms_up() -> None:
     assert critic.learning == [1, 2]
     assert critic.steps == [config.critic.lr]
     assert metrics["loss"] == pytest.approx(0.5)  # half the squared error of 1
-    assert "policy_loss" not in metrics
+    assert "policy/loss" not in metrics
     assert learning_rates(config, 0.5, 3) == {"actor": config.train.lr / 2, "critic": config.critic.lr / 2}
 
 
@@ -66,8 +66,8 @@ def test_without_a_critic_the_actor_learns_alone() -> None:
     metrics = minibatch(roles, [one], config, learning_rates(config, 1.0, 1), 1)
     assert actor.learning == [1, 2]
     assert actor.steps == [config.train.lr]
-    assert metrics["loss"] == metrics["policy_loss"] == pytest.approx(-1)
-    assert not {"value_loss", "critic_grad_norm"} & metrics.keys()
+    assert metrics["loss"] == metrics["policy/loss"] == pytest.approx(-1)
+    assert not {"value/loss", "value/grad_norm"} & metrics.keys()
 
 
 def test_kl_in_the_loss_pulls_towards_the_reference() -> None:
@@ -84,15 +84,16 @@ def test_kl_in_the_loss_pulls_towards_the_reference() -> None:
     metrics = minibatch(roles, [one], config, RATES, 1, kl_coefficient=0.2)
     assert float(actor.values.grad[2].abs().max()) < 1e-7  # d is 0 there, up to rounding
     assert actor.values.grad[1, 5].item() == pytest.approx(-0.05 * 6 / 7, rel=1e-5)  # descent raises token 5
-    assert metrics["kl_loss"] == pytest.approx(0.2 * 0.125 / 2, rel=1e-5)
-    assert metrics["policy_loss"] == pytest.approx(metrics["kl_loss"], rel=1e-5)
+    assert metrics["policy/kl_loss"] == pytest.approx(0.2 * 0.125 / 2, rel=1e-5)
+    assert metrics["policy/loss"] == 0
+    assert metrics["loss"] == pytest.approx(0.2 * 0.125 / 2 + metrics["value/loss"], rel=1e-5)
 
 
 def test_the_largest_ratio_is_reported() -> None:
     _, _, roles = tables(4)
     old = np.asarray([UNIFORM - math.log(3), UNIFORM + 1], np.float32)  # ratios 3 and 1/e
     metrics = minibatch(roles, [sample([2, 3], [5, EOS], old_logprobs=old)], ppo_config(), RATES, 1)
-    assert metrics["ratio_max"] == pytest.approx(3.0, rel=1e-5)
+    assert metrics["policy/ratio_max"] == pytest.approx(3.0, rel=1e-5)
 
 
 def test_demonstrations_add_their_cross_entropy() -> None:
@@ -104,10 +105,10 @@ def test_demonstrations_add_their_cross_entropy() -> None:
     config = taught()
     idle = sample([2], [5, EOS], advantages=np.zeros(2, np.float32))
     metrics = minibatch(roles, [idle], config, RATES, 1, demonstrations=[demonstration(2, 4, 6)])
-    assert metrics["ptx_loss"] == pytest.approx(math.log(7), rel=1e-6)
+    assert metrics["policy/ptx_loss"] == pytest.approx(math.log(7), rel=1e-6)
     own = [actor.values.grad[0, 4].item(), actor.values.grad[1, 6].item()]
     assert own == pytest.approx([-0.5 * 6 / 7 / 2] * 2, rel=1e-5)
-    assert metrics["loss"] == pytest.approx(0.5 * math.log(7) + metrics["value_loss"], rel=1e-6)
+    assert metrics["loss"] == pytest.approx(0.5 * math.log(7) + metrics["value/loss"], rel=1e-6)
     assert metrics["tokens"] == 6
 
 
@@ -143,23 +144,23 @@ def test_epochs_end_after_one_that_moved_too_far(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(
         module,
         "minibatch",
-        lambda *_, **__: {"approx_kl": next(moves), "ratio_max": 2.0, "loss": 1.0},
+        lambda *_, **__: {"policy/approx_kl": next(moves), "policy/ratio_max": 2.0, "loss": 1.0},
     )
     _, _, roles = tables(4)
     samples = [sample([2, 3], [5, EOS]), sample([2, 3], [6, EOS])]
     metrics = update(roles, samples, ppo_config(epochs=3, max_kl_per_iteration=0.2), 1.0, 1)
-    assert metrics["epochs_done"] == 2
-    assert metrics["approx_kl"] == pytest.approx(0.9 / 4)
+    assert metrics["policy/epochs_done"] == 2
+    assert metrics["policy/approx_kl"] == pytest.approx(0.9 / 4)
     assert list(moves) == [9.0, 9.0]
 
 
 def test_all_epochs_are_run_without_a_limit_and_the_largest_ratio_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     ratios = iter([1.5, 4.0, 2.0, 1.0])
-    found = lambda *_, **__: {"approx_kl": 50.0, "ratio_max": next(ratios), "loss": 1.0}  # noqa: E731
+    found = lambda *_, **__: {"policy/approx_kl": 50.0, "policy/ratio_max": next(ratios), "loss": 1.0}  # noqa: E731
     monkeypatch.setattr(module, "minibatch", found)
     _, _, roles = tables(4)
     metrics = update(roles, [sample([2, 3], [5, EOS])] * 2, ppo_config(epochs=2), 1.0, 1)
-    assert metrics == {"approx_kl": 50.0, "ratio_max": 4.0, "loss": 1.0, "epochs_done": 2}
+    assert metrics == {"policy/approx_kl": 50.0, "policy/ratio_max": 4.0, "loss": 1.0, "policy/epochs_done": 2}
 
 
 def test_every_epoch_has_an_order_of_its_own() -> None:
@@ -197,7 +198,7 @@ def test_demonstrations_wait_until_the_actor_learns() -> None:
     metrics = update(roles, [sample([2], [5, EOS])], config, 1.0, 1, demonstrations=shown)
     assert actor.values.grad is None
     assert shown.consumed == 0
-    assert not {"ptx_loss", "ptx_grad_norm"} & metrics.keys()
+    assert not {"policy/ptx_loss", "policy/ptx_grad_norm"} & metrics.keys()
 
 
 def test_clips_are_those_of_the_configuration() -> None:
@@ -206,8 +207,8 @@ def test_clips_are_those_of_the_configuration() -> None:
     old = np.full(2, UNIFORM - math.log(3), np.float32)
     one = sample([2], [5, EOS], old_logprobs=old, values=-np.ones(2, np.float32))
     metrics = minibatch(roles, [one], ppo_config(clip=0.5, value_clip=0.2), RATES, 1)
-    assert metrics["policy_loss"] == pytest.approx(-1.5, rel=1e-5)
-    assert metrics["value_loss"] == pytest.approx(0.5 * 1.8**2, rel=1e-5)
+    assert metrics["policy/loss"] == pytest.approx(-1.5, rel=1e-5)
+    assert metrics["value/loss"] == pytest.approx(0.5 * 1.8**2, rel=1e-5)
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
@@ -230,7 +231,7 @@ def test_the_largest_ratio_is_that_of_any_row_and_any_rank(order: tuple[int, int
         actor.ranks = values.ranks = ranks  # type: ignore[misc, assignment]
         metrics = minibatch(roles, [samples[number] for number in order], config, RATES, 1)
         assert len(actor.rows) == 2
-        assert metrics["ratio_max"] == pytest.approx(largest, rel=1e-5)
+        assert metrics["policy/ratio_max"] == pytest.approx(largest, rel=1e-5)
 
 
 def test_the_norm_of_demonstrations_is_that_of_the_next_ones() -> None:
