@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    ?= runs/q
+ARGS   ?=
 export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help setup quickstart test test-full test-cluster test-container check format clean
 
 help:
-	@echo "make quickstart      install, then base, SFT, reward model and PPO on a tiny model (OUT=$(OUT))"
+	@echo "make quickstart      install, then base, SFT, reward model and PPO on a tiny model (OUT=$(OUT), ARGS='--lora')"
 	@echo "make test            install, then all tests"
 	@echo "make test-cluster    jobs on a real Slurm of two virtual nodes (installs slurm-wlm and munge when root)"
 	@echo "make test-container  build docker/Dockerfile without Docker, then the quickstart in it (needs root, buildah)"
@@ -27,7 +28,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 setup: $(VENV)/.installed
 
 quickstart: setup
-	$(BIN)/rlhf quickstart --out $(OUT)
+	$(BIN)/rlhf quickstart --out $(OUT) $(ARGS)
 
 test: setup
 	$(BIN)/python -m pytest

@@ -32,3 +32,6 @@ class QuickstartOptions:
     )
     seed: int = flag(17, "seed of every stage")
     lora: bool = flag(False, "train adapters on one base model, which the roles of PPO then share (ppo.roles=shared)")
+    max_steps: int | None = flag(
+        None, "end every stage after N steps: tries the installation in a minute, and its models learn nothing", least=1
+    )

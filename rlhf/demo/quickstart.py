@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ OWN_OVERRIDES: dict[str, tuple[str, ...]] = {
         "train.warmup_steps=2",
     ),
 }
+SHORT_EPOCHS = 0.05  # passes over the text of the base model where stages are cut short
+SHORT_OVERRIDES: dict[str, tuple[str, ...]] = {"sft": (), "reward": (), "ppo": ("reward.min_accuracy=null",)}
 # One low-rank adapter per role on one base model. Ranks and rates are for the tiny model, whose matrices are small.
 LORA = ("model.lora.rank=32", "model.lora.alpha=64")
 LORA_OVERRIDES: dict[str, tuple[str, ...]] = {
@@ -84,10 +86,11 @@ class Quickstart(QuickstartOptions):
             if not file.is_file():
                 expected = "DIR/{sft,preference,prompts}_{train,dev}.jsonl"
                 raise DataError(f"no such file: {file}", where="--data", expected=expected)
-        settings = {"data": str(self.data) if self.data else None, "seed": self.seed, "lora": self.lora}
+        data = str(self.data) if self.data else None
+        settings = {"data": data, "seed": self.seed, "lora": self.lora, "max_steps": self.max_steps}
         path = self.out / "quickstart.json"
         if path.is_file():
-            known = {"lora": False, **read_json(path)}
+            known = {"lora": False, "max_steps": None, **read_json(path)}
             if {key: known.get(key) for key in settings} != settings:
                 raise ArtifactError(
                     f"{self.out} holds a quickstart with other settings: {known}",
@@ -113,6 +116,8 @@ class Quickstart(QuickstartOptions):
     def _base(self) -> None:
         files = [str(self.data / "sft_train.jsonl")] if self.data else ["demo:rankings_train"]
         size = TinySize(epochs=0.5, lr=1e-3) if self.data else TinySize()
+        if self.max_steps is not None:
+            size = replace(size, epochs=SHORT_EPOCHS)
         make_tiny_base(files, self.out / "base" / "model", size=size, seed=self.seed)
 
     def _stage(self, stage: str) -> None:
@@ -121,6 +126,7 @@ class Quickstart(QuickstartOptions):
         words = [f"run.dir={self.out / stage}", f"run.seed={self.seed}", *self._models(stage), *self._data(stage)]
         words += LORA_OVERRIDES[stage] if self.lora else ()
         words += OWN_OVERRIDES[stage] if self.data else ()
+        words += (f"run.max_steps={self.max_steps}", *SHORT_OVERRIDES[stage]) if self.max_steps is not None else ()
         arguments = ["--config", str(ROOT / "configs" / "demo" / f"{stage}.yaml"), "--resume", "auto", *words]
         status = start_stage(stage, arguments)
         if status or RunFolder(self.out / stage).status() != "finished":
