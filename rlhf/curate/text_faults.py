@@ -47,19 +47,15 @@ def text_faults(text: str, special_texts: Iterable[str] = ()) -> list[TextFault]
         found.append(TextFault("special-token", repr(special)))
     for code in ("invisible", "control"):
         if match := _PATTERNS[code].search(text):
-            found.append(TextFault(code, name_of(match.group())))
+            name = unicodedata.name(match[0], "")
+            found.append(TextFault(code, f"U+{ord(match[0]):04X} {name}".strip()))
     if match := _PATTERNS["mojibake"].search(text):
         found.append(TextFault("mojibake", repr(text[max(0, match.start() - 5) : match.end() + 15])))
     elif rare := _many_rare(text):
         found.append(TextFault("mojibake", f"rare syllables {rare!r}"))
-    if shows_nothing(text):
+    if text.strip() and not _visible(_PATTERNS["special"].sub("", text)):
         found.append(TextFault("shows-nothing", ascii(text[:20])))
     return found
-
-
-def shows_nothing(text: str) -> bool:
-    """Whether a text that is not empty has nothing but special tokens and invisible characters."""
-    return bool(text.strip()) and not _visible(_PATTERNS["special"].sub("", text))
 
 
 def cleaned(text: str) -> str:
@@ -75,11 +71,6 @@ def cleaned(text: str) -> str:
 
 def _visible(text: str) -> str:
     return _PATTERNS["control"].sub("", _PATTERNS["invisible"].sub("", text)).strip()
-
-
-def name_of(character: str) -> str:
-    """A character by number and name: U+200B ZERO WIDTH SPACE."""
-    return f"U+{ord(character):04X} {unicodedata.name(character, '')}".strip()
 
 
 def _many_rare(text: str) -> str:

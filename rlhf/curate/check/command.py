@@ -17,7 +17,7 @@ from typing import Any
 
 from rlhf.config.flags import flag
 from rlhf.curate.check.cost import CHARACTERS_PER_TOKEN, Costs, TokenCounter, token_counter
-from rlhf.curate.check.findings import MAX_PLACES, CheckReport, Findings, Stage, Status, render_text
+from rlhf.curate.check.findings import MAX_PLACES, CheckReport, Findings, Stage, Status
 from rlhf.curate.check.rows import READ_KEYS, RowChecks, asked_key
 from rlhf.curate.check.seen import SeenKeys
 from rlhf.curate.formats.public_rows import COLUMNS, recognise_row
@@ -28,6 +28,7 @@ from rlhf.data.readers import locate, read_rows
 from rlhf.data.records import Demonstration, Prompt, Ranking, Record, demonstration_of, prompt_of
 from rlhf.data.sources import parsed_rows
 from rlhf.errors import DataError, RlhfError
+from rlhf.html.templates import render
 
 STAGES: dict[Stage, type[Record]] = {"sft": Demonstration, "reward": Ranking, "ppo": Prompt}
 MAX_BAD_START = 10_000  # rows; where none of so many can be used, the check stops
@@ -59,8 +60,10 @@ class CheckOptions:
 def run(options: CheckOptions) -> int:
     """Checks the file and prints the report; returns its status."""
     report = check_file(options)
-    as_json = f"{json.dumps(asdict(report), ensure_ascii=False, indent=2)}\n" if options.json else ""
-    sys.stdout.write(as_json or render_text(report))
+    if options.json:
+        sys.stdout.write(f"{json.dumps(asdict(report), ensure_ascii=False, indent=2)}\n")
+    else:
+        sys.stdout.write(render("curate/check/report.txt.j2", report=report))
     return report.status
 
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import yaml
 
 from rlhf.curate.check.seen import KeyMatches
-from rlhf.html.templates import render
 
 Stage = Literal["sft", "reward", "ppo"]
 Status = Literal[0, 1, 2]
@@ -104,8 +103,3 @@ class CheckReport:
     tokens: dict[str, Any] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
-
-
-def render_text(report: CheckReport) -> str:
-    """The whole report for a terminal, ending in the verdict."""
-    return render("curate/check/report.txt.j2", report=report)

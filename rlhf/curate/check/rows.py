@@ -102,10 +102,9 @@ class RowChecks:
         if record.all_tied:
             self.findings.add("all-tied", line)
         equal = False
-        answers = list(zip(said, record.ranks, strict=True))[:MAX_ANSWERS]
-        for (first, first_rank), (second, second_rank) in combinations(answers, 2):
-            if first_rank != second_rank:
-                better, worse = (first, second) if first_rank < second_rank else (second, first)
+        answers = sorted(list(zip(record.ranks, said, strict=True))[:MAX_ANSWERS])
+        for (rank, better), (other, worse) in combinations(answers, 2):
+            if rank < other:
                 equal = equal or better == worse
                 self.pairs.add((asked, min(better, worse), max(better, worse)), line)
                 self.preferences.add((asked, better, worse), line)

@@ -77,7 +77,7 @@ def conversations(chat: Chat, counts: Counter[str]) -> Iterator[tuple[int, list[
             yield int(events.where.rpartition(":")[2]), events
             continue
         first = events[0]
-        turns = _turns(_spoken(events, chat, counts), chat)
+        turns = _turns(events, chat, counts)
         kept = answered_part(turns)
         counts["turns before a partner or after the last answer"] += len(turns) - len(kept)
         if kept:
@@ -104,30 +104,23 @@ def _cut(events: Iterable[ChatEvent | DataError], gap: timedelta) -> Iterator[li
         yield current
 
 
-def _spoken(events: Iterable[ChatEvent], chat: Chat, counts: Counter[str]) -> Iterator[ChatEvent]:
-    """The messages to train on."""
-    wanted = {*chat.me, chat.partner}
-    for event in events:
-        if event.kind != "message":
-            counts[_NOT_MESSAGES[event.kind]] += 1
-        elif chat.partner and event.sender not in wanted:
-            counts["messages by other speakers"] += 1
-        elif event.text.strip():
-            yield event
-
-
 _NOT_MESSAGES = {"media": "pictures, files and calls", "deleted": "deleted messages", "system": "notices of the room"}
 
 
-def _turns(events: Iterable[ChatEvent], chat: Chat) -> list[dict[str, Any]]:
+def _turns(events: Iterable[ChatEvent], chat: Chat, counts: Counter[str]) -> list[dict[str, Any]]:
+    """The messages to train on, joined to turns; the other events are counted."""
     turns: list[dict[str, Any]] = []
     before = ""
     for event in events:
-        mine = event.sender in chat.me
-        role, text = ("assistant" if mine else "user"), event.text.strip()
+        mine, text = event.sender in chat.me, event.text.strip()
+        if event.kind != "message" or (chat.partner and not mine and event.sender != chat.partner):
+            counts[_NOT_MESSAGES.get(event.kind, "messages by other speakers")] += 1
+            continue
+        if not text:
+            continue
         if chat.is_group and not mine and event.sender != before:
             text = f"{event.sender}: {text}"
-        before = event.sender
+        before, role = event.sender, "assistant" if mine else "user"
         if turns and turns[-1]["role"] == role:
             turns[-1]["content"] += f"\n{text}"
         else:

@@ -166,17 +166,15 @@ def _divided(
     used = {assignment.splits[prompt.asked] for prompt in prompts if prompt is not None}
     names = [name for name in SPLITS if name in used or options.shares.get(name, 0.0) > 0]
     with ExitStack() as stack:
-        outputs = {name: stack.enter_context(_output(path, name, options)) for name in names}
+        outputs: dict[str, Output] = {}
+        for name in names:
+            out, recorded = options.out_dir / f"{Path(path).stem}_{name}.jsonl", {**options.recorded(), "split": name}
+            outputs[name] = stack.enter_context(Output(out, command=COMMAND, inputs=[path], options=recorded))
         for prompt, (_, row) in zip(prompts, read_rows(locate(path)), strict=True):
             if prompt is not None:
                 assert not isinstance(row, DataError)
                 outputs[assignment.splits[prompt.asked]].write(row)
     return list(outputs.values())
-
-
-def _output(path: str, split: str, options: SplitOptions) -> Output:
-    out = options.out_dir / f"{Path(path).stem}_{split}.jsonl"
-    return Output(out, command=COMMAND, inputs=[path], options={**options.recorded(), "split": split})
 
 
 def check_apart(folder: Path) -> int:

@@ -50,11 +50,7 @@ def topics_of(texts: Sequence[str], seed: int = 0) -> list[Topic]:
     words = [_words(text) for text in distinct]
     whole = [originals[text] for text in distinct]
     return [
-        Topic(
-            size,
-            _terms(words, model.labels_, topic),
-            _nearest(whole, model.labels_, distances, topic),
-        )
+        Topic(size, _terms(words, model.labels_, topic), _nearest(whole, model.labels_, distances, topic))
         for topic, size in sizes.most_common()
     ]
 
