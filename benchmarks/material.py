@@ -16,7 +16,8 @@ from rlhf.data.encode import EncodedRanking, EncodedSequence, Encoder
 from rlhf.data.records import Demonstration, Ranking
 from rlhf.data.sources import DataSource, read_records
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
-from rlhf.demo.tiny_base import TinySize, make_tiny_base
+from rlhf.demo.options import TinySize
+from rlhf.demo.tiny_base import make_tiny_base
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 assert rlhf  # sets OpenMP's waiting before torch is loaded

@@ -24,7 +24,7 @@ sys.path.insert(0, str(SIDES))
 from plan_material import Material
 
 from rlhf.config.load import load_config
-from rlhf.config.schema import STAGES
+from rlhf.config.stages import STAGES
 from rlhf.plan.roles import plan_memory, stage_shapes
 from rlhf.plan.states import Placement
 
@@ -132,7 +132,7 @@ class Bench:
     def predict(self, setting: Setting) -> dict[str, Any]:
         """The plan of the same arguments, in MiB."""
         path = ROOT / "configs" / "demo" / f"{setting.stage}.yaml"
-        config = load_config(STAGES[setting.stage], path, self.words(setting))
+        config = load_config(STAGES[setting.stage].config, path, self.words(setting))
         placement = Placement(setting.ranks, "cpu", config.model.dtype)
         plan = plan_memory(config, stage_shapes(config), placement)
         return {"predicted_mib": plan.peak / MIB, "phase": plan.largest}

@@ -25,7 +25,7 @@ from material import TINY, Base, make_base
 from ppo_material import Prompts, Stages, make_prompts, silenced
 
 from rlhf.data.sources import DataSource
-from rlhf.demo.tiny_base import TinySize
+from rlhf.demo.options import TinySize
 
 TRL = "trl==1.12.0"  # the last release with a PPO trainer
 NEW_TOKENS, MAX_PROMPT, LR, SEED = 128, 128, 1e-6, 17

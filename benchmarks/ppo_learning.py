@@ -34,7 +34,8 @@ from ppo_material import Prompts, make_prompts
 from rlhf.data.embedded import data_path
 from rlhf.data.sources import DataSource
 from rlhf.data.tokenizer import load_tokenizer
-from rlhf.demo.tiny_base import TinySize, make_tiny_base
+from rlhf.demo.options import TinySize
+from rlhf.demo.tiny_base import make_tiny_base
 
 TRL = "trl==1.12.0"
 DATA = "demo:rankings_train"

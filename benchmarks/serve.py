@@ -108,7 +108,7 @@ def one_round(folder: Path, work: Path, number: int) -> dict[str, Any]:
 
 def ours(folder: Path) -> tuple[list[str], int]:
     port = free_port()
-    words = [sys.executable, "-m", "rlhf.cli", "serve", "--model", str(folder), "--port", str(port)]
+    words = [sys.executable, "-m", "rlhf", "serve", "--model", str(folder), "--port", str(port)]
     return [*words, "--max-batch", "32", "--dtype", "float32", "--no-jobs"], port
 
 

@@ -10,9 +10,9 @@ RlhfError
 │   ├── CheckpointError  a checkpoint that is absent, damaged or of another run
 │   └── RunLockedError   a run folder another process is using
 ├── RolloutError         generation that cannot be done as asked
-├── EndpointError        a language-model service that does not answer, or will not
+├── EndpointError        a language-model service that does not answer, or refuses to
 │   └── BudgetError      the next request could cost more than is left to spend
-├── TrainingError        a run that went wrong while it ran
+├── TrainingError        a run that failed while it ran
 │   └── NonFiniteError   a loss or gradient that is not finite; the optimizer did not step
 └── PreemptedError       a run that was asked to stop, and has saved what it did
 """
@@ -103,7 +103,7 @@ class RolloutError(RlhfError):
 
 
 class EndpointError(RlhfError):
-    """A language-model service that does not answer, or will not."""
+    """A language-model service that does not answer, or refuses to."""
 
 
 class BudgetError(EndpointError):
@@ -111,7 +111,7 @@ class BudgetError(EndpointError):
 
 
 class TrainingError(RlhfError):
-    """A run that went wrong while it ran."""
+    """A run that failed while it ran."""
 
 
 class NonFiniteError(TrainingError):

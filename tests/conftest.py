@@ -50,7 +50,8 @@ from transformers import (
 )
 
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
-from rlhf.demo.tiny_base import TinySize, polyglot_shape, train_tokenizer
+from rlhf.demo.options import TinySize
+from rlhf.demo.tiny_base import polyglot_shape, train_tokenizer
 
 TEXTS = (
     "안녕하세요? 오늘은 날씨가 참 좋네요!",

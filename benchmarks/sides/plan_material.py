@@ -11,7 +11,8 @@ import torch
 from transformers import AutoTokenizer, GPTNeoXForCausalLM
 
 from rlhf.data.embedded import data_path
-from rlhf.demo.tiny_base import TinySize, polyglot_shape, read_documents, train_tokenizer
+from rlhf.demo.options import TinySize
+from rlhf.demo.tiny_base import polyglot_shape, read_documents, train_tokenizer
 
 VOCABULARY = 30080
 SIZES = {

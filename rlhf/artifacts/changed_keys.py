@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from rlhf.config.schema import STAGES
+from rlhf.config.stages import STAGES
 
 NO_SUCH_KEY = "(no such key)"
 Row = dict[str, Any]
@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 def changed_keys(config: Row, stage: str) -> Iterator[tuple[str, Any, Any]]:
     """(dotted key, value, default) of every value that is not the stage's default."""
-    yield from _changed(config, STAGES[stage]().model_dump(mode="json"), "")
+    yield from _changed(config, STAGES[stage].config().model_dump(mode="json"), "")
 
 
 def _changed(config: Row, defaults: Row, prefix: str) -> Iterator[tuple[str, Any, Any]]:

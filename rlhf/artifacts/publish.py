@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import GenerationConfig
@@ -21,13 +21,13 @@ from rlhf.artifacts.files import flush_folder, flush_tree, scratch_beside, write
 from rlhf.artifacts.finished import FinishedRun, open_finished
 from rlhf.artifacts.fixed_text import FixedTextOutputs
 from rlhf.artifacts.model_card import Card, model_card
+from rlhf.artifacts.publish_options import ExportOptions
 from rlhf.artifacts.reload import Outcome, Reload, in_fresh_process
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.errors import ArtifactError
 from rlhf.models.loading import DTYPES, PackedModel
 from rlhf.models.scalar_head import shift_scores
 
-Part = Literal["merged", "adapter"]
 FLOAT16_MAX = 65504.0
 SIZE = re.compile(r"\d+(\.\d+)?\s*([KMGT]i?)?B", re.IGNORECASE)
 
@@ -66,44 +66,40 @@ class ModelOrigin:
 def publish(
     run: Path,
     out: Path,
+    options: ExportOptions = ExportOptions(),
     *,
-    dtype: str | None = None,
-    part: Part = "merged",
-    max_shard_size: str = "5GB",
     origin: ModelOrigin | None = None,
     reload: Reload = in_fresh_process,
 ) -> Published:
     """Writes the model, or the adapter, of `run` into `out`.
 
     Args:
-        dtype: type of the saved weights; None keeps that of the run's model/. An adapter is copied as it is.
-        max_shard_size: size of one safetensors file, such as 5GB.
         origin: set where `run` was made from a checkpoint.
         reload: what compares the written folder with the live model.
 
     Raises: ArtifactError for a run that cannot be published, an `out` that cannot be used, and a folder that, loaded
         again, computes other numbers.
     """
-    check_request(run, out, dtype=dtype, part=part, max_shard_size=max_shard_size)
+    check_request(run, out, options)
     finished = open_finished(run)
     origin = origin or ModelOrigin(run, "", "")
     note = "; ".join(filter(None, (origin.note, finished.note)))
     tokenizer = load_tokenizer(str(finished.model))
     with _written_beside(out) as writing:
-        if part == "adapter":
+        if options.part == "adapter":
             saved, expected = "as trained", _write_adapter(finished, origin.run, tokenizer, writing)
             tolerance = TOLERANCE["float32"]
         else:
-            saved = dtype or finished.dtype
-            expected = _write_merged(finished, tokenizer, writing, saved, max_shard_size)
+            saved = options.dtype or finished.dtype
+            expected = _write_merged(finished, tokenizer, writing, saved, options.max_shard_size)
             tolerance = TOLERANCE[saved]
         outcome = reload(writing, expected)
         _check_outcome(outcome, tolerance, saved)
-        _describe(finished, origin, writing, Card(out.name, part, saved, outcome, note))
+        _describe(finished, origin, writing, Card(out.name, options.part, saved, outcome, note))
     return Published(out, saved, outcome, note)
 
 
-def refuse_format(name: str, out: str) -> None:
+def refuse_format(name: str, out: Path) -> None:
     """Raises ArtifactError for gguf, with the way to do it: no package converts to it (docs/decisions/011-gguf.md)."""
     if name == "gguf":
         raise ArtifactError(
@@ -113,11 +109,12 @@ def refuse_format(name: str, out: str) -> None:
         )
 
 
-def check_request(run: Path, out: Path, *, dtype: str | None, part: Part, max_shard_size: str) -> None:
+def check_request(run: Path, out: Path, options: ExportOptions) -> None:
     """Raises ArtifactError for an `out` that cannot be used, and for options that do not go together."""
-    if not SIZE.fullmatch(max_shard_size.strip()):
-        raise ArtifactError(f"size {max_shard_size!r}", where="--max-shard-size", expected="such as 5GB or 500MB")
-    if part == "adapter" and dtype is not None:
+    size = options.max_shard_size
+    if not SIZE.fullmatch(size.strip()):
+        raise ArtifactError(f"size {size!r}", where="--max-shard-size", expected="such as 5GB or 500MB")
+    if options.part == "adapter" and options.dtype is not None:
         raise ArtifactError("an adapter is copied as it was trained", where="--dtype", fix="omit --dtype")
     if not run.is_dir():
         raise ArtifactError(f"no such folder: {run}", where="--run", fix="name a run folder, such as runs/q/sft")

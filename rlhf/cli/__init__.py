@@ -5,7 +5,6 @@ May import: cli.data, cli.evaluate, demo, and the layers below.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -28,32 +27,37 @@ from rlhf.cli import (
     stop,
     sweep,
 )
+from rlhf.cli.parser import Command, CommandParser, Group
 from rlhf.errors import RlhfError
 
-COMMANDS = (
-    quickstart,
-    base,
-    config,
-    plan,
-    ready,
-    data,
-    export,
-    evaluate,
-    report,
-    sweep,
-    runs,
-    stop,
-    compare,
-    keys,
-    serve,
-    chat,
+COMMANDS: tuple[Command | Group, ...] = (
+    quickstart.COMMAND,
+    base.GROUP,
+    config.GROUP,
+    plan.COMMAND,
+    ready.COMMAND,
+    data.GROUP,
+    export.COMMAND,
+    evaluate.GROUP,
+    report.COMMAND,
+    sweep.COMMAND,
+    runs.COMMAND,
+    stop.COMMAND,
+    compare.COMMAND,
+    keys.GROUP,
+    serve.COMMAND,
+    chat.COMMAND,
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; the exit status. An error of this package is shown without a traceback."""
-    arguments = build_parser().parse_args(argv)
+    """Runs one command and returns the exit status. An error of this package is shown without a traceback.
+
+    Under `deepspeed --module rlhf`, `--local_rank=N` comes before the command.
+    """
+    words = [word for word in (sys.argv[1:] if argv is None else argv) if not word.startswith("--local_rank=")]
     try:
+        arguments = build_parser().parse_args(words)
         status = int(arguments.handler(arguments))
         sys.stdout.flush()
         return status
@@ -67,13 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """All commands and their flags."""
-    parser = argparse.ArgumentParser(
+def build_parser() -> CommandParser:
+    """All commands; the flags of each are added when it is chosen."""
+    parser = CommandParser(
         prog="rlhf",
         description="Korean-first RLHF. The stages themselves start as `deepspeed scripts/step1_sft.py --config ...`.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
-        command.add(commands)
+        command.add_to(commands)
     return parser

@@ -4,37 +4,38 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
-from rlhf.cli.parser import Commands
+from rlhf.cli.parser import Command
 
 
-def add(commands: Commands) -> None:
-    """The command and its flags."""
-    compare = commands.add_parser(
-        "compare",
-        help="runs of one stage beside one another: curves, and the settings that differ",
-        description="Prints a table and writes a page that stands alone, from the files the runs left; runs may still "
-        "be going on.",
-        epilog="example: rlhf compare runs/sweep/* --out compare.html",
-    )
-    compare.add_argument("runs", nargs="+", metavar="RUN", help="run folders of one stage, finished or not")
-    compare.add_argument("--out", default="compare.html", metavar="FILE", help="page to write (default: %(default)s)")
-    compare.set_defaults(handler=run_compare)
+def _flags(parser: argparse.ArgumentParser) -> None:
+    runs, page = "run folders of one stage, finished or not", "page to write (default: %(default)s)"
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=runs)
+    parser.add_argument("--out", type=Path, default=Path("compare.html"), metavar="FILE", help=page)
 
 
 def run_compare(arguments: argparse.Namespace) -> int:
     """`rlhf compare`."""
-    from pathlib import Path
-
     from rlhf.artifacts.files import write_text
     from rlhf.html.page import require_matplotlib
     from rlhf.runs.comparison import comparison_table, read_runs, render_comparison
 
-    records = read_runs([Path(run) for run in arguments.runs])
+    records = read_runs(arguments.runs)
     sys.stdout.write(comparison_table(records))
     require_matplotlib()
-    page = Path(arguments.out)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    write_text(page, render_comparison(records))
-    sys.stdout.write(f"{page}\n")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(arguments.out, render_comparison(records))
+    sys.stdout.write(f"{arguments.out}\n")
     return 0
+
+
+COMMAND = Command(
+    "compare",
+    "runs of one stage beside one another: curves, and the settings that differ",
+    run_compare,
+    _flags,
+    description="Prints a table and writes a self-contained page from the files the runs left; runs may still be in "
+    "progress.",
+    epilog="example: rlhf compare runs/sweep/* --out compare.html",
+)

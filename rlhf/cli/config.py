@@ -6,16 +6,12 @@ import argparse
 import json
 import sys
 
-from rlhf.cli.parser import Commands
+from rlhf.cli.parser import Command, Group
+from rlhf.config.stages import STAGES
 
 
-def add(commands: Commands) -> None:
-    """The command and its flags."""
-    config = commands.add_parser("config", help="configuration")
-    kinds = config.add_subparsers(required=True, metavar="KIND")
-    schema = kinds.add_parser("schema", help="JSON Schema of a stage's YAML, for editors")
-    schema.add_argument("--stage", required=True, choices=("sft", "reward", "ppo"))
-    schema.set_defaults(handler=run_config_schema)
+def _flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--stage", required=True, choices=tuple(STAGES), help="the stage whose YAML is described")
 
 
 def run_config_schema(arguments: argparse.Namespace) -> int:
@@ -24,3 +20,7 @@ def run_config_schema(arguments: argparse.Namespace) -> int:
 
     sys.stdout.write(json.dumps(config_schema(arguments.stage), ensure_ascii=False, indent=2) + "\n")
     return 0
+
+
+SCHEMA = Command("schema", "JSON Schema of a stage's YAML, for editors", run_config_schema, _flags)
+GROUP = Group("config", "configuration", (SCHEMA,))

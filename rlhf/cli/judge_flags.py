@@ -1,76 +1,51 @@
-"""Flags of every command that asks a judge, and how it is asked by them."""
+"""The judges of an evaluation: flags, and the endpoints they name."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
+from rlhf.cli.endpoint_flags import add_endpoint_flags
+from rlhf.config.flags import add_flags, fill
+
 if TYPE_CHECKING:
+    from rlhf.evaluate.compare.command import JudgePanel
+
+# --temperature and the like belong to the models that answer.
+NAMES = {"samples": "--judge-samples", "temperature": "--judge-temperature", "max_tokens": "--judge-max-tokens"}
+
+
+def add_judges(parser: argparse.ArgumentParser) -> None:
+    """Who judges, by which criteria, and how; every pair is shown in both orders."""
+    from rlhf.curate.judge.command import JudgeOptions
     from rlhf.curate.judge.pairwise import JudgeSettings
 
-
-def add_judge_flags(command: argparse.ArgumentParser, prefix: str = "") -> None:
-    """By what a judge scores and how it is asked; `prefix` keeps names apart from those of other models' flags."""
-    command.add_argument(
-        "--criteria", default="conversation", metavar="NAME", help="a shipped set or a YAML file (default: %(default)s)"
-    )
-    command.add_argument(
-        "--weighting",
-        choices=("auto", "logprobs", "samples"),
-        default="auto",
-        help="mean score under the token probabilities, or over several replies; auto tries one request "
-        "(default: %(default)s)",
-    )
-    command.add_argument(
-        f"--{prefix}samples",
-        dest="judge_samples",
-        type=int,
-        default=5,
-        metavar="N",
-        help="replies to average without probabilities (default: %(default)s)",
-    )
-    command.add_argument(
-        f"--{prefix}temperature",
-        dest="judge_temperature",
-        type=float,
-        default=1.0,
-        metavar="T",
-        help="of those replies (default: %(default)s)",
-    )
-    command.add_argument(
-        f"--{prefix}max-tokens",
-        dest="judge_max_tokens",
-        type=int,
-        default=2048,
-        metavar="N",
-        help="longest reply (default: %(default)s)",
-    )
-    command.add_argument(
-        "--form-retries",
-        type=int,
-        default=2,
-        metavar="N",
-        help="ask again for unreadable scores (default: %(default)s)",
-    )
+    judge = "a judge, e.g. http://127.0.0.1:8000/v1=my-judge; may be repeated"
+    parser.add_argument("--judge", action="append", default=[], metavar="URL=MODEL", help=judge)
+    add_flags(parser, JudgeOptions, only=("criteria",))
+    add_flags(parser, JudgeSettings, names=NAMES, skip=("pairs",))
+    add_endpoint_flags(parser)
 
 
-def judge_settings_of(arguments: argparse.Namespace, prefix: str = "") -> JudgeSettings:
-    """How judges are asked. Raises ConfigError, naming the flag, for a number that cannot be."""
+def panel_of(arguments: argparse.Namespace) -> JudgePanel:
+    """The judges; replies are stored in --cache, or OUT/judge.answers.sqlite, and all judges share the budget.
+
+    Raises: ConfigError, naming the flag, for a judge, a criteria set or a number that cannot be used.
+    """
+    from rlhf.curate.endpoint.client import Endpoint
+    from rlhf.curate.endpoint.options import EndpointOptions
+    from rlhf.curate.judge.criteria import load_criteria
     from rlhf.curate.judge.pairwise import JudgeSettings
-    from rlhf.errors import ConfigError
+    from rlhf.evaluate.compare.command import JudgePanel
+    from rlhf.evaluate.geval.judging import judge_names
 
-    given = (
-        (f"--{prefix}samples", arguments.judge_samples, 1),
-        (f"--{prefix}max-tokens", arguments.judge_max_tokens, 1),
-        ("--form-retries", arguments.form_retries, 0),
-    )
-    for flag, value, least in given:
-        if value < least:
-            raise ConfigError(f"is {value}", where=flag, expected=f"at least {least}")
-    return JudgeSettings(
-        weighting="samples" if arguments.weighting == "auto" else arguments.weighting,
-        samples=arguments.judge_samples,
-        temperature=arguments.judge_temperature,
-        max_tokens=arguments.judge_max_tokens,
-        form_retries=arguments.form_retries,
+    service, cache = fill(EndpointOptions, arguments), arguments.out / "judge.answers.sqlite"
+    budget, weigh = service.budget(), arguments.weighting == "auto"
+    weighting = "samples" if weigh else arguments.weighting
+    return JudgePanel(
+        judge_names(arguments.judge),
+        lambda judge: Endpoint(judge.url, judge.model, service, budget=budget, cache=cache),
+        load_criteria(arguments.criteria),
+        fill(JudgeSettings, arguments, names=NAMES, weighting=weighting),
+        weigh=weigh,
     )

@@ -8,57 +8,39 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlhf.cli.parser import Commands
+from rlhf.cli.parser import Command, Group
+from rlhf.config.flag_values import positive
 
 if TYPE_CHECKING:
     from rlhf.serve.keys import KeyStore
 
-DEFAULT_FILE = "runs/serve/keys.sqlite"
-EPILOG = """examples:
-  rlhf keys add 민수 --requests-per-minute 60 --tokens-per-day 200000
-  rlhf keys list
-  rlhf keys revoke 민수
-"""
+
+def _file(parser: argparse.ArgumentParser) -> None:
+    from rlhf.serve.options import KEYS_FILE
+
+    shown = "file that holds the keys (default: %(default)s)"
+    parser.add_argument("--keys", type=Path, default=KEYS_FILE, metavar="FILE", help=shown)
 
 
-def add(commands: Commands) -> None:
-    """The command and its flags."""
-    keys = commands.add_parser(
-        "keys",
-        help="API keys of `rlhf serve`: make, list, revoke",
-        description="Keys are kept as hashes; a key is shown once, when it is made. A revoked key ends at once, also "
-        "in a service that is running. Limits are a key's own.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    actions = keys.add_subparsers(required=True, metavar="ACTION")
-    make = actions.add_parser("add", help="make a key and show it", epilog="example: rlhf keys add web-demo")
-    make.add_argument("name", metavar="NAME", help="who it is for")
-    make.add_argument("--requests-per-minute", type=_count, metavar="N", help="more are refused (default: no limit)")
-    make.add_argument("--tokens-per-day", type=_count, metavar="N", help="prompt and answer (default: no limit)")
-    make.set_defaults(handler=run_keys_add)
-    show = actions.add_parser("list", help="all keys, limits, today's tokens", epilog="example: rlhf keys list")
-    show.set_defaults(handler=run_keys_list)
-    end = actions.add_parser("revoke", help="end a key", epilog="example: rlhf keys revoke web-demo")
-    end.add_argument("name", metavar="NAME", help="name or id of the key")
-    end.set_defaults(handler=run_keys_revoke)
-    for action in (make, show, end):
-        action.add_argument(
-            "--keys", default=DEFAULT_FILE, metavar="FILE", help="file that holds them (default: %(default)s)"
-        )
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="who it is for")
+    requests = "further requests in a minute are refused (default: no limit)"
+    parser.add_argument("--requests-per-minute", type=positive, metavar="N", help=requests)
+    tokens = "tokens of prompts and answers (default: no limit)"
+    parser.add_argument("--tokens-per-day", type=positive, metavar="N", help=tokens)
+    _file(parser)
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
-    return int(text)
+def _revoke_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="name or id of the key")
+    _file(parser)
 
 
 def run_keys_add(arguments: argparse.Namespace) -> int:
-    """`rlhf keys add`: the key alone on stdout."""
+    """`rlhf keys add`: only the key on stdout."""
     from rlhf.serve.keys import KeyStore
 
-    store = KeyStore(Path(arguments.keys))
+    store = KeyStore(arguments.keys)
     key = store.add(
         arguments.name,
         requests_per_minute=arguments.requests_per_minute,
@@ -66,7 +48,7 @@ def run_keys_add(arguments: argparse.Namespace) -> int:
     )
     store.close()
     sys.stdout.write(f"{key}\n")
-    sys.stderr.write("keep it now: the file holds a hash of it, and it is not shown again\n")
+    sys.stderr.write("keep it now: the file holds only its hash, and it is not shown again\n")
     return 0
 
 
@@ -74,7 +56,7 @@ def run_keys_list(arguments: argparse.Namespace) -> int:
     """`rlhf keys list`."""
     store = _existing(arguments.keys)
     today = datetime.now(UTC).date().isoformat()
-    rows = [["id", "name", "made", "a minute", "a day", "today", ""]]
+    rows = [["id", "name", "made", "per minute", "per day", "today", ""]]
     for key in store.all():
         limits = (str(limit or "-") for limit in (key.requests_per_minute, key.tokens_per_day))
         ended = f"revoked {_date(key.revoked_at)}" if key.revoked_at else ""
@@ -94,15 +76,33 @@ def run_keys_revoke(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _existing(file: str) -> KeyStore:
-    """The store, which must be there: opening would make it."""
+def _existing(file: Path) -> KeyStore:
+    """The store, which must exist: opening would make it."""
     from rlhf.errors import ConfigError
     from rlhf.serve.keys import KeyStore
 
-    if not Path(file).is_file():
+    if not file.is_file():
         raise ConfigError(f"{file} does not exist", where="--keys", fix="rlhf keys add NAME makes it")
-    return KeyStore(Path(file))
+    return KeyStore(file)
 
 
 def _date(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).date().isoformat()
+
+
+GROUP = Group(
+    "keys",
+    "API keys of `rlhf serve`: make, list, revoke",
+    (
+        Command("add", "make a key and show it", run_keys_add, _add_flags, epilog="example: rlhf keys add web-demo"),
+        Command("list", "all keys, limits, today's tokens", run_keys_list, _file, epilog="example: rlhf keys list"),
+        Command("revoke", "end a key", run_keys_revoke, _revoke_flags, epilog="example: rlhf keys revoke web-demo"),
+    ),
+    metavar="ACTION",
+    description="Keys are stored as hashes; a key is shown once, when it is made. A revoked key stops working at once, "
+    "also in a service that is running. Each key has its own limits.",
+    epilog="examples:\n"
+    "  rlhf keys add 민수 --requests-per-minute 60 --tokens-per-day 200000\n"
+    "  rlhf keys list\n"
+    "  rlhf keys revoke 민수",
+)

@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import argparse
 
-from rlhf.cli.parser import Commands
+from rlhf.cli.parser import Command
+from rlhf.config.flags import add_flags, fill
 
 
-def add(commands: Commands) -> None:
-    """The command and its flags."""
-    command = commands.add_parser(
-        "quickstart", help="base, SFT, reward model and PPO on a tiny model, measured before and after"
-    )
-    command.add_argument("--out", default="runs/q", metavar="RUN", help="folder of the runs (default: %(default)s)")
-    command.add_argument(
-        "--data",
-        metavar="DIR",
-        help="your own DIR/{sft,preference,prompts}_{train,dev}.jsonl instead of the embedded data",
-    )
-    command.add_argument("--seed", type=int, default=17, help="seed of every stage (default: %(default)s)")
-    command.add_argument(
-        "--lora",
-        action="store_true",
-        help="train adapters on one base, and let the roles of PPO share it (ppo.roles=shared)",
-    )
-    command.set_defaults(handler=run_quickstart)
+def _flags(parser: argparse.ArgumentParser) -> None:
+    from rlhf.demo.options import QuickstartOptions
+
+    add_flags(parser, QuickstartOptions)
 
 
 def run_quickstart(arguments: argparse.Namespace) -> int:
     """`rlhf quickstart`."""
-    from pathlib import Path
-
     from rlhf.demo.quickstart import Quickstart
 
-    data = Path(arguments.data) if arguments.data else None
-    Quickstart(Path(arguments.out), data, arguments.seed, arguments.lora).run()
+    fill(Quickstart, arguments).run()
     return 0
+
+
+COMMAND = Command(
+    "quickstart",
+    "base model, SFT, reward model and PPO on a tiny model, measured before and after",
+    run_quickstart,
+    _flags,
+)

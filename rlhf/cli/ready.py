@@ -5,43 +5,41 @@ from __future__ import annotations
 import argparse
 import sys
 
-from rlhf.cli.parser import Commands
+from rlhf.cli.parser import Command
+from rlhf.config.stages import STAGES, stage_named
 
-STAGES = {"step1_sft": "sft", "step2_reward": "reward", "step3_ppo": "ppo"}
 
-
-def add(commands: Commands) -> None:
-    """The command and its flags."""
-    ready = commands.add_parser(
-        "ready",
-        help="whether a stage may start: configuration, parents, reward model",
-        description="Checks a stage's configuration, that the runs it starts from are finished, and that the reward "
-        "model passes reward.min_accuracy; prints the run folder. Nothing is loaded. Job scripts ask it first.",
-        epilog="example: rlhf ready ppo --config configs/kullm-5.8b/ppo.yaml train.lr=1e-6",
-    )
-    ready.add_argument("stage", choices=(*STAGES.values(), *STAGES), metavar="STAGE", help="sft, reward or ppo")
-    ready.add_argument(
-        "--parents",
-        choices=("now", "later"),
-        default="now",
-        help="later: the runs it starts from may still be to come (default: %(default)s)",
-    )
-    ready.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="--config FILE key=value, as the stage's")
-    ready.set_defaults(handler=run_ready)
+def _flags(parser: argparse.ArgumentParser) -> None:
+    stages = (*STAGES, *(stage.step for stage in STAGES.values()))
+    parser.add_argument("stage", choices=stages, metavar="STAGE", help="sft, reward or ppo")
+    parents = "later: the runs it starts from need not exist yet (default: %(default)s)"
+    parser.add_argument("--parents", choices=("now", "later"), default="now", help=parents)
+    words = "--config FILE key=value, as the stage takes them"
+    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help=words)
 
 
 def run_ready(arguments: argparse.Namespace) -> int:
     """`rlhf ready`."""
     from rlhf.config.arguments import parse_stage_arguments
     from rlhf.config.load import load_config
-    from rlhf.config.schema import STAGES as MODELS
 
-    stage = STAGES.get(arguments.stage, arguments.stage)
-    given = parse_stage_arguments(stage, arguments.words)
-    config = load_config(MODELS[stage], given.config_path, given.overrides)
+    stage = stage_named(arguments.stage)
+    given = parse_stage_arguments(stage.name, arguments.words)
+    config = load_config(stage.config, given.config_path, given.overrides)
     if arguments.parents == "now":
         from rlhf.train.run.readiness import require_parents
 
         require_parents(config)
     sys.stdout.write(f"{config.run.dir}\n")
     return 0
+
+
+COMMAND = Command(
+    "ready",
+    "whether a stage may start: configuration, parents, reward model",
+    run_ready,
+    _flags,
+    description="Checks a stage's configuration, that the runs it starts from are finished, and that the reward model "
+    "passes reward.min_accuracy; prints the run folder. Nothing is loaded. Job scripts call it first.",
+    epilog="example: rlhf ready ppo --config configs/kullm-5.8b/ppo.yaml train.lr=1e-6",
+)

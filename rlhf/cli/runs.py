@@ -5,20 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from rlhf.cli.parser import Commands
+from rlhf.cli.parser import Command
 
 
-def add(commands: Commands) -> None:
-    """The command and its flags."""
-    runs = commands.add_parser(
-        "runs",
-        help="the runs of a folder: stage, status, steps, best metric, parents",
-        description="Lists runs from the files they left, the last changed first. A run is `killed` when its state "
-        "says running but no process holds it: go on with --resume auto.",
-        epilog="example: rlhf runs runs/sweep runs/q",
-    )
-    runs.add_argument("folders", nargs="*", metavar="FOLDER", default=["runs"], help="run folders, or folders of them")
-    runs.set_defaults(handler=run_runs)
+def _flags(parser: argparse.ArgumentParser) -> None:
+    folders = "run folders, or folders of them (default: runs)"
+    parser.add_argument("folders", nargs="*", metavar="FOLDER", default=["runs"], help=folders)
 
 
 def run_runs(arguments: argparse.Namespace) -> int:
@@ -34,3 +26,14 @@ def run_runs(arguments: argparse.Namespace) -> int:
         return 0
     sys.stdout.write(runs_table(sorted(found, key=last_change, reverse=True)))
     return 0
+
+
+COMMAND = Command(
+    "runs",
+    "the runs of a folder: stage, status, steps, best metric, parents",
+    run_runs,
+    _flags,
+    description="Lists runs from the files they left, the last changed first. A run is `killed` when its state says "
+    "running but no process holds it: continue it with --resume auto.",
+    epilog="example: rlhf runs runs/sweep runs/q",
+)

@@ -14,55 +14,62 @@ class PpoSection(Section):
 
     roles: Literal["separate", "shared"] = Field(
         "separate",
-        description="separate: a model a role; shared: one frozen backbone held once, under an adapter a role "
+        description="separate: one model per role; shared: one frozen backbone with one adapter per role "
         "(actor.path, reward.path and critic.path are LoRA runs; ZeRO 0 to 2)",
     )
     estimator: Literal["gae", "rloo", "grpo", "reinforce_pp"] = Field(
         "gae",
-        description="how advantages are made: gae (with a critic), rloo (arXiv:2402.14740), grpo (arXiv:2402.03300) or "
-        "reinforce_pp (arXiv:2501.03262), these without",
+        description="advantage estimator: gae (with a critic), rloo (arXiv:2402.14740), grpo (arXiv:2402.03300) or "
+        "reinforce_pp (arXiv:2501.03262), without one",
     )
-    rollout_size: Positive = Field(64, description="samples an iteration, over all ranks")
+    rollout_size: Positive = Field(64, description="samples per iteration, over all ranks")
     samples_per_prompt: Positive | None = Field(
-        None, description="answers to one prompt in an iteration; null: 4 for rloo and grpo, otherwise 1"
+        None, description="answers per prompt in an iteration; null: 4 for rloo and grpo, otherwise 1"
     )
     epochs: Positive = Field(2, description="passes over one iteration's samples")
     max_kl_per_iteration: float | None = Field(
-        None, gt=0, description="nats a token: no further epoch after one whose mean approx_kl is above; null: all run"
+        None,
+        gt=0,
+        description="nats per token: no further epoch after one whose mean approx_kl exceeds it; null: all run",
     )
-    value_warmup_steps: int = Field(0, ge=0, description="first iterations, in which only the critic learns")
-    gamma: Share = 1.0
+    value_warmup_steps: int = Field(0, ge=0, description="number of first iterations in which only the critic learns")
+    gamma: Share = Field(1.0, description="discount factor per token")
     lam: Share = Field(0.95, description="GAE lambda")
-    clip: float = Field(0.2, gt=0, description="policy ratio clip")
+    clip: float = Field(0.2, gt=0, description="keep the policy ratio within 1 +- this")
     value_clip: float | None = Field(
-        None, gt=0, description="hold a value within +- this of its old one, in units of reward; null: not held"
+        None, gt=0, description="clip a value to within +- this of its old one, in reward units; null: no clipping"
     )
-    value_weight: float = Field(0.5, ge=0, description="weight of the value loss in the reported `loss`")
-    entropy_weight: float = Field(0.0, ge=0, description="entropy bonus")
-    kl_coefficient: float = Field(0.05, ge=0, description="weight of the KL estimate, wherever it goes (kl_in)")
+    entropy_weight: float = Field(0.0, ge=0, description="weight of the entropy bonus in the policy loss")
+    kl_coefficient: float = Field(
+        0.05, ge=0, description="weight of the KL estimate, in the reward or in the loss (kl_in)"
+    )
     kl_in: Literal["reward", "loss"] = Field(
-        "reward", description="the KL estimate is taken off each token's reward, or added to the policy loss"
+        "reward", description="subtract the KL estimate from each token's reward, or add it to the policy loss"
     )
     kl_estimator: Literal["k1", "k2", "k3"] = Field(
-        "k1", description="joschu.net/blog/kl-approx.html; k1 has no use in the loss, where its mean gradient is 0"
+        "k1", description="joschu.net/blog/kl-approx.html; k1 is refused in the loss, where its mean gradient is 0"
     )
-    kl_target: float | None = Field(None, gt=0, description="nats a sequence; set it for the adaptive controller")
-    kl_horizon: Positive = Field(2000, description="samples over which the adaptive controller acts")
+    kl_target: float | None = Field(
+        None, gt=0, description="target KL in nats per sequence, for the adaptive controller; null: fixed coefficient"
+    )
+    kl_horizon: Positive = Field(
+        2000, description="samples over which the adaptive controller corrects the coefficient"
+    )
     score_normalise: Literal["none", "running"] = Field(
-        "none", description="running: scores less their mean so far, over their deviation so far, before clipping"
+        "none", description="running: standardise scores by their running mean and deviation, before clipping"
     )
-    score_clip: float | None = Field(5.0, gt=0, description="clip scores to +- this; null turns it off")
-    missing_eos_penalty: float = Field(1.0, ge=0, description="taken off the score of an answer without EOS")
+    score_clip: float | None = Field(5.0, gt=0, description="clip scores to +- this; null: no clipping")
+    missing_eos_penalty: float = Field(1.0, ge=0, description="subtracted from the score of an answer without EOS")
     whiten_advantages: bool | None = Field(
-        None, description="bring advantages to mean 0 and variance 1; null: with gae and reinforce_pp only"
+        None, description="scale advantages to mean 0 and variance 1; null: only with gae and reinforce_pp"
     )
     ptx_weight: float = Field(
-        0.0, ge=0, description="weight of the cross-entropy on data.ptx in the actor's loss (PPO-ptx); 0 is none"
+        0.0, ge=0, description="weight of the cross-entropy on data.ptx in the actor's loss (PPO-ptx); 0: none"
     )
 
     @property
     def has_groups(self) -> bool:
-        """Whether an answer is judged beside other answers to its prompt."""
+        """Whether an answer is compared with other answers to its prompt."""
         return self.estimator in {"rloo", "grpo"}
 
     @property
@@ -72,7 +79,7 @@ class PpoSection(Section):
 
     @property
     def num_prompts(self) -> int:
-        """Prompts an iteration."""
+        """Prompts per iteration."""
         return self.rollout_size // self.answers_per_prompt
 
     @property

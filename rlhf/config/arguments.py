@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from rlhf.config.keys import key_table, stage_model
+from rlhf.config.keys import key_table
 from rlhf.config.layers import COMMAND_LINE, FORM, parse_override
+from rlhf.config.stages import Stage, stage_named
 from rlhf.errors import ConfigError
 
-_SCRIPTS = {"sft": "step1_sft.py", "reward": "step2_reward.py", "ppo": "step3_ppo.py"}
+DRY_RUN = "rehearse the run: train two steps, save, reload and export in a folder that is then removed"
 _KEYS_TITLE = "keys (nested in the file, key=value here; N is an index into a list):"
 
 
@@ -31,7 +32,7 @@ class StageArguments:
 class _Parser(argparse.ArgumentParser):
     """Raises ConfigError instead of leaving the process, and lists the keys of the stage under --help."""
 
-    stage: str
+    stage: Stage
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message, where=COMMAND_LINE, expected=self.format_usage().strip(), fix="see --help")
@@ -46,7 +47,7 @@ def parse_stage_arguments(stage: str, argv: Sequence[str]) -> StageArguments:
     The `deepspeed` launcher puts `--local_rank=N` before the script's own arguments.
     Raises: ConfigError for an unknown flag, a missing --config or a word that is no override.
     """
-    given, unknown = _parser(stage).parse_known_intermixed_args(list(argv))
+    given, unknown = _parser(stage_named(stage)).parse_known_intermixed_args(list(argv))
     problems = [_unknown_flag(word) for word in unknown if word.startswith("-")]
     words = [*given.overrides, *(word for word in unknown if not word.startswith("-"))]
     for word in words:
@@ -59,9 +60,9 @@ def parse_stage_arguments(stage: str, argv: Sequence[str]) -> StageArguments:
     return StageArguments(given.config, tuple(given.overrides), given.resume, given.dry_run, given.local_rank)
 
 
-def _parser(stage: str) -> _Parser:
-    summary = (stage_model(stage).__doc__ or "").strip()
-    parser = _Parser(prog=_SCRIPTS[stage], description=summary, allow_abbrev=False)
+def _parser(stage: Stage) -> _Parser:
+    summary = (stage.config.__doc__ or "").strip()
+    parser = _Parser(prog=stage.script, description=summary, allow_abbrev=False)
     parser.stage = stage
     parser.add_argument("--config", metavar="FILE", type=Path, required=True, help="YAML file of this stage")
     parser.add_argument(
@@ -69,10 +70,10 @@ def _parser(stage: str) -> _Parser:
         metavar="{auto,never,CHECKPOINT}",
         type=_resume,
         default="never",
-        help="auto goes on from the run folder's newest undamaged checkpoint, if any; step-000100 from that one "
+        help="auto continues from the run folder's newest undamaged checkpoint, if any; step-000100 from that one "
         "(default: never)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="check and plan the run, train nothing")
+    parser.add_argument("--dry-run", action="store_true", help=DRY_RUN)
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("overrides", metavar="key=value", nargs="*", help=FORM)
     return parser
@@ -99,9 +100,9 @@ def _stray_word(word: str) -> ConfigError:
     return ConfigError("a word without =", where=f"{COMMAND_LINE}  {word}", expected=FORM, fix=fix)
 
 
-def _describe_keys(stage: str) -> str:
+def _describe_keys(stage: Stage) -> str:
     lines: list[str] = []
-    for key in key_table(stage_model(stage)).values():
+    for key in key_table(stage.config).values():
         if "." not in key.name:
             lines += ["", f"{key.name}: {key.description}"]
         elif key.default is not None or not key.is_section:

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from rlhf.config.keys import ConfigKey, key_table, lookup, nearest_key
 from rlhf.config.schema import StageConfig
+from rlhf.config.stages import STAGES
 from rlhf.config.yaml_lines import Document, KeyOrigin, KeyPath, dotted, shown
 from rlhf.errors import ConfigError
 
@@ -30,7 +31,7 @@ def explain(
 ) -> list[ConfigError]:
     """One error for each wrong key, in pydantic's order.
 
-    Rules over several keys are left out where the document is not complete: the lost key may satisfy them.
+    Rules over several keys are skipped where the document is not complete: the missing key may satisfy them.
     """
     table = key_table(model)
     found: dict[KeyPath, list[ConfigError]] = {}
@@ -40,7 +41,7 @@ def explain(
             continue  # each option of a union reports the same key
         key = lookup(table, path)
         if detail["type"] == "extra_forbidden":
-            found[path] = _unknown_keys(table, document, path, detail["input"])
+            found[path] = _unknown_keys(model, document, path, detail["input"])
         elif detail["type"] != "value_error" or (key is not None and not key.is_section):
             found[path] = [_wrong_value(table, document, path, detail)]
         elif complete:
@@ -73,7 +74,17 @@ def _where(document: Document, path: KeyPath) -> str:
     return ", ".join(origin.of(dotted(key)) for key, origin in origins) or f"default  {dotted(path)}"
 
 
-def _unknown_keys(table: dict[str, ConfigKey], document: Document, path: KeyPath, given: Any) -> list[ConfigError]:
+def _unknown_keys(model: type[StageConfig], document: Document, path: KeyPath, given: Any) -> list[ConfigError]:
+    users = [stage.name for stage in STAGES.values() if lookup(key_table(stage.config), path) is not None]
+    if users:
+        own = next((stage.name for stage in STAGES.values() if stage.config is model), "this")
+        problem, expected = f"stage {own} does not use this key", f"it in stage {' or '.join(users)} only"
+        origins = _origins_of(document, path)
+        return [
+            ConfigError(problem, where=origin.of(dotted(key)), expected=expected, fix="remove it")
+            for key, origin in origins
+        ]
+    table = key_table(model)
     return [
         _unknown_key(table, key, origin, given if key == path else None) for key, origin in _origins_of(document, path)
     ]

@@ -48,6 +48,7 @@ class Flag:
     parse: Callable[[str], Any] | None = None
     nargs: str | None = None
     least: float | None = None
+    shown: str | None = None
     positional: bool = False
 
 
@@ -63,7 +64,8 @@ def flag(default: Any, help: str, **details: Any) -> Any:
         help: what the flag means; "(default: X)" is added where there is a default to show.
         details: name ("--in"; otherwise the field's name with dashes); metavar; choices; parse (from one word; raises
             argparse.ArgumentTypeError); nargs (such as "+", for several words after one flag); least (smallest
-            number allowed, checked by `fill`); positional (True for an argument without dashes).
+            number allowed, checked by `fill`); shown (the default in words, "" for none); positional (True for an
+            argument without dashes).
     """
     metadata = {_KEY: Flag(help, **details)}
     if default is ...:
@@ -148,7 +150,7 @@ def fill_section(section: type[SectionT], arguments: argparse.Namespace, **value
 def _add(parser: Parser, field: str, kind: Any, details: Flag, default: Any) -> None:
     """One argument of argparse."""
     kind, required = _plain(kind), default is ...
-    words: dict[str, Any] = {"help": _help(details.help, default)}
+    words: dict[str, Any] = {"help": _help(details, default)}
     if not details.positional:
         words |= {"dest": _dest(field, details), "required": required}
     if not required:
@@ -212,8 +214,10 @@ def _dest(field: str, details: Flag) -> str:
     return field if details.positional else str(details.name).lstrip("-").replace("-", "_")
 
 
-def _help(text: str, default: Any) -> str:
-    shown = "" if default is ... or default is None or isinstance(default, bool) else str(default)
-    if isinstance(default, list | tuple | dict) or "(default" in text or not shown:
-        return text.replace("%", "%%")
-    return f"{text} (default: {shown})".strip().replace("%", "%%")
+def _help(details: Flag, default: Any) -> str:
+    """The help with its default, where there is one to show and the text does not say it already."""
+    shown = details.shown
+    if shown is None:
+        plain = isinstance(default, str | int | float) and not isinstance(default, bool)
+        shown = str(default) if plain and "(default" not in details.help else ""
+    return (f"{details.help} (default: {shown})" if shown else details.help).replace("%", "%%")

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from rlhf.config.schema import STAGES, StageConfig
+from rlhf.config.schema import StageConfig
 from rlhf.config.yaml_lines import KeyPath, dotted
-from rlhf.errors import ConfigError
 
 INDEX = "N"
 _NUMBERS = {"integer": "a whole number", "number": "a number"}
@@ -48,17 +47,10 @@ class ConfigKey:
         return f"{self.words}; {self.description}" if self.description else self.words
 
 
-def stage_model(stage: str) -> type[StageConfig]:
-    """The configuration class of a stage by name."""
-    if stage not in STAGES:
-        raise ConfigError(f"no stage {stage!r}", expected=f"one of {', '.join(STAGES)}", fix="name one of them")
-    return STAGES[stage]
-
-
 @cache
 def key_table(model: type[StageConfig]) -> dict[str, ConfigKey]:
     """Every key of a stage by its dotted name, as declared, each section before the keys in it."""
-    schema = model.model_json_schema(mode="serialization")  # the forms a value may also be given in are left out
+    schema = model.model_json_schema(mode="serialization")  # without the other forms a value may be given in
     return {key.name: key for key in _keys_of(schema, "", {}, schema.get("$defs", {}))}
 
 

@@ -35,7 +35,7 @@ class Override:
 def read_files(path: Path, problems: list[ConfigError], chain: tuple[Path, ...] = (), asked: str = "") -> Document:
     """Reads a file over its `base` files, recursively; the later of two bases wins, the file wins over both.
 
-    What cannot be read is added to `problems` and left out.
+    What cannot be read is added to `problems` and skipped.
     """
     shown_path = os.path.normpath(path)
     names = [os.path.normpath(link) for link in (*chain, path)]
@@ -223,6 +223,6 @@ def _single_value(document: Document, path: KeyPath, override: Override) -> Conf
     whole = "[...]" if rest[0].isdecimal() else "{...}"
     return override.problem(
         f"{key} holds the single value {origin.text} ({origin.place})",
-        f"a group of keys or a list at {key}, as the key goes on below it",
-        f"leave out .{dotted(rest)}, or set the whole: {key}={whole}",
+        f"a group of keys or a list at {key}, as the key names something below it",
+        f"remove .{dotted(rest)}, or set the whole: {key}={whole}",
     )

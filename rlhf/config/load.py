@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from rlhf.config.explain import explain
-from rlhf.config.keys import stage_model
 from rlhf.config.layers import Override, apply_override, parse_override, read_files
-from rlhf.config.schema import STAGES, StageConfig
+from rlhf.config.schema import StageConfig
+from rlhf.config.stages import STAGES, stage_named
 from rlhf.config.yaml_lines import Document, to_yaml
 from rlhf.errors import ConfigError
 
@@ -74,13 +74,13 @@ def _apply(document: Document, overrides: list[Override]) -> list[ConfigError]:
 
 def dump_config(config: StageConfig) -> str:
     """The configuration as YAML, keys as declared, defaults included; `load_config` reads it back equal."""
-    stage = next((name for name, model in STAGES.items() if model is type(config)), type(config).__name__)
+    stage = next((name for name, stage in STAGES.items() if stage.config is type(config)), type(config).__name__)
     return f"# stage: {stage} (every key of the run, defaults included)\n{to_yaml(config.model_dump())}"
 
 
 def config_schema(stage: str) -> dict[str, Any]:
     """JSON Schema of a stage's YAML file, with descriptions and defaults, for editors."""
-    schema = stage_model(stage).model_json_schema()
+    schema = stage_named(stage).config.model_json_schema()
     name = {"type": "string"}
     schema["properties"]["base"] = {
         "anyOf": [name, {"type": "array", "items": name}],

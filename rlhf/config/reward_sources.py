@@ -1,4 +1,4 @@
-"""What pays for an answer in stage 3: the reward model, Python functions, HTTP endpoints."""
+"""What scores an answer in stage 3: the reward model, Python functions, HTTP endpoints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLAIN_NAME = re.compile(r"[\w.-]+")
 
 
 class NamedSource(Section):
-    """A source beside the reward model."""
+    """A source of scores in addition to the reward model."""
 
     weight: float = Field(1.0, description="the source's scores are multiplied by this before they are added up")
     name: str = Field("", description="name in metrics (reward/NAME); the function's or the host's name if empty")
@@ -24,7 +24,7 @@ class NamedSource(Section):
     @classmethod
     def _is_plain(cls, value: str) -> str:
         if value and not PLAIN_NAME.fullmatch(value):
-            raise ValueError(f"{value!r} is no name for a metric: letters, digits, '_', '-' and '.' alone")
+            raise ValueError(f"{value!r} is not a name for a metric: use only letters, digits, '_', '-' and '.'")
         return value
 
 
@@ -53,16 +53,16 @@ class RewardEndpoint(NamedSource):
 
     url: str = Field(description="http or https address that takes the POST")
     timeout_s: float = Field(30.0, gt=0, description="seconds one request may take")
-    retries: int = Field(3, ge=0, description="further attempts after a failed one; each waits twice as long")
+    retries: int = Field(3, ge=0, description="further attempts after a failed request; each waits twice as long")
     backoff_s: float = Field(1.0, ge=0, description="seconds before the first further attempt")
-    batch_size: Positive = Field(64, description="answers a request")
+    batch_size: Positive = Field(64, description="answers per request")
 
     @field_validator("url")
     @classmethod
     def _is_http(cls, value: str) -> str:
         parts = urlsplit(value)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError(f"{value!r} is no http or https address")
+            raise ValueError(f"{value!r} is not an http or https address")
         return value
 
     @property
@@ -78,13 +78,11 @@ class RewardRole(Section):
     deepspeed: DeepSpeedSection | None = Field(
         None, description="this role's own ZeRO stage and offload; null: those of deepspeed (ppo.roles=separate)"
     )
-    offload: bool = Field(
-        False, description="keep its weights in CPU memory while actor and critic train, and fetch them for use (GPU)"
-    )
+    offload: bool = Field(False, description="keep its weights in CPU memory while actor and critic train (GPU)")
     weight: float = Field(1.0, description="the reward model's scores are multiplied by this before they are added up")
     min_accuracy: Share | None = Field(
         0.6,
-        description="refuse a reward model whose held-out accuracy is surely below this; null takes any",
+        description="refuse a reward model whose held-out accuracy has a 95 % upper bound below this; null: accept any",
     )
     functions: list[RewardFunction] = Field(default_factory=list, description="Python functions that score answers")
     endpoints: list[RewardEndpoint] = Field(default_factory=list, description="HTTP services that score answers")

@@ -1,4 +1,4 @@
-"""One model a stage: what `scripts/step*.py` accept, and what the run folder's config.yaml holds."""
+"""One model per stage: what `scripts/step*.py` accept, and what the run folder's config.yaml holds."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from pydantic import Field, model_validator
 from rlhf.config.algorithm import PpoSection
 from rlhf.config.reward_sources import RewardRole
 from rlhf.config.sections import (
+    AnswerSources,
     CheckpointSection,
     DataSection,
     DeepSpeedSection,
     EvalSection,
+    LanguageModelSection,
     LogSection,
     ModelSection,
     OptimizerFields,
     RolloutSection,
     RunSection,
+    SampleLogSection,
     SamplingSection,
     Section,
     Share,
-    SourceSection,
     StoppingEvalSection,
+    TrainingAnswerSources,
     TrainSection,
 )
 from rlhf.config.tripwires import ControlSection, TripwiresSection
@@ -39,7 +42,6 @@ class StageConfig(Section):
     checkpoint: CheckpointSection = CheckpointSection()
     eval: EvalSection = EvalSection()
     log: LogSection = LogSection()
-    sampling: SamplingSection = SamplingSection()
 
     @property
     def trains_on_data(self) -> bool:
@@ -71,13 +73,13 @@ class StageConfig(Section):
 
 
 def require_partitionable(model: ModelSection, section: DeepSpeedSection, key: str) -> None:
-    """Raises ValueError for a model that ZeRO 3 cannot part."""
+    """Raises ValueError for a model that ZeRO 3 cannot partition."""
     if section.zero_stage != 3:
         return
     if model.lora is not None and model.lora.variant == "dora":
         raise ValueError(
             f"model.lora.variant = dora does not work with {key} = 3: each forward pass reads the "
-            "length of every row of whole weights, and a rank holds a part of them; choose ZeRO 0 to 2, or "
+            "length of every row of whole weights, and each rank holds only a part of them; choose ZeRO 0 to 2, or "
             "another variant"
         )
     if model.quantize != "none":
@@ -88,7 +90,7 @@ def require_partitionable(model: ModelSection, section: DeepSpeedSection, key: s
 
 
 class StoppingConfig(StageConfig):
-    """Keys of the stages that are judged on held-out rows."""
+    """Keys of the stages that are evaluated on held-out rows and may stop early."""
 
     eval: StoppingEvalSection = StoppingEvalSection()
 
@@ -102,11 +104,23 @@ class StoppingConfig(StageConfig):
         return self
 
 
+class LanguageConfig(StageConfig):
+    """Keys of the stages that train a language model, which answers while it learns."""
+
+    model: LanguageModelSection = LanguageModelSection()
+    log: SampleLogSection = SampleLogSection()
+    sampling: SamplingSection = SamplingSection()
+
+
 class SftData(DataSection):
     """What to read, and which answers to learn."""
 
+    train: TrainingAnswerSources = Field(
+        default_factory=list, description="training rows: a path, a list of paths, or sources"
+    )
+    eval: AnswerSources = Field(default_factory=list, description="held-out rows, like train")
     train_on: Literal["all", "last"] = Field(
-        "all", description="loss on every answer of a conversation, or on its last one alone"
+        "all", description="loss on every answer of a conversation, or only on the last one"
     )
 
 
@@ -117,23 +131,26 @@ class AveragedTrain(TrainSection):
         None,
         gt=0,
         lt=1,
-        description="decay of a running average of the weights, such as 0.999, which is then what is evaluated, "
-        "sampled and exported (stage 3: the actor's); null keeps none",
+        description="decay of a running average of the weights, such as 0.999, which is then evaluated, "
+        "sampled from and exported (stage 3: the actor's); null: none",
     )
 
 
 class SftTrain(AveragedTrain):
     """Batches and optimizer of stage 1."""
 
-    prompt_loss_weight: Share = Field(0.0, description="weight of prompt tokens in the loss; answers weigh 1")
+    prompt_loss_weight: Share = Field(
+        0.0, description="weight of prompt tokens in the loss; answer tokens have weight 1"
+    )
     neftune_alpha: float = Field(
-        0.0, ge=0, description="NEFTune (arXiv:2310.05914): noise on embeddings in training, such as 5; 0 is none"
+        0.0, ge=0, description="NEFTune (arXiv:2310.05914): noise on embeddings in training, such as 5; 0: none"
     )
 
 
-class SftConfig(StoppingConfig):
+class SftConfig(LanguageConfig, StoppingConfig):
     """Stage 1: supervised fine-tuning."""
 
+    eval: StoppingEvalSection = StoppingEvalSection()
     data: SftData = SftData()
     train: SftTrain = SftTrain()
 
@@ -141,24 +158,26 @@ class SftConfig(StoppingConfig):
 class RewardData(DataSection):
     """Rankings, and the demonstrations whose mean score becomes 0."""
 
-    demonstrations: list[SourceSection] = Field(
-        default_factory=list,
-        description="answers whose mean score becomes 0; the best training answers if empty",
+    demonstrations: AnswerSources = Field(
+        default_factory=list, description="answers whose mean score is shifted to 0; the best training answers if empty"
     )
-    max_answers: int = Field(9, ge=2, description="answers of one prompt used at most; the rest are sampled away")
+    max_answers: int = Field(
+        9, ge=2, description="use at most this many answers per prompt; the rest are dropped at random"
+    )
 
 
 class RewardTrain(TrainSection):
     """Batches, loss and optimizer of stage 2."""
 
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="probability that a label is wrong")
-    centering: float = Field(0.0, ge=0, description="weight of the squared sum of a pair's scores")
+    centering: float = Field(0.0, ge=0, description="weight of the squared sum of a pair's scores in the loss")
     margin: Literal["none", "scores"] = Field(
-        "none", description="scores: a pair is to be apart by the gap of its judge's scores; rows without any use 0"
+        "none",
+        description="scores: the margin of a pair is the gap between its judge's scores; rows without scores use 0",
     )
-    margin_scale: float = Field(1.0, gt=0, description="reward units of margin for 1 of score gap")
+    margin_scale: float = Field(1.0, gt=0, description="reward units of margin per unit of score gap")
     normalise: Literal["mean", "mean_and_deviation", "none"] = Field(
-        "mean", description="what is brought to 0 (mean) and 1 (deviation) on the demonstrations after training"
+        "mean", description="after training, bring scores of the demonstrations to mean 0, and to standard deviation 1"
     )
 
 
@@ -170,7 +189,7 @@ class RewardConfig(StoppingConfig):
 
 
 class ActorSection(Section):
-    """The policy, and the reference it is held to."""
+    """The policy."""
 
     path: str = Field("", description="stage 1 artifact (run folder or its model/); model.path if empty")
     deepspeed: DeepSpeedSection | None = Field(
@@ -185,9 +204,7 @@ class ReferenceSection(Section):
     deepspeed: DeepSpeedSection | None = Field(
         None, description="this role's own ZeRO stage and offload; null: those of deepspeed (ppo.roles=separate)"
     )
-    offload: bool = Field(
-        False, description="keep its weights in CPU memory while actor and critic train, and fetch them for use (GPU)"
-    )
+    offload: bool = Field(False, description="keep its weights in CPU memory while actor and critic train (GPU)")
 
 
 class CriticSection(OptimizerFields):
@@ -198,7 +215,7 @@ class CriticSection(OptimizerFields):
         None, description="this role's own ZeRO stage and offload; null: those of deepspeed (ppo.roles=separate)"
     )
     lr: float = Field(1e-5, gt=0, description="peak learning rate of the critic")
-    epsilon: float = Field(1e-5, gt=0)
+    epsilon: float = Field(1e-5, gt=0, description="added to AdamW's denominator")
 
 
 class PpoData(DataSection):
@@ -207,20 +224,20 @@ class PpoData(DataSection):
     curriculum: Literal["none", "length"] = Field(
         "none", description="length: short prompts before long ones in the first epoch"
     )
-    ptx: list[SourceSection] = Field(
-        default_factory=list, description="demonstrations that the actor goes on to learn, like train"
-    )
+    ptx: TrainingAnswerSources = Field(default_factory=list, description="demonstrations for PPO-ptx, like train")
 
 
 class PpoTrain(AveragedTrain):
     """Batches and optimizer of the actor."""
 
     lr: float = Field(1e-6, gt=0, description="peak learning rate of the actor")
-    epsilon: float = Field(1e-5, gt=0)
-    schedule: Literal["cosine", "linear", "constant"] = "constant"
+    epsilon: float = Field(1e-5, gt=0, description="added to AdamW's denominator")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "constant", description="decay after warm-up, down to min_lr_ratio"
+    )
 
 
-class PpoConfig(StageConfig):
+class PpoConfig(LanguageConfig):
     """Stage 3: PPO actor-critic, or policy gradients without a critic."""
 
     data: PpoData = PpoData()
@@ -257,8 +274,8 @@ class PpoConfig(StageConfig):
             )
         if self.ppo.roles == "shared" and self.deepspeed.zero_stage == 3:
             raise ValueError(
-                "ppo.roles = shared does not work with deepspeed.zero_stage = 3; choose ZeRO 0 to 2: the backbone is "
-                "held once a rank, and only adapters are trained"
+                "ppo.roles = shared does not work with deepspeed.zero_stage = 3; choose ZeRO 0 to 2: each rank "
+                "holds the backbone once, and only adapters are trained"
             )
         if self.ppo.roles == "shared" and own:
             raise ValueError(
@@ -310,8 +327,8 @@ class PpoConfig(StageConfig):
         ppo, names = self.ppo, self.reward.source_names
         if ppo.kl_in == "loss" and ppo.kl_estimator == "k1":
             raise ValueError(
-                "ppo.kl_estimator = k1 does nothing with ppo.kl_in = loss: the gradient of log p over the policy's own "
-                "tokens is 0 in the mean; choose k2 or k3, or ppo.kl_in=reward"
+                "ppo.kl_estimator = k1 does nothing with ppo.kl_in = loss: the gradient of log p has mean 0 over the "
+                "policy's own tokens; choose k2 or k3, or ppo.kl_in=reward"
             )
         if ppo.value_warmup_steps and ppo.estimator != "gae":
             raise ValueError(
@@ -334,6 +351,3 @@ class PpoConfig(StageConfig):
                 f"reward.functions and reward.endpoints share the name {twice[0]!r} in metrics; give each source a name"
             )
         return self
-
-
-STAGES: dict[str, type[StageConfig]] = {"sft": SftConfig, "reward": RewardConfig, "ppo": PpoConfig}

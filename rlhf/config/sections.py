@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -20,18 +21,19 @@ class Section(BaseModel):
 
 
 class RunSection(Section):
-    """Where the run lives and how long it goes on."""
+    """Where the run is written and how long it lasts."""
 
     dir: str = Field("runs/default", description="run folder; created, locked while in use")
     seed: int = Field(17, ge=0, description="one seed for data order, initial weights and sampling")
     max_steps: int | None = Field(None, gt=0, description="stop after this many optimizer steps (PPO: iterations)")
     memory_check: Literal["error", "warn", "off"] = Field(
-        "error", description="before models load: refuse a run that cannot fit into free memory, say so, or go on"
+        "error",
+        description="before models are loaded: refuse a run that cannot fit into free memory, warn, or skip the check",
     )
     watchdog_minutes: float | None = Field(
         30.0,
         gt=0,
-        description="end the run when one step, with its evaluation and checkpoint, takes longer; null waits for ever",
+        description="end the run when one step, with its evaluation and checkpoint, takes longer; null: never",
     )
 
 
@@ -45,7 +47,7 @@ class LoraSection(Section):
         "all-linear", description="names of the modules that get an adapter, such as [query_key_value]"
     )
     variant: Literal["lora", "dora", "rslora"] = Field(
-        "lora", description="dora learns each row's length apart (not at ZeRO 3); rslora scales by 1 / sqrt(rank)"
+        "lora", description="dora also learns the norm of each row (not with ZeRO 3); rslora scales by 1 / sqrt(rank)"
     )
 
     @field_validator("targets", mode="before", json_schema_input_type=str | list[str])
@@ -58,25 +60,34 @@ class ModelSection(Section):
     """The model a stage starts from."""
 
     path: str = Field("", description="folder or hub id of a Hugging Face model, or an artifact's model/ folder")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of training arithmetic")
-    attention: Literal["sdpa", "varlen"] = Field(
-        "sdpa", description="kernel under packed attention: sdpa runs anywhere, varlen (flash) needs a GPU"
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="data type of weights and activations in training"
     )
-    head: Literal["chunked", "whole", "liger"] = Field(
-        "chunked",
-        description="stage 1's head and cross-entropy: over chunks of tokens, from all logits at once (for heads that "
-        "are not one linear layer), or by Liger's kernel (GPU)",
+    attention: Literal["sdpa", "varlen"] = Field(
+        "sdpa", description="attention kernel for packed rows: sdpa runs anywhere, varlen (flash) needs a GPU"
     )
     override_eos: bool = Field(
-        False, description="take the tokenizer's EOS although the model's configuration names another"
+        False, description="use the tokenizer's EOS even where the model's configuration names another"
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in backward to save memory")
     adapter: str = Field(
-        "", description="a LoRA run, or its adapter/, of the same base, whose weights stages 1 and 2 start from"
+        "", description="a LoRA run on the same base model, or its adapter/, whose weights stages 1 and 2 start from"
     )
-    lora: LoraSection | None = Field(None, description="train low-rank adapters instead of all weights")
+    lora: LoraSection | None = Field(
+        None, description="train low-rank adapters instead of all weights; null: all weights"
+    )
     quantize: Literal["none", "4bit"] = Field(
-        "none", description="4bit holds the frozen weights as nf4 (bitsandbytes; needs model.lora, not ZeRO 3)"
+        "none", description="4bit stores the frozen weights as nf4 (bitsandbytes; needs model.lora, not ZeRO 3)"
+    )
+
+
+class LanguageModelSection(ModelSection):
+    """The language model a stage trains."""
+
+    head: Literal["chunked", "whole", "liger"] = Field(
+        "chunked",
+        description="head and cross-entropy: over chunks of tokens, from all logits at once (for heads that are not "
+        "one linear layer), or by Liger's kernel (GPU)",
     )
 
 
@@ -85,45 +96,66 @@ class SourceSection(Section):
 
     path: str = Field(description="file or folder; demo:NAME is a file that comes with the package")
     format: str = Field("auto", description="auto, or a format by name (see docs/formats.md)")
-    weight: float = Field(1.0, gt=0, description="expected passes over this source in one epoch")
     name: str = Field("", description="name in metrics and reports; the file's stem if empty")
     limit: int | None = Field(None, gt=0, description="use only the first rows")
+
+
+class TrainingSource(SourceSection):
+    """A source that is trained on."""
+
+    weight: float = Field(1.0, gt=0, description="expected passes over this source in one epoch")
+
+
+class AnswerSource(SourceSection):
+    """A source of demonstrations, which may be ranked answers."""
+
     answers: Literal["best", "all"] = Field(
-        "best", description="stage 1 on ranked answers: learn the best answer of a row, or all of them"
+        "best", description="of ranked answers: use the best answer of a row, or all of them"
     )
+
+
+class TrainingAnswers(TrainingSource, AnswerSource):
+    """A source of demonstrations that are trained on."""
+
+
+def _as_sources(value: object) -> object:
+    """A path, or one source, is a list of one; a path in a list is a source."""
+    items: list[Any] = value if isinstance(value, list) else [] if value is None else [value]
+    return [{"path": item} if isinstance(item, str) else item for item in items]
+
+
+def _sources(kind: type[SourceSection]) -> BeforeValidator:
+    forms: Any = str | kind | list[str | kind] | None  # type: ignore[valid-type]
+    return BeforeValidator(_as_sources, json_schema_input_type=forms)
+
+
+Sources = Annotated[Sequence[SourceSection], _sources(SourceSection)]
+TrainingSources = Annotated[Sequence[TrainingSource], _sources(TrainingSource)]
+AnswerSources = Annotated[Sequence[AnswerSource], _sources(AnswerSource)]
+TrainingAnswerSources = Annotated[Sequence[TrainingAnswers], _sources(TrainingAnswers)]
 
 
 class DataSection(Section):
     """What to read and how to render it."""
 
-    train: list[SourceSection] = Field(default_factory=list, description="a path, a list of paths, or sources")
-    eval: list[SourceSection] = Field(default_factory=list, description="held-out rows, like train")
+    train: TrainingSources = Field(
+        default_factory=list, description="training rows: a path, a list of paths, or sources"
+    )
+    eval: Sources = Field(default_factory=list, description="held-out rows, like train")
     template: str | None = Field(
         None, description="preset name or Jinja file; null uses the template inside the tokenizer"
     )
     max_length: Positive = Field(1024, description="tokens of one sequence, prompt and answer")
     on_bad_row: Literal["error", "skip"] = Field("error", description="stop at a bad row, or skip and count it")
 
-    @field_validator(
-        "train",
-        "eval",
-        "demonstrations",
-        "ptx",
-        mode="before",
-        check_fields=False,
-        json_schema_input_type=str | SourceSection | list[str | SourceSection] | None,
-    )
-    @classmethod
-    def _paths_are_sources(cls, value: object) -> object:
-        items: list[Any] = value if isinstance(value, list) else [] if value is None else [value]
-        return [{"path": item} if isinstance(item, str) else item for item in items]
-
 
 class LrGroup(Section):
-    """Parameters that learn at their own rate."""
+    """Parameters with a learning rate of their own."""
 
-    match: str = Field(min_length=1, description="regular expression found in a parameter's name; the first match wins")
-    scale: float = Field(gt=0, description="how many times lr they learn at")
+    match: str = Field(
+        min_length=1, description="regular expression that is searched in a parameter's name; the first match wins"
+    )
+    scale: float = Field(gt=0, description="multiple of lr they learn at")
 
     @field_validator("match")
     @classmethod
@@ -140,12 +172,12 @@ class OptimizerFields(Section):
 
     lr: float = Field(1e-5, gt=0, description="peak learning rate")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay; none on biases and norms")
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.95, ge=0, lt=1)
-    epsilon: float = Field(1e-8, gt=0)
-    max_grad_norm: float = Field(1.0, gt=0, description="clip the global gradient norm here")
+    beta1: float = Field(0.9, ge=0, lt=1, description="decay of AdamW's first moment")
+    beta2: float = Field(0.95, ge=0, lt=1, description="decay of AdamW's second moment")
+    epsilon: float = Field(1e-8, gt=0, description="added to AdamW's denominator")
+    max_grad_norm: float = Field(1.0, gt=0, description="clip the global gradient norm to this")
     lr_groups: list[LrGroup] = Field(
-        default_factory=list, description="multiples of lr by parameter name; what none matches learns at lr"
+        default_factory=list, description="multiples of lr by parameter name; parameters that match none use lr"
     )
 
 
@@ -154,28 +186,36 @@ class TrainSection(OptimizerFields):
 
     epochs: Annotated[float, Field(gt=0)] = Field(1.0, description="passes over the training rows")
     batch_size: Positive = Field(
-        32, description="sequences (stage 2: rankings; stage 3: samples) an optimizer step, over all ranks"
+        32, description="sequences (stage 2: rankings; stage 3: samples) per optimizer step, over all ranks"
     )
-    micro_tokens: Positive = Field(4096, description="tokens a forward pass on one rank may hold")
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_steps: int | None = Field(None, ge=0, description="optimizer steps of linear warm-up; wins over the ratio")
+    micro_tokens: Positive = Field(4096, description="most tokens in one forward pass on one rank")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="decay after warm-up, down to min_lr_ratio"
+    )
+    warmup_steps: int | None = Field(
+        None, ge=0, description="optimizer steps of linear warm-up; overrides warmup_ratio"
+    )
     warmup_ratio: Share = Field(0.03, description="share of all steps spent in warm-up")
-    min_lr_ratio: Share = Field(0.1, description="where the schedule ends, as a share of lr")
+    min_lr_ratio: Share = Field(0.1, description="end of the schedule, as a share of lr")
 
 
 class DeepSpeedSection(Section):
     """ZeRO and offload."""
 
-    zero_stage: Literal[0, 1, 2, 3] = Field(0, description="0 replicates; 1 shards optimizer, 2 gradients, 3 weights")
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        0, description="0 replicates everything; 1 shards the optimizer state, 2 also gradients, 3 also weights"
+    )
     offload_optimizer: bool = Field(False, description="keep optimizer state in CPU memory (GPU runs)")
     offload_parameters: bool = Field(False, description="keep ZeRO-3 weights in CPU memory (GPU runs)")
-    overrides: dict[str, Any] = Field(default_factory=dict, description="merged last into DeepSpeed's own config")
+    overrides: dict[str, Any] = Field(
+        default_factory=dict, description="merged into DeepSpeed's own configuration, last"
+    )
 
 
 class CheckpointSection(Section):
     """When to save and what to keep."""
 
-    every_steps: Positive = Field(100, description="save each this many steps, and at the end")
+    every_steps: Positive = Field(100, description="save every this many steps, and at the end")
     keep_last: Positive = Field(
         2, description="newest checkpoints to keep; the best one (data.eval, stages 1 and 2) is kept beside them"
     )
@@ -184,36 +224,47 @@ class CheckpointSection(Section):
 class EvalSection(Section):
     """Held-out evaluation during training."""
 
-    every_steps: int | None = Field(None, gt=0, description="evaluate each this many steps; null: at each epoch's end")
+    every_steps: int | None = Field(
+        None, gt=0, description="evaluate every this many steps; null: at the end of each epoch"
+    )
     max_rows: int | None = Field(None, gt=0, description="use at most this many held-out rows")
 
 
 class StoppingEvalSection(EvalSection):
-    """Held-out evaluation that may end a run."""
+    """Held-out evaluation that may stop a run early."""
 
     patience: int | None = Field(
-        None, gt=0, description="stop after this many evaluations in a row without a better one; null never stops"
+        None, gt=0, description="stop after this many evaluations in a row without improvement; null: never"
     )
 
 
 class LogSection(Section):
     """What is written while training."""
 
-    samples_every_steps: int | None = Field(50, gt=0, description="write sample answers each this many steps")
+    tensorboard: bool = Field(True, description="write metrics for TensorBoard, beside metrics.jsonl")
+
+
+class SampleLogSection(LogSection):
+    """Metrics, and answers of the model in training."""
+
+    samples_every_steps: int | None = Field(50, gt=0, description="write sample answers every this many steps")
     num_samples: Positive = Field(3, description="prompts answered for samples.jsonl")
-    tensorboard: bool = True
 
 
 class SamplingSection(Section):
     """How answers are drawn."""
 
     max_new_tokens: Positive = Field(128, description="longest answer in tokens, EOS included")
-    max_prompt_tokens: Positive = Field(512, description="longest prompt in tokens; longer ones are cut on the left")
-    temperature: float = Field(1.0, ge=0, description="0 is greedy")
-    top_k: int = Field(0, ge=0, description="keep the k likeliest tokens; 0 keeps all")
-    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="keep the likeliest tokens of this mass")
+    max_prompt_tokens: Positive = Field(
+        512, description="longest prompt in tokens; longer ones lose old turns, then are cut on the left"
+    )
+    temperature: float = Field(1.0, ge=0, description="sampling temperature; 0 is greedy")
+    top_k: int = Field(0, ge=0, description="sample from the k most likely tokens; 0: from all")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="sample from the most likely tokens with this total probability; 1: from all"
+    )
     batch_size: Positive = Field(64, description="sequences decoded together on one rank")
-    stop: list[str] = Field(default_factory=list, description="texts that end an answer, beside EOS")
+    stop: list[str] = Field(default_factory=list, description="texts that end an answer, in addition to EOS")
 
     @field_validator("stop")
     @classmethod
@@ -224,7 +275,7 @@ class SamplingSection(Section):
 
 
 class RolloutSection(Section):
-    """What draws the answers of stage 3."""
+    """What generates the answers of stage 3."""
 
     backend: Literal["transformers", "vllm"] = Field(
         "transformers", description="transformers runs anywhere; vllm shares the trainer's GPU (not measured)"

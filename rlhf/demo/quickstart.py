@@ -1,7 +1,7 @@
-"""The whole road in one command: a tiny base, SFT, a reward model, PPO, and a measurement before and after.
+"""All stages in one command: a tiny base model, SFT, a reward model, PPO, and a measurement before and after.
 
-Each stage is started as a person would start it, under the `deepspeed` launcher. A folder that holds finished
-stages keeps them; what is missing is made.
+Each stage is started as a person would start it, under the `deepspeed` launcher. Finished stages of an earlier
+command in the same folder are kept; the missing ones are run.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import load_config
 from rlhf.config.reward_sources import RewardRole
 from rlhf.config.schema import PpoConfig
+from rlhf.config.stages import STAGES
 from rlhf.demo.measure import Summary, measure_policy, print_summary, reward_summary
-from rlhf.demo.tiny_base import TinySize, make_tiny_base
+from rlhf.demo.options import QuickstartOptions, TinySize
+from rlhf.demo.tiny_base import make_tiny_base
 from rlhf.errors import ArtifactError, DataError, TrainingError
 from rlhf.evaluate.reward.gate import read_card, refusal
-from rlhf.plan.launch import SCRIPTS
 from rlhf.train.run.start import ROOT, require_checkout, start_stage
 
 OWN_DATA = {"sft": "sft", "reward": "preference", "ppo": "prompts"}
@@ -39,7 +40,7 @@ OWN_OVERRIDES: dict[str, tuple[str, ...]] = {
         "train.warmup_steps=2",
     ),
 }
-# One low-rank adapter a role on one base. Ranks and rates are for the tiny model, whose matrices are small.
+# One low-rank adapter per role on one base model. Ranks and rates are for the tiny model, whose matrices are small.
 LORA = ("model.lora.rank=32", "model.lora.alpha=64")
 LORA_OVERRIDES: dict[str, tuple[str, ...]] = {
     "sft": (*LORA, "train.lr=3.0e-3"),
@@ -49,24 +50,17 @@ LORA_OVERRIDES: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(slots=True)
-class Quickstart:
-    """One quickstart: where it goes, what it reads, and how long each part took.
+class Quickstart(QuickstartOptions):
+    """One quickstart, and how long each part took."""
 
-    lora: stages train adapters on one base instead of all weights, and the roles of PPO share it.
-    """
-
-    out: Path
-    data: Path | None = None
-    seed: int = 17
-    lora: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     _settings: dict[str, Any] = field(default_factory=dict)
 
     def run(self) -> Summary:
-        """Makes what is missing and returns the summary, which is also written to out/summary.json."""
+        """Runs the missing stages and returns the summary, which is also written to out/summary.json."""
         self._check()
         self._timed("base", self._base)
-        for stage in SCRIPTS:
+        for stage in STAGES:
             self._timed(stage, lambda stage=stage: self._stage(stage))  # type: ignore[misc]
         started = time.perf_counter()
         summary = self._measure()
@@ -78,11 +72,13 @@ class Quickstart:
         return summary
 
     def _check(self) -> None:
-        """Refuses, before anything is trained, what would fail or mix two runs."""
+        """Refuses, before anything is trained, missing data and a folder of other settings."""
         require_checkout()
         for name in self._own_files():
             if not name.is_file():
-                raise DataError(f"no such file: {name}", where="--data", expected=_expected_files())
+                raise DataError(
+                    f"no such file: {name}", where="--data", expected="DIR/{sft,preference,prompts}_{train,dev}.jsonl"
+                )
         settings = {"data": str(self.data) if self.data else None, "seed": self.seed, "lora": self.lora}
         path = self.out / "quickstart.json"
         if path.is_file():
@@ -129,27 +125,22 @@ class Quickstart:
             raise TrainingError(f"stage {stage} ended with status {status}: {reason}", where=str(self.out / stage))
 
     def _warn_of_a_weak_reward(self) -> None:
-        """Says what would have stopped PPO by default: on 2,000 rows of any data the tour is still worth its end."""
+        """Warns where PPO would refuse the reward model by default: a tour on 2,000 rows goes on to its end."""
         minimum = RewardRole().min_accuracy
         reason = refusal(read_card(self.out / "reward" / "model"), minimum) if minimum is not None else ""
         if reason:
             sys.stderr.write(
                 f"warning: the reward model {reason}; PPO would refuse it (reward.min_accuracy = {minimum}), and "
-                "what it teaches here is not to be trusted\n"
+                "its scores here are not reliable\n"
             )
 
     def _models(self, stage: str) -> list[str]:
-        if self.lora:
-            return {
-                "sft": [f"model.path={self.out}/base/model"],
-                "reward": [f"model.path={self.out}/base/model", f"model.adapter={self.out}/sft"],
-                "ppo": [f"actor.path={self.out}/sft", f"reward.path={self.out}/reward"],
-            }[stage]
-        return {
-            "sft": [f"model.path={self.out}/base/model"],
-            "reward": [f"model.path={self.out}/sft/model"],
-            "ppo": [f"actor.path={self.out}/sft/model", f"reward.path={self.out}/reward/model"],
-        }[stage]
+        base, model = f"model.path={self.out}/base/model", "" if self.lora else "/model"
+        if stage == "sft":
+            return [base]
+        if stage == "reward":
+            return [base, f"model.adapter={self.out}/sft"] if self.lora else [f"model.path={self.out}/sft/model"]
+        return [f"actor.path={self.out}/sft{model}", f"reward.path={self.out}/reward{model}"]
 
     def _data(self, stage: str) -> list[str]:
         if self.data is None:
@@ -174,11 +165,7 @@ class Quickstart:
 
 
 def sft_summary(folder: Path) -> dict[str, float]:
-    """Held-out loss before training and at its best, nats a token."""
+    """Held-out loss before training and at its best, in nats per token."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     losses = [line["eval_loss"] for line in lines if "eval_loss" in line]
     return {"steps": lines[-1]["step"], "eval_loss_before": lines[0]["eval_loss_before"], "eval_loss": min(losses)}
-
-
-def _expected_files() -> str:
-    return "DIR/{sft,preference,prompts}_{train,dev}.jsonl"

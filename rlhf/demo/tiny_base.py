@@ -10,7 +10,6 @@ import math
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from rlhf.data.loader import RowStream
 from rlhf.data.packing import pack_sequences, plan_micro_batches
 from rlhf.data.records import Demonstration, Ranking
 from rlhf.data.sources import DataSource, read_records
+from rlhf.demo.options import TinySize
 from rlhf.engine.ranks import seed_everything
 from rlhf.errors import ArtifactError, DataError
 from rlhf.models.head import LossRequest, install_head
@@ -33,20 +33,6 @@ from rlhf.train.schedules import Schedule
 EOS, PAD = "<|endoftext|>", "<|padding|>"
 MICRO_TOKENS = 4096
 NUM_ORDERS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class TinySize:
-    """Shape and training of the tiny base; vocabulary 0 chooses one by the amount of text."""
-
-    hidden: int = 192
-    layers: int = 4
-    heads: int = 4
-    vocabulary: int = 0
-    positions: int = 1024
-    epochs: float = 2.0
-    batch_size: int = 8
-    lr: float = 2e-3
 
 
 def make_tiny_base(data: Sequence[str], out: str | Path, *, size: TinySize = TinySize(), seed: int = 17) -> float:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rlhf.config.sections import ModelSection
+from rlhf.config.sections import LanguageModelSection, ModelSection
 from rlhf.ops.head_chunks import CHUNK_LOGITS
 from rlhf.ops.linear_logprobs import KEPT
+from rlhf.plan.machine import Device
 from rlhf.plan.shapes import ModelShape
-from rlhf.plan.states import Device
 
 STATISTIC = 4  # float32: a norm's mean or deviation, an attention row's log-sum-exp
 
@@ -77,7 +77,7 @@ def head_bytes(
         return around
     learns = model.lora is None
     of_weight = shape.embedding * (4 + (element if element == 2 else 0)) if learns else 0
-    if kind == "loss" and model.head == "whole":
+    if kind == "loss" and isinstance(model, LanguageModelSection) and model.head == "whole":
         return around + positions * shape.vocabulary * (2 * element + 8)
     return around + of_weight + _logits(shape, element, positions, device, kept=kind == "logprobs")
 

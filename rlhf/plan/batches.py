@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rlhf.config.schema import PpoConfig, RewardConfig, StageConfig
+from rlhf.config.schema import LanguageConfig, PpoConfig, RewardConfig, StageConfig
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ def batches_of(config: StageConfig, world_size: int) -> Batches:
     total = config.train.batch_size * longest
     rows = max(1, math.ceil(total / config.train.micro_tokens / world_size))
     row = min(config.train.micro_tokens, math.ceil(total / world_size / rows))
-    return Batches(row, rows, config.sampling.max_prompt_tokens)
+    prompt = config.sampling.max_prompt_tokens if isinstance(config, LanguageConfig) else config.data.max_length
+    return Batches(row, rows, prompt)
 
 
 def longest_item(config: StageConfig) -> int:

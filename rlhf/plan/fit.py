@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from rlhf.config.schema import PpoConfig, RewardConfig, StageConfig
 from rlhf.errors import ConfigError, ModelError
 from rlhf.plan.batches import SHORTEST, longest_item
+from rlhf.plan.machine import Device
 from rlhf.plan.memory import GIB, MemoryPlan
 from rlhf.plan.roles import Shapes, plan_memory, stage_shapes
-from rlhf.plan.states import Device, Placement
+from rlhf.plan.states import Placement
 
 MARGIN = 0.15  # largest measured error of the plan: a refused run would not fit with 15 % less
 MOST_CHANGES = 4
@@ -71,10 +72,10 @@ def _smaller_batches(config: StageConfig) -> Iterator[PlanChange]:
     while tokens // 2 >= max(least, config.data.max_length):
         tokens //= 2
         yield PlanChange(f"train.micro_tokens={tokens}", 1.0 + 0.1 * most / tokens, "more passes")
-    slots = config.sampling.batch_size
-    for share in (2, 4) if isinstance(config, PpoConfig) else ():
-        if slots // share >= 4:
-            yield PlanChange(f"sampling.batch_size={slots // share}", 1.0 + 0.3 * share, "slower sampling")
+    if isinstance(config, PpoConfig):
+        for share in (2, 4):
+            if (slots := config.sampling.batch_size // share) >= 4:
+                yield PlanChange(f"sampling.batch_size={slots}", 1.0 + 0.3 * share, "slower sampling")
 
 
 def _offloads(config: StageConfig) -> Iterator[PlanChange]:

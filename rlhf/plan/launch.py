@@ -5,23 +5,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from rlhf.config.schema import STAGES
-from rlhf.plan.states import Device
-
-SCRIPTS = {"sft": "step1_sft.py", "reward": "step2_reward.py", "ppo": "step3_ppo.py"}
-
-
-def stage_of(path: str) -> str | None:
-    """The stage that a configuration file is named after."""
-    name = path.rsplit("/", 1)[-1].partition(".")[0]
-    return name if name in STAGES else None
+from rlhf.config.stages import STAGES
+from rlhf.plan.machine import Device
 
 
 def launch_line(stage: str, config: str, words: Sequence[str], *, nodes: int, gpus: int, device: Device = "gpu") -> str:
     """The `deepspeed` command for the first machine; `gpus` (or CPU processes) on each of `nodes`."""
     count = "--num_gpus" if device == "gpu" else "--num_accelerators"
     where = [count, str(gpus)] if nodes == 1 else ["--hostfile", "hostfile"]
-    return shlex.join(["deepspeed", *where, f"scripts/{SCRIPTS[stage]}", "--config", config, *words])
+    return shlex.join(["deepspeed", *where, f"scripts/{STAGES[stage].script}", "--config", config, *words])
 
 
 def hostfile(nodes: int, gpus: int) -> str:

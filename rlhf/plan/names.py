@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from rlhf.config.load import load_config
-from rlhf.config.schema import STAGES
+from rlhf.config.stages import STAGES
 from rlhf.errors import RlhfError
 
 
@@ -19,7 +19,7 @@ def models_of_runs(config_path: str | Path) -> dict[str, str]:
         if file.stem not in ("sft", "reward"):
             continue
         with suppress(RlhfError, yaml.YAMLError):
-            config = load_config(STAGES[file.stem], file)
+            config = load_config(STAGES[file.stem].config, file)
             found[config.run.dir.rstrip("/")] = config.model.path
     return {run: _followed(path, found) for run, path in found.items()}
 

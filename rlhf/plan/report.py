@@ -7,31 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf.config.load import load_config
-from rlhf.config.schema import STAGES, StageConfig
+from rlhf.config.schema import StageConfig
+from rlhf.config.stages import STAGES
 from rlhf.plan.fit import Fit, cheapest_fit, ranks_that_fit
 from rlhf.plan.launch import hostfile, launch_line
+from rlhf.plan.machine import UTILISATION, Machine
 from rlhf.plan.memory import MemoryPlan
 from rlhf.plan.names import models_of_runs
 from rlhf.plan.roles import Shapes, plan_memory, stage_shapes
-from rlhf.plan.states import Device, Placement
-from rlhf.plan.time import A100_FLOPS, UTILISATION, RunEstimate, estimate_run
+from rlhf.plan.states import Placement
+from rlhf.plan.time import A100_FLOPS, RunEstimate, estimate_run
 
-GIGABYTE = 1e9
 CPU_FLOPS = 1e11
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Ranks: `gpus` on each of `nodes`, of `memory` bytes each; on the CPU a rank is a process."""
-
-    gpus: int = 1
-    nodes: int = 1
-    memory: float = 80 * GIGABYTE
-    device: Device = "gpu"
-
-    @property
-    def ranks(self) -> int:
-        return self.gpus * self.nodes
 
 
 @dataclass(frozen=True)
@@ -85,7 +72,7 @@ def make_report(
 
     Raises: ConfigError for the file; ModelError for a model whose shape is not known.
     """
-    config = load_config(STAGES[stage], path, words)
+    config = load_config(STAGES[stage].config, path, words)
     shapes = stage_shapes(config, models_of_runs(path))
     placement = Placement(machine.ranks, machine.device, config.model.dtype)
     plan = plan_memory(config, shapes, placement)

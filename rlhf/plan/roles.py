@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 
 from rlhf.artifacts.adapter import find_adapter
 from rlhf.config.role_paths import role_paths
-from rlhf.config.schema import PpoConfig, RewardConfig, StageConfig
-from rlhf.config.sections import DeepSpeedSection, LoraSection
+from rlhf.config.schema import PpoConfig, RewardConfig, SftConfig, StageConfig
+from rlhf.config.sections import DeepSpeedSection, LoraSection, SamplingSection
 from rlhf.errors import ModelError
 from rlhf.plan import activations as acts
 from rlhf.plan.batches import Batches, batches_of
@@ -71,9 +71,9 @@ def plan_memory(
     average = getattr(config.train, "ema_decay", None) is not None
     role = _learner(planned, "model", shape, config.deepspeed, "score" if scalar else "loss", average=average)
     phases = training_phases([role], placement, accumulates=planned.batches.micro > 1)
-    if not scalar and config.log.samples_every_steps is not None:
+    if isinstance(config, SftConfig) and config.log.samples_every_steps is not None:
         slots = min(config.log.num_samples, config.sampling.batch_size)
-        phases["sampling"] = role.resident() + _rollout(planned, role, slots, prompts=slots)
+        phases["sampling"] = role.resident() + _rollout(planned, config.sampling, role, slots, prompts=slots)
     return MemoryPlan(placement, phases, role.part("offloaded", role.states.host), config.model.lora is not None)
 
 
@@ -111,9 +111,11 @@ def _inference_pass(planned: PlannedStage, name: str, shape: ModelShape, kind: s
     return [Allocation(name, "forward pass", size, small=True), *_dequantized(planned, name, shape)]
 
 
-def _rollout(planned: PlannedStage, role: Role, slots: int, *, prompts: int) -> list[Allocation]:
+def _rollout(
+    planned: PlannedStage, sampling: SamplingSection, role: Role, slots: int, *, prompts: int
+) -> list[Allocation]:
     """Sampling with the role's weights: slots for all waiting prompts, or as many as `sampling.batch_size` allows."""
-    sampling, element = planned.config.sampling, planned.placement.element
+    element = planned.placement.element
     columns = planned.batches.prompt + sampling.max_new_tokens
     whole = acts.cache_bytes(role.shape, element, slots, columns)
     # The old cache stands beside the new one: a full one while prompts wait, otherwise what is left below 75 %,
@@ -140,7 +142,7 @@ def _plan_ppo(planned: PlannedStage, config: PpoConfig) -> MemoryPlan:
     base = [each for role in roles if not role.parked for each in role.resident()]
     if config.rollout.backend == "transformers":
         slots = min(own, config.sampling.batch_size)
-        phases["rollout"] = base + _rollout(planned, actor, slots, prompts=own)
+        phases["rollout"] = base + _rollout(planned, config.sampling, actor, slots, prompts=own)
     else:  # vLLM holds the weights once more, beside its cache
         engine = float(actor.shape.parameters * placement.element)
         phases["rollout"] = [*base, Allocation("vllm", "weights", engine), *actor.gathered()]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from rlhf.config.sections import DeepSpeedSection, ModelSection
+from rlhf.plan.machine import Device
 from rlhf.plan.shapes import ModelShape
 
-Device = Literal["gpu", "cpu"]
 ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
 MASTER, MOMENTS = 4, 8  # float32: a copy of the weight; Adam's two moments
 BUCKET, SUB_GROUP, LIVE, PREFETCH = 5e8, 1e9, 1e9, 5e7  # DeepSpeed's defaults, in entries

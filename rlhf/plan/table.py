@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rlhf.config.schema import STAGES, StageConfig
+from rlhf.config.schema import StageConfig
+from rlhf.config.stages import STAGES
 from rlhf.plan.fit import cheapest_fit
+from rlhf.plan.machine import GIGABYTE
 from rlhf.plan.render import gigabytes, markdown, needed
-from rlhf.plan.report import GIGABYTE
 from rlhf.plan.roles import plan_memory, stage_shapes
 from rlhf.plan.shapes import BUILT_IN
 from rlhf.plan.states import Placement
@@ -58,4 +59,4 @@ def setting(size: str, stage: str, *, lora: bool) -> StageConfig:
     if stage == "ppo":
         content |= {"actor": {"path": path}, "reward": {"path": path}}
         content["sampling"] = {"max_prompt_tokens": 256, "max_new_tokens": 256, "batch_size": 16}
-    return STAGES[stage].model_validate(content)
+    return STAGES[stage].config.model_validate(content)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf.config.schema import PpoConfig, RewardConfig, SftConfig, StageConfig
-from rlhf.config.sections import SourceSection, TrainSection
+from rlhf.config.schema import PpoConfig, RewardConfig, StageConfig
+from rlhf.config.sections import AnswerSource, SourceSection, TrainSection
 from rlhf.data.embedded import data_path
 from rlhf.data.loader import RowStream
 from rlhf.data.records import Demonstration, Prompt, Ranking
@@ -18,7 +18,6 @@ from rlhf.plan.roles import Shapes
 
 ASSUMED_ROWS = 1000
 A100_FLOPS, A100_BANDWIDTH = 312e12, 1.6e12  # bfloat16 operations and bytes per second of one A100
-UTILISATION = 0.35
 MAX_WARMUP_SHARE = 0.3
 
 
@@ -45,7 +44,7 @@ class RunEstimate:
 
 
 def estimate_run(
-    config: StageConfig, shapes: Shapes, world_size: int, *, utilisation: float = UTILISATION, flops_per_second: float
+    config: StageConfig, shapes: Shapes, world_size: int, *, utilisation: float, flops_per_second: float
 ) -> RunEstimate:
     """Steps, tokens and hours; `flops_per_second` is one rank's peak."""
     sizes, assumed = count_rows(config)
@@ -111,7 +110,7 @@ def count_rows(config: StageConfig) -> tuple[tuple[int, ...], bool]:
 
 
 def _rows(config: StageConfig, path: str, source: SourceSection) -> int:
-    every_answer = isinstance(config, SftConfig) and source.answers == "all"
+    every_answer = isinstance(source, AnswerSource) and source.answers == "all"
     kind: Any = Prompt if isinstance(config, PpoConfig) else Demonstration
     if every_answer or isinstance(config, RewardConfig):
         kind = Ranking

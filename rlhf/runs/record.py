@@ -15,7 +15,7 @@ import yaml
 from rlhf.artifacts.changed_keys import changed_keys, shown
 from rlhf.artifacts.files import read_json
 from rlhf.artifacts.run_folder import RunFolder
-from rlhf.config.schema import STAGES
+from rlhf.config.stages import STAGES
 from rlhf.errors import ArtifactError
 
 Row = dict[str, Any]

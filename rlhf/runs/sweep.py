@@ -19,9 +19,9 @@ from rlhf.artifacts.changed_keys import shown
 from rlhf.artifacts.files import read_json, write_json
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import load_config
-from rlhf.config.schema import STAGES, StageConfig
+from rlhf.config.schema import StageConfig
+from rlhf.config.stages import STAGES
 from rlhf.errors import ArtifactError, ConfigError, RlhfError
-from rlhf.plan.launch import SCRIPTS
 from rlhf.runs.record import JOB, RunRecord, flat, status_of
 from rlhf.train.run.readiness import require_parents
 from rlhf.train.run.start import ROOT, require_checkout, start_stage
@@ -81,7 +81,7 @@ class Sweep:
         return ["--config", self.config, "--resume", "auto", *point.overrides]
 
     def _sbatch(self, point: Point, options: Sequence[str]) -> str:
-        script = SCRIPTS[self.stage].removesuffix(".py")
+        script = STAGES[self.stage].step
         command = ["sbatch", "--parsable", f"--job-name={point.folder.name}", *options]
         command += [str(ROOT / "scripts" / "slurm" / "train.sbatch"), script, self.config, *point.overrides]
         done = _slurm([*command, "--resume", "auto"])
@@ -110,7 +110,7 @@ def plan_sweep(stage: str, config: str, grid: Sequence[str], common: Sequence[st
         folder = out / _folder_name({names[key]: value for key, value in changed.items()})
         words = (*common, *(f"{key}={value}" for key, value in changed.items()), f"run.dir={folder}")
         try:
-            settings = load_config(STAGES[stage], config, words)
+            settings = load_config(STAGES[stage].config, config, words)
             require_parents(settings)
             _require_same(folder, settings)
             points.append(Point(folder, words))

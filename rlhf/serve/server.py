@@ -3,44 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rlhf.errors import require_packages
+from rlhf.serve.options import ServeOptions
 from rlhf.web.guard import allowed_hosts
 from rlhf.web.server import listen, serve, url_of
-
-if TYPE_CHECKING:
-    from rlhf.serve.chat.models import ServingSettings
-    from rlhf.serve.jobs.service import FineTuningService
-
-
-@dataclass(frozen=True, slots=True)
-class ServeOptions:
-    """The options of the command.
-
-    models: name -> path.
-    keys: file of API keys; `open_access` says who is admitted.
-    drain_s: seconds that running requests have after SIGTERM.
-    jobs: creates the fine-tuning service, given a function that puts a finished model into service; returns None for a
-        service without jobs.
-    votes: file of the chat page's votes; None for a page without.
-    """
-
-    models: dict[str, str]
-    serving: ServingSettings
-    host: str = "127.0.0.1"
-    port: int = 8000
-    keys: Path = Path("runs/serve/keys.sqlite")
-    timeout_s: float = 600.0
-    chat_tokens: int | None = None
-    drain_s: float = 60.0
-    max_body_bytes: int = 4 << 20
-    jobs: Callable[[Callable[[str, Path], object]], FineTuningService | None] = lambda add_model: None
-    votes: Path | None = None
 
 
 def require_serve() -> None:

@@ -17,12 +17,13 @@ from torch import Tensor
 from rlhf.artifacts.checkpoint import STATE_FILE, Checkpoint, CheckpointStore
 from rlhf.artifacts.files import scratch_beside
 from rlhf.artifacts.fixed_text import fixed_row, fixed_sequences
-from rlhf.artifacts.publish import ModelOrigin, Part, Published, check_request, publish
+from rlhf.artifacts.publish import ModelOrigin, Published, check_request, publish
+from rlhf.artifacts.publish_options import ExportOptions
 from rlhf.artifacts.reload import Reload, in_fresh_process
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import load_config
-from rlhf.config.schema import STAGES
 from rlhf.config.sections import DeepSpeedSection, ModelSection
+from rlhf.config.stages import STAGES
 from rlhf.data.packing import PackedRow
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.ranks import Ranks
@@ -44,10 +45,8 @@ def publish_checkpoint(
     path: Path,
     out: Path,
     checkpoint: str,
+    options: ExportOptions = ExportOptions(),
     *,
-    dtype: str | None = None,
-    part: Part = "merged",
-    max_shard_size: str = "5GB",
     reload: Reload = in_fresh_process,
 ) -> Published:
     """Writes the model of a checkpoint of the run in `path` into `out`; in stage 3 that is the actor.
@@ -58,14 +57,13 @@ def publish_checkpoint(
     Raises: what `publish` raises; CheckpointError for a checkpoint that is not there, is damaged, or is of another
         model than the run's config.yaml and base now give.
     """
-    check_request(path, out, dtype=dtype, part=part, max_shard_size=max_shard_size)
+    check_request(path, out, options)
     found, stage = find_checkpoint(path, checkpoint), str(RunFolder(path).state().get("stage", ""))
     with scratch_beside(out, "checkpoint") as scratch:
         assembled = _assemble(path, scratch, found, stage)
         note = f"{found.path.name}, a checkpoint after step {found.step}"
         origin = ModelOrigin(path, found.path.name, f"{note}; {UNSHIFTED}" if stage == "reward" else note)
-        options: dict[str, Any] = {"dtype": dtype, "part": part, "max_shard_size": max_shard_size}
-        return publish(assembled, out, origin=origin, reload=reload, **options)
+        return publish(assembled, out, options, origin=origin, reload=reload)
 
 
 def find_checkpoint(path: Path, name: str) -> Checkpoint:
@@ -107,7 +105,7 @@ def _assemble(path: Path, scratch: Path, checkpoint: Checkpoint, stage: str) -> 
         if (path / name).is_file():
             shutil.copy(path / name, scratch / name)
     folder.cut_logs_after(checkpoint.step)
-    config = load_config(STAGES[stage], path / "config.yaml")
+    config = load_config(STAGES[stage].config, path / "config.yaml")
     ranks = _alone()
     store = CheckpointStore(folder.checkpoints, ranks, keep_last=1)
     run = _QuietRun(stage, config, ranks, folder, store, None, dry_run=False, step=checkpoint.step)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from rlhf.config.schema import StageConfig
-from rlhf.config.sections import DataSection, SourceSection
+from rlhf.config.sections import AnswerSource, DataSection, SourceSection, TrainingSource
 from rlhf.data.embedded import data_path
 from rlhf.data.encode import Encoder
 from rlhf.data.loader import RowStream
@@ -54,14 +54,15 @@ def load(
     if not sources:
         raise ConfigError("no data is named", where=key, fix=f"set {key}=FILE")
     items: list[Item] = []
-    sizes, reports = [], []
+    sizes, weights, reports = [], [], []
     for source in sources:
         read = _read(source, kind, data.on_bad_row)
         encoded = _encoded(read, encode, data.on_bad_row, limit)
         items += encoded
         sizes.append(len(encoded))
-        reports.append({**asdict(read.report), "name": read.name, "weight": source.weight})
-    return LoadedRows(items, tuple(sizes), tuple(source.weight for source in sources), reports)
+        weights.append(source.weight if isinstance(source, TrainingSource) else 1.0)
+        reports.append({**asdict(read.report), "name": read.name, "weight": weights[-1]})
+    return LoadedRows(items, tuple(sizes), tuple(weights), reports)
 
 
 def load_train_and_eval(
@@ -106,7 +107,7 @@ def _read(source: SourceSection, kind: type[Record], on_bad_row: Literal["error"
     path = data_path(source.path)
     name = source.name or Path(path.partition("#")[0]).stem
     wanted = DataSource(path, source.format, name=name, limit=source.limit)
-    if kind is Demonstration and source.answers == "all":
+    if isinstance(source, AnswerSource) and source.answers == "all":
         rankings = read_records(wanted, Ranking, on_bad_row=on_bad_row)
         answers = [_every_answer(record) for record in rankings.records]
         return _Read(path, name, list(zip(rankings.lines, answers, strict=True)), rankings.report)

@@ -11,7 +11,7 @@ import torch
 
 from rlhf.artifacts.adapter import SAME_SETTINGS, base_identity, find_adapter, read_adapter
 from rlhf.artifacts.files import read_json
-from rlhf.config.sections import DeepSpeedSection, ModelSection
+from rlhf.config.sections import DeepSpeedSection, LanguageModelSection, ModelSection
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.partitioned import loading_context, writable
 from rlhf.engine.ranks import Ranks
@@ -41,7 +41,13 @@ def _load_options(model: ModelSection, section: DeepSpeedSection, ranks: Ranks) 
 
 
 def build_causal_lm(
-    path: str, model: ModelSection, section: DeepSpeedSection, ranks: Ranks, tokenizer: ChatTokenizer, *, key: str
+    path: str,
+    model: LanguageModelSection,
+    section: DeepSpeedSection,
+    ranks: Ranks,
+    tokenizer: ChatTokenizer,
+    *,
+    key: str,
 ) -> PackedCausalLM:
     """The language model at `path`, ready to be wrapped."""
     check_model_path(path, key=key)
@@ -98,7 +104,7 @@ def make_trainable(wrapped: PackedModel, model: ModelSection, say: Say) -> None:
         add_lora(wrapped, model.lora)
     if model.adapter:
         say(f"starts from the adapter {start_from_adapter(wrapped, model.adapter, artifact_model_path(model.path))}")
-    if isinstance(wrapped, PackedCausalLM):
+    if isinstance(wrapped, PackedCausalLM) and isinstance(model, LanguageModelSection):
         install_head(unwrap_peft(wrapped.model), model.head)  # refuses a head that the adapter has replaced
     if model.gradient_checkpointing:
         wrapped.model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -48,7 +48,7 @@ class Command:
 
     def start(self) -> None:
         """Starts it, and waits until it says that it listens; then every connection is answered."""
-        command = [sys.executable, "-m", "rlhf.cli", "data", "label", "--in", "in.jsonl", "--out", str(self.out)]
+        command = [sys.executable, "-m", "rlhf", "data", "label", "--in", "in.jsonl", "--out", str(self.out)]
         self.process = subprocess.Popen(
             [*command, "--port", str(self.port), *self.flags],
             cwd=self.folder,

@@ -35,14 +35,16 @@ RANKINGS = [
 COMMON = """
   template: polyglot-chat
   max_length: 128
-sampling:
-  max_new_tokens: 24
-  max_prompt_tokens: 64
-  batch_size: 16
 eval:
   every_steps: 2
 checkpoint:
   every_steps: 2
+"""
+ANSWERING = """
+sampling:
+  max_new_tokens: 24
+  max_prompt_tokens: 64
+  batch_size: 16
 log:
   samples_every_steps: 4
 """
@@ -83,7 +85,6 @@ ppo:
   kl_coefficient: 0.1
   kl_target: 0.5
   kl_horizon: 64
-  value_weight: 0.7
 control:
   best_of: [2]
 data:
@@ -153,7 +154,7 @@ def korean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def configs(tmp_path_factory: pytest.TempPathFactory, korean: Path, tiny_neox: Path) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("configs")
     for stage, text in YAML.items():
-        filled = text.format(base=tiny_neox, data=korean).lstrip() + COMMON
+        filled = text.format(base=tiny_neox, data=korean).lstrip() + COMMON + ("" if stage == "reward" else ANSWERING)
         (folder / f"{stage}.yaml").write_text(filled, encoding="utf-8")
     return {stage: folder / f"{stage}.yaml" for stage in YAML}
 

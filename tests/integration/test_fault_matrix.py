@@ -31,7 +31,8 @@ def words_of(stage: str, zero: int, configs: dict[str, Path], chain: dict[str, P
         "reward": [f"model.path={chain['sft']}"],
         "ppo": [f"actor.path={chain['sft']}", f"reward.path={chain['reward']}/model"],
     }
-    common = [f"deepspeed.zero_stage={zero}", "checkpoint.every_steps=1", "log.samples_every_steps=4"]
+    common = [f"deepspeed.zero_stage={zero}", "checkpoint.every_steps=1"]
+    common += [] if stage == "reward" else ["log.samples_every_steps=4"]
     return ["--config", str(configs[stage]), *common, *MORE[stage], *inputs[stage]]
 
 

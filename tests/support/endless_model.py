@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, GPTNeoXForCausalLM
 
-from rlhf.demo.tiny_base import TinySize, polyglot_shape
+from rlhf.demo.options import TinySize
+from rlhf.demo.tiny_base import polyglot_shape
 
 
 def save_endless_model(folder: Path, tokenizer_folder: Path) -> None:

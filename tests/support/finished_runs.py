@@ -10,10 +10,11 @@ import torch
 from rlhf.artifacts.export import save_model
 from rlhf.artifacts.files import sha256_of, write_json
 from rlhf.artifacts.publish import publish
+from rlhf.artifacts.publish_options import ExportOptions
 from rlhf.artifacts.reload import reload_and_compare
 from rlhf.config.load import dump_config, load_config
-from rlhf.config.schema import STAGES
 from rlhf.config.sections import LoraSection, SamplingSection
+from rlhf.config.stages import STAGES
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.errors import ArtifactError
 from rlhf.models.adapters import add_lora
@@ -51,7 +52,7 @@ def finish_run(
     write_json(run / "model" / "manifest.json", manifest)
     write_json(run / "state.json", {"status": "finished", "stage": stage, "step": 3, "reason": ""})
     overrides = ["train.lr=0.00025", "model.lora.rank=2", f"run.dir={run}"]
-    (run / "config.yaml").write_text(dump_config(load_config(STAGES[stage], None, overrides)))
+    (run / "config.yaml").write_text(dump_config(load_config(STAGES[stage].config, None, overrides)))
     (run / "metrics.jsonl").write_text('{"step": 2, "eval_loss": 3.5}\n{"step": 3, "eval_loss": 3.25}\n{"step": 4}\n')
     return run
 
@@ -64,7 +65,7 @@ def adapted(base: Path) -> PackedModel:
 
 def here(run: Path, out: Path, **options):
     """`publish` with the reload in this process."""
-    return publish(run, out, reload=reload_and_compare, **options)
+    return publish(run, out, ExportOptions(**options), reload=reload_and_compare)
 
 
 def refused(run: Path, out: Path, match: str, **options) -> None:

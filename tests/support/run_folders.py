@@ -8,7 +8,7 @@ from typing import Any
 
 from rlhf.artifacts.files import write_json
 from rlhf.config.load import dump_config, load_config
-from rlhf.config.schema import STAGES
+from rlhf.config.stages import STAGES
 
 
 def write_run(
@@ -23,7 +23,7 @@ def write_run(
     """config.yaml, manifest.json, metrics.jsonl and state.json of a run at `path`."""
     path.mkdir(parents=True)
     words = [*overrides, f"run.dir={path}"]
-    (path / "config.yaml").write_text(dump_config(load_config(STAGES[stage], None, words)), encoding="utf-8")
+    (path / "config.yaml").write_text(dump_config(load_config(STAGES[stage].config, None, words)), encoding="utf-8")
     entries = {role: {"path": parent} for role, parent in (parents or {}).items()}
     write_json(path / "manifest.json", {"stage": stage, "parents": entries, **manifest})
     lines = [json.dumps(row) + "\n" for row in metrics or []]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 @contextmanager
 def service_process(*words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The service on a free port, without jobs, and what it said until it served; killed at the end."""
-    command = [sys.executable, "-m", "rlhf.cli", "serve", "--port", "0", "--no-jobs", *words]
+    command = [sys.executable, "-m", "rlhf", "serve", "--port", "0", "--no-jobs", *words]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
     try:
         said = ""

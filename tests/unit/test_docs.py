@@ -15,7 +15,7 @@ import rlhf
 from rlhf.cli import build_parser
 from rlhf.config.arguments import parse_stage_arguments
 from rlhf.config.load import load_config
-from rlhf.config.schema import STAGES
+from rlhf.config.stages import STAGES
 
 ROOT = Path(rlhf.__file__).parents[1]
 README = ROOT / "README.md"
@@ -220,7 +220,7 @@ def test_every_stage_that_is_shown_has_a_configuration(words, monkeypatch):
     start = next(at for at, word in enumerate(words) if word.startswith("scripts/"))
     stage = STAGE_OF_SCRIPT[words[start].removeprefix("scripts/")]
     arguments = parse_stage_arguments(stage, words[start + 1 :])
-    load_config(STAGES[stage], arguments.config_path, arguments.overrides)
+    load_config(STAGES[stage].config, arguments.config_path, arguments.overrides)
 
 
 def test_there_are_commands():

@@ -35,6 +35,7 @@ LAYERS = (
     "serve",
     "demo",
     "cli",
+    "__main__",
 )
 ENGINE_ONLY = ("deepspeed", "torch.distributed")
 

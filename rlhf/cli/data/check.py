@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
-
-from rlhf.cli.parser import Commands
-from rlhf.config.flags import add_flags, fill
-
-EPILOG = """examples:
-  rlhf data check train.jsonl
-  rlhf data check train.jsonl --stage sft --tokenizer runs/sft/model --max-length 1024
-  rlhf data check dev.jsonl --against train.jsonl
-  rlhf data check train.jsonl --stage sft --epochs 3 --price 0.03/1k --tokens-per-second 9000 --gpus 4
-
-exit status: 0 usable, 1 not usable as it is, 2 not readable as rows (or a wrong flag)"""
+from rlhf.cli.parser import OptionFunction, option_command
 
 
-def add(commands: Commands) -> None:
-    """The command and its flags."""
-    from rlhf.curate.check.command import CheckOptions
-
-    check = commands.add_parser(
-        "check",
-        help="what a file is, which stages can use it, what is wrong with it, and the cost",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_flags(check, CheckOptions)
-    check.set_defaults(handler=run_data_check)
-
-
-def run_data_check(arguments: argparse.Namespace) -> int:
-    """`rlhf data check`; the report's status."""
+def _load() -> OptionFunction:
     from rlhf.curate.check.command import CheckOptions, run
 
-    return run(fill(CheckOptions, arguments))
+    return run, (CheckOptions,)
+
+
+COMMAND = option_command(
+    "check",
+    "what a file is, which stages can use it, what is wrong with it, and the cost",
+    _load,
+    epilog="examples:\n"
+    "  rlhf data check train.jsonl\n"
+    "  rlhf data check train.jsonl --stage sft --tokenizer runs/sft/model --max-length 1024\n"
+    "  rlhf data check dev.jsonl --against train.jsonl\n"
+    "  rlhf data check train.jsonl --stage sft --epochs 3 --price 0.03/1k --tokens-per-second 9000 --gpus 4\n\n"
+    "exit status: 0 usable, 1 not usable as it is, 2 not readable as rows (or a wrong flag)",
+)

@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
-
-from rlhf.cli.parser import Commands
-from rlhf.config.flags import add_flags, fill
-
-_DESCRIPTION = """Writes rows for other tools:
-  openai    what hosted fine-tuning takes: messages, or input with a preferred answer for rankings
-  messages  {messages: [{role, content}]}
-  alpaca    {instruction, input, output}; one question and one answer
-  hh        {chosen, rejected}: transcripts with Human: and Assistant:, one row per pair of answers
-"""
+from rlhf.cli.parser import OptionFunction, option_command
 
 
-def add(commands: Commands) -> None:
-    """The command and its flags."""
-    from rlhf.curate.formats.exporting import ExportOptions
-
-    parser = commands.add_parser(
-        "export",
-        help="rows for other tools: openai, messages, alpaca, hh",
-        description=_DESCRIPTION,
-        epilog="example: rlhf data export --format openai --in chat.jsonl --out upload.jsonl",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_flags(parser, ExportOptions)
-    parser.set_defaults(handler=run_data_export)
-
-
-def run_data_export(arguments: argparse.Namespace) -> int:
-    """`rlhf data export`."""
+def _load() -> OptionFunction:
     from rlhf.curate.formats.exporting import ExportOptions, run
 
-    return run(fill(ExportOptions, arguments))
+    return run, (ExportOptions,)
+
+
+COMMAND = option_command(
+    "export",
+    "rows for other tools: openai, messages, alpaca, hh",
+    _load,
+    description="Writes rows for other tools:\n"
+    "  openai    input of hosted fine-tuning: messages, or input with a preferred answer for rankings\n"
+    "  messages  {messages: [{role, content}]}\n"
+    "  alpaca    {instruction, input, output}; one question and one answer\n"
+    "  hh        {chosen, rejected}: transcripts with Human: and Assistant:, one row per pair of answers",
+    epilog="example: rlhf data export --format openai --in chat.jsonl --out upload.jsonl",
+)

@@ -7,23 +7,10 @@ import sys
 from typing import Any
 
 from rlhf.cli.endpoint_flags import add_endpoint_flags
-from rlhf.cli.parser import Commands
+from rlhf.cli.parser import Command
 from rlhf.config.flags import add_flags, fill
 
 SHIPPED = ("conversation", "harmless", "translation", "general")
-_DESCRIPTION = (
-    "G-Eval: a model compares two answers by each criterion in words and scores both from 1 to 5. "
-    "Every pair is\njudged in both orders; position bias and self-agreement are reported. Writes rankings for "
-    "stage 2.\nReplies are stored beside OUT: an interrupted run, or one with another --min-sum, pays for nothing "
-    "twice."
-)
-_EXAMPLES = (
-    "examples:\n"
-    "  rlhf data judge --in sampled.jsonl --criteria conversation --endpoint https://api.openai.com/v1 \\\n"
-    "      --model gpt-4o --max-cost 5 --price-in 0.0025 --price-out 0.01 --out judged.jsonl\n"
-    "  rlhf data judge --print-criteria conversation > mine.yaml   (edit it, then --criteria mine.yaml)\n"
-    "then: deepspeed scripts/step2_reward.py --config ... data.train=judged.jsonl"
-)
 
 
 class _PrintCriteria(argparse.Action):
@@ -36,25 +23,15 @@ class _PrintCriteria(argparse.Action):
         parser.exit()
 
 
-def add(commands: Commands) -> None:
-    """The command and its flags."""
+def _flags(parser: argparse.ArgumentParser) -> None:
     from rlhf.curate.judge.command import JudgeOptions
     from rlhf.curate.judge.pairwise import JudgeSettings
 
-    command = commands.add_parser(
-        "judge",
-        help="rank answers by a language model: Korean criteria, every pair in both orders",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-    )
-    command.add_argument(
-        "--print-criteria", action=_PrintCriteria, choices=SHIPPED, help="print a shipped set as YAML and exit"
-    )
-    add_flags(command, JudgeOptions)
-    add_flags(command, JudgeSettings)
-    add_endpoint_flags(command)
-    command.set_defaults(handler=run_judge)
+    shipped = "print a shipped set as YAML and exit"
+    parser.add_argument("--print-criteria", action=_PrintCriteria, choices=SHIPPED, help=shipped)
+    add_flags(parser, JudgeOptions)
+    add_flags(parser, JudgeSettings)
+    add_endpoint_flags(parser)
 
 
 def run_judge(arguments: argparse.Namespace) -> int:
@@ -64,3 +41,19 @@ def run_judge(arguments: argparse.Namespace) -> int:
     from rlhf.curate.judge.pairwise import JudgeSettings
 
     return run(fill(JudgeOptions, arguments), fill(JudgeSettings, arguments), fill(EndpointOptions, arguments))
+
+
+COMMAND = Command(
+    "judge",
+    "rank answers by a language model: Korean criteria, every pair in both orders",
+    run_judge,
+    _flags,
+    description="G-Eval: a model compares two answers by each criterion in words and scores both from 1 to 5. Every "
+    "pair is judged in both orders; position bias and self-agreement are reported. Writes rankings for stage 2. "
+    "Replies are kept beside OUT: an interrupted run, or one with another --min-sum, pays for nothing twice.",
+    epilog="examples:\n"
+    "  rlhf data judge --in sampled.jsonl --criteria conversation --endpoint https://api.openai.com/v1 \\\n"
+    "      --model gpt-4o --max-cost 5 --price-in 0.0025 --price-out 0.01 --out judged.jsonl\n"
+    "  rlhf data judge --print-criteria conversation > mine.yaml   (edit it, then --criteria mine.yaml)\n"
+    "then: deepspeed scripts/step2_reward.py --config ... data.train=judged.jsonl",
+)

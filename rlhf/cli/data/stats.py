@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
-
-from rlhf.cli.parser import Commands
-from rlhf.config.flags import add_flags, fill
-
-EPILOG = """examples:
-  rlhf data stats train.jsonl
-  rlhf data stats train.jsonl dev.jsonl --html stats.html --tokenizer runs/sft/model"""
+from rlhf.cli.parser import OptionFunction, option_command
 
 
-def add(commands: Commands) -> None:
-    """The command and its flags."""
-    from rlhf.curate.stats.command import StatsOptions
-
-    stats = commands.add_parser(
-        "stats",
-        help="lengths, sources, politeness, topics, labels and scores, as text or as a page",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_flags(stats, StatsOptions)
-    stats.set_defaults(handler=run_data_stats)
-
-
-def run_data_stats(arguments: argparse.Namespace) -> int:
-    """`rlhf data stats`."""
+def _load() -> OptionFunction:
     from rlhf.curate.stats.command import StatsOptions, run
 
-    return run(fill(StatsOptions, arguments))
+    return run, (StatsOptions,)
+
+
+COMMAND = option_command(
+    "stats",
+    "lengths, sources, politeness, topics, labels and scores, as text or as a page",
+    _load,
+    epilog="examples:\n"
+    "  rlhf data stats train.jsonl\n"
+    "  rlhf data stats train.jsonl dev.jsonl --html stats.html --tokenizer runs/sft/model",
+)

@@ -1,21 +1,12 @@
-"""`rlhf evaluate`: evaluations of a model. One module per kind.
+"""`rlhf evaluate`: how good a model is. One module per kind of evaluation.
 
 May import: evaluate, and the layers below.
 """
 
 from __future__ import annotations
 
-from types import ModuleType
-
 from rlhf.cli.evaluate import benchmark, compare, generation, judge, probe, reward
-from rlhf.cli.parser import Commands
+from rlhf.cli.parser import Group
 
-KINDS: tuple[ModuleType, ...] = (reward, generation, judge, compare, probe, benchmark)
-
-
-def add(commands: Commands) -> None:
-    """The group and its kinds."""
-    evaluate = commands.add_parser("evaluate", help="what a model is worth, in numbers with their range")
-    kinds = evaluate.add_subparsers(required=True, metavar="KIND")
-    for kind in KINDS:
-        kind.add(kinds)
+MODULES = (reward, generation, judge, compare, probe, benchmark)
+GROUP = Group("evaluate", "how good a model is, in numbers with their range", tuple(each.COMMAND for each in MODULES))

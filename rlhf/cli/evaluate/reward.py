@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import argparse
 
-from rlhf.cli.parser import Commands
+from rlhf.cli.parser import Command
+from rlhf.config.flags import add_flags
 
 
-def add(commands: Commands) -> None:
-    """The command and its flags."""
-    reward = commands.add_parser("reward", help="a reward model's report card, as JSON and as a page")
-    reward.add_argument("--model", required=True, metavar="RUN", help="run folder of stage 2, or its model/")
-    reward.add_argument(
-        "--data", nargs="+", required=True, metavar="FILE", help="files of rankings or pairs, or demo:rankings_dev"
-    )
-    reward.add_argument("--out", required=True, metavar="DIR", help="folder for report_card.json and .html")
-    reward.add_argument("--limit", type=int, metavar="N", help="use only the first N rows of each file")
-    reward.add_argument(
-        "--on-bad-row", choices=("error", "skip"), default="error", help="at a bad row (default: %(default)s)"
-    )
-    reward.set_defaults(handler=run_evaluate_reward)
+def _flags(parser: argparse.ArgumentParser) -> None:
+    from rlhf.curate.sample.command import SampleOptions
+
+    parser.add_argument("--model", required=True, metavar="RUN", help="run folder of stage 2, or its model/")
+    data = "files of rankings or pairs, or demo:rankings_dev"
+    parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help=data)
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for report_card.json and .html")
+    parser.add_argument("--limit", type=int, metavar="N", help="use only the first N rows of each file")
+    add_flags(parser, SampleOptions, only=("on_bad_row",))
 
 
 def run_evaluate_reward(arguments: argparse.Namespace) -> int:
@@ -30,3 +27,6 @@ def run_evaluate_reward(arguments: argparse.Namespace) -> int:
         arguments.model, arguments.data, arguments.out, limit=arguments.limit, on_bad_row=arguments.on_bad_row
     )
     return 0
+
+
+COMMAND = Command("reward", "a reward model's report card, as JSON and as a page", run_evaluate_reward, _flags)

@@ -60,8 +60,8 @@ class Endpoint:
         budget: limits on requests and cost, which also counts what was spent; by default that of the options.
         cache: SQLite file of answers, unless the options name one; None stores none.
 
-    Raises: EndpointError for arguments that cannot be used; ConfigError when openai is not installed; ArtifactError for
-        a cache that cannot be read or written.
+    Raises: EndpointError for arguments that cannot be used; ConfigError when openai is not installed; ArtifactError
+        for a cache that cannot be read or written.
     """
 
     def __init__(

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlhf.config.flag_values import names
+from rlhf.config.flags import flag
 from rlhf.curate.label.access import PageAccess
 from rlhf.curate.label.agreement import label_report
 from rlhf.curate.label.export import Merge, export_labels
@@ -27,14 +29,24 @@ if TYPE_CHECKING:
 class LabelOptions:
     """The options of the command; with no `people`, anyone at this machine enters a name."""
 
-    rows: str
-    out: Path
-    people: tuple[str, ...] = ()
-    overlap: float = 0.2
-    merge: Merge = "majority"
-    seed: int = 17
-    host: str = "127.0.0.1"
-    port: int = 7861
+    rows: str = flag(..., "output of `rlhf data sample`, or any ranking file", name="--in", metavar="FILE")
+    out: Path = flag(..., "ranking file to write (JSONL)", metavar="FILE")
+    people: tuple[str, ...] = flag(
+        (),
+        "one link per person, e.g. 지수,민호; without it people type their name",
+        name="--annotators",
+        metavar="NAMES",
+        parse=names,
+    )
+    overlap: float = flag(
+        0.2,
+        "share of the rows that everyone gets, to measure agreement; each other row goes to one person",
+        metavar="SHARE",
+    )
+    merge: Merge = flag("majority", "one row by pairwise majority, or one row per person")
+    seed: int = flag(17, "seed of the order of rows and of answers")
+    host: str = flag("127.0.0.1", "address to listen on; any but this machine's own needs --annotators", metavar="HOST")
+    port: int = flag(7861, "port; 0 takes a free one")
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap <= 1:

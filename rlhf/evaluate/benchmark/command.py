@@ -19,6 +19,7 @@ from rlhf.artifacts.files import sha256_of, write_text
 from rlhf.curate.sample.sources import model_folder, weights_hash
 from rlhf.errors import DataError, require_packages
 from rlhf.evaluate.benchmark.kobest import KOBEST, find_files, write_rows
+from rlhf.evaluate.benchmark.options import BenchmarkOptions
 from rlhf.evaluate.benchmark.page import render_page, summary
 from rlhf.evaluate.intervals import wilson
 from rlhf.evaluate.report_folder import report_folder, write_report
@@ -27,9 +28,8 @@ PREFIX = "kobest_"
 
 
 def evaluate_benchmark(
-    models: Sequence[str], data: str, out: Path, *, num_fewshot: int = 0, limit: int | None = None, dtype: str = "auto",
-    batch_size: int = 8,
-) -> dict[str, Any]:  # fmt: skip
+    models: Sequence[str], data: str, out: Path, options: BenchmarkOptions = BenchmarkOptions()
+) -> dict[str, Any]:
     """Runs KoBEST on every model; writes out/benchmark.json and .html, prints a summary, and returns the report.
 
     Args:
@@ -41,16 +41,16 @@ def evaluate_benchmark(
     require_packages("lm_eval", extra="eval", needed_by="the benchmark")
     folders = [model_folder(model) for model in models]
     files, shots = find_files(data, "test"), find_files(data, "train")
-    _check_files(data, files, shots, num_fewshot)
+    _check_files(data, files, shots, options.num_fewshot)
     report_folder(out)
     with tempfile.TemporaryDirectory() as place:
-        names = _write_tasks(Path(place), files, shots if num_fewshot else {}, limit)
-        results = [_run(folder, names, Path(place), num_fewshot, dtype, batch_size) for folder in folders]
+        names = _write_tasks(Path(place), files, shots if options.num_fewshot else {}, options.limit)
+        results = [_run(folder, names, Path(place), options) for folder in folders]
     report: dict[str, Any] = {
         "benchmark": "kobest",
         "lm_eval": version("lm_eval"),
-        "num_fewshot": num_fewshot,
-        "limit": limit,
+        "num_fewshot": options.num_fewshot,
+        "limit": options.limit,
         "data": {name: {"path": str(file), "sha256": sha256_of(file)} for name, file in files.items()},
         "left_out": [name for name in KOBEST if name not in files],
         "models": [
@@ -138,20 +138,18 @@ def _write_tasks(place: Path, files: Mapping[str, Path], shots: Mapping[str, Pat
     return names
 
 
-def _run(
-    folder: str, names: Sequence[str], place: Path, num_fewshot: int, dtype: str, batch_size: int
-) -> dict[str, Any]:
+def _run(folder: str, names: Sequence[str], place: Path, options: BenchmarkOptions) -> dict[str, Any]:
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager, get_task_dict
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    settled = dtype if dtype != "auto" else "bfloat16" if device == "cuda" else "float32"
-    model = HFLM(pretrained=folder, dtype=settled, device=device, batch_size=batch_size)
+    settled = options.dtype if options.dtype != "auto" else "bfloat16" if device == "cuda" else "float32"
+    model = HFLM(pretrained=folder, dtype=settled, device=device, batch_size=options.batch_size)
     manager = TaskManager(include_path=str(place), include_defaults=False)
     tasks = get_task_dict([f"{PREFIX}{name}_local" for name in names], manager)
     for task in tasks.values():
-        task.set_config(key="num_fewshot", value=num_fewshot)
+        task.set_config(key="num_fewshot", value=options.num_fewshot)
         task.set_fewshot_seed(seed=1234)
     found = evaluate(lm=model, task_dict=tasks, bootstrap_iters=0)
     assert found is not None

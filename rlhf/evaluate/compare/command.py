@@ -9,11 +9,12 @@ from typing import Any
 
 from rlhf.curate.judge.criteria import CriteriaSet
 from rlhf.curate.judge.pairwise import JudgeSettings
+from rlhf.curate.label.command import LabelOptions
 from rlhf.data.readers import locate
 from rlhf.evaluate.answers.command import generation_report, reference_likelihoods
 from rlhf.evaluate.answers.generation import GenerationRequest, Generations, generate
 from rlhf.evaluate.answers.measures import MEASURES
-from rlhf.evaluate.compare.label_page import LabelPage, label
+from rlhf.evaluate.compare.label_page import label
 from rlhf.evaluate.compare.page import render_page
 from rlhf.evaluate.compare.sentences import text_words
 from rlhf.evaluate.compare.statistics import Verdicts, comparison_section
@@ -42,7 +43,7 @@ def evaluate_compare(
     panel: JudgePanel | None = None,
     reward: str = "",
     labels: str = "",
-    page: LabelPage | None = None,
+    page: LabelOptions | None = None,
     shown: int = 60,
 ) -> dict[str, Any]:
     """Compares the second model of `request` with the first; writes out/compare.json and .html, returns the report.
@@ -74,7 +75,7 @@ def evaluate_compare(
         )  # fmt: skip
         verdicts[:0] = [judge_verdicts(each, generations) for each in judged]
         report["judging"] = [each.report for each in judged]
-    files = ([labels] if labels else []) + [str(file) for file in (label(generations, out, page) if page else ())]
+    files = ([labels] if labels else []) + [str(file) for file in (label(generations, page) if page else ())]
     verdicts[:0] = [label_verdicts(file, generations) for file in files]
     report |= views(verdicts, generations, report)
     page_text = render_page(report, generations, verdicts, shown)

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.artifacts.files import write_text
 from rlhf.curate.answer_rows import prompt_value
+from rlhf.curate.label.command import Labelling, LabelOptions
 from rlhf.errors import DataError
 from rlhf.evaluate.answers.generation import EMPTY, Generations
 from rlhf.evaluate.compare.views import equal_answers
-
-
-@dataclass(frozen=True, slots=True)
-class LabelPage:
-    """Address and annotators of the page, as in `rlhf data label`."""
-
-    host: str = "127.0.0.1"
-    port: int = 7861
-    people: tuple[str, ...] = ()
-    overlap: float = 0.2
 
 
 def write_pairs(generations: Generations, file: Path) -> int:
@@ -46,23 +36,12 @@ def write_pairs(generations: Generations, file: Path) -> int:
     return len(lines)
 
 
-def label(generations: Generations, out: Path, page: LabelPage) -> Sequence[Path]:
+def label(generations: Generations, options: LabelOptions) -> Sequence[Path]:
     """Serves the page until Ctrl-C; the file of labels, or nothing where nobody labelled.
 
-    The file has a row per judgement, so that two people who label the same pair both count.
+    One judgement per row: people who label the same row all count.
     """
-    from rlhf.curate.label.command import Labelling, LabelOptions
-
-    write_pairs(generations, out / "pairs.jsonl")
-    options = LabelOptions(
-        rows=str(out / "pairs.jsonl"),
-        out=out / "labels.jsonl",
-        people=page.people,
-        overlap=page.overlap,
-        merge="none",
-        host=page.host,
-        port=page.port,
-    )
+    write_pairs(generations, Path(options.rows))
     labelling = Labelling(options)
     labelling.run()
     labelled = any(judgement.verdict != "skip" for judgement in labelling.store.judgements())

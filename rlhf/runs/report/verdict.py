@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from rlhf.artifacts.files import short_hash
+from rlhf.config.stages import STAGES
 from rlhf.evaluate.control_group import MIN_PROMPTS
 from rlhf.html.words import Words, joined, same
-from rlhf.plan.launch import SCRIPTS
 from rlhf.runs.project import (
     ComparisonFolder,
     Project,
@@ -205,8 +205,8 @@ class Missing(NamedTuple):
 def missing(project: Project) -> list[Missing]:
     """Pieces of a whole project that are not in the folders."""
     found = [
-        Missing(text("missing.stage", stage=named("stage", stage)), f"deepspeed scripts/{SCRIPTS[stage]} ...")
-        for stage in SCRIPTS
+        Missing(text("missing.stage", stage=named("stage", stage)), f"deepspeed scripts/{STAGES[stage].script} ...")
+        for stage in STAGES
         if not project.of_stage(stage)
     ]
     for run in project.runs:

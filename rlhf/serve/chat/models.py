@@ -20,25 +20,11 @@ from rlhf.models.loading import PackedCausalLM, artifact_model_path, check_model
 from rlhf.rollout.cache import check_cacheable, column_bytes, free_memory
 from rlhf.serve.chat.batching import Batcher, BatchObserver
 from rlhf.serve.chat.token_text import TokenTexts
+from rlhf.serve.options import ServingSettings
 
 DEFAULT_SLOTS = 32
 MEMORY_SHARE = 0.5  # of free memory for keys and values when the number of slots is ours to choose
 MAX_TEXT = 1 << 62  # tokens: nothing is cut here, what is too long is refused
-
-
-@dataclass(frozen=True, slots=True)
-class ServingSettings:
-    """How models are loaded and how many answers they generate together.
-
-    num_slots: answers generated together; None for as many as memory holds, at most 32.
-    queue: further answers that may wait.
-    template: chat template for tokenizers without one, as `data.template`.
-    """
-
-    num_slots: int | None = None
-    queue: int = 128
-    dtype: str = "auto"
-    template: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.config.load import load_config
-from rlhf.config.schema import STAGES, PpoConfig, SftConfig, StageConfig
+from rlhf.config.schema import PpoConfig, SftConfig, StageConfig
+from rlhf.config.stages import STAGES, stage_of_file
 from rlhf.errors import ConfigError
-from rlhf.plan.launch import stage_of
 from rlhf.serve.errors import ApiError
 from rlhf.serve.jobs.request import Hyperparameters
 
@@ -43,7 +43,7 @@ def read_job_configs(given: Sequence[str]) -> dict[str, Path | None]:
             found[stage] = Path(name)
         elif Path(word).is_dir():
             found |= {stage: Path(word, f"{stage}.yaml") for stage in STAGES if Path(word, f"{stage}.yaml").is_file()}
-        elif (named := stage_of(word)) is not None:
+        elif (named := stage_of_file(word)) is not None:
             found[named] = Path(word)
         else:
             fix = f"name it {', '.join(f'{stage}.yaml' for stage in STAGES)}, or write sft={word}"
@@ -53,7 +53,7 @@ def read_job_configs(given: Sequence[str]) -> dict[str, Path | None]:
             "no configuration for jobs", where="--job-config", fix="name a recipe, such as configs/kullm-5.8b"
         )
     for stage, path in found.items():
-        load_config(STAGES[stage], path)
+        load_config(STAGES[stage].config, path)
     return {stage: path.resolve() for stage, path in found.items()}
 
 
@@ -64,11 +64,11 @@ def job_config(
 
     Raises: ApiError 400 when the stage would refuse it.
     """
-    before = load_config(STAGES[stage], operator)
+    before = load_config(STAGES[stage].config, operator)
     values = _inputs(stage, before, inputs) | _numbers(before, wanted) | {"run.seed": seed}
     overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
     try:
-        config = load_config(STAGES[stage], operator, overrides)
+        config = load_config(STAGES[stage].config, operator, overrides)
     except ConfigError as error:
         raise ApiError(400, f"The job's settings cannot be used. {error}", param="hyperparameters") from None
     return config, _resolved(config, wanted)

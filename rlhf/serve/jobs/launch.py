@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Protocol
 
 import rlhf
+from rlhf.config.stages import STAGES
 from rlhf.errors import ConfigError, TrainingError
-from rlhf.plan.launch import SCRIPTS
 
 ROOT = Path(rlhf.__file__).parents[1]
 SLURM_TIMEOUT_S = 30
@@ -56,7 +56,8 @@ class LocalLauncher:
     def start(self, folder: Path, stage: str) -> None:
         """Starts the stage, or resumes it from its last checkpoint."""
         command = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", str(_free_port()), *self._words]
-        command += [str(ROOT / "scripts" / SCRIPTS[stage]), "--config", str(folder / "config.yaml"), "--resume", "auto"]
+        script = str(ROOT / "scripts" / STAGES[stage].script)
+        command += [script, "--config", str(folder / "config.yaml"), "--resume", "auto"]
         lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,7 +108,7 @@ class SlurmLauncher:
 
     def start(self, folder: Path, stage: str) -> None:
         """Submits the stage."""
-        script = SCRIPTS[stage].removesuffix(".py")
+        script = STAGES[stage].step
         where = [f"--output={folder / 'log.txt'}", "--open-mode=append", f"--chdir={ROOT}"]
         words = [*where, *self._words, str(self._script), script, str(folder / "config.yaml"), "--resume", "auto"]
         said = _slurm("sbatch", "--parsable", *words)

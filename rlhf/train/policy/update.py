@@ -143,8 +143,8 @@ def minibatch(
     if demonstrations:
         tally.add(ptx_loss=_ptx_backward(roles, demonstrations, config))
     totals = tally.totals(ranks)
-    weights = {"policy_loss": 1.0, "value_loss": config.ppo.value_weight, "ptx_loss": config.ppo.ptx_weight}
-    loss = sum(weight * totals.get(name, 0.0) for name, weight in weights.items())
+    losses = totals.get("policy_loss", 0.0) + totals.get("value_loss", 0.0)
+    loss = losses + config.ppo.ptx_weight * totals.get("ptx_loss", 0.0)
     require_finite(loss, step)
     outcomes = roles.step(rates)
     metrics = {"loss": loss, **totals, "tokens": float(sum(map(len, [*sequences, *demonstrations])))}

@@ -15,6 +15,7 @@ from torch import Tensor
 from rlhf.artifacts.export import check_export, save_model
 from rlhf.artifacts.files import read_json, write_json
 from rlhf.artifacts.manifest import build_manifest
+from rlhf.config.schema import LanguageConfig
 from rlhf.config.sections import SamplingSection
 from rlhf.data.packing import PackedRow
 from rlhf.data.tokenizer import ChatTokenizer
@@ -150,7 +151,7 @@ def write_manifest(
             settings={
                 "world_size": run.ranks.world_size,
                 "zero_stage": run.config.deepspeed.zero_stage,
-                "sampling": run.config.sampling.model_dump(),
+                **({"sampling": run.config.sampling.model_dump()} if isinstance(run.config, LanguageConfig) else {}),
             },
         )
         if run.resumed is not None and file.is_file():

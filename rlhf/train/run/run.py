@@ -17,7 +17,8 @@ from rlhf.artifacts.files import append_line, refusal, write_text
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.arguments import parse_stage_arguments
 from rlhf.config.load import dump_config, load_config
-from rlhf.config.schema import STAGES, StageConfig
+from rlhf.config.schema import StageConfig
+from rlhf.config.stages import STAGES
 from rlhf.engine.ranks import UNFINISHED, Ranks, is_main_process, session
 from rlhf.errors import ArtifactError, PreemptedError, RlhfError
 from rlhf.train.run.memory_check import require_memory
@@ -77,7 +78,7 @@ def launch(stage: str, argv: Sequence[str], train: Callable[[Run[Any]], None]) -
     opened = False
     try:
         arguments = parse_stage_arguments(stage, argv)
-        config = load_config(STAGES[stage], arguments.config_path, arguments.overrides)
+        config = load_config(STAGES[stage].config, arguments.config_path, arguments.overrides)
         with open_run(stage, config, resume=arguments.resume, dry_run=arguments.dry_run) as run:
             opened = True
             require_memory(run.config, run.ranks, run.say)

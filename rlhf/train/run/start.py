@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import rlhf
+from rlhf.config.stages import STAGES
 from rlhf.errors import ArtifactError
-from rlhf.plan.launch import SCRIPTS
 
 ROOT = Path(rlhf.__file__).parents[1]
 
@@ -27,7 +27,7 @@ def start_stage(stage: str, arguments: Sequence[str], *, ranks: int | None = Non
 
     ranks: processes; None leaves it to the launcher, which takes every GPU, or one process on CPUs.
     """
-    script = str(ROOT / "scripts" / SCRIPTS[stage])
+    script = str(ROOT / "scripts" / STAGES[stage].script)
     options = [] if ranks is None else ["--num_accelerators", str(ranks)]
     sys.stderr.write(f"deepspeed {shlex.join([*options, script, *arguments])}\n")
     launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", str(free_port())]

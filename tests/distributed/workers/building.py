@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.config.sections import DeepSpeedSection, LoraSection, ModelSection, OptimizerFields
+from rlhf.config.sections import DeepSpeedSection, LanguageModelSection, LoraSection, OptimizerFields
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import InferenceModel, TrainedModel
 from rlhf.engine.ranks import Ranks
@@ -62,20 +62,20 @@ def causal_lm(
     lora: bool = False,
     ema_decay: float | None = None,
 ) -> TrainedModel:
-    model = ModelSection(path=path, lora=LoraSection(rank=2, targets=["query_key_value"]) if lora else None)
+    model = LanguageModelSection(path=path, lora=LoraSection(rank=2, targets=["query_key_value"]) if lora else None)
     wrapped = build_causal_lm(path, model, section_of(stage), ranks, tokenizer_of(path), key="model.path")
     make_trainable(wrapped, model, lambda _: None)
     return TrainedModel(wrapped, optimizer, section_of(stage), ranks, dtype="float32", ema_decay=ema_decay)
 
 
 def scalar_model(path: str, stage: int, optimizer: OptimizerFields, ranks: Ranks) -> TrainedModel:
-    model, tokenizer = ModelSection(path=path), tokenizer_of(path)
+    model, tokenizer = LanguageModelSection(path=path), tokenizer_of(path)
     wrapped = build_scalar_model(path, model, section_of(stage), ranks, tokenizer, key="model.path")
     return TrainedModel(wrapped, optimizer, section_of(stage), ranks, dtype="float32")
 
 
 def frozen(path: str, stage: int, ranks: Ranks, *, scalar: bool) -> InferenceModel:
-    model, tokenizer = ModelSection(path=path), tokenizer_of(path)
+    model, tokenizer = LanguageModelSection(path=path), tokenizer_of(path)
     build = build_scalar_model if scalar else build_causal_lm
     wrapped = build(path, model, section_of(stage), ranks, tokenizer, key="model.path")
     return InferenceModel(wrapped, section_of(stage), ranks, dtype="float32")

@@ -21,7 +21,7 @@ from rlhf.errors import NonFiniteError
 from rlhf.ops.losses import CrossEntropy
 from rlhf.rollout.transformers import TransformersRollout
 from rlhf.train.sft import evaluate_sft, sft_step
-from tests.distributed.problem import EOS, PAD, SCHEDULE, SMALL, Problem, sft_config
+from tests.distributed.problem import EOS, PAD, SCHEDULE, SMALL, STEP_NUMBERS, Problem, sft_config
 from tests.distributed.workers.building import Results, arguments, causal_lm
 from tests.distributed.workers.sharing import run_resumed_roles
 
@@ -56,7 +56,7 @@ def run_generation(results: Results, problem: Problem, path: str) -> None:
     """Three steps at ZeRO 3: with nothing, a generation, or a failed one after the first."""
     for name, pause in (("nothing", None), ("generation", generate), ("failure", fail)):
         trained = causal_lm(path, 3, CONFIG.train, results.ranks)
-        take(trained, problem.demonstrations[0], 1)
+        take(trained, problem.demonstrations[0], STEP_NUMBERS[0])
         if pause is not None:
             results.weights[f"before {name}"] = trained.state_dict()
             before = num_hooks(trained)
@@ -64,7 +64,7 @@ def run_generation(results: Results, problem: Problem, path: str) -> None:
             results.numbers[f"hooks around {name}"] = [before, num_hooks(trained)]
             results.numbers[f"training after {name}"] = trained.model.training
         for number in (1, 2):
-            take(trained, problem.demonstrations[number], number + 1)
+            take(trained, problem.demonstrations[number], STEP_NUMBERS[number])
         results.weights[f"after {name}"] = trained.state_dict()
 
 

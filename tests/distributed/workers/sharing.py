@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlhf.config.role_paths import RolePaths
 from rlhf.config.schema import PpoConfig
-from rlhf.config.sections import ModelSection
+from rlhf.config.sections import LanguageModelSection, ModelSection
 from rlhf.data.encode import EncodedSequence
 from rlhf.data.packing import pack_sequences, plan_micro_batches
 from rlhf.engine.deepspeed import StepOutcome, TrainedModel
@@ -67,7 +67,7 @@ def separate_roles(paths: dict[str, str], stage: int, ranks: Ranks) -> Roles:
     """Actor and critic as models of their own, which start from the same adapters on the same base."""
     config, section, tokenizer = shared_config(0), section_of(stage), tokenizer_of(paths["neox"])
     base = paths["neox"]
-    actor_model = ModelSection(path=base, lora=LORA, adapter=paths["sft run"])
+    actor_model = LanguageModelSection(path=base, lora=LORA, adapter=paths["sft run"])
     actor = build_causal_lm(base, actor_model, section, ranks, tokenizer, key="model.path")
     make_trainable(actor, actor_model, lambda _: None)
     critic_model = ModelSection(path=base, lora=LORA, adapter=paths["reward run"])

@@ -14,7 +14,8 @@ from rlhf.config.sections import LoraSection
 from rlhf.data.encode import EncodedSequence
 from rlhf.data.packing import PackedRow, pack_sequences
 from rlhf.data.tokenizer import ChatTokenizer
-from rlhf.demo.tiny_base import TinySize, polyglot_shape
+from rlhf.demo.options import TinySize
+from rlhf.demo.tiny_base import polyglot_shape
 from rlhf.models.adapters import add_lora
 from rlhf.models.loading import PackedModel, load_causal_lm, load_scalar_model
 

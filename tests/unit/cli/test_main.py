@@ -14,7 +14,7 @@ from rlhf.cli import COMMANDS, main
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "rlhf.cli", "config", "schema", "--stage", "sft"]
+    command = [sys.executable, "-m", "rlhf", "config", "schema", "--stage", "sft"]
     ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -31,6 +31,6 @@ def test_every_command_says_what_it_is_for(capsys) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     shown = capsys.readouterr().out
-    names = [module.__name__.rpartition(".")[2] for module in COMMANDS]
+    names = [command.name for command in COMMANDS]
     assert len(names) > 10
     assert [name for name in names if f"\n    {name} " not in shown and f"\n    {name}\n" not in shown] == []

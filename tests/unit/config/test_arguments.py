@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlhf.config.arguments import StageArguments, parse_stage_arguments
-from rlhf.config.schema import STAGES
+from rlhf.config.stages import STAGES
 from rlhf.errors import ConfigError
 
 
@@ -78,7 +78,7 @@ def test_help_lists_flags_and_every_key(stage: str, script: str, capsys: pytest.
     assert all(flag in shown for flag in flags)
     assert "local_rank" not in shown
     lines = shown.splitlines()
-    for section, field in STAGES[stage].model_fields.items():
+    for section, field in STAGES[stage].config.model_fields.items():
         start = next(i for i, line in enumerate(lines) if line.startswith(f"{section}: "))
         body = lines[start + 1 : lines.index("", start)] if "" in lines[start:] else lines[start + 1 :]
         named = [line.split()[0] for line in body if not line.startswith("    ")]

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from rlhf.config.load import config_schema, dump_config, load_config
-from rlhf.config.schema import STAGES, PpoConfig, RewardConfig, SftConfig, StageConfig
+from rlhf.config.schema import PpoConfig, RewardConfig, SftConfig, StageConfig
+from rlhf.config.stages import STAGES
 from rlhf.errors import ConfigError
 
 
@@ -167,7 +168,7 @@ def test_a_single_value_has_no_keys_below() -> None:
     error = refuse(write("my.yaml", "data:\n  train: [a.jsonl]"), "data.train.0.weight=2")
     assert error.where == "command line  data.train.0.weight = 2"
     assert error.problem == 'data.train.0 holds the single value "a.jsonl" (my.yaml:2)'
-    assert error.fix == "leave out .weight, or set the whole: data.train.0={...}"
+    assert error.fix == "remove .weight, or set the whole: data.train.0={...}"
 
 
 @pytest.mark.parametrize("argument", ["train.lr", "=1", "train..lr=1", "--train.lr=1", "train.lr =1"])
@@ -243,7 +244,7 @@ def test_what_an_unreadable_base_may_hold_is_not_complained_about() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_dump_reads_back_equal(stage: str) -> None:
-    model: type[StageConfig] = STAGES[stage]
+    model: type[StageConfig] = STAGES[stage].config
     overrides = [
         "train.lr=3e-7",
         'run.dir="1e-5"',

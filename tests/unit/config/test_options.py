@@ -61,9 +61,44 @@ def test_what_works_is_accepted(model: type[StageConfig], overrides: list[str]) 
     load_config(model, None, overrides)
 
 
-def test_stage_3_has_no_patience() -> None:
-    with pytest.raises(ConfigError, match="no such key"):
-        load_config(PpoConfig, None, ["eval.patience=2"])
+@pytest.mark.parametrize(
+    ("model", "stage", "override", "users"),
+    [
+        (PpoConfig, "ppo", "eval.patience=2", "sft or reward"),
+        (RewardConfig, "reward", "log.num_samples=1", "sft or ppo"),
+        (RewardConfig, "reward", "log.samples_every_steps=1", "sft or ppo"),
+        (RewardConfig, "reward", "sampling.max_new_tokens=8", "sft or ppo"),
+        (RewardConfig, "reward", "model.head=whole", "sft or ppo"),
+        (RewardConfig, "reward", "data.train=[{path: a, answers: all}]", "sft"),
+        (RewardConfig, "reward", "data.eval=[{path: a, answers: all}]", "sft"),
+        (PpoConfig, "ppo", "data.train=[{path: a, answers: all}]", "sft"),
+        (SftConfig, "sft", "ppo.clip=0.1", "ppo"),
+    ],
+)
+def test_a_key_of_other_stages_says_so(model: type[StageConfig], stage: str, override: str, users: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(model, None, [override])
+    assert error.value.problem == f"stage {stage} does not use this key"
+    assert error.value.expected == f"it in stage {users} only"
+    assert error.value.where.startswith("command line")
+    assert error.value.fix == "remove it"
+
+
+@pytest.mark.parametrize("model", [SftConfig, RewardConfig, PpoConfig])
+def test_only_what_is_trained_on_has_a_weight(model: type[StageConfig]) -> None:
+    load_config(model, None, ["data.train=[{path: a, weight: 2}]"])
+    with pytest.raises(ConfigError, match="no such key") as error:
+        load_config(model, None, ["data.eval=[{path: a, weight: 2}]"])
+    assert "data.eval.0.weight" in str(error.value)
+
+
+def test_demonstrations_may_be_all_ranked_answers() -> None:
+    answers = "[{path: a, answers: all}]"
+    assert load_config(SftConfig, None, [f"data.train={answers}"]).data.train[0].answers == "all"
+    assert load_config(SftConfig, None, [f"data.eval={answers}"]).data.eval[0].answers == "all"
+    assert load_config(RewardConfig, None, [f"data.demonstrations={answers}"]).data.demonstrations[0].answers == "all"
+    config = load_config(PpoConfig, None, [f"data.ptx={answers}", "ppo.ptx_weight=1"])
+    assert config.data.ptx[0].answers == "all"
 
 
 @pytest.mark.parametrize(
@@ -84,8 +119,8 @@ def test_a_value_that_means_nothing_is_refused(override: str, problem: str) -> N
     ("override", "problem"),
     [
         ("reward.functions=[{path: polite}]", "not of the form package.module:function"),
-        ("reward.functions=[{path: 'a:f', name: a/b}]", "no name for a metric"),
-        ("reward.endpoints=[{url: 'ftp://a'}]", "no http or https address"),
+        ("reward.functions=[{path: 'a:f', name: a/b}]", "not a name for a metric"),
+        ("reward.endpoints=[{url: 'ftp://a'}]", "not an http or https address"),
         ("reward.functions=[{path: 'a:f'}, {path: 'b:f'}]", "share the name 'f'"),
         ("reward.functions=[{path: 'a:f', weigth: 1}]", "no such key"),
     ],
@@ -118,11 +153,22 @@ def test_an_iteration_counts_samples(overrides: list[str], answers: int, prompts
     assert (ppo.answers_per_prompt, ppo.num_prompts, ppo.whitens) == (answers, prompts, whitens)
 
 
-@pytest.mark.parametrize(("stage", "section"), [("sft", "SftData"), ("reward", "RewardData"), ("ppo", "PpoData")])
-@pytest.mark.parametrize("key", ["train", "eval"])
-def test_the_schema_takes_every_form_of_sources_that_the_loader_takes(stage: str, section: str, key: str) -> None:
+@pytest.mark.parametrize(
+    ("stage", "section", "key", "kind"),
+    [
+        ("sft", "SftData", "train", "TrainingAnswers"),
+        ("sft", "SftData", "eval", "AnswerSource"),
+        ("reward", "RewardData", "train", "TrainingSource"),
+        ("reward", "RewardData", "eval", "SourceSection"),
+        ("ppo", "PpoData", "train", "TrainingSource"),
+        ("ppo", "PpoData", "eval", "SourceSection"),
+    ],
+)
+def test_the_schema_takes_every_form_of_sources_that_the_loader_takes(
+    stage: str, section: str, key: str, kind: str
+) -> None:
     node = config_schema(stage)["$defs"][section]["properties"][key]
-    source = {"$ref": "#/$defs/SourceSection"}
+    source = {"$ref": f"#/$defs/{kind}"}
     assert {"type": "string"} in node["anyOf"]
     assert source in node["anyOf"]
     assert {"type": "array", "items": {"anyOf": [{"type": "string"}, source]}} in node["anyOf"]

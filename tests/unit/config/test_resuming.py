@@ -6,7 +6,8 @@ import pytest
 
 from rlhf.config.keys import key_table
 from rlhf.config.resuming import RULES, changes, rule_of
-from rlhf.config.schema import STAGES, PpoConfig, SftConfig
+from rlhf.config.schema import PpoConfig, SftConfig
+from rlhf.config.stages import STAGES
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_what_a_key_is(key, rule):
 
 
 def test_every_pattern_is_of_a_key_that_there_is():
-    keys = {name for model in STAGES.values() for name in key_table(model)}
+    keys = {name for stage in STAGES.values() for name in key_table(stage.config)}
     plain = [pattern for pattern, _ in RULES if "*" not in pattern]
     assert len(plain) > 15
     assert [pattern for pattern in plain if pattern not in keys] == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlhf.config.load import load_config
-from rlhf.config.schema import STAGES
+from rlhf.config.stages import STAGES
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 SHIPPED = sorted(path for stage in STAGES for path in CONFIGS.glob(f"**/{stage}.yaml"))
@@ -20,4 +20,4 @@ def test_at_least_one_of_each_stage_is_shipped(stage: str) -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_a_shipped_file_loads(path: Path) -> None:
-    assert type(load_config(STAGES[path.stem], path)) is STAGES[path.stem]
+    assert type(load_config(STAGES[path.stem].config, path)) is STAGES[path.stem].config

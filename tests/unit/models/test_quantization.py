@@ -10,7 +10,8 @@ import torch
 from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
 from rlhf.config.sections import LoraSection
-from rlhf.demo.tiny_base import TinySize, polyglot_shape
+from rlhf.demo.options import TinySize
+from rlhf.demo.tiny_base import polyglot_shape
 from rlhf.errors import ConfigError
 from rlhf.models.adapters import add_lora
 from rlhf.models.loading import count_parameters, load_causal_lm, load_scalar_model

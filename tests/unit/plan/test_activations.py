@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from rlhf.config.sections import LoraSection, ModelSection
+from rlhf.config.sections import LanguageModelSection, LoraSection, ModelSection
 from rlhf.models.adapters import add_lora
 from rlhf.models.head import LossRequest, install_head
 from rlhf.models.loading import ATTENTION, PackedCausalLM, unwrap_peft
@@ -82,7 +82,7 @@ def test_the_cache_of_a_known_model():
 def test_whole_logits_cost_more_than_chunks():
     shape = neox("x", 2, WIDTH, 4)
     chunked = head_bytes(shape, ModelSection(), 4, 4096, "cpu", kind="loss")
-    whole = head_bytes(shape, ModelSection(head="whole"), 4, 4096, "cpu", kind="loss")
+    whole = head_bytes(shape, LanguageModelSection(head="whole"), 4, 4096, "cpu", kind="loss")
 
     assert whole - 4096 * 30080 * 16 == 2 * 4096 * WIDTH * 4
     assert chunked < whole / 10

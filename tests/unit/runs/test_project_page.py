@@ -13,7 +13,7 @@ from rlhf import runs
 from rlhf.artifacts.files import write_json
 from rlhf.cli import main
 from rlhf.config.load import dump_config
-from rlhf.config.schema import STAGES
+from rlhf.config.stages import STAGES
 from rlhf.errors import ArtifactError
 from rlhf.runs.plots import panels
 from rlhf.runs.project import (
@@ -64,7 +64,9 @@ def source(name: str, role: str = "train", digest: str = "") -> dict[str, Any]:
 
 def run(path: Path, stage: str, parents: dict[str, Any], data: list[dict[str, Any]], **state: Any) -> Path:
     path.mkdir(parents=True)
-    (path / "config.yaml").write_text(dump_config(STAGES[stage].model_validate(CONFIGS[stage])), encoding="utf-8")
+    (path / "config.yaml").write_text(
+        dump_config(STAGES[stage].config.model_validate(CONFIGS[stage])), encoding="utf-8"
+    )
     write_json(path / "manifest.json", {"stage": stage, "parents": parents, "data": data, "packages": {"torch": "2"}})
     write_json(path / "state.json", {"status": "finished", "stage": stage, "step": 2, "reason": "", **state})
     lines(path / "metrics.jsonl", [{"step": step, "loss": 3.0 - step, "eval_loss": 3.0 - step} for step in (1, 2)])

@@ -14,7 +14,7 @@ from rlhf.artifacts.files import write_json
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.cli import main
 from rlhf.config.load import dump_config
-from rlhf.config.schema import STAGES
+from rlhf.config.stages import STAGES
 from rlhf.evaluate.control_group import control_card
 from rlhf.runs.plots import MAX_POINTS, curves_of, panel_plots, trajectory
 from rlhf.runs.record import differences, read_run
@@ -32,7 +32,7 @@ SOURCE = {"role": "train", "name": "대화", "format": "chat", "sha256": "012345
 
 def run_folder(path: Path, stage: str, *, metrics: list[dict[str, Any]], **state: Any) -> Path:
     path.mkdir(parents=True, exist_ok=True)
-    config = STAGES[stage].model_validate(CONFIGS[stage])
+    config = STAGES[stage].config.model_validate(CONFIGS[stage])
     (path / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     parents = {"actor": {"path": "runs/sft<1>", "sha256": "fedcba9876543210", "stage": "sft"}}
     write_json(

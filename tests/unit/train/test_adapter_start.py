@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlhf.config.schema import PpoConfig, RewardConfig
-from rlhf.config.sections import DeepSpeedSection, LoraSection, ModelSection
+from rlhf.config.sections import DeepSpeedSection, LanguageModelSection, LoraSection, ModelSection
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import ArtifactError, ModelError
@@ -38,7 +38,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_neox: Path, chat_tokeniz
 
 def started(base: Path, tokenizer: ChatTokenizer, adapter: str, *, scalar: bool, lora: LoraSection = LORA) -> Any:
     """The Hugging Face model inside, ready to be trained."""
-    model, section = ModelSection(path=str(base), adapter=adapter, lora=lora), DeepSpeedSection()
+    model, section = LanguageModelSection(path=str(base), adapter=adapter, lora=lora), DeepSpeedSection()
     wrapped: PackedModel = (
         build_scalar_model(str(base), model, section, RANKS, tokenizer, key="model.path", new_head_seed=5)
         if scalar

@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlhf.artifacts.files import sha256_of, write_json
+from rlhf.artifacts.publish_options import ExportOptions
 from rlhf.artifacts.reload import reload_and_compare
 from rlhf.cli import main
 from rlhf.config.load import dump_config, load_config
-from rlhf.config.schema import STAGES
 from rlhf.config.sections import LoraSection
+from rlhf.config.stages import STAGES
 from rlhf.errors import ArtifactError, CheckpointError
 from rlhf.models.adapters import add_lora
 from rlhf.models.loading import PackedModel, load_causal_lm, load_scalar_model
@@ -37,13 +38,13 @@ def stopped_run(run: Path, live: PackedModel, base: Path, *, stage: str = "sft",
     write_json(run / "manifest.json", manifest)
     lora = ["model.lora.rank=2", "model.lora.alpha=8"] if hasattr(live.model, "peft_config") else []
     overrides = [f"model.path={base}", "data.template=kullm", *lora]
-    (run / "config.yaml").write_text(dump_config(load_config(STAGES[stage], None, overrides)), encoding="utf-8")
+    (run / "config.yaml").write_text(dump_config(load_config(STAGES[stage].config, None, overrides)), encoding="utf-8")
     (run / "metrics.jsonl").write_text('{"step": 4, "eval_loss": 3.5}\n{"step": 6, "eval_loss": 9.75}\n')
     return run
 
 
 def here(run: Path, out: Path, checkpoint: str = "latest", **options):
-    return publish_checkpoint(run, out, checkpoint, reload=reload_and_compare, **options)
+    return publish_checkpoint(run, out, checkpoint, ExportOptions(**options), reload=reload_and_compare)
 
 
 @pytest.mark.parametrize("stage", ["sft", "ppo"])

@@ -359,7 +359,7 @@ def test_a_killed_process_pays_for_the_rest_only(tmp_path: Path, seeds: Path) ->
         assert main(command(server, seeds, whole)) == 0
         total = len(server.requests)
     with serve(Behaviour(delay_s=0.1)) as server:
-        arguments = [sys.executable, "-m", "rlhf.cli", *command(server, seeds, out)]
+        arguments = [sys.executable, "-m", "rlhf", *command(server, seeds, out)]
         process = subprocess.Popen(arguments, stderr=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": "1"})
         deadline = time.monotonic() + 60
         while len(server.requests) < total // 2 and process.poll() is None and time.monotonic() < deadline:

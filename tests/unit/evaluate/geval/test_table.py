@@ -149,7 +149,7 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, capsys: pytest.Ca
     file.write_text(json.dumps(ROWS[0]))
     command = ["evaluate", "judge", "--out", str(tmp_path / "table")]
     assert main([*command, "--from-scores", str(file), "--judge", "http://127.0.0.1:1/v1=m"]) == 1
-    assert "asks nobody" in capsys.readouterr().err
+    assert "asks no model and no judge" in capsys.readouterr().err
     assert main([*command, "--from-scores", str(file), "--against", "gpt"]) == 1
     assert "no model 'gpt'" in capsys.readouterr().err
     assert main([*command, "--model", "a", "--prompts", "p"]) == 1

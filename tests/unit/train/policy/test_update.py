@@ -54,7 +54,7 @@ def test_only_the_critic_learns_while_it_warms_up() -> None:
     assert actor.steps == []
     assert critic.learning == [1, 2]
     assert critic.steps == [config.critic.lr]
-    assert metrics["loss"] == pytest.approx(0.5 * 0.5)  # value_weight * half the squared error of 1
+    assert metrics["loss"] == pytest.approx(0.5)  # half the squared error of 1
     assert "policy_loss" not in metrics
     assert learning_rates(config, 0.5, 3) == {"actor": config.train.lr / 2, "critic": config.critic.lr / 2}
 
@@ -107,7 +107,7 @@ def test_demonstrations_add_their_cross_entropy() -> None:
     assert metrics["ptx_loss"] == pytest.approx(math.log(7), rel=1e-6)
     own = [actor.values.grad[0, 4].item(), actor.values.grad[1, 6].item()]
     assert own == pytest.approx([-0.5 * 6 / 7 / 2] * 2, rel=1e-5)
-    assert metrics["loss"] == pytest.approx(0.5 * math.log(7) + 0.5 * metrics["value_loss"], rel=1e-6)
+    assert metrics["loss"] == pytest.approx(0.5 * math.log(7) + metrics["value_loss"], rel=1e-6)
     assert metrics["tokens"] == 6
 
 
