@@ -8,7 +8,7 @@ its prompt; only then is its answer truncated, and a truncated answer has no EOS
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -35,9 +35,6 @@ class EncodeReport:
     rows_with_cut_prompt: int = 0
     rows_with_cut_answer: int = 0
     special_texts_removed: int = 0
-
-    def as_dict(self) -> dict[str, int]:
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,9 @@ def pack_sequences(sequences: Sequence[EncodedSequence], *, prompt_weight: float
     """Sequences one after another; outputs are read at the position before each token with a loss."""
     if not sequences:
         return idle_row()
-    weights = [_loss_weights(sequence, prompt_weight) for sequence in sequences]
+    weights = [np.where(sequence.answer_mask, 1.0, prompt_weight) for sequence in sequences]
+    for weight in weights:
+        weight[0] = 0.0  # nothing precedes the first token
     read = [np.flatnonzero(weight) for weight in weights]  # token t is predicted at t - 1; t = 0 never is
     starts = np.cumsum([0, *map(len, sequences)])[:-1]
     positions = np.concatenate([start + where - 1 for start, where in zip(starts, read, strict=True)])
@@ -104,12 +106,6 @@ def pack_sequences(sequences: Sequence[EncodedSequence], *, prompt_weight: float
         ).float(),
         items=_long(np.concatenate([np.full(len(where), item) for item, where in enumerate(read)])),
     )
-
-
-def _loss_weights(sequence: EncodedSequence, prompt_weight: float) -> np.ndarray:
-    weights = np.where(sequence.answer_mask, 1.0, prompt_weight)
-    weights[0] = 0.0  # nothing precedes the first token
-    return weights
 
 
 def pack_trees(trees: Sequence[tuple[Ids, Sequence[Ids]]]) -> PackedRow:

@@ -6,7 +6,7 @@ knows the file, line and key, adds it.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -67,15 +67,9 @@ def check_scores(scores: Sequence[float], num_answers: int) -> None:
         problem = f"{len(scores)} scores for {num_answers} answers"
         raise DataError(problem, expected="one score for each answer")
     for score in scores:
-        if isinstance(score, bool) or not isinstance(score, int | float) or not _is_finite(score):
+        number = isinstance(score, int | float) and not isinstance(score, bool)
+        if not number or not abs(score) <= sys.float_info.max:  # also NaN, and integers beyond what a float holds
             raise DataError(f"score {score!r}", expected="finite numbers, higher is better")
-
-
-def _is_finite(number: float) -> bool:
-    try:
-        return math.isfinite(number)
-    except OverflowError:  # an integer beyond what a float holds
-        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,21 +46,6 @@ class StopRequest:
                         self.ask(signal.Signals(number).name)
         return bool(self.reason)
 
-    @contextmanager
-    def _receiving_signals(self) -> Iterator[None]:
-        """Lets `signalled` see signals at once."""
-        self._signals, end = os.pipe()
-        for descriptor in (self._signals, end):
-            os.set_blocking(descriptor, False)
-        before = signal.set_wakeup_fd(end, warn_on_full_buffer=False)
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(before)
-            reading, self._signals = self._signals, None
-            for descriptor in (reading, end):
-                os.close(descriptor)
-
     def requested(self) -> bool:
         """Whether this rank has a request to stop."""
         if self._file is not None and not self.reason and time.monotonic() - self._last_look >= LOOK_INTERVAL_S:
@@ -72,7 +57,7 @@ class StopRequest:
 
 @contextmanager
 def signals_request_stop(request: StopRequest) -> Iterator[None]:
-    """While active, SIGTERM and SIGUSR1 request a stop instead of ending the process.
+    """While active, SIGTERM and SIGUSR1 request a stop instead of ending the process; `signalled` sees them at once.
 
     Does nothing outside of the main thread, where Python cannot handle signals.
     """
@@ -83,10 +68,15 @@ def signals_request_stop(request: StopRequest) -> Iterator[None]:
     def ask(number: int, _: FrameType | None) -> None:
         request.ask(signal.Signals(number).name)
 
-    before = {number: signal.signal(number, ask) for number in SIGNALS}
+    handlers = {number: signal.signal(number, ask) for number in SIGNALS}
+    reading, end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    request._signals, wakeup = reading, signal.set_wakeup_fd(end, warn_on_full_buffer=False)
     try:
-        with request._receiving_signals():
-            yield
+        yield
     finally:
-        for number, handler in before.items():
+        signal.set_wakeup_fd(wakeup)
+        request._signals = None
+        os.close(reading)
+        os.close(end)
+        for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -23,14 +23,15 @@ def add_lora(model: PackedModel, lora: LoraSection) -> None:
     """
     from peft import get_peft_model
 
-    check_targets(model.model, lora.targets)
-    model.model = get_peft_model(model.model, lora_settings(lora, scalar=isinstance(model, PackedScalarModel)))
+    model.model = get_peft_model(model.model, lora_settings(model, lora))
 
 
-def lora_settings(lora: LoraSection, *, scalar: bool) -> Any:
-    """peft's settings; a scalar model's head is trained in full."""
+def lora_settings(model: PackedModel, lora: LoraSection) -> Any:
+    """peft's settings of a new adapter; a scalar model's head is trained in full. Raises ModelError as `add_lora`."""
     from peft import LoraConfig
 
+    check_targets(model.model, lora.targets)
+    scalar = isinstance(model, PackedScalarModel)
     return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,

@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlhf.config.sections import LoraSection
 from rlhf.errors import ModelError
-from rlhf.models.adapters import check_targets, lora_settings
 from rlhf.models.head import LOGITS, Request, Result
 from rlhf.models.loading import PackedCausalLM, hidden_states, packed_inputs
 from rlhf.ops.segments import Segments
@@ -74,11 +72,9 @@ class SharedBackbone(nn.Module):
         """A one-number head: its weight [1, width], and what is added to its output (reward units)."""
         head = nn.Linear(weight.shape[1], 1, bias=False)
         like = self.language.model.get_input_embeddings().weight
-        head.weight = nn.Parameter(weight.detach().clone().to(like.device, self._float_type()))
+        dtype = next(each.dtype for each in self.language.parameters() if each.is_floating_point())
+        head.weight = nn.Parameter(weight.detach().clone().to(like.device, dtype))
         self.heads[role], self._shifts[role] = head, shift
-
-    def _float_type(self) -> torch.dtype:
-        return next(parameter.dtype for parameter in self.language.parameters() if parameter.is_floating_point())
 
     def train_only(self, roles: tuple[str, ...]) -> None:
         """Freezes everything but the adapters and heads of `roles`."""
@@ -127,15 +123,6 @@ class SharedBackbone(nn.Module):
         causal = self.language.model.get_base_model()
         hidden = hidden_states(causal, packed_inputs(input_ids, position_ids, segments), positions)
         return self.heads[role](hidden).squeeze(-1).float() + self._shifts[role]
-
-
-def fresh_settings(language: PackedCausalLM, lora: LoraSection) -> Any:
-    """peft's settings of a new adapter as configured.
-
-    Raises: ModelError when a target names no linear module.
-    """
-    check_targets(language.model, lora.targets)
-    return lora_settings(lora, scalar=False)
 
 
 def stored_settings(settings: Mapping[str, Any]) -> Any:

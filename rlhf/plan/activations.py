@@ -100,18 +100,6 @@ def inference_bytes(
     return layer + _logits(shape, element, tokens, device, kept=False)
 
 
-def dequantized_bytes(shape: ModelShape, model: ModelSection, element: int) -> float:
-    """The largest 4-bit matrix, dequantised for its product."""
-    if model.quantize == "none":
-        return 0.0
-    return float(max(given * out for given, out in shape.linears.values()) * element)
-
-
 def cache_bytes(shape: ModelShape, element: int, slots: int, columns: int) -> float:
     """Keys and values of `slots` answers of `columns` tokens, prompt included."""
     return 2.0 * shape.layers * shape.kv_heads * shape.head_size * element * slots * columns
-
-
-def drawing_bytes(shape: ModelShape, slots: int) -> float:
-    """Float32 logits of the next token, their softmax and its sum."""
-    return 3.0 * 4 * slots * shape.vocabulary

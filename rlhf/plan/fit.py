@@ -73,10 +73,9 @@ def _smaller_batches(config: StageConfig) -> Iterator[PlanChange]:
         tokens //= 2
         yield PlanChange(f"train.micro_tokens={tokens}", 1.0 + 0.1 * most / tokens, "more passes")
     if isinstance(config, PpoConfig):
-        slots = config.sampling.batch_size
         for share in (2, 4):
-            if slots // share >= 4:
-                yield PlanChange(f"sampling.batch_size={slots // share}", 1.0 + 0.3 * share, "slower sampling")
+            if (slots := config.sampling.batch_size // share) >= 4:
+                yield PlanChange(f"sampling.batch_size={slots}", 1.0 + 0.3 * share, "slower sampling")
 
 
 def _offloads(config: StageConfig) -> Iterator[PlanChange]:

@@ -98,8 +98,11 @@ def _training_pass(planned: PlannedStage, name: str, shape: ModelShape, kind: st
 
 
 def _dequantized(planned: PlannedStage, name: str, shape: ModelShape) -> list[Allocation]:
-    size = acts.dequantized_bytes(shape, planned.config.model, planned.placement.element)
-    return [Allocation(name, "a 4-bit matrix unpacked", size)] if size else []
+    """The largest 4-bit matrix, dequantised for its product."""
+    if planned.config.model.quantize == "none":
+        return []
+    size = max(given * out for given, out in shape.linears.values()) * planned.placement.element
+    return [Allocation(name, "a 4-bit matrix unpacked", float(size))]
 
 
 def _inference_pass(planned: PlannedStage, name: str, shape: ModelShape, kind: str) -> list[Allocation]:
@@ -119,10 +122,11 @@ def _rollout(
     # and at the start the prompts' own.
     prefill = acts.cache_bytes(role.shape, element, slots, planned.batches.prompt)
     weights = float(role.shape.parameters * element) if role.zero_stage == 3 else 0.0
+    drawing = 3.0 * 4 * slots * role.shape.vocabulary  # float32 logits of the next token, their softmax and its sum
     return [
         Allocation(role.name, "KV cache", whole),
         Allocation(role.name, "KV cache beside it", whole if prompts > slots else max(prefill, 0.75 * whole)),
-        Allocation(role.name, "logits", acts.drawing_bytes(role.shape, slots), small=True),
+        Allocation(role.name, "logits", drawing, small=True),
         *role.part("weights gathered to sample", weights, small=True, transient=True),
         *_dequantized(planned, role.name, role.shape),
     ]

@@ -16,9 +16,10 @@ from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.deepspeed import InferenceModel
 from rlhf.engine.shared import SharedActor, SharedEngine, SharedFrozenRole, SharedTrainedRole
 from rlhf.errors import ArtifactError, ConfigError
+from rlhf.models.adapters import lora_settings
 from rlhf.models.head import install_head
 from rlhf.models.loading import PackedCausalLM, count_parameters, unwrap_peft
-from rlhf.models.shared import SharedBackbone, fresh_settings, stored_settings
+from rlhf.models.shared import SharedBackbone, stored_settings
 from rlhf.train.models import build_causal_lm
 from rlhf.train.policy.roles import FrozenRole, Roles
 from rlhf.train.policy.separate_roles import frozen_role
@@ -142,7 +143,7 @@ def build_backbone(run: Run[PpoConfig], sources: Sources, paths: RolePaths, toke
     """The base with its adapters and heads, all but actor and critic frozen."""
     model = run.config.model
     language = _base(run, sources, tokenizer)
-    fresh = None if model.lora is None else fresh_settings(language, model.lora)
+    fresh = None if model.lora is None else lora_settings(language, model.lora)
     install_head(language.model, model.head)
     if model.gradient_checkpointing:
         language.model.gradient_checkpointing_enable({"use_reentrant": False})

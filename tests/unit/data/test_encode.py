@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_source_and_counts_are_kept(chat_tokenizer):
     assert row.source == "chat"
     answer = plain_ids(chat_tokenizer, "네!" + EOS)
     prompt = plain_ids(chat_tokenizer, HEADER + "### 명령어:\n안녕?\n\n### 응답:\n")
-    assert encoder.report.as_dict() == {
+    assert asdict(encoder.report) == {
         "num_rows": 1,
         "num_tokens": len(prompt) + len(answer),
         "num_answer_tokens": len(answer),

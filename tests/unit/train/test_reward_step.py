@@ -98,9 +98,10 @@ def test_held_out_accuracy_by_hand() -> None:
 def test_without_demonstrations_the_best_answers_set_the_zero_point() -> None:
     run: Any = SimpleNamespace(config=RewardConfig())
     second_best = EncodedRanking(ids(4), (ids(10), ids(30), ids(40)), (3, 1, 2))
-    trees = _demonstrations(run, None, [RIGHT, second_best])  # type: ignore[arg-type]
+    trees, reports = _demonstrations(run, None, [RIGHT, second_best])  # type: ignore[arg-type]
     assert [[answer.tolist() for answer in answers] for _, answers in trees] == [[[6, 20]], [[30]]]
-    assert len(_demonstrations(run, None, [RIGHT] * 600)) == MAX_DEMONSTRATIONS == 512  # type: ignore[arg-type]
+    assert reports == []
+    assert len(_demonstrations(run, None, [RIGHT] * 600)[0]) == MAX_DEMONSTRATIONS == 512  # type: ignore[arg-type]
 
 
 def test_an_idle_row_has_a_graph_and_no_loss_whatever_its_score() -> None:
