@@ -56,6 +56,7 @@ def train_reward(run: Run[RewardConfig]) -> None:
     require_quantizer(config.model.quantize)
     tokenizer = load_tokenizer(path, config.data.template)
     train, held_out, records = load_rankings(run, tokenizer)
+    demonstrations, reports = _demonstrations(run, tokenizer, train.items)
     if config.train.margin == "scores" and (missing := rows_without_scores(train.items)):
         run.say(f"train.margin: {missing} of {len(train.items)} training rankings have no scores; their margins are 0")
     if config.train.epochs > 1:
@@ -70,9 +71,8 @@ def train_reward(run: Run[RewardConfig]) -> None:
     make_trainable(wrapped, config.model, run.say)
     trained = TrainedModel(wrapped, config.train, config.deepspeed, ranks, dtype=config.model.dtype)
     roles = {"model": trained}
-    write_manifest(
-        run, tokenizer, starting_points(config.model, path), {"train": train.reports, "eval": held_out.reports}
-    )
+    data = {"train": train.reports, "eval": held_out.reports, "demonstrations": reports}
+    write_manifest(run, tokenizer, starting_points(config.model, path), data)
     progress = restore(run, roles, EvaluatedProgress())
 
     with metrics_log(run, last, PROGRESS_METRICS) as log:
@@ -95,7 +95,7 @@ def train_reward(run: Run[RewardConfig]) -> None:
             end_if_asked(run, roles, progress)
             if not patient:
                 log.say(f"stopped early: {config.eval.patience} evaluations without a better accuracy")
-    _finish(run, trained, tokenizer, train.items, records, path)
+    _finish(run, trained, tokenizer, demonstrations, records, path)
 
 
 def reward_step(
@@ -190,18 +190,17 @@ def _finish(
     run: Run[RewardConfig],
     trained: TrainedModel,
     tokenizer: ChatTokenizer,
-    train: Sequence[EncodedRanking],
+    demonstrations: Sequence[Tree],
     records: Records,
     path: str,
 ) -> None:
     """Exports the best checkpoint with its report card, its zero point set on demonstrations."""
     load_best(run, trained)
-    trees = _demonstrations(run, tokenizer, train)
-    scores = [score for (score,) in score_trees(trained, trees, run.config.train.micro_tokens)]
+    scores = [score for (score,) in score_trees(trained, demonstrations, run.config.train.micro_tokens)]
     zero = demonstration_zero(scores, run.config.train.normalise)
     moments = {"mean_before_shift": zero.mean, "deviation_before_scale": zero.deviation}
     card = {**_card(run, trained, tokenizer, records, zero), **moments}
-    probe = pack_trees(trees_of(train[:1]))
+    probe = pack_trees(demonstrations[:1])
     files = {"report_card.json": card}
     export(
         run, trained, tokenizer, probe, base_path=path, score_scale=zero.scale, score_offset=zero.offset, files=files
@@ -234,12 +233,14 @@ def _card(
     return card
 
 
-def _demonstrations(run: Run[RewardConfig], tokenizer: ChatTokenizer, train: Sequence[EncodedRanking]) -> list[Tree]:
-    """Prompts with one good answer each, whose mean score becomes 0."""
+def _demonstrations(
+    run: Run[RewardConfig], tokenizer: ChatTokenizer, train: Sequence[EncodedRanking]
+) -> tuple[list[Tree], list[dict[str, Any]]]:
+    """Prompts with one good answer each, whose mean score becomes 0, and the reports of the files they are from."""
     data = run.config.data
     if not data.demonstrations:
         best: list[Tree] = [(item.prompt, [item.answers[item.ranks.index(min(item.ranks))]]) for item in train]
-        return best[:MAX_DEMONSTRATIONS]
+        return best[:MAX_DEMONSTRATIONS], []
     encoder = Encoder(tokenizer, data.max_length)
     loaded = load(data, data.demonstrations, Demonstration, encoder.demonstrations, key="data.demonstrations")
-    return [(item.ids[:1], [item.ids[1:]]) for item in loaded.items[:MAX_DEMONSTRATIONS]]
+    return [(item.ids[:1], [item.ids[1:]]) for item in loaded.items[:MAX_DEMONSTRATIONS]], loaded.reports

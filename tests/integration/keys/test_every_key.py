@@ -14,8 +14,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from rlhf.config.keys import key_table, stage_model
+from rlhf.config.keys import key_table
 from rlhf.config.metric_names import metric_of, metrics
+from rlhf.config.stages import stage_named
 from rlhf.data.tokenizer import load_tokenizer
 from tests.integration.conftest import RANKINGS, write_rows
 from tests.integration.keys.cases import CASES, ELSEWHERE, MORE_METRICS, NEVER_LOGGED
@@ -31,7 +32,7 @@ USUAL = {
 
 
 def leaf_keys(stage: str) -> set[str]:
-    return {name for name, key in key_table(stage_model(stage)).items() if not key.is_section}
+    return {name for name, key in key_table(stage_named(stage).config).items() if not key.is_section}
 
 
 @pytest.mark.parametrize("stage", STAGES)
