@@ -47,7 +47,7 @@ class Budget:
                 raise EndpointError(f"is {value}", where=name, expected="0 or more")
 
     def worst_cost(self, request: EndpointRequest) -> float:
-        """The most a request can cost: one token per byte of its prompt, and answers of full length.
+        """The most a request can cost: one token per byte of its prompt, and an answer of full length.
 
         Raises: EndpointError for a cost limit without a limit on the length of answers.
         """
@@ -55,7 +55,11 @@ class Budget:
             if self.max_cost is not None:
                 raise EndpointError("a cost limit needs a limit on the answers", where="max_tokens", fix="set it")
             return 0.0
-        return self.cost_of(_worst_prompt_tokens(request), request.n * request.max_tokens)
+        texts = [message["content"] for message in request.messages]
+        if request.response_format is not None:
+            texts.append(str(request.response_format))
+        prompt_tokens = sum(len(text.encode()) for text in texts) + OVERHEAD_TOKENS
+        return self.cost_of(prompt_tokens, request.max_tokens)
 
     def cost_of(self, prompt_tokens: int, completion_tokens: int) -> float:
         return (prompt_tokens * self.price_in + completion_tokens * self.price_out) / PER_PRICE
@@ -71,26 +75,15 @@ class Budget:
         self.requests += 1
         self._reserved += worst_cost
 
-    def settle(self, worst_cost: float, prompt_tokens: int, completion_tokens: int) -> None:
-        """Books the cost of an answered request; the reserved cost where the service gives no token counts."""
+    def settle(self, worst_cost: float, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
+        """Books the cost of a request; the reserved cost where the service gives no token counts."""
         self._reserved -= worst_cost
         self.prompt_tokens += prompt_tokens
         self.completion_tokens += completion_tokens
         known = prompt_tokens or completion_tokens
         self.cost += self.cost_of(prompt_tokens, completion_tokens) if known else worst_cost
 
-    def charge(self, worst_cost: float) -> None:
-        """Books a request that broke off at its reserved cost: the service may bill it."""
-        self.settle(worst_cost, 0, 0)
-
     def release(self, worst_cost: float) -> None:
         """Takes back a request that the service rejected and does not bill."""
         self.requests -= 1
         self._reserved -= worst_cost
-
-
-def _worst_prompt_tokens(request: EndpointRequest) -> int:
-    texts = [message["content"] for message in request.messages]
-    if request.response_format is not None:
-        texts.append(str(request.response_format))
-    return sum(len(text.encode()) for text in texts) + OVERHEAD_TOKENS

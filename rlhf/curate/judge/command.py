@@ -168,8 +168,8 @@ def judge_file(
     recorded = {
         **asdict(settings),
         "criteria": criteria.name,
-        "endpoint": endpoint.service.url,
-        "model": endpoint.service.model,
+        "endpoint": endpoint.url,
+        "model": endpoint.model,
         "keep": options.keep,
         "min_sum": least_sum,
         "min_gap": options.min_gap,
@@ -180,8 +180,8 @@ def judge_file(
     inputs = [data_path(options.source)]
     with Output(options.out, command="data judge", inputs=inputs, options=recorded) as output:
         judged = judge_rows(options.rows(output), criteria, endpoint, settings, report)
-        about = {"model": endpoint.service.model, "criteria": criteria.name}
-        for each in progress(judged, f"judging by {endpoint.service.model}", total):
+        about = {"model": endpoint.model, "criteria": criteria.name}
+        for each in progress(judged, f"judging by {endpoint.model}", total):
             _write(each, output, criteria, about, least_sum=least_sum, min_gap=options.min_gap)
         output.extra = {
             "judge": report.as_dict(),

@@ -158,7 +158,7 @@ def _answerers(plan: SamplePlan, folders: Sequence[str], dtype: str, endpoint: E
     ]
     if endpoint is not None:
         asked = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_new_tokens}
-        described.append({"model": endpoint.service.model, "endpoint": endpoint.service.url, "decoding": asked})
+        described.append({"model": endpoint.model, "endpoint": endpoint.url, "decoding": asked})
     return described
 
 

@@ -11,7 +11,8 @@ import torch
 
 from rlhf.artifacts.files import sha256_of
 from rlhf.config.sections import SamplingSection
-from rlhf.curate.endpoint.client import Endpoint, EndpointRequest
+from rlhf.curate.endpoint.client import Endpoint
+from rlhf.curate.endpoint.messages import EndpointRequest
 from rlhf.data.encode import EncodedPrompt, Encoder
 from rlhf.data.records import Prompt
 from rlhf.data.templates import as_messages

@@ -126,8 +126,8 @@ def _judged(
     grouped = [flat[start : start + size] for start in range(0, len(flat), size)]
     about = {
         "judge": label,
-        "endpoint": endpoint.service.url,
-        "model": endpoint.service.model,
+        "endpoint": endpoint.url,
+        "model": endpoint.model,
         "settings": asdict(settings),
         **report.as_dict(),
         "usage": asdict(endpoint.usage),
