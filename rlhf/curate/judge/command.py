@@ -14,9 +14,9 @@ from rlhf.curate.endpoint.budget import Budget
 from rlhf.curate.endpoint.client import Endpoint
 from rlhf.curate.endpoint.options import EndpointOptions, answers_cache
 from rlhf.curate.judge.criteria import CriteriaSet, load_criteria
-from rlhf.curate.judge.pairwise import JudgedRow, JudgeReport, JudgeSettings, comparison_request, judge_rows
+from rlhf.curate.judge.pairwise import JudgedRow, JudgeSettings, comparison_request, judge_rows
 from rlhf.curate.judge.rankings import MIN_SHARE, ranked
-from rlhf.curate.judge.scores import JudgeStatistics, pairs_of
+from rlhf.curate.judge.scores import JudgeReport, pairs_of
 from rlhf.curate.output import Output, progress
 from rlhf.data.embedded import data_path
 from rlhf.data.sources import OnBadRow
@@ -176,7 +176,7 @@ def judge_file(
         "limit": options.limit,
         "on_bad_row": options.on_bad_row,
     }
-    report = JudgeReport(JudgeStatistics(criteria.names))
+    report = JudgeReport(criteria.names)
     inputs = [data_path(options.source)]
     with Output(options.out, command="data judge", inputs=inputs, options=recorded) as output:
         judged = judge_rows(options.rows(output), criteria, endpoint, settings, report)
@@ -193,7 +193,7 @@ def judge_file(
 
 def verdict_on_judge(report: JudgeReport, highest_sum: int) -> str:
     """The position bias and the self-agreement of the judge, in two lines."""
-    figures = report.statistics.as_dict()
+    figures = report.statistics()
     if not figures:
         return "no pair was judged in both orders"
     error = figures["first_minus_second_standard_error"]
