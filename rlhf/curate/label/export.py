@@ -11,6 +11,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
+from rlhf.curate.answer_rows import prompt_value
 from rlhf.curate.label.agreement import grouped, label_report
 from rlhf.curate.label.draft import Judgement
 from rlhf.curate.label.store import LabelStore
@@ -69,7 +70,7 @@ def merged_row(judgements: Sequence[Judgement]) -> dict[str, Any]:
     ranks = (1,) * len(item.responses) if bad else majority_ranks([one.ranks for one in judgements])
     edits = {one.edit: one.edit_of for one in judgements if one.edit}
     row: dict[str, Any] = {
-        "prompt": item.prompt_row(),
+        "prompt": prompt_value(item.prompt),
         "responses": [*item.responses, *edits],
         "ranks": [*(rank + len(edits) for rank in ranks), *(1 for _ in edits)],
     }
