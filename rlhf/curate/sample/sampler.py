@@ -9,8 +9,6 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,63 +16,46 @@ import torch
 from rlhf.curate.answer_rows import prompt_value
 from rlhf.curate.endpoint.client import Endpoint
 from rlhf.curate.output import Output, progress
+from rlhf.curate.sample.options import SampleOptions
 from rlhf.curate.sample.partial import PartialFile
-from rlhf.curate.sample.sources import (
-    Answer,
-    DecodingOptions,
-    LocalModel,
-    endpoint_answers,
-    model_folder,
-    weights_hash,
-)
+from rlhf.curate.sample.sources import Answer, LocalModel, endpoint_answers, model_folder, weights_hash
 from rlhf.data.embedded import data_path
 from rlhf.data.encode import EncodedPrompt
 from rlhf.data.readers import locate, sha256_of
 from rlhf.data.records import Prompt
-from rlhf.data.sources import DataSource, OnBadRow, SourceRecords, read_records
+from rlhf.data.sources import DataSource, SourceRecords, read_records
 from rlhf.engine.ranks import Ranks
 
 FILLS = 8  # times that the slots are filled before answers are stored
 Answered = tuple[int, list[Answer]]  # the number of a prompt and its answers
 
 
-@dataclass(frozen=True, slots=True)
-class SamplePlan:
-    """The prompts, the models (folders or runs) and how they answer; `limit` takes the first prompts."""
-
-    prompts: str
-    out: Path
-    models: tuple[str, ...]
-    decoding: DecodingOptions
-    dtype: str = "auto"
-    limit: int | None = None
-    on_bad_row: OnBadRow = "error"
-
-
-def sample_answers(plan: SamplePlan, ranks: Ranks, endpoint: Endpoint | None = None) -> str:
-    """Writes `plan.out` and its manifest on rank 0; returns a summary, empty on other ranks.
+def sample_answers(options: SampleOptions, ranks: Ranks, endpoint: Endpoint | None = None) -> str:
+    """Writes `options.out` and its manifest on rank 0; returns a summary, empty on other ranks.
 
     Every rank answers its share of the prompts; `endpoint` (on rank 0) answers after the models. An answer does not
     depend on the rank, the batch or the start in which it was drawn.
 
     Raises: DataError, ModelError or EndpointError; earlier answers are kept for the next start.
     """
-    dtype = _dtype(plan.dtype, ranks)
-    read = read_records(DataSource(data_path(plan.prompts), limit=plan.limit), Prompt, on_bad_row=plan.on_bad_row)
-    folders = [model_folder(path) for path in plan.models]
+    dtype = _dtype(options.dtype, ranks)
+    read = read_records(
+        DataSource(data_path(options.prompts), limit=options.limit), Prompt, on_bad_row=options.on_bad_row
+    )
+    folders = [model_folder(path) for path in options.models]
     collectors: list[_Collector] = []
 
     def prepare() -> set[Hashable]:
-        collectors.append(_Collector(plan, read, _answerers(plan, folders, dtype, endpoint)))
+        collectors.append(_Collector(options, read, _answerers(options, folders, dtype, endpoint)))
         return collectors[0].partial.keys
 
     done = ranks.on_main(prepare)
     for number, folder in enumerate(folders):
         todo = [row for row in range(len(read.records)) if (row, number) not in done]
         if todo:
-            model = LocalModel(folder, number, plan.decoding, ranks.device, dtype)
+            model = LocalModel(folder, number, options, ranks.device, dtype)
             encoded, cuts = model.encoded(read.records)
-            batches = _batches(model, encoded, todo, plan.decoding, ranks)
+            batches = _batches(model, encoded, todo, options, ranks)
             _keep(batches, collectors, number, len(todo), cuts)
             del model
             _free_memory()
@@ -84,15 +65,15 @@ def sample_answers(plan: SamplePlan, ranks: Ranks, endpoint: Endpoint | None = N
 class _Collector:
     """Stores the answers on rank 0, and writes the output from them."""
 
-    def __init__(self, plan: SamplePlan, read: SourceRecords[Prompt], answerers: list[dict[str, Any]]) -> None:
-        self.plan, self.read, self.answerers = plan, read, answerers
-        path = data_path(plan.prompts)
-        settings = {"k": plan.decoding.num_answers, "seed": plan.decoding.seed, "answerers": answerers}
-        options = {**settings, "limit": plan.limit, "on_bad_row": plan.on_bad_row}
-        self.output = Output(plan.out, command="data sample", inputs=[path], options=options)
+    def __init__(self, options: SampleOptions, read: SourceRecords[Prompt], answerers: list[dict[str, Any]]) -> None:
+        self.options, self.read, self.answerers = options, read, answerers
+        path = data_path(options.prompts)
+        settings = {"k": options.k, "seed": options.seed, "answerers": answerers}
+        recorded = {**settings, "limit": options.limit, "on_bad_row": options.on_bad_row}
+        self.output = Output(options.out, command="data sample", inputs=[path], options=recorded)
         identity = {"prompts": sha256_of(locate(path)), **settings}
-        self.partial = PartialFile(plan.out, identity, ("row", "answerer"))
-        self.num_before = len(self.partial.keys) * plan.decoding.num_answers
+        self.partial = PartialFile(options.out, identity, ("row", "answerer"))
+        self.num_before = len(self.partial.keys) * options.k
         self.num_drawn, self.seconds = 0, 0.0
 
     def keep(self, batches: Iterable[Sequence[Answered]], number: int, total: int) -> None:
@@ -113,7 +94,7 @@ class _Collector:
             number = len(self.answerers) - 1
             rows = list(enumerate(self.read.records))
             todo = [(row, prompt) for row, prompt in rows if (row, number) not in self.partial.keys]
-            answered = endpoint_answers(endpoint, todo, self.plan.decoding)
+            answered = endpoint_answers(endpoint, todo, self.options)
             self.keep(([each] for each in answered), number, len(todo))
         for index in range(self.read.report.num_skipped):
             self.output.drop("bad row", "".join(self.read.report.skipped[index : index + 1]))
@@ -148,13 +129,15 @@ class _Collector:
         self.output.write({**row, "models": models, "answers": about, "source": prompt.source})
 
 
-def _answerers(plan: SamplePlan, folders: Sequence[str], dtype: str, endpoint: Endpoint | None) -> list[dict[str, Any]]:
+def _answerers(
+    options: SampleOptions, folders: Sequence[str], dtype: str, endpoint: Endpoint | None
+) -> list[dict[str, Any]]:
     """What is written beside each answer: the model, its hash and its decoding settings."""
-    sampling, seed = plan.decoding.sampling, plan.decoding.seed
+    sampling, seed = options.sampling, options.seed
     decoding = {**sampling.model_dump(exclude={"batch_size", "stop"}), "seed": seed, "dtype": dtype}
     described: list[dict[str, Any]] = [
         {"model": path, "sha256": weights_hash(folder), "decoding": decoding}
-        for path, folder in zip(plan.models, folders, strict=True)
+        for path, folder in zip(options.models, folders, strict=True)
     ]
     if endpoint is not None:
         asked = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_new_tokens}
@@ -163,10 +146,10 @@ def _answerers(plan: SamplePlan, folders: Sequence[str], dtype: str, endpoint: E
 
 
 def _batches(
-    model: LocalModel, encoded: Sequence[EncodedPrompt], todo: Sequence[int], decoding: DecodingOptions, ranks: Ranks
+    model: LocalModel, encoded: Sequence[EncodedPrompt], todo: Sequence[int], options: SampleOptions, ranks: Ranks
 ) -> Iterator[list[Answered]]:
     """Answers to the prompts `todo` in order, a few thousand at a time, divided among the ranks."""
-    size = ranks.world_size * max(1, FILLS * decoding.sampling.batch_size // decoding.num_answers)
+    size = ranks.world_size * max(1, FILLS * options.sampling.batch_size // options.k)
     for start in range(0, len(todo), size):
         rows = todo[start : start + size]
         mine = rows[ranks.rank :: ranks.world_size]

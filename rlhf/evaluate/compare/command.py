@@ -10,9 +10,10 @@ from typing import Any
 from rlhf.curate.judge.criteria import CriteriaSet
 from rlhf.curate.judge.pairwise import JudgeSettings
 from rlhf.curate.label.command import LabelOptions
+from rlhf.curate.sample.options import SampleOptions
 from rlhf.data.readers import locate
 from rlhf.evaluate.answers.command import generation_report, reference_likelihoods
-from rlhf.evaluate.answers.generation import GenerationRequest, Generations, generate
+from rlhf.evaluate.answers.generation import Generations, generate
 from rlhf.evaluate.answers.measures import MEASURES
 from rlhf.evaluate.compare.label_page import label
 from rlhf.evaluate.compare.page import render_page
@@ -37,7 +38,7 @@ class JudgePanel:
 
 
 def evaluate_compare(
-    request: GenerationRequest,
+    request: SampleOptions,
     out: Path,
     *,
     panel: JudgePanel | None = None,

@@ -10,9 +10,10 @@ from typing import Any
 from rlhf.artifacts.files import write_text
 from rlhf.curate.judge.criteria import CriteriaSet
 from rlhf.curate.judge.pairwise import JudgeSettings
+from rlhf.curate.sample.options import SampleOptions
 from rlhf.data.sources import OnBadRow
 from rlhf.errors import ConfigError
-from rlhf.evaluate.answers.generation import GenerationRequest, generate
+from rlhf.evaluate.answers.generation import generate
 from rlhf.evaluate.geval.judging import JudgeName, OpenEndpoint, judge_answers
 from rlhf.evaluate.geval.page import csv_text, markdown, render_page, summary
 from rlhf.evaluate.geval.table import geval_table, read_scores
@@ -44,7 +45,7 @@ def table_from_scores(
 
 
 def evaluate_judge(
-    request: GenerationRequest,
+    request: SampleOptions,
     judges: Sequence[JudgeName],
     opened: OpenEndpoint,
     criteria: CriteriaSet,
