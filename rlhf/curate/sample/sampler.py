@@ -38,7 +38,7 @@ def sample_answers(options: SampleOptions, ranks: Ranks, endpoint: Endpoint | No
 
     Raises: DataError, ModelError or EndpointError; earlier answers are kept for the next start.
     """
-    dtype = _dtype(options.dtype, ranks)
+    options = options.on(ranks.device.type)
     read = read_records(
         DataSource(data_path(options.prompts), limit=options.limit), Prompt, on_bad_row=options.on_bad_row
     )
@@ -46,14 +46,14 @@ def sample_answers(options: SampleOptions, ranks: Ranks, endpoint: Endpoint | No
     collectors: list[_Collector] = []
 
     def prepare() -> set[Hashable]:
-        collectors.append(_Collector(options, read, _answerers(options, folders, dtype, endpoint)))
+        collectors.append(_Collector(options, read, _answerers(options, folders, endpoint)))
         return collectors[0].partial.keys
 
     done = ranks.on_main(prepare)
     for number, folder in enumerate(folders):
         todo = [row for row in range(len(read.records)) if (row, number) not in done]
         if todo:
-            model = LocalModel(folder, number, options, ranks.device, dtype)
+            model = LocalModel(folder, number, options, ranks.device)
             encoded, cuts = model.encoded(read.records)
             batches = _batches(model, encoded, todo, options, ranks)
             _keep(batches, collectors, number, len(todo), cuts)
@@ -129,14 +129,11 @@ class _Collector:
         self.output.write({**row, "models": models, "answers": about, "source": prompt.source})
 
 
-def _answerers(
-    options: SampleOptions, folders: Sequence[str], dtype: str, endpoint: Endpoint | None
-) -> list[dict[str, Any]]:
+def _answerers(options: SampleOptions, folders: Sequence[str], endpoint: Endpoint | None) -> list[dict[str, Any]]:
     """What is written beside each answer: the model, its hash and its decoding settings."""
-    sampling, seed = options.sampling, options.seed
-    decoding = {**sampling.model_dump(exclude={"batch_size", "stop"}), "seed": seed, "dtype": dtype}
+    sampling = options.sampling
     described: list[dict[str, Any]] = [
-        {"model": path, "sha256": weights_hash(folder), "decoding": decoding}
+        {"model": path, "sha256": weights_hash(folder), "decoding": options.decoding}
         for path, folder in zip(options.models, folders, strict=True)
     ]
     if endpoint is not None:
@@ -167,12 +164,6 @@ def _keep(
         collector.output.count_all(cuts)
     for _ in batches:
         pass
-
-
-def _dtype(name: str, ranks: Ranks) -> str:
-    if name != "auto":
-        return name
-    return "float32" if ranks.device.type == "cpu" else "bfloat16"
 
 
 def _free_memory() -> None:

@@ -46,10 +46,10 @@ class LocalModel:
     Raises: ModelError when it cannot be loaded, or is too short for the longest prompt and answer.
     """
 
-    def __init__(self, folder: str, number: int, options: SampleOptions, device: torch.device, dtype: str) -> None:
+    def __init__(self, folder: str, number: int, options: SampleOptions, device: torch.device) -> None:
         self._number, self._options = number, options
         self._tokenizer: ChatTokenizer = load_tokenizer(folder)
-        packed = load_causal_lm(folder, dtype=dtype)
+        packed = load_causal_lm(folder, dtype=options.dtype)
         packed.to(device)
         self._rollout = TransformersRollout(packed.model.eval(), self._tokenizer.eos_id, self._tokenizer.text)
         _check_room(packed.model.config, options.sampling, folder)

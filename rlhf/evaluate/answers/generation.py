@@ -73,8 +73,7 @@ def generate(request: SampleOptions, out: Path) -> Generations:
     folders = [model_folder(path) for path in request.models]
     hashes = [weights_hash(folder) for folder in folders]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if request.dtype == "auto":
-        request = replace(request, dtype="float32" if device.type == "cpu" else "bfloat16")
+    request = request.on(device.type)
     source = DataSource(data_path(request.prompts), limit=request.limit)
     read = read_records(source, Prompt, on_bad_row=request.on_bad_row)
     file = out / "answers.jsonl"
@@ -83,12 +82,7 @@ def generate(request: SampleOptions, out: Path) -> Generations:
     else:
         sys.stderr.write(f"{sample_answers(replace(request, out=file), Ranks(0, 0, 1, device))}\n")
     sets = _read(file, request, hashes)
-    return Generations(read.records, sets, decoding_of(request), read.report.num_skipped)
-
-
-def decoding_of(request: SampleOptions) -> dict[str, Any]:
-    """The settings that determine an answer, as reports hold them."""
-    return {**request.sampling.model_dump(exclude={"batch_size", "stop"}), "seed": request.seed, "dtype": request.dtype}
+    return Generations(read.records, sets, request.decoding, read.report.num_skipped)
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
@@ -116,7 +110,7 @@ def _is_there(file: Path, request: SampleOptions, hashes: Sequence[str]) -> bool
         return False
     found = read_json(manifest)
     answerers = [
-        {"model": path, "sha256": digest, "decoding": decoding_of(request)}
+        {"model": path, "sha256": digest, "decoding": request.decoding}
         for path, digest in zip(request.models, hashes, strict=True)
     ]
     options = {"k": request.k, "limit": request.limit, "on_bad_row": request.on_bad_row}
