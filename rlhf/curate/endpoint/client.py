@@ -59,8 +59,8 @@ class Endpoint(AbstractContextManager["Endpoint"]):
     Args:
         url: base address, which ends in /v1 for most services.
         model: name of the model at the service.
-        options: rate, retries and time limit of the requests.
-        budget: limits on requests and cost, which also counts what was spent; by default that of the options.
+        options: rate, retries, time limit and budget of the requests.
+        budget: what was spent so far, where several endpoints share the limits of the options.
         cache: SQLite file of answers, unless the options name one; None stores none.
 
     Raises: EndpointError for arguments that cannot be used; ConfigError when openai is not installed; ArtifactError
@@ -77,7 +77,7 @@ class Endpoint(AbstractContextManager["Endpoint"]):
         cache: Path | None = None,
     ) -> None:
         self.url, self.model, self._options = url, model, options or EndpointOptions()
-        self.budget = budget if budget is not None else self._options.budget()
+        self.budget = budget if budget is not None else Budget(self._options)
         cache = self._options.cache or cache
         kept = f"the answers so far are in {cache}" if cache is not None else ""
         require_packages("openai", extra="llm", needed_by="an endpoint")

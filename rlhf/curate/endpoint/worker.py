@@ -25,7 +25,6 @@ class RateLimiter:
     """Admits requests in order, as fast as the rate allows and while the budget lasts."""
 
     budget: Budget
-    requests_per_minute: float | None
     num_in_flight: int = 0
     _next_s: float = 0.0
     _line: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -42,8 +41,8 @@ class RateLimiter:
             clock = asyncio.get_running_loop().time
             while (wait_s := self._next_s - clock()) > 0:
                 await asyncio.sleep(wait_s)
-            if self.requests_per_minute is not None:
-                self._next_s = clock() + 60 / self.requests_per_minute
+            if (rate := self.budget.limits.requests_per_minute) is not None:
+                self._next_s = clock() + 60 / rate
             self.budget.reserve(worst_cost)
             self.num_in_flight += 1
 
@@ -70,7 +69,7 @@ class Worker:
 
         self._url, self._model, self._options, self._budget, self._kept = url, model, options, budget, kept
         self._slots = asyncio.Semaphore(options.concurrency)
-        self._limiter = RateLimiter(budget, options.requests_per_minute)
+        self._limiter = RateLimiter(budget)
         self._failed: EndpointError | None = None
         self._reached = self._answered = False
         self._limit_name = OLDER_LIMIT
@@ -161,9 +160,10 @@ class Worker:
 
 
 def _spent(budget: Budget, worst_cost: float) -> str:
-    if budget.max_requests is not None and budget.requests >= budget.max_requests:
-        return f"the limit of {budget.max_requests} requests is reached"
-    return f"spent {budget.cost:.4f} of {budget.max_cost:.4f}; the next request could cost {worst_cost:.4f}"
+    limits = budget.limits
+    if limits.max_requests is not None and budget.requests >= limits.max_requests:
+        return f"the limit of {limits.max_requests} requests is reached"
+    return f"spent {budget.cost:.4f} of {limits.max_cost:.4f}; the next request could cost {worst_cost:.4f}"
 
 
 def _on_loopback(url: str) -> bool:

@@ -78,7 +78,7 @@ class JudgeEstimate:
 
 def run(options: JudgeOptions, settings: JudgeSettings, service: EndpointOptions) -> int:
     """Estimates the work, judges, and reports the position bias and self-agreement of the judge."""
-    criteria, budget = load_criteria(options.criteria), service.budget()
+    criteria, budget = load_criteria(options.criteria), Budget(service)
 
     def opened() -> Endpoint:
         return Endpoint(options.endpoint, options.model, service, budget=budget, cache=answers_cache(options.out))
@@ -129,7 +129,7 @@ def estimate(options: JudgeOptions, criteria: CriteriaSet, settings: JudgeSettin
         rows += 1
         for pair in pairs_of(len(row.distinct), settings.pairs):
             comparisons += 2
-            if budget.price_in or budget.price_out:
+            if budget.limits.price_in or budget.limits.price_out:
                 cost += 2 * budget.worst_cost(comparison_request(row, pair, criteria, settings))
     if not rows:
         raise DataError("no row can be judged", where=options.source, expected="rows with two answers or more")
