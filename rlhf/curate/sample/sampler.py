@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -56,7 +57,10 @@ def sample_answers(options: SampleOptions, ranks: Ranks, endpoint: Endpoint | No
             model = LocalModel(folder, number, options, ranks.device)
             encoded, cuts = model.encoded(read.records)
             batches = _batches(model, encoded, todo, options, ranks)
-            _keep(batches, collectors, number, len(todo), cuts)
+            for collector in collectors:
+                collector.keep(batches, number, len(todo))
+                collector.output.count_all(cuts)
+            deque(batches, maxlen=0)  # on the other ranks, which draw their share too
             del model
             _free_memory()
     return collectors[0].finished(endpoint) if collectors else ""
@@ -153,17 +157,6 @@ def _batches(
         drawn = model.draw([encoded[row] for row in mine])
         found = dict(pair for part in ranks.gather(list(zip(mine, drawn, strict=True))) for pair in part)
         yield [(row, found[row]) for row in rows]
-
-
-def _keep(
-    batches: Iterator[list[Answered]], collectors: Sequence[_Collector], number: int, total: int, cuts: dict[str, int]
-) -> None:
-    """Draws every batch; rank 0 stores them."""
-    for collector in collectors:
-        collector.keep(batches, number, total)
-        collector.output.count_all(cuts)
-    for _ in batches:
-        pass
 
 
 def _free_memory() -> None:
