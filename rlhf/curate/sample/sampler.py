@@ -48,7 +48,7 @@ def sample_answers(options: SampleOptions, ranks: Ranks, endpoint: Endpoint | No
 
     def prepare() -> set[Hashable]:
         collectors.append(_Collector(options, read, _answerers(options, folders, endpoint)))
-        return collectors[0].partial.keys
+        return set(collectors[0].partial.places)
 
     done = ranks.on_main(prepare)
     for number, folder in enumerate(folders):
@@ -77,7 +77,7 @@ class _Collector:
         self.output = Output(options.out, command="data sample", inputs=[path], options=recorded)
         identity = {"prompts": sha256_of(locate(path)), **settings}
         self.partial = PartialFile(options.out, identity, ("row", "answerer"))
-        self.num_before = len(self.partial.keys) * options.k
+        self.num_before = len(self.partial.places) * options.k
         self.num_drawn, self.seconds = 0, 0.0
 
     def keep(self, batches: Iterable[Sequence[Answered]], number: int, total: int) -> None:
@@ -97,7 +97,7 @@ class _Collector:
         if endpoint is not None:
             number = len(self.answerers) - 1
             rows = list(enumerate(self.read.records))
-            todo = [(row, prompt) for row, prompt in rows if (row, number) not in self.partial.keys]
+            todo = [(row, prompt) for row, prompt in rows if (row, number) not in self.partial.places]
             answered = endpoint_answers(endpoint, todo, self.options)
             self.keep(([each] for each in answered), number, len(todo))
         for index in range(self.read.report.num_skipped):

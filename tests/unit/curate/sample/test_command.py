@@ -219,5 +219,5 @@ def test_the_partial_file_gives_back_what_was_added(tmp_path: Path):
     first.add([{"row": 3, "text": "가\u2028나"}, {"row": 1, "text": "다"}])
     second = PartialFile(tmp_path / "o.jsonl", {"k": 2}, ("row",))
     second.add([{"row": 0, "text": "라"}])
-    assert second.keys == {(0,), (1,), (3,)}
+    assert set(second.places) == {(0,), (1,), (3,)}
     assert [entry["text"] for entry in second.read([(0,), (3,), (1,)])] == ["라", "가\u2028나", "다"]
