@@ -28,6 +28,7 @@ MOST_FAILURES = 2  # of an instruction, after which it is given up
 SHORT = 80  # characters; a shorter answer with an apology is a refusal
 PROMPT_WORDS = ("원래 말", "고친 말", "새로 쓴 말", "새로운 말")
 SOURCE = "evol"
+PROMPTS = prompt_texts("evol")
 
 
 class Evolved(ReplySchema):
@@ -86,10 +87,15 @@ def _attempts(writer: Writer, parents: Sequence[_Evolving], taken: set[str], see
     for attempt, evolved in _accepted(attempts, replies):
         attempt.evolved, attempt.rejected = evolved.instruction, _unusable(evolved.instruction, taken)
     left = [each for each in attempts if not each.rejected]
-    for attempt, comparison in _accepted(left, writer.judge([_equality_prompt(each) for each in left], Comparison)):
+    asked = [
+        messages(PROMPTS["system"], PROMPTS["is_equal"], first=each.parent.instruction, second=each.evolved)
+        for each in left
+    ]
+    for attempt, comparison in _accepted(left, writer.judge(asked, Comparison)):
         attempt.rejected = Rejected("no gain", attempt.evolved) if comparison.is_equal else None
     left = [each for each in left if not each.rejected]
-    for attempt, output in _accepted(left, writer.write([_answer_prompt(each) for each in left])):
+    asked = [messages(PROMPTS["answer_system"], PROMPTS["answer"], instruction=each.evolved) for each in left]
+    for attempt, output in _accepted(left, writer.write(asked)):
         attempt.output, attempt.rejected = output, _unanswered(output)
     return attempts
 
@@ -109,22 +115,9 @@ def _operation(parent: _Evolving, seed: int) -> str:
 
 
 def _evolve_prompt(attempt: _Attempt) -> tuple[ChatMessage, ...]:
-    prompts, instruction = prompt_texts("evol"), attempt.parent.instruction
-    if attempt.operation == "breadth":
-        return messages(prompts["system"], prompts["breadth"], instruction=instruction)
-    method = prompts["methods"][attempt.operation]
-    return messages(prompts["system"], prompts["depth"], instruction=instruction, method=method)
-
-
-def _equality_prompt(attempt: _Attempt) -> tuple[ChatMessage, ...]:
-    prompts = prompt_texts("evol")
-    first, second = attempt.parent.instruction, attempt.evolved
-    return messages(prompts["system"], prompts["is_equal"], first=first, second=second)
-
-
-def _answer_prompt(attempt: _Attempt) -> tuple[ChatMessage, ...]:
-    prompts = prompt_texts("evol")
-    return messages(prompts["answer_system"], prompts["answer"], instruction=attempt.evolved)
+    kind = "breadth" if attempt.operation == "breadth" else "depth"
+    method = PROMPTS["methods"].get(attempt.operation, "")
+    return messages(PROMPTS["system"], PROMPTS[kind], instruction=attempt.parent.instruction, method=method)
 
 
 def _unusable(evolved: str, taken: set[str]) -> Rejected | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from functools import cache
 from importlib import resources
 from string import Template
 from typing import Annotated, Any, Literal, Self
@@ -18,7 +17,6 @@ from rlhf.curate.endpoint.messages import ChatMessage, json_schema_format
 Structured = Literal["schema", "object", "prompt"]
 
 
-@cache
 def prompt_texts(name: str) -> Mapping[str, Any]:
     """The prompts of one file, by their names."""
     source = resources.files("rlhf.curate.augment") / "texts" / f"{name}.yaml"

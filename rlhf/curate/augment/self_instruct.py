@@ -30,6 +30,7 @@ MOST_PROMPTS = 16  # per round
 FEWEST_WORDS, MOST_WORDS = 3, 150
 LEAST_HANGUL = 0.5
 SOURCE = "self-instruct"
+PROMPTS = prompt_texts("self_instruct")
 
 _ORDINALS = ("첫 번째", "두 번째", "세 번째", "네 번째")
 _NO_INPUT = frozenset({"없음", "없음.", "해당 없음", "해당 없음.", "빈 문자열", "n/a", "none", "-"})
@@ -114,9 +115,8 @@ def _examples_prompt(run: _Run, number: int, index: int) -> tuple[ChatMessage, .
     own = draw.sample(run.own, min(OWN_SHOWN, len(run.own)))
     shown = own + draw.sample(list(run.seeds), min(SEEDS_SHOWN + OWN_SHOWN - len(own), len(run.seeds)))
     draw.shuffle(shown)
-    prompts = prompt_texts("self_instruct")
     examples = "\n".join(f"{place}. {' '.join(text.split())}" for place, text in enumerate(shown, 1))
-    return messages(prompts["system"], prompts["instructions"], examples=examples, count=NUM_ASKED)
+    return messages(PROMPTS["system"], PROMPTS["instructions"], examples=examples, count=NUM_ASKED)
 
 
 def _rejected(instruction: str, seen: SeenInstructions) -> Rejected | None:
@@ -134,11 +134,7 @@ def _rejected(instruction: str, seen: SeenInstructions) -> Rejected | None:
 
 
 def _instances(run: _Run, instructions: Sequence[str]) -> Outcomes:
-    prompts = prompt_texts("self_instruct")
-    asked = [
-        messages(prompts["system"], prompts["is_classification"], instruction=instruction)
-        for instruction in instructions
-    ]
+    asked = [messages(PROMPTS["system"], PROMPTS["is_classification"], instruction=each) for each in instructions]
     kinds = run.writer.judge(asked, Classification)
     outcomes: Outcomes = [kind for kind in kinds if isinstance(kind, Rejected)]
     known = [
@@ -152,11 +148,10 @@ def _instances(run: _Run, instructions: Sequence[str]) -> Outcomes:
 
 
 def _instance_prompt(run: _Run, instruction: str, labelled: bool) -> tuple[ChatMessage, ...]:
-    prompts = prompt_texts("self_instruct")
     if not labelled:
-        return messages(prompts["system"], prompts["input_first"], instruction=instruction)
+        return messages(PROMPTS["system"], PROMPTS["input_first"], instruction=instruction)
     ordinal = random.Random(f"{run.seed} {instruction}").choice(_ORDINALS)
-    return messages(prompts["system"], prompts["output_first"], instruction=instruction, ordinal=ordinal)
+    return messages(PROMPTS["system"], PROMPTS["output_first"], instruction=instruction, ordinal=ordinal)
 
 
 def _row(instruction: str, labelled: bool, answer: Instance | LabelledInstance | Rejected) -> dict[str, Any] | Rejected:
