@@ -148,7 +148,7 @@ def _state(store: LabelStore, name: str) -> dict[str, Any]:
         state["row"] = {
             "number": row.number,
             "prompt": [asdict(turn) for turn in row.item.prompt],
-            "answers": row.answers,
+            "answers": [row.item.responses[answer] for answer in row.shown],
             **asdict(row.draft),
         }
     return state

@@ -28,21 +28,16 @@ class Draft:
     edit_text: Annotated[str, Field(strict=True, max_length=MAX_EDIT_CHARACTERS)] = ""
     comment: Annotated[str, Field(strict=True, max_length=MAX_COMMENT_CHARACTERS)] = ""
 
-    def check(self, num_answers: int) -> None:
-        """Raises DataError unless every answer is placed at most once."""
+    def check(self, num_answers: int, verdict: Verdict | None = None) -> None:
+        """Raises DataError unless every answer is placed at most once, and exactly once for a ranking."""
         placed = [answer for tier in self.tiers for answer in tier]
         if len(placed) != len(set(placed)) or not all(self.tiers):
             raise DataError(f"tiers {self.tiers}", expected="each answer in one tier, no tier empty")
         named = placed if self.edit_of is None else [*placed, self.edit_of]
         if any(not 0 <= answer < num_answers for answer in named):
             raise DataError(f"answers {named}", expected=f"numbers from 0 to {num_answers - 1}")
-
-    def check_verdict(self, verdict: Verdict, num_answers: int) -> None:
-        """Raises DataError when the draft cannot be submitted with this verdict: a ranking places every answer."""
-        self.check(num_answers)
-        placed = sum(len(tier) for tier in self.tiers)
-        if verdict == "ranked" and placed != num_answers:
-            raise DataError(f"{placed} of {num_answers} answers are placed", expected="all of them")
+        if verdict == "ranked" and len(placed) != num_answers:
+            raise DataError(f"{len(placed)} of {num_answers} answers are placed", expected="all of them")
 
 
 DRAFT = TypeAdapter(Draft)  # to and from the JSON of the store

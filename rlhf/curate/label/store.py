@@ -43,17 +43,12 @@ _OPEN = "SELECT number, body, shown, draft FROM work JOIN items ON item = number
 
 @dataclass(frozen=True, slots=True)
 class OpenRow:
-    """The row a person is labelling, its answers in that person's order."""
+    """The row a person is labelling; `shown` numbers its answers in that person's order."""
 
     number: int
     item: LabelItem
     shown: tuple[int, ...]
     draft: Draft
-
-    @property
-    def answers(self) -> tuple[str, ...]:
-        """The answers as shown."""
-        return tuple(self.item.responses[answer] for answer in self.shown)
 
 
 class LabelStore:
@@ -111,13 +106,11 @@ class LabelStore:
     def save(self, annotator: str, number: int, draft: Draft) -> None:
         """Keeps a row that is not submitted yet. Raises: DataError for a row this person was not shown."""
         with self._database.change():
-            draft.check(self._num_answers(annotator, number))
             self._write(annotator, number, draft, None)
 
     def submit(self, annotator: str, number: int, verdict: Verdict, draft: Draft) -> None:
         """Submits a row. Raises: DataError for a row this person was not shown, or an incomplete ranking."""
         with self._database.change():
-            draft.check_verdict(verdict, self._num_answers(annotator, number))
             self._write(annotator, number, draft, verdict)
 
     def undo(self, annotator: str) -> bool:
@@ -184,12 +177,10 @@ class LabelStore:
         values = (annotator, number, turn, json.dumps(shown), "{}", None, time.time())
         self._database.run("INSERT INTO work VALUES (?, ?, ?, ?, ?, ?, ?)", *values)
 
-    def _num_answers(self, annotator: str, number: int) -> int:
+    def _write(self, annotator: str, number: int, draft: Draft, verdict: Verdict | None) -> None:
         shown = self._database.value("SELECT shown FROM work WHERE annotator = ? AND item = ?", annotator, number)
         if shown is None:
             raise DataError(f"row {number} was not shown to {annotator}", fix="reload the page")
-        return len(json.loads(shown))
-
-    def _write(self, annotator: str, number: int, draft: Draft, verdict: Verdict | None) -> None:
+        draft.check(len(json.loads(shown)), verdict)
         statement = "UPDATE work SET draft = ?, verdict = ?, updated_s = ? WHERE annotator = ? AND item = ?"
         self._database.run(statement, DRAFT.dump_json(draft).decode(), verdict, time.time(), annotator, number)
