@@ -1,7 +1,6 @@
 """The page people label on, and its HTTP interface over a LabelStore.
 
-The caller gives the functions that export and report, so the same page serves blind comparisons of two answers. The
-names of the models never reach the page, except the owner's /agreement.
+The names of the models never reach the page, except the owner's /agreement.
 """
 
 import unicodedata
@@ -17,8 +16,10 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from rlhf.curate.label.access import PageAccess
+from rlhf.curate.label.agreement import label_report
 from rlhf.curate.label.draft import Draft, Verdict
 from rlhf.curate.label.store import LabelStore
+from rlhf.curate.output import Output
 from rlhf.errors import ArtifactError, RlhfError
 from rlhf.web.guard import RequestGuard
 from rlhf.web.page import content_policy, load_page
@@ -39,16 +40,14 @@ def build_app(
     store: LabelStore,
     access: PageAccess,
     *,
-    export: Callable[[], dict[str, Any]],
-    report: Callable[[], dict[str, Any]],
+    export: Callable[[], Output],
     hosts: frozenset[str] = frozenset(),
 ) -> FastAPI:
     """The application.
 
     Args:
         access: the tokens of people; without people in it, a person sends a name (header X-Annotator).
-        export: writes the labels; its result, or its RlhfError, is shown.
-        report: the content of the agreement page: `label_report`.
+        export: writes the labels; the rows and the file, or its RlhfError, are shown.
         hosts: see `RequestGuard`.
     """
     page = load_page("rlhf.curate.label")
@@ -69,7 +68,7 @@ def build_app(
         return HTMLResponse(page)
 
     _add_labelling(app, store, access)
-    _add_results(app, access, export=export, report=report)
+    _add_results(app, store, access, export)
     return app
 
 
@@ -105,20 +104,19 @@ def _add_labelling(app: FastAPI, store: LabelStore, access: PageAccess) -> None:
         return {"undone": store.undo(name), **_state(store, name)}
 
 
-def _add_results(
-    app: FastAPI, access: PageAccess, *, export: Callable[[], dict[str, Any]], report: Callable[[], dict[str, Any]]
-) -> None:
+def _add_results(app: FastAPI, store: LabelStore, access: PageAccess, export: Callable[[], Output]) -> None:
     @app.post("/api/export")
     def write(request: Request) -> dict[str, Any]:
         if not access.is_owner(_token(request)):
             _person(request, access)
-        return export()
+        output = export()
+        return {"rows": output.kept, "file": output.path.name}
 
     @app.get("/api/agreement")
     def agreement(request: Request) -> dict[str, Any]:
         if not access.is_owner(_token(request)):
             raise HTTPException(401, "this page needs the owner's link, which the terminal shows")
-        return report()
+        return label_report(store.judgements())
 
 
 def _token(request: Request) -> str:

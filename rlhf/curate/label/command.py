@@ -7,12 +7,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlhf.config.flag_values import names
 from rlhf.config.flags import flag
 from rlhf.curate.label.access import PageAccess
-from rlhf.curate.label.agreement import label_report
 from rlhf.curate.label.export import Merge, export_labels
 from rlhf.curate.label.items import read_items
 from rlhf.curate.label.store import OWNER, LabelStore
@@ -100,12 +99,7 @@ class Labelling:
         """The application; on loopback it answers only to this machine's names."""
         from rlhf.curate.label.app import build_app
 
-        def export() -> dict[str, Any]:
-            output = self.export()
-            return {"rows": output.kept, "file": output.path.name}
-
-        report = lambda: label_report(self.store.judgements())  # noqa: E731
-        return build_app(self.store, access, export=export, report=report, hosts=allowed_hosts(self.options.host))
+        return build_app(self.store, access, export=self.export, hosts=allowed_hosts(self.options.host))
 
     def run(self) -> None:
         """Serves until Ctrl-C or SIGTERM, then writes the labels."""
