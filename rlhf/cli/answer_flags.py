@@ -49,5 +49,5 @@ def request_of(arguments: argparse.Namespace, models: Sequence[str]) -> SampleOp
     from rlhf.curate.sample.options import SampleOptions
 
     sampling = fill_section(SamplingSection, arguments)
-    given = {"models": tuple(models), "out": arguments.out, "sampling": sampling, "k": getattr(arguments, "k", 1)}
-    return fill(SampleOptions, arguments, **given)
+    one: dict[str, Any] = {} if hasattr(arguments, "k") else {"k": 1}
+    return fill(SampleOptions, arguments, models=tuple(models), out=arguments.out, sampling=sampling, **one)
