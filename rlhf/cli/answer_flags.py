@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rlhf.config.flags import add_flags, add_section_flags, fill, fill_section
 
 if TYPE_CHECKING:
-    from rlhf.evaluate.answers.generation import GenerationRequest
+    from rlhf.curate.sample.options import SampleOptions
 
 SAMPLING = ("temperature", "top_p", "top_k", "max_new_tokens", "max_prompt_tokens", "batch_size")
 ANSWERS = ("prompts", "k", "dtype", "seed", "limit", "on_bad_row")
@@ -24,14 +24,14 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_model_flag(parser: argparse.ArgumentParser, **defaults: Any) -> None:
     """The models that answer."""
-    from rlhf.curate.sample.command import SampleOptions
+    from rlhf.curate.sample.options import SampleOptions
 
     add_flags(parser, SampleOptions, only=("models",), **{"models": ..., **defaults})
 
 
 def add_answer_flags(parser: argparse.ArgumentParser, *, skip: tuple[str, ...] = (), **defaults: Any) -> None:
     """Which prompts are answered, and how; see `add_flags` for `skip` and `defaults`."""
-    from rlhf.curate.sample.command import SampleOptions
+    from rlhf.curate.sample.options import SampleOptions
 
     add_flags(parser, SampleOptions, only=ANSWERS, skip=skip, **{"k": 1, **defaults})
     add_sampling_flags(parser)
@@ -43,18 +43,11 @@ def add_page_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--show", type=int, default=60, metavar="N", help=shown)
 
 
-def request_of(arguments: argparse.Namespace, models: Sequence[str]) -> GenerationRequest:
+def request_of(arguments: argparse.Namespace, models: Sequence[str]) -> SampleOptions:
     """Which models are asked what, and how. Raises ConfigError, naming the flag, for a value out of range."""
     from rlhf.config.sections import SamplingSection
-    from rlhf.curate.sample.command import SampleOptions
+    from rlhf.curate.sample.options import SampleOptions
 
     sampling = fill_section(SamplingSection, arguments)
-    given: dict[str, Any] = {} if hasattr(arguments, "k") else {"k": 1}
-    options = fill(SampleOptions, arguments, models=tuple(models), out=arguments.out, sampling=sampling, **given)
-    from rlhf.curate.sample.sources import DecodingOptions
-    from rlhf.evaluate.answers.generation import GenerationRequest
-
-    decoding = DecodingOptions(sampling, options.k, options.seed)
-    return GenerationRequest(
-        options.models, options.prompts, decoding, options.dtype, options.limit, options.on_bad_row
-    )
+    one: dict[str, Any] = {} if hasattr(arguments, "k") else {"k": 1}
+    return fill(SampleOptions, arguments, models=tuple(models), out=arguments.out, sampling=sampling, **one)

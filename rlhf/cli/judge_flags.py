@@ -32,6 +32,7 @@ def panel_of(arguments: argparse.Namespace) -> JudgePanel:
 
     Raises: ConfigError, naming the flag, for a judge, a criteria set or a number that cannot be used.
     """
+    from rlhf.curate.endpoint.budget import Budget
     from rlhf.curate.endpoint.client import Endpoint
     from rlhf.curate.endpoint.options import EndpointOptions
     from rlhf.curate.judge.criteria import load_criteria
@@ -39,7 +40,7 @@ def panel_of(arguments: argparse.Namespace) -> JudgePanel:
     from rlhf.evaluate.geval.judging import JudgePanel, judge_names
 
     service, cache = fill(EndpointOptions, arguments), arguments.out / "judge.answers.sqlite"
-    budget, weigh = service.budget(), arguments.weighting == "auto"
+    budget, weigh = Budget(service), arguments.weighting == "auto"
     weighting = "samples" if weigh else arguments.weighting
     return JudgePanel(
         judge_names(arguments.judge),

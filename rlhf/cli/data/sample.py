@@ -11,7 +11,7 @@ from rlhf.config.flags import add_flags, fill, fill_section
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-    from rlhf.curate.sample.command import SampleOptions
+    from rlhf.curate.sample.options import SampleOptions
 
     add_flags(parser, SampleOptions)
     add_sampling_flags(parser)
@@ -22,7 +22,8 @@ def run_sample(arguments: argparse.Namespace) -> int:
     """`rlhf data sample`."""
     from rlhf.config.sections import SamplingSection
     from rlhf.curate.endpoint.options import EndpointOptions
-    from rlhf.curate.sample.command import SampleOptions, run
+    from rlhf.curate.sample.command import run
+    from rlhf.curate.sample.options import SampleOptions
 
     options = fill(SampleOptions, arguments, sampling=fill_section(SamplingSection, arguments))
     return run(options, fill(EndpointOptions, arguments))

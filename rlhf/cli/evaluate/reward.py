@@ -9,7 +9,7 @@ from rlhf.config.flags import add_flags
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-    from rlhf.curate.sample.command import SampleOptions
+    from rlhf.curate.sample.options import SampleOptions
 
     parser.add_argument("--model", required=True, metavar="RUN", help="run folder of stage 2, or its model/")
     data = "files of rankings or pairs, or demo:rankings_dev"

@@ -82,7 +82,7 @@ def augment(
             if isinstance(outcome, Rejected):
                 output.drop(outcome.reason, outcome.example)
             else:
-                output.write(outcome | {"model": endpoint.service.model})
+                output.write(outcome | {"model": endpoint.model})
         advance(output.kept - before)
         if output.kept >= options.num:
             return ""

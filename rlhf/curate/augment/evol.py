@@ -12,10 +12,11 @@ import random
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any
 
 from rlhf.curate.augment.options import AugmentOptions
-from rlhf.curate.augment.prompts import ReplySchema, messages, prompt_texts
+from rlhf.curate.augment.prompts import ReplySchema, Text, messages, prompt_texts
 from rlhf.curate.augment.writer import Rejected, Writer
 from rlhf.curate.endpoint.messages import ChatMessage
 from rlhf.curate.row_texts import compact
@@ -27,9 +28,15 @@ MOST_FAILURES = 2  # of an instruction, after which it is given up
 SHORT = 80  # characters; a shorter answer with an apology is a refusal
 PROMPT_WORDS = ("원래 말", "고친 말", "새로 쓴 말", "새로운 말")
 SOURCE = "evol"
+PROMPTS = prompt_texts("evol")
 
-EVOLVED = ReplySchema("evolved", {"instruction": str})
-IS_EQUAL = ReplySchema("comparison", {"is_equal": bool})
+
+class Evolved(ReplySchema):
+    instruction: Text
+
+
+class Comparison(ReplySchema):
+    is_equal: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +47,15 @@ class _Evolving:
     num_failures: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Attempt:
-    """An instruction, the operation applied to it, and the results so far."""
+    """An instruction, the operation applied to it, the results so far, and why it failed, if it did."""
 
     parent: _Evolving
     operation: str
-    evolved: str | Rejected = ""
-    output: str | Rejected = ""
-
-    @property
-    def rejected(self) -> Rejected | None:
-        """Why the attempt failed, if it did."""
-        return next((part for part in (self.evolved, self.output) if isinstance(part, Rejected)), None)
+    evolved: str = ""
+    output: str = ""
+    rejected: Rejected | None = None
 
 
 def evolve(writer: Writer, seeds: Sequence[str], options: AugmentOptions) -> Iterator[list[dict[str, Any] | Rejected]]:
@@ -80,13 +83,30 @@ def evolve(writer: Writer, seeds: Sequence[str], options: AugmentOptions) -> Ite
 def _attempts(writer: Writer, parents: Sequence[_Evolving], taken: set[str], seed: int) -> list[_Attempt]:
     """Evolves each instruction, rejects those that ask the same as before, and has the others answered."""
     attempts = [_Attempt(parent, _operation(parent, seed)) for parent in parents]
-    replies = writer.write([_evolve_prompt(attempt) for attempt in attempts], [EVOLVED] * len(attempts))
-    evolved = [reply if isinstance(reply, Rejected) else _new(reply["instruction"], taken) for reply in replies]
-    attempts = [replace(attempt, evolved=text) for attempt, text in zip(attempts, evolved, strict=True)]
-    verdicts = iter(writer.judge([_equality_prompt(each) for each in attempts if not each.rejected], IS_EQUAL))
-    attempts = [each if each.rejected else replace(each, evolved=_gained(each, next(verdicts))) for each in attempts]
-    outputs = iter(writer.reply([_answer_prompt(each) for each in attempts if not each.rejected]))
-    return [each if each.rejected else replace(each, output=_answer(next(outputs))) for each in attempts]
+    replies = writer.write([_evolve_prompt(each) for each in attempts], repeat(Evolved))
+    for attempt, evolved in _accepted(attempts, replies):
+        attempt.evolved, attempt.rejected = evolved.instruction, _unusable(evolved.instruction, taken)
+    left = [each for each in attempts if not each.rejected]
+    asked = [
+        messages(PROMPTS["system"], PROMPTS["is_equal"], first=each.parent.instruction, second=each.evolved)
+        for each in left
+    ]
+    for attempt, comparison in _accepted(left, writer.judge(asked, Comparison)):
+        attempt.rejected = Rejected("no gain", attempt.evolved) if comparison.is_equal else None
+    left = [each for each in left if not each.rejected]
+    asked = [messages(PROMPTS["answer_system"], PROMPTS["answer"], instruction=each.evolved) for each in left]
+    for attempt, output in _accepted(left, writer.write(asked)):
+        attempt.output, attempt.rejected = output, _unanswered(output)
+    return attempts
+
+
+def _accepted(attempts: Sequence[_Attempt], replies: Sequence[Any]) -> Iterator[tuple[_Attempt, Any]]:
+    """The attempts with a usable reply, each with its reply; the others fail."""
+    for attempt, reply in zip(attempts, replies, strict=True):
+        if isinstance(reply, Rejected):
+            attempt.rejected = reply
+        else:
+            yield attempt, reply
 
 
 def _operation(parent: _Evolving, seed: int) -> str:
@@ -95,26 +115,13 @@ def _operation(parent: _Evolving, seed: int) -> str:
 
 
 def _evolve_prompt(attempt: _Attempt) -> tuple[ChatMessage, ...]:
-    prompts, instruction = prompt_texts("evol"), attempt.parent.instruction
-    if attempt.operation == "breadth":
-        return messages(prompts["system"], prompts["breadth"], instruction=instruction)
-    method = prompts["methods"][attempt.operation]
-    return messages(prompts["system"], prompts["depth"], instruction=instruction, method=method)
+    kind = "breadth" if attempt.operation == "breadth" else "depth"
+    method = PROMPTS["methods"].get(attempt.operation, "")
+    return messages(PROMPTS["system"], PROMPTS[kind], instruction=attempt.parent.instruction, method=method)
 
 
-def _equality_prompt(attempt: _Attempt) -> tuple[ChatMessage, ...]:
-    prompts = prompt_texts("evol")
-    first, second = attempt.parent.instruction, attempt.evolved
-    return messages(prompts["system"], prompts["is_equal"], first=first, second=second)
-
-
-def _answer_prompt(attempt: _Attempt) -> tuple[ChatMessage, ...]:
-    prompts = prompt_texts("evol")
-    return messages(prompts["answer_system"], prompts["answer"], instruction=attempt.evolved)
-
-
-def _new(evolved: str, taken: set[str]) -> str | Rejected:
-    """The evolved instruction, added to `taken`; Rejected when it cannot be used."""
+def _unusable(evolved: str, taken: set[str]) -> Rejected | None:
+    """Why an evolved instruction cannot be used, if so; else it is added to `taken`."""
     if not hangul_share(evolved):
         return Rejected("not Korean", evolved)
     if any(words in evolved for words in PROMPT_WORDS):
@@ -122,21 +129,13 @@ def _new(evolved: str, taken: set[str]) -> str | Rejected:
     if compact(evolved) in taken:
         return Rejected("repeats another", evolved)
     taken.add(compact(evolved))
-    return evolved
+    return None
 
 
-def _gained(attempt: _Attempt, verdict: dict[str, Any] | Rejected) -> str | Rejected:
-    if isinstance(verdict, Rejected):
-        return verdict
-    return Rejected("no gain", str(attempt.evolved)) if verdict["is_equal"] else attempt.evolved
-
-
-def _answer(reply: str | Rejected) -> str | Rejected:
-    if isinstance(reply, Rejected):
-        return reply
+def _unanswered(reply: str) -> Rejected | None:
     if "죄송" in reply and len(reply) < SHORT:
         return Rejected("refused", reply)
-    return reply if any(map(str.isalnum, reply)) else Rejected("empty answer", reply)
+    return None if any(map(str.isalnum, reply)) else Rejected("empty answer", reply)
 
 
 def _after(attempt: _Attempt, generations: int) -> _Evolving | None:
@@ -147,7 +146,7 @@ def _after(attempt: _Attempt, generations: int) -> _Evolving | None:
         return failed if failed.num_failures < MOST_FAILURES else None
     if parent.generation + 1 >= generations:
         return None
-    return _Evolving(str(attempt.evolved), parent.origin, parent.generation + 1)
+    return _Evolving(attempt.evolved, parent.origin, parent.generation + 1)
 
 
 def _row(attempt: _Attempt) -> dict[str, Any]:

@@ -13,10 +13,11 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 from rlhf.curate.augment.options import AugmentOptions
-from rlhf.curate.augment.prompts import ReplySchema, messages, prompt_texts
+from rlhf.curate.augment.prompts import ReplySchema, Text, messages, prompt_texts
 from rlhf.curate.augment.rouge import SeenInstructions
 from rlhf.curate.augment.writer import Rejected, Writer
 from rlhf.curate.endpoint.messages import ChatMessage
@@ -29,11 +30,7 @@ MOST_PROMPTS = 16  # per round
 FEWEST_WORDS, MOST_WORDS = 3, 150
 LEAST_HANGUL = 0.5
 SOURCE = "self-instruct"
-
-INSTRUCTIONS = ReplySchema("instructions", {"instructions": list})
-IS_CLASSIFICATION = ReplySchema("classification", {"is_classification": bool})
-INPUT_FIRST = ReplySchema("instance", {"input": str, "output": str})
-OUTPUT_FIRST = ReplySchema("labelled_instance", {"label": str, "input": str})
+PROMPTS = prompt_texts("self_instruct")
 
 _ORDINALS = ("첫 번째", "두 번째", "세 번째", "네 번째")
 _NO_INPUT = frozenset({"없음", "없음.", "해당 없음", "해당 없음.", "빈 문자열", "n/a", "none", "-"})
@@ -43,6 +40,28 @@ _NOT_TEXT = re.compile(
 )
 
 Outcomes = list[dict[str, Any] | Rejected]
+
+
+class Instructions(ReplySchema):
+    instructions: list[Text]
+
+
+class Classification(ReplySchema):
+    is_classification: bool
+
+
+class Instance(ReplySchema):
+    input: Text
+    output: Text
+
+
+class LabelledInstance(ReplySchema):
+    label: Text
+    input: Text
+
+    @property
+    def output(self) -> str:
+        return self.label
 
 
 @dataclass(slots=True)
@@ -76,11 +95,11 @@ def _new_instructions(run: _Run, number: int, missing: int) -> Outcomes:
     num_prompts = min(MOST_PROMPTS, math.ceil(max(0, lacking) / NUM_ASKED))
     prompts = [_examples_prompt(run, number, index) for index in range(num_prompts)]
     outcomes: Outcomes = []
-    for answer in run.writer.write(prompts, [INSTRUCTIONS] * num_prompts):
+    for answer in run.writer.write(prompts, repeat(Instructions)):
         if isinstance(answer, Rejected):
             outcomes.append(answer)
             continue
-        for instruction in answer["instructions"]:
+        for instruction in answer.instructions:
             rejected = _rejected(instruction, run.seen)
             if rejected is not None:
                 outcomes.append(rejected)
@@ -96,9 +115,8 @@ def _examples_prompt(run: _Run, number: int, index: int) -> tuple[ChatMessage, .
     own = draw.sample(run.own, min(OWN_SHOWN, len(run.own)))
     shown = own + draw.sample(list(run.seeds), min(SEEDS_SHOWN + OWN_SHOWN - len(own), len(run.seeds)))
     draw.shuffle(shown)
-    prompts = prompt_texts("self_instruct")
     examples = "\n".join(f"{place}. {' '.join(text.split())}" for place, text in enumerate(shown, 1))
-    return messages(prompts["system"], prompts["instructions"], examples=examples, count=NUM_ASKED)
+    return messages(PROMPTS["system"], PROMPTS["instructions"], examples=examples, count=NUM_ASKED)
 
 
 def _rejected(instruction: str, seen: SeenInstructions) -> Rejected | None:
@@ -116,35 +134,30 @@ def _rejected(instruction: str, seen: SeenInstructions) -> Rejected | None:
 
 
 def _instances(run: _Run, instructions: Sequence[str]) -> Outcomes:
-    prompts = prompt_texts("self_instruct")
-    asked = [
-        messages(prompts["system"], prompts["is_classification"], instruction=instruction)
-        for instruction in instructions
-    ]
-    kinds = run.writer.judge(asked, IS_CLASSIFICATION)
+    asked = [messages(PROMPTS["system"], PROMPTS["is_classification"], instruction=each) for each in instructions]
+    kinds = run.writer.judge(asked, Classification)
     outcomes: Outcomes = [kind for kind in kinds if isinstance(kind, Rejected)]
     known = [
-        (instruction, bool(kind["is_classification"]))
+        (instruction, kind.is_classification)
         for instruction, kind in zip(instructions, kinds, strict=True)
         if not isinstance(kind, Rejected)
     ]
-    schemas = [OUTPUT_FIRST if labelled else INPUT_FIRST for _, labelled in known]
+    schemas = [LabelledInstance if labelled else Instance for _, labelled in known]
     answers = run.writer.write([_instance_prompt(run, *each) for each in known], schemas)
     return outcomes + [_row(*each, answer) for each, answer in zip(known, answers, strict=True)]
 
 
 def _instance_prompt(run: _Run, instruction: str, labelled: bool) -> tuple[ChatMessage, ...]:
-    prompts = prompt_texts("self_instruct")
     if not labelled:
-        return messages(prompts["system"], prompts["input_first"], instruction=instruction)
+        return messages(PROMPTS["system"], PROMPTS["input_first"], instruction=instruction)
     ordinal = random.Random(f"{run.seed} {instruction}").choice(_ORDINALS)
-    return messages(prompts["system"], prompts["output_first"], instruction=instruction, ordinal=ordinal)
+    return messages(PROMPTS["system"], PROMPTS["output_first"], instruction=instruction, ordinal=ordinal)
 
 
-def _row(instruction: str, labelled: bool, answer: dict[str, Any] | Rejected) -> dict[str, Any] | Rejected:
+def _row(instruction: str, labelled: bool, answer: Instance | LabelledInstance | Rejected) -> dict[str, Any] | Rejected:
     if isinstance(answer, Rejected):
         return answer
-    given, output = answer["input"], answer["label" if labelled else "output"]
+    given, output = answer.input, answer.output
     if given.lower() in _NO_INPUT:
         given = ""
     if is_refusal(output):

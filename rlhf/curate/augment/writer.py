@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, TypeVar
 
 from rlhf.curate.augment.options import AugmentOptions
@@ -12,7 +13,7 @@ from rlhf.curate.endpoint.client import Endpoint
 from rlhf.curate.endpoint.messages import ChatAnswer, ChatMessage, EndpointRequest
 from rlhf.errors import BudgetError
 
-Read = TypeVar("Read")
+Schema = TypeVar("Schema", bound=ReplySchema)
 Prompts = Sequence[Sequence[ChatMessage]]
 
 
@@ -34,43 +35,26 @@ class Writer:
         self._endpoint, self._options = endpoint, options
         self.stopped = ""
 
-    def write(self, prompts: Prompts, schemas: Sequence[ReplySchema]) -> list[dict[str, Any] | Rejected]:
-        """An object for each prompt, by the schema at its position, sampled at the temperature of the options."""
-        requests = [self._request(prompt, schema) for prompt, schema in zip(prompts, schemas, strict=True)]
-        return self._ask(requests, [schema.read for schema in schemas])
+    def write(self, prompts: Prompts, schemas: Iterable[type[ReplySchema] | None] = repeat(None)) -> list[Any]:
+        """What each prompt asks for, sampled at the temperature of the options: an object of the schema, or a text."""
+        return self._ask(prompts, schemas, self._options.temperature, self._options.top_p)
 
-    def judge(self, prompts: Prompts, schema: ReplySchema) -> list[dict[str, Any] | Rejected]:
+    def judge(self, prompts: Prompts, schema: type[Schema]) -> list[Schema | Rejected]:
         """An object for each prompt, at temperature 0."""
-        requests = [self._request(prompt, schema, temperature=0.0, top_p=1.0) for prompt in prompts]
-        return self._ask(requests, [schema.read] * len(requests))
-
-    def reply(self, prompts: Prompts) -> list[str | Rejected]:
-        """The plain answer to each prompt."""
-        requests = [self._request(prompt, None) for prompt in prompts]
-        return self._ask(requests, [clean_text] * len(requests))
-
-    def _request(
-        self,
-        prompt: Sequence[ChatMessage],
-        schema: ReplySchema | None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-    ) -> EndpointRequest:
-        options = self._options
-        return EndpointRequest(
-            prompt,
-            options.temperature if temperature is None else temperature,
-            options.top_p if top_p is None else top_p,
-            options.max_tokens,
-            response_format=None if schema is None else schema.response_format(options.structured),
-        )
+        return self._ask(prompts, repeat(schema), temperature=0.0, top_p=1.0)
 
     def _ask(
-        self, requests: Sequence[EndpointRequest], readers: Sequence[Callable[[str], Read | None]]
-    ) -> list[Read | Rejected]:
-        found: list[Read | Rejected] = []
+        self, prompts: Prompts, schemas: Iterable[type[ReplySchema] | None], temperature: float, top_p: float
+    ) -> list[Any]:
+        options, asked, found = self._options, list(zip(prompts, schemas, strict=False)), list[Any]()
+        formats = [None if schema is None else schema.response_format(options.structured) for _, schema in asked]
+        requests = [
+            EndpointRequest(prompt, temperature, top_p, options.max_tokens, response_format=wanted)
+            for (prompt, _), wanted in zip(asked, formats, strict=True)
+        ]
         try:
-            for answer, read in zip(self._endpoint.complete_all(requests), readers, strict=True):
+            for answer, (_, schema) in zip(self._endpoint.complete_all(requests), asked, strict=True):
+                read = clean_text if schema is None else schema.read
                 found.append(_rejected(answer) or read(answer.text) or Rejected("unreadable answer", answer.text))
         except BudgetError as error:
             self.stopped = error.problem

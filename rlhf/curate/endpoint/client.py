@@ -14,21 +14,24 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from weakref import WeakValueDictionary
 
+from pydantic import TypeAdapter
+
+from rlhf.artifacts.database import Database
 from rlhf.curate.endpoint.budget import Budget
-from rlhf.curate.endpoint.cache import AnswerCache, cache_key
-from rlhf.curate.endpoint.messages import ChatAnswer, ChatMessage, EndpointRequest
+from rlhf.curate.endpoint.messages import ChatAnswer, EndpointRequest
 from rlhf.curate.endpoint.options import EndpointOptions
-from rlhf.curate.endpoint.worker import Service, Worker
+from rlhf.curate.endpoint.worker import Worker
 from rlhf.errors import require_packages
 
-__all__ = ["ChatAnswer", "ChatMessage", "Endpoint", "EndpointRequest", "Usage"]
-
 READ_AHEAD = 4  # times the concurrency: requests taken from the caller in advance
+CACHE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)"
+_ANSWER = TypeAdapter(ChatAnswer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +53,14 @@ class Usage:
         return f"{self.num_sent} requests{again} ({tokens}{cost}); {self.num_cached} answers from the cache"
 
 
-class Endpoint:
+class Endpoint(AbstractContextManager["Endpoint"]):
     """A chat endpoint.
 
     Args:
         url: base address, which ends in /v1 for most services.
         model: name of the model at the service.
-        options: rate, retries and time limit of the requests.
-        budget: limits on requests and cost, which also counts what was spent; by default that of the options.
+        options: rate, retries, time limit and budget of the requests.
+        budget: what was spent so far, where several endpoints share the limits of the options.
         cache: SQLite file of answers, unless the options name one; None stores none.
 
     Raises: EndpointError for arguments that cannot be used; ConfigError when openai is not installed; ArtifactError
@@ -73,20 +76,18 @@ class Endpoint:
         budget: Budget | None = None,
         cache: Path | None = None,
     ) -> None:
-        options = options or EndpointOptions()
-        cache = options.cache or cache
+        self.url, self.model, self._options = url, model, options or EndpointOptions()
+        self.budget = budget if budget is not None else Budget(self._options)
+        cache = self._options.cache or cache
         kept = f"the answers so far are in {cache}" if cache is not None else ""
-        self.service = Service(url, model, options, kept)
         require_packages("openai", extra="llm", needed_by="an endpoint")
-        self.service.key()
-        self.budget = budget if budget is not None else options.budget()
-        self._cache = AnswerCache(cache) if cache is not None else None
-        self._in_flight: dict[str, Future[ChatAnswer]] = {}
+        self._worker = Worker(url, model, self._options, self.budget, kept)
+        self._cache = Database(cache, CACHE, option="--cache", version=2) if cache is not None else None
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # of the requests under way
         self._num_cached = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
         self._thread.start()
-        self._worker = asyncio.run_coroutine_threadsafe(self._start_worker(), self._loop).result()
 
     def complete_all(self, requests: Iterable[EndpointRequest]) -> Iterator[ChatAnswer]:
         """The answers, in the order of the requests; of many requests, a few times `concurrency` are held at once.
@@ -100,11 +101,11 @@ class Endpoint:
         window: deque[Future[ChatAnswer]] = deque()
         try:
             while True:
-                while len(window) < READ_AHEAD * self.service.options.concurrency:
-                    request = next(source, None)
-                    if request is None:
-                        break
-                    window.append(self._submit(request))
+                room = READ_AHEAD * self._options.concurrency - len(window)
+                window.extend(
+                    asyncio.run_coroutine_threadsafe(self._answer(request), self._loop)
+                    for request in islice(source, room)
+                )
                 if not window:
                     return
                 answer = window.popleft().result()
@@ -121,15 +122,9 @@ class Endpoint:
     @property
     def usage(self) -> Usage:
         """Requests and cost so far."""
-        budget = self.budget
-        return Usage(
-            num_sent=budget.requests,
-            num_cached=self._num_cached,
-            num_retries=self._worker.num_retries,
-            prompt_tokens=budget.prompt_tokens,
-            completion_tokens=budget.completion_tokens,
-            cost=budget.cost,
-        )
+        spent = self.budget
+        tokens = spent.prompt_tokens, spent.completion_tokens
+        return Usage(spent.requests, self._num_cached, self._worker.num_retries, *tokens, spent.cost)
 
     def close(self) -> None:
         """Closes connections, thread and cache; requests in flight are cancelled."""
@@ -142,38 +137,21 @@ class Endpoint:
         if self._cache is not None:
             self._cache.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _submit(self, request: EndpointRequest) -> Future[ChatAnswer]:
+    async def _answer(self, request: EndpointRequest) -> ChatAnswer:
         if self._cache is None:
-            return asyncio.run_coroutine_threadsafe(self._worker.answer(request), self._loop)
-        key = cache_key(self.service.url, self.service.model, request)
-        same = self._in_flight.get(key)
-        if same is not None and not same.done():
-            return asyncio.run_coroutine_threadsafe(_answer_of_another(same), self._loop)
-        cached = self._cache.get(key)
-        if cached is not None:
-            done: Future[ChatAnswer] = Future()
-            done.set_result(cached.as_cached())
-            return done
-        future = asyncio.run_coroutine_threadsafe(self._answer_and_keep(key, request, self._cache), self._loop)
-        self._in_flight[key] = future
-        future.add_done_callback(lambda _: self._in_flight.pop(key, None))
-        return future
-
-    async def _answer_and_keep(self, key: str, request: EndpointRequest, cache: AnswerCache) -> ChatAnswer:
-        answer = await self._worker.answer(request)
-        cache.put(key, answer)
-        return answer
-
-    async def _start_worker(self) -> Worker:
-        return Worker(self.service, self.budget)
+            return await self._worker.answer(request)
+        key = request.key(self.url, self.model)
+        async with self._locks.setdefault(key, asyncio.Lock()):  # equal requests wait for the answer to the first
+            found = self._cache.value("SELECT answer FROM answers WHERE key = ?", key)
+            if found is not None:
+                return replace(_ANSWER.validate_json(found), cached=True)
+            answer = await self._worker.answer(request)
+            kept = _ANSWER.dump_json(answer).decode()
+            self._cache.run("INSERT OR REPLACE INTO answers VALUES (?, ?)", key, kept)
+            return answer
 
     async def _finish(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -181,7 +159,3 @@ class Endpoint:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         await self._worker.close()
-
-
-async def _answer_of_another(future: Future[ChatAnswer]) -> ChatAnswer:
-    return (await asyncio.wrap_future(future)).as_cached()

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.config.flags import flag
-from rlhf.curate.endpoint.budget import Budget
 from rlhf.errors import EndpointError
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointOptions:
-    """How a command uses an endpoint, and what it may cost."""
+    """How a command uses an endpoint, and what it may cost.
+
+    Raises: EndpointError for a value out of range, or a limit that cannot be enforced.
+    """
 
     api_key_env: str = flag(
         "OPENAI_API_KEY",
@@ -40,10 +42,13 @@ class EndpointOptions:
             raise EndpointError("concurrency, retries or timeout out of range", expected="at least 1, 0, above 0")
         if self.requests_per_minute is not None and self.requests_per_minute <= 0:
             raise EndpointError(f"is {self.requests_per_minute}", where="requests_per_minute", expected="above 0")
-
-    def budget(self) -> Budget:
-        """The limits and prices, with nothing spent yet."""
-        return Budget(self.max_requests, self.max_cost, self.price_in, self.price_out)
+        for name in ("max_requests", "max_cost", "price_in", "price_out"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise EndpointError(f"is {value}", where=name, expected="0 or more")
+        if self.max_cost is not None and not (self.price_in or self.price_out):
+            fix = "give the prices of 1,000 tokens: --price-in 0.00015 --price-out 0.0006"
+            raise EndpointError("a cost limit without prices", where="max_cost", fix=fix)
 
 
 def answers_cache(out: Path) -> Path:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from rlhf.config.load import secret
 from rlhf.curate.endpoint.budget import Budget
 from rlhf.curate.endpoint.failures import FailedAttempt, failure_of
-from rlhf.curate.endpoint.messages import ChatAnswer, EndpointRequest, answer_of, refused_answer
+from rlhf.curate.endpoint.messages import ChatAnswer, EndpointRequest, answer_of
 from rlhf.curate.endpoint.options import EndpointOptions
 from rlhf.errors import BudgetError, EndpointError
 
@@ -20,46 +20,11 @@ OLDER_LIMIT, NEWER_LIMIT = "max_tokens", "max_completion_tokens"  # services of 
 LONGEST_PAUSE_S = 60.0  # between two attempts, unless the service asks for more
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """Where and how to send requests; `kept` is what an error says about the earlier answers, "" if they are lost."""
-
-    url: str
-    model: str
-    options: EndpointOptions
-    kept: str = ""
-
-    def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise EndpointError(
-                f"{self.url!r} is not an address", where="endpoint", expected="a URL such as http://127.0.0.1:8000/v1"
-            )
-
-    @property
-    def on_loopback(self) -> bool:
-        host = urlsplit(self.url).hostname or ""
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost"
-
-    def key(self) -> str:
-        """The key to send. Raises EndpointError for a service on another machine without a key."""
-        variable = self.options.api_key_env
-        key = secret(variable)
-        if not key and not self.on_loopback:
-            fix = f"export {variable}=..., or name another variable with --api-key-env"
-            raise EndpointError(f"{variable} is not set", where=self.url, expected="a key", fix=fix)
-        return key or "none"
-
-
 @dataclass(slots=True)
 class RateLimiter:
     """Admits requests in order, as fast as the rate allows and while the budget lasts."""
 
     budget: Budget
-    requests_per_minute: float | None
     num_in_flight: int = 0
     _next_s: float = 0.0
     _line: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -76,8 +41,8 @@ class RateLimiter:
             clock = asyncio.get_running_loop().time
             while (wait_s := self._next_s - clock()) > 0:
                 await asyncio.sleep(wait_s)
-            if self.requests_per_minute is not None:
-                self._next_s = clock() + 60 / self.requests_per_minute
+            if (rate := self.budget.limits.requests_per_minute) is not None:
+                self._next_s = clock() + 60 / rate
             self.budget.reserve(worst_cost)
             self.num_in_flight += 1
 
@@ -92,26 +57,31 @@ class RateLimiter:
 
 
 class Worker:
-    """Answers requests from inside an event loop."""
+    """Answers requests from inside an event loop.
 
-    def __init__(self, service: Service, budget: Budget) -> None:
+    kept: what an error says about the earlier answers, "" if they are lost.
+
+    Raises: EndpointError for what is not an address, and for a service on another machine without a key.
+    """
+
+    def __init__(self, url: str, model: str, options: EndpointOptions, budget: Budget, kept: str) -> None:
         import openai
 
-        self._service, self._options, self._budget = service, service.options, budget
-        self._slots = asyncio.Semaphore(self._options.concurrency)
-        self._limiter = RateLimiter(budget, self._options.requests_per_minute)
+        self._url, self._model, self._options, self._budget, self._kept = url, model, options, budget, kept
+        self._slots = asyncio.Semaphore(options.concurrency)
+        self._limiter = RateLimiter(budget)
         self._failed: EndpointError | None = None
         self._reached = self._answered = False
         self._limit_name = OLDER_LIMIT
         self.num_retries = 0
+        local, key = _on_loopback(url), secret(options.api_key_env)
+        if not key and not local:
+            fix = f"export {options.api_key_env}=..., or name another variable with --api-key-env"
+            raise EndpointError(f"{options.api_key_env} is not set", where=url, expected="a key", fix=fix)
         # Requests to this machine must not go through a proxy of the environment.
-        http = openai.DefaultAsyncHttpxClient(trust_env=not service.on_loopback)
+        http = openai.DefaultAsyncHttpxClient(trust_env=not local)
         self._client = openai.AsyncOpenAI(
-            api_key=service.key(),
-            base_url=service.url,
-            timeout=self._options.timeout,
-            max_retries=0,
-            http_client=http,
+            api_key=key or "none", base_url=url, timeout=options.timeout, max_retries=0, http_client=http
         )
 
     async def answer(self, request: EndpointRequest) -> ChatAnswer:
@@ -136,7 +106,7 @@ class Worker:
             if isinstance(outcome, ChatAnswer):
                 return outcome
             if outcome.filtered:
-                return refused_answer("content_filter")
+                return ChatAnswer("", "content_filter", refused=True)
             if limit_name == OLDER_LIMIT and NEWER_LIMIT in outcome.problem and not outcome.transient:
                 self._limit_name = NEWER_LIMIT
                 continue
@@ -156,11 +126,11 @@ class Worker:
                 reply = await self._post(request)
             answer = answer_of(reply)
         except asyncio.CancelledError:
-            self._budget.charge(worst)
+            self._budget.settle(worst)  # the service may bill it
             raise
         except Exception as error:  # noqa: BLE001 - failure_of classifies it
             failure = failure_of(error)
-            (self._budget.charge if failure.billed else self._budget.release)(worst)
+            (self._budget.settle if failure.billed else self._budget.release)(worst)
             self._reached = self._reached or not failure.unreachable
             return failure
         else:
@@ -171,15 +141,15 @@ class Worker:
             self._limiter.finish()
 
     async def _post(self, request: EndpointRequest) -> str:
-        body: dict[str, Any] = request.body(self._service.model)
+        body: dict[str, Any] = request.body(self._model)
         if OLDER_LIMIT in body:
             body[self._limit_name] = body.pop(OLDER_LIMIT)
         reply = await self._client.chat.completions.with_raw_response.create(**body)
         return str(reply.http_response.text)
 
     def _error(self, problem: str, fix: str) -> EndpointError:
-        kept = f"; then run again: {self._service.kept}" if self._service.kept and self._answered else ""
-        return EndpointError(problem, where=self._service.url, fix=f"{fix}{kept}")
+        kept = f"; then run again: {self._kept}" if self._kept and self._answered else ""
+        return EndpointError(problem, where=self._url, fix=f"{fix}{kept}")
 
     async def _back_off(self, failure: FailedAttempt, attempt: int) -> None:
         pause_s = min(LONGEST_PAUSE_S, self._options.backoff_s * 2**attempt) * random.uniform(0.75, 1.25)
@@ -190,6 +160,19 @@ class Worker:
 
 
 def _spent(budget: Budget, worst_cost: float) -> str:
-    if budget.max_requests is not None and budget.requests >= budget.max_requests:
-        return f"the limit of {budget.max_requests} requests is reached"
-    return f"spent {budget.cost:.4f} of {budget.max_cost:.4f}; the next request could cost {worst_cost:.4f}"
+    limits = budget.limits
+    if limits.max_requests is not None and budget.requests >= limits.max_requests:
+        return f"the limit of {limits.max_requests} requests is reached"
+    return f"spent {budget.cost:.4f} of {limits.max_cost:.4f}; the next request could cost {worst_cost:.4f}"
+
+
+def _on_loopback(url: str) -> bool:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise EndpointError(
+            f"{url!r} is not an address", where="endpoint", expected="a URL such as http://127.0.0.1:8000/v1"
+        )
+    try:
+        return ipaddress.ip_address(parts.hostname).is_loopback
+    except ValueError:
+        return parts.hostname == "localhost"

@@ -15,9 +15,9 @@ from rlhf.curate.endpoint.budget import Budget
 from rlhf.curate.endpoint.client import Endpoint
 from rlhf.curate.endpoint.options import EndpointOptions, answers_cache
 from rlhf.curate.judge.criteria import CriteriaSet, load_criteria
-from rlhf.curate.judge.pairwise import JudgedRow, JudgeReport, JudgeSettings, comparison_request, judge_rows
+from rlhf.curate.judge.pairwise import JudgedRow, JudgeSettings, comparison_request, judge_rows
 from rlhf.curate.judge.rankings import MIN_SHARE, ranked
-from rlhf.curate.judge.scores import JudgeStatistics, pairs_of
+from rlhf.curate.judge.scores import JudgeReport, pairs_of
 from rlhf.curate.output import Output, progress
 from rlhf.data.embedded import data_path
 from rlhf.data.sources import OnBadRow
@@ -56,41 +56,20 @@ class JudgeOptions:
         return usable_rows(data_path(self.source), self.on_bad_row, self.limit, output)
 
 
-@dataclass(frozen=True, slots=True)
-class JudgeEstimate:
-    """The amount of work: rows, comparisons (each pair in both orders), and the most that one reply to each
-    comparison can cost, in the currency of the prices."""
-
-    rows: int
-    comparisons: int
-    most_cost: float
-
-    def described(self, settings: JudgeSettings) -> str:
-        """What the user sees before any further request is paid for."""
-        requests = self.comparisons * settings.replies
-        cost = f", at most {self.most_cost * settings.replies:.2f} to pay" if self.most_cost else ""
-        replies = "1 reply" if settings.replies == 1 else f"{settings.replies} replies"
-        how = "weighted by token probabilities" if settings.weighting == "logprobs" else "averaged"
-        return (
-            f"{self.rows} rows, {requests} requests{cost}: each pair in both orders, {replies} each, scores {how}; "
-            "a form that cannot be read is requested again"
-        )
-
-
 def run(options: JudgeOptions, settings: JudgeSettings, service: EndpointOptions) -> int:
     """Estimates the work, judges, and reports the position bias and self-agreement of the judge."""
-    criteria, budget = load_criteria(options.criteria), service.budget()
+    criteria, budget = load_criteria(options.criteria), Budget(service)
 
     def opened() -> Endpoint:
         return Endpoint(options.endpoint, options.model, service, budget=budget, cache=answers_cache(options.out))
 
-    work = estimate(options, criteria, settings, budget)
+    rows, comparisons, cost = estimate(options, criteria, settings, budget)
     if settings.weighting == "auto":
         weighted = gives_logprobs(opened, options.rows(), criteria, settings)
         settings = replace(settings, weighting="logprobs" if weighted else "samples")
-    sys.stderr.write(f"{work.described(settings)}\n")
+    sys.stderr.write(f"{_announced(rows, comparisons, cost, settings)}\n")
     with opened() as endpoint:
-        output, report = judge_file(options, criteria, settings, endpoint, work.rows)
+        output, report = judge_file(options, criteria, settings, endpoint, rows)
         usage = endpoint.usage.described()
     again = f"; {report.asked_again} requested again for their form" if report.asked_again else ""
     verdict = verdict_on_judge(report, criteria.highest_sum)
@@ -120,8 +99,12 @@ def usable_rows(
             output.drop("bad row", row.render().splitlines()[0])
 
 
-def estimate(options: JudgeOptions, criteria: CriteriaSet, settings: JudgeSettings, budget: Budget) -> JudgeEstimate:
-    """Reads the whole file and counts the comparisons, before any request.
+def estimate(
+    options: JudgeOptions, criteria: CriteriaSet, settings: JudgeSettings, budget: Budget
+) -> tuple[int, int, float]:
+    """Rows, comparisons (each pair in both orders), and the most that one reply to each comparison can cost.
+
+    Reads the whole file before any request.
 
     Raises: DataError at the first bad row where such rows stop the run, and for a file without any usable row.
     """
@@ -130,11 +113,22 @@ def estimate(options: JudgeOptions, criteria: CriteriaSet, settings: JudgeSettin
         rows += 1
         for pair in pairs_of(len(row.distinct), settings.pairs):
             comparisons += 2
-            if budget.price_in or budget.price_out:
+            if budget.limits.price_in or budget.limits.price_out:
                 cost += 2 * budget.worst_cost(comparison_request(row, pair, criteria, settings))
     if not rows:
         raise DataError("no row can be judged", where=options.source, expected="rows with two answers or more")
-    return JudgeEstimate(rows, comparisons, cost)
+    return rows, comparisons, cost
+
+
+def _announced(rows: int, comparisons: int, cost: float, settings: JudgeSettings) -> str:
+    """What the user sees before any further request is paid for."""
+    to_pay = f", at most {cost * settings.replies:.2f} to pay" if cost else ""
+    replies = "1 reply" if settings.replies == 1 else f"{settings.replies} replies"
+    how = "weighted by token probabilities" if settings.weighting == "logprobs" else "averaged"
+    return (
+        f"{rows} rows, {comparisons * settings.replies} requests{to_pay}: each pair in both orders, {replies} each, "
+        f"scores {how}; a form that cannot be read is requested again"
+    )
 
 
 def gives_logprobs(
@@ -165,25 +159,18 @@ def judge_file(
 
     Raises: as `estimate`, and EndpointError or BudgetError; replies so far are then in the endpoint's cache.
     """
-    least_sum = options.least_sum(criteria)
     recorded = {
         **asdict(settings),
         "criteria": criteria.name,
-        "endpoint": endpoint.service.url,
-        "model": endpoint.service.model,
-        "keep": options.keep,
-        "min_sum": least_sum,
-        "min_gap": options.min_gap,
-        "limit": options.limit,
-        "on_bad_row": options.on_bad_row,
+        "min_sum": options.least_sum(criteria),
+        **{name: getattr(options, name) for name in ("endpoint", "model", "keep", "min_gap", "limit", "on_bad_row")},
     }
-    report = JudgeReport(JudgeStatistics(criteria.names))
+    report = JudgeReport(criteria.names)
     inputs = [data_path(options.source)]
     with Output(options.out, command="data judge", inputs=inputs, options=recorded) as output:
         judged = judge_rows(options.rows(output), criteria, endpoint, settings, report)
-        about = {"model": endpoint.service.model, "criteria": criteria.name}
-        for each in progress(judged, f"judging by {endpoint.service.model}", total):
-            _write(each, output, criteria, about, least_sum=least_sum, min_gap=options.min_gap)
+        for each in progress(judged, f"judging by {options.model}", total):
+            _write(each, output, criteria, options)
         output.extra = {
             "judge": report.as_dict(),
             "usage": asdict(endpoint.usage),
@@ -194,7 +181,7 @@ def judge_file(
 
 def verdict_on_judge(report: JudgeReport, highest_sum: int) -> str:
     """The position bias and the self-agreement of the judge, in two lines."""
-    figures = report.statistics.as_dict()
+    figures = report.statistics()
     if not figures:
         return "no pair was judged in both orders"
     error = figures["first_minus_second_standard_error"]
@@ -207,21 +194,13 @@ def verdict_on_judge(report: JudgeReport, highest_sum: int) -> str:
     )
 
 
-def _write(
-    judged: JudgedRow,
-    output: Output,
-    criteria: CriteriaSet,
-    about: dict[str, str],
-    *,
-    least_sum: float,
-    min_gap: float,
-) -> None:
+def _write(judged: JudgedRow, output: Output, criteria: CriteriaSet, options: JudgeOptions) -> None:
     row = judged.row
     if judged.scores is None:
         output.drop(judged.problem, row.prompt[-1].content)
         return
     sums = [sum(points) for points in judged.scores]
-    found = ranked(sums, min_sum=least_sum, min_gap=min_gap)
+    found = ranked(sums, min_sum=options.least_sum(criteria), min_gap=options.min_gap)
     output.count_all({"pairs": found.kept_pairs, "tied pairs": found.tied_pairs, "low pairs": found.low_pairs})
     if found.problem:
         output.drop(found.problem, row.prompt[-1].content)
@@ -235,7 +214,7 @@ def _write(
             "responses": list(row.responses),
             "ranks": list(found.ranks),
             "scores": [round(each, 4) for each in sums],
-            "judged": {**about, "points": by_criterion},
+            "judged": {"model": options.model, "criteria": criteria.name, "points": by_criterion},
             **row.per_answer,
             "source": row.source,
         }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rlhf.curate.endpoint.messages import ChatMessage
 from rlhf.curate.judge.criteria import HIGHEST, LOWEST, CriteriaSet
@@ -28,14 +27,8 @@ _PAIR = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenScores:
-    """The two scores of one criterion, and the positions of their digits in the reply (characters)."""
-
-    first: int
-    second: int
-    first_at: int
-    second_at: int
+Mark = tuple[int, int]
+"""The points of one answer by one criterion, and the position of their digit in the reply (characters)."""
 
 
 class FormError(ValueError):
@@ -73,18 +66,18 @@ def reminder(
     return (*messages, {"role": "assistant", "content": answer}, {"role": "user", "content": asked})
 
 
-def read_form(reply: str, criteria: CriteriaSet) -> tuple[WrittenScores, ...]:
-    """The scores in the order of the criteria.
+def read_form(reply: str, criteria: CriteriaSet) -> tuple[tuple[Mark, Mark], ...]:
+    """The marks of the first and the second answer, in the order of the criteria.
 
     Raises: FormError when a criterion is missing or given twice, or a score is not a whole number of points.
     """
     start = reply.rfind(_SCORES)
     if start < 0:
         raise FormError(f"{_SCORES} 부분이 없습니다")
-    return tuple(_scores_of(reply, start, name, criteria.names) for name in criteria.names)
+    return tuple(_scores_of(reply, start, name) for name in criteria.names)
 
 
-def _scores_of(reply: str, start: int, name: str, names: Sequence[str]) -> WrittenScores:
+def _scores_of(reply: str, start: int, name: str) -> tuple[Mark, Mark]:
     pattern = re.compile(rf"^[ \t]*(?:[-*•]|\d+[.)])?[ \t*]*{re.escape(name)}[ \t*]*[:：](?P<scores>.*)$", re.MULTILINE)
     lines = list(pattern.finditer(reply, start))
     if len(lines) != 1:
@@ -96,7 +89,7 @@ def _scores_of(reply: str, start: int, name: str, names: Sequence[str]) -> Writt
         text = found[group]
         if not (text.isdigit() and LOWEST <= int(text) <= HIGHEST):
             raise FormError(f"‘{name}’ 점수 {text}은(는) {LOWEST}부터 {HIGHEST}까지의 정수가 아닙니다")
-    return WrittenScores(int(found["first"]), int(found["second"]), found.start("first"), found.start("second"))
+    return (int(found["first"]), found.start("first")), (int(found["second"]), found.start("second"))
 
 
 def _form(criteria: CriteriaSet) -> str:

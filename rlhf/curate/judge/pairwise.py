@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
+
+import numpy as np
 
 from rlhf.config.flags import flag
 from rlhf.curate.answer_rows import AnswerRow
@@ -18,16 +20,7 @@ from rlhf.curate.endpoint.client import Endpoint
 from rlhf.curate.endpoint.messages import ChatAnswer, EndpointRequest, TokenLogprob
 from rlhf.curate.judge.criteria import CriteriaSet
 from rlhf.curate.judge.form import FormError, comparison_messages, read_form, reminder
-from rlhf.curate.judge.scores import (
-    JudgeStatistics,
-    OrderScores,
-    Pairs,
-    PairScores,
-    answer_scores,
-    expected_score,
-    mean_scores,
-    pairs_of,
-)
+from rlhf.curate.judge.scores import JudgeReport, Pairs, PairScores, answer_scores, expected_score, pairs_of
 
 BLOCK_REQUESTS = 512  # answered before unreadable replies are requested again
 TOP_LOGPROBS = 20
@@ -58,28 +51,6 @@ class JudgeSettings:
         return 1 if self.weighting == "logprobs" else self.samples
 
 
-@dataclass(slots=True)
-class JudgeReport:
-    """Statistics of the judge, and counts of its replies."""
-
-    statistics: JudgeStatistics
-    replies: int = 0
-    asked_again: int = 0
-    given_up: int = 0
-    scores_weighted: int = 0
-    scores_as_written: int = 0
-
-    def as_dict(self) -> dict[str, Any]:
-        counts = {
-            "replies": self.replies,
-            "asked_again": self.asked_again,
-            "unreadable_after_all": self.given_up,
-            "scores_weighted_by_probability": self.scores_weighted,
-            "scores_as_written": self.scores_as_written,
-        }
-        return {**self.statistics.as_dict(), **counts}
-
-
 @dataclass(frozen=True, slots=True)
 class JudgedRow:
     """A row with the points [K][C] of its answers, or None and the `problem`."""
@@ -92,11 +63,11 @@ class JudgedRow:
 
 @dataclass(slots=True)
 class _Task:
-    """One request for the scores of two answers in one order, and the scores once they are read."""
+    """One request for the points of two answers in one order, and the points [2, C] once they are read."""
 
     shown: tuple[int, int]
     request: EndpointRequest
-    scores: OrderScores | None = None
+    points: np.ndarray | None = None
 
 
 _Block = list[tuple[AnswerRow, list[_Task]]]  # rows that are judged together, each with its requests
@@ -158,10 +129,10 @@ def _judged(
         for task, answer in zip(waiting, answers, strict=True):
             report.replies += 1
             _read(task, answer, criteria, report)
-        waiting = [task for task in waiting if task.scores is None]
+        waiting = [task for task in waiting if task.points is None]
     report.given_up += len(waiting)
     for row, tasks in block:
-        yield _judged_row(row, tasks, settings, report.statistics)
+        yield _judged_row(row, tasks, report)
 
 
 def _read(task: _Task, answer: ChatAnswer, criteria: CriteriaSet, report: JudgeReport) -> None:
@@ -179,10 +150,7 @@ def _read(task: _Task, answer: ChatAnswer, criteria: CriteriaSet, report: JudgeR
         report.scores_as_written += expected is None
         return float(score) if expected is None else expected
 
-    task.scores = OrderScores(
-        tuple(weighted(each.first, each.first_at) for each in written),
-        tuple(weighted(each.second, each.second_at) for each in written),
-    )
+    task.points = np.array([[weighted(*mark) for mark in marks] for marks in written]).T
 
 
 def _score_at(text: str, place: int, tokens: Sequence[TokenLogprob]) -> float | None:
@@ -200,23 +168,21 @@ def _score_at(text: str, place: int, tokens: Sequence[TokenLogprob]) -> float | 
     return None
 
 
-def _judged_row(
-    row: AnswerRow, tasks: Sequence[_Task], settings: JudgeSettings, statistics: JudgeStatistics
-) -> JudgedRow:
-    replies: dict[tuple[int, int], list[OrderScores]] = {task.shown: [] for task in tasks}
+def _judged_row(row: AnswerRow, tasks: Sequence[_Task], report: JudgeReport) -> JudgedRow:
+    replies: dict[tuple[int, int], list[np.ndarray]] = {task.shown: [] for task in tasks}
     for task in tasks:
-        if task.scores is not None:
-            replies[task.shown].append(task.scores)
+        if task.points is not None:
+            replies[task.shown].append(task.points)
     if not replies:
         return JudgedRow(row, None, problem="all answers are equal")
     if not all(replies.values()):
         return JudgedRow(row, None, problem="the judge's reply cannot be read")
-    means = {shown: mean_scores(found) for shown, found in replies.items()}
+    means = {shown: np.mean(found, axis=0) for shown, found in replies.items()}
     comparisons = tuple(
-        PairScores(one, other, means[one, other], means[other, one])
-        for one, other in pairs_of(len(row.distinct), settings.pairs)
+        PairScores(one, other, np.array([points, means[other, one]]))
+        for (one, other), points in means.items()
+        if one < other
     )
-    for comparison in comparisons:
-        statistics.add(comparison)
-    points = dict(zip(row.distinct, answer_scores(len(row.distinct), comparisons), strict=True))
-    return JudgedRow(row, [points[response] for response in row.responses], comparisons)
+    report.pairs += [each.points for each in comparisons]
+    scores = dict(zip(row.distinct, answer_scores(len(row.distinct), comparisons), strict=True))
+    return JudgedRow(row, [scores[response] for response in row.responses], comparisons)

@@ -32,41 +32,27 @@ def expected_score(logprobs: Mapping[str, float]) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class OrderScores:
-    """Points per criterion of two answers shown in one order."""
-
-    first: tuple[float, ...]
-    second: tuple[float, ...]
-
-    @property
-    def difference(self) -> float:
-        """Sum of the first minus sum of the second, in points."""
-        return sum(self.first) - sum(self.second)
-
-
-def mean_scores(replies: Sequence[OrderScores]) -> OrderScores:
-    """The mean over several replies to one request."""
-    first, second = np.mean([(each.first, each.second) for each in replies], axis=0).tolist()
-    return OrderScores(tuple(first), tuple(second))
-
-
-@dataclass(frozen=True, slots=True)
 class PairScores:
-    """Scores of answers `one` and `other` of a row; `forward` shows `one` first, `backward` shows `other` first."""
+    """Points [2 orders, 2 answers, C criteria] of answers `one` and `other` of a row, as shown.
+
+    The first order shows `one` first, the second `other`.
+    """
 
     one: int
     other: int
-    forward: OrderScores
-    backward: OrderScores
+    points: np.ndarray
 
     @property
     def verdicts(self) -> tuple[int, int]:
         """The verdict in each order: 1 where `one` is better, -1 where `other` is, 0 for a tie."""
-        return _sign(self.forward.difference), -_sign(self.backward.difference)
+        forward, backward = _winners(self.points).tolist()
+        return forward, -backward
 
 
-def _sign(value: float) -> int:
-    return 0 if abs(value) < _SAME else int(math.copysign(1, value))
+def _winners(points: np.ndarray) -> np.ndarray:
+    """[...] of points [..., 2, C]: 1 where the answer shown first has the higher sum, -1 where the second has it."""
+    gaps = (points[..., 0, :] - points[..., 1, :]).sum(-1)
+    return np.where(abs(gaps) < _SAME, 0, np.sign(gaps)).astype(int)
 
 
 def pairs_of(num_answers: int, design: Pairs) -> list[tuple[int, int]]:
@@ -81,58 +67,55 @@ def answer_scores(num_answers: int, comparisons: Sequence[PairScores]) -> list[l
 
     Each comparison holds both orders, so every answer is shown first as often as second.
     """
-    seen: list[list[tuple[float, ...]]] = [[] for _ in range(num_answers)]
+    seen: list[list[np.ndarray]] = [[] for _ in range(num_answers)]
     for each in comparisons:
-        seen[each.one] += [each.forward.first, each.backward.second]
-        seen[each.other] += [each.forward.second, each.backward.first]
+        seen[each.one] += [each.points[0, 0], each.points[1, 1]]
+        seen[each.other] += [each.points[0, 1], each.points[1, 0]]
     return [np.mean(scores, axis=0).tolist() for scores in seen]
 
 
 @dataclass(slots=True)
-class JudgeStatistics:
-    """Position bias and self-agreement of a judge, over all added comparisons.
+class JudgeReport:
+    """Counts of a judge's replies, and the points of every pair, which give its position bias and self-agreement."""
 
-    `biases` holds, per comparison and criterion, the points that an answer gains by being shown first.
-    """
+    criteria: tuple[str, ...]
+    pairs: list[np.ndarray] = field(default_factory=list)  # as in PairScores
+    replies: int = 0
+    asked_again: int = 0
+    given_up: int = 0
+    scores_weighted: int = 0
+    scores_as_written: int = 0
 
-    names: tuple[str, ...]
-    biases: list[list[float]] = field(default_factory=list)
-    first_won: int = 0
-    second_won: int = 0
-    ties: int = 0
-    agreed: int = 0
-    contradicted: int = 0
-
-    def add(self, comparison: PairScores) -> None:
-        """Adds one pair in both orders. The quality of the answers cancels out of the bias."""
-        orders = (comparison.forward, comparison.backward)
-        self.biases.append(np.mean([np.subtract(each.first, each.second) for each in orders], axis=0).tolist())
-        for each in orders:
-            won = _sign(each.difference)
-            self.first_won += won > 0
-            self.second_won += won < 0
-            self.ties += won == 0
-        forward, backward = comparison.verdicts
-        self.agreed += forward == backward
-        self.contradicted += forward * backward < 0
-
-    def as_dict(self) -> dict[str, Any]:
-        """The figures by name, rounded to 4 digits; points are sums over the criteria. Empty without comparisons."""
-        count = len(self.biases)
+    def statistics(self) -> dict[str, Any]:
+        """Bias and agreement by name, rounded to 4 digits; points are sums over the criteria. Empty without pairs."""
+        count = len(self.pairs)
         if not count:
             return {}
-        gaps, sums = np.mean(self.biases, axis=0).tolist(), np.sum(self.biases, axis=1)
-        spread = float(np.std(sums, ddof=1)) / math.sqrt(count) if count > 1 else None
+        points = np.array(self.pairs)
+        biases = (points[:, :, 0] - points[:, :, 1]).mean(axis=1)  # [N, C]; the quality of the answers cancels out
+        sums, winners = biases.sum(axis=1), _winners(points)
+        forward, backward = winners[:, 0], -winners[:, 1]
+        error = round(float(np.std(sums, ddof=1)) / math.sqrt(count), 4) if count > 1 else None
+        gaps = biases.mean(axis=0).round(4).tolist()
         return {
             "pairs_in_both_orders": count,
-            "first_minus_second": round(float(np.mean(sums)), 4),
-            "first_minus_second_standard_error": None if spread is None else round(spread, 4),
-            "first_minus_second_by_criterion": {
-                name: round(gap, 4) for name, gap in zip(self.names, gaps, strict=True)
-            },
-            "first_won": self.first_won,
-            "second_won": self.second_won,
-            "tied": self.ties,
-            "same_verdict_in_both_orders": round(self.agreed / count, 4),
-            "opposite_verdicts": round(self.contradicted / count, 4),
+            "first_minus_second": round(float(sums.mean()), 4),
+            "first_minus_second_standard_error": error,
+            "first_minus_second_by_criterion": dict(zip(self.criteria, gaps, strict=True)),
+            "first_won": int((winners > 0).sum()),
+            "second_won": int((winners < 0).sum()),
+            "tied": int((winners == 0).sum()),
+            "same_verdict_in_both_orders": round(float((forward == backward).mean()), 4),
+            "opposite_verdicts": round(float((forward * backward < 0).mean()), 4),
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """The statistics and the counts, as manifests hold them."""
+        return {
+            **self.statistics(),
+            "replies": self.replies,
+            "asked_again": self.asked_again,
+            "unreadable_after_all": self.given_up,
+            "scores_weighted_by_probability": self.scores_weighted,
+            "scores_as_written": self.scores_as_written,
         }

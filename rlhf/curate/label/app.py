@@ -1,23 +1,25 @@
 """The page people label on, and its HTTP interface over a LabelStore.
 
-The caller gives the functions that export and report, so the same page serves blind comparisons of two answers. The
-names of the models never reach the page, except the owner's /agreement.
+The names of the models never reach the page, except the owner's /agreement.
 """
 
 import unicodedata
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Annotated, Any
 from urllib.parse import unquote
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 
 from rlhf.curate.label.access import PageAccess
-from rlhf.curate.label.draft import MAX_COMMENT_CHARACTERS, MAX_EDIT_CHARACTERS, Draft, Verdict
-from rlhf.curate.label.items import MAX_ANSWERS
+from rlhf.curate.label.agreement import label_report
+from rlhf.curate.label.draft import Draft, Verdict
 from rlhf.curate.label.store import LabelStore
+from rlhf.curate.output import Output
 from rlhf.errors import ArtifactError, RlhfError
 from rlhf.web.guard import RequestGuard
 from rlhf.web.page import content_policy, load_page
@@ -27,21 +29,8 @@ MAX_REQUEST_BYTES = 256 * 1024
 MAX_PEOPLE = 200  # who enter a name themselves
 
 
-class DraftBody(BaseModel):
-    """The state of a row on the page."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-    tiers: Annotated[list[Annotated[list[int], Field(max_length=MAX_ANSWERS)]], Field(max_length=MAX_ANSWERS)] = []
-    edit_of: int | None = None
-    edit_text: str = Field("", max_length=MAX_EDIT_CHARACTERS)
-    comment: str = Field("", max_length=MAX_COMMENT_CHARACTERS)
-
-    def draft(self) -> Draft:
-        """The draft for the store."""
-        return Draft(tuple(tuple(tier) for tier in self.tiers), self.edit_of, self.edit_text, self.comment)
-
-
-class VerdictBody(DraftBody):
+@dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Submission(Draft):
     """A row that is submitted."""
 
     verdict: Verdict
@@ -51,16 +40,14 @@ def build_app(
     store: LabelStore,
     access: PageAccess,
     *,
-    export: Callable[[], dict[str, Any]],
-    report: Callable[[], dict[str, Any]],
+    export: Callable[[], Output],
     hosts: frozenset[str] = frozenset(),
 ) -> FastAPI:
     """The application.
 
     Args:
         access: the tokens of people; without people in it, a person sends a name (header X-Annotator).
-        export: writes the labels; its result, or its RlhfError, is shown.
-        report: the content of the agreement page: `label_report`.
+        export: writes the labels; the rows and the file, or its RlhfError, are shown.
         hosts: see `RequestGuard`.
     """
     page = load_page("rlhf.curate.label")
@@ -74,17 +61,15 @@ def build_app(
     )
     app.add_exception_handler(RlhfError, _user_error)
     app.add_exception_handler(RequestValidationError, _bad_request)
-    _add_pages(app, page)
-    _add_labelling(app, store, access)
-    _add_results(app, access, export=export, report=report)
-    return app
 
-
-def _add_pages(app: FastAPI, page: str) -> None:
     @app.get("/")
     @app.get("/agreement")
     def show() -> HTMLResponse:
         return HTMLResponse(page)
+
+    _add_labelling(app, store, access)
+    _add_results(app, store, access, export)
+    return app
 
 
 def _add_labelling(app: FastAPI, store: LabelStore, access: PageAccess) -> None:
@@ -105,13 +90,13 @@ def _add_labelling(app: FastAPI, store: LabelStore, access: PageAccess) -> None:
         return _state(store, name)
 
     @app.put("/api/rows/{number}")
-    def save(number: int, body: DraftBody, name: who) -> dict[str, bool]:
-        store.save(name, number, body.draft())
+    def save(number: int, body: Draft, name: who) -> dict[str, bool]:
+        store.save(name, number, body)
         return {"saved": True}
 
     @app.post("/api/rows/{number}")
-    def submit(number: int, body: VerdictBody, name: who) -> dict[str, Any]:
-        store.submit(name, number, body.verdict, body.draft())
+    def submit(number: int, body: Submission, name: who) -> dict[str, Any]:
+        store.submit(name, number, body.verdict, body)
         return _state(store, name)
 
     @app.post("/api/undo")
@@ -119,20 +104,19 @@ def _add_labelling(app: FastAPI, store: LabelStore, access: PageAccess) -> None:
         return {"undone": store.undo(name), **_state(store, name)}
 
 
-def _add_results(
-    app: FastAPI, access: PageAccess, *, export: Callable[[], dict[str, Any]], report: Callable[[], dict[str, Any]]
-) -> None:
+def _add_results(app: FastAPI, store: LabelStore, access: PageAccess, export: Callable[[], Output]) -> None:
     @app.post("/api/export")
     def write(request: Request) -> dict[str, Any]:
         if not access.is_owner(_token(request)):
             _person(request, access)
-        return export()
+        output = export()
+        return {"rows": output.kept, "file": output.path.name}
 
     @app.get("/api/agreement")
     def agreement(request: Request) -> dict[str, Any]:
         if not access.is_owner(_token(request)):
             raise HTTPException(401, "this page needs the owner's link, which the terminal shows")
-        return report()
+        return label_report(store.judgements())
 
 
 def _token(request: Request) -> str:
@@ -156,17 +140,14 @@ def _person(request: Request, access: PageAccess) -> str:
 def _state(store: LabelStore, name: str) -> dict[str, Any]:
     """The row a person is labelling and their progress, without models and sources."""
     row = store.open_row(name)
-    progress = store.progress(name)
-    state: dict[str, Any] = {"name": name, "done": progress.done, "left": progress.left, "row": None}
+    done, left = store.progress(name)
+    state: dict[str, Any] = {"name": name, "done": done, "left": left, "row": None}
     if row is not None:
         state["row"] = {
             "number": row.number,
-            "prompt": [{"role": turn.role, "content": turn.content, "input": turn.input} for turn in row.item.prompt],
-            "answers": row.answers,
-            "tiers": row.draft.tiers,
-            "edit_of": row.draft.edit_of,
-            "edit_text": row.draft.edit_text,
-            "comment": row.draft.comment,
+            "prompt": [asdict(turn) for turn in row.item.prompt],
+            "answers": [row.item.responses[answer] for answer in row.shown],
+            **asdict(row.draft),
         }
     return state
 

@@ -7,14 +7,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlhf.config.flag_values import parse_names
 from rlhf.config.flags import flag
 from rlhf.curate.label.access import PageAccess
-from rlhf.curate.label.agreement import label_report
 from rlhf.curate.label.export import Merge, export_labels
-from rlhf.curate.label.items import ReadItems, read_items
+from rlhf.curate.label.items import read_items
 from rlhf.curate.label.store import OWNER, LabelStore
 from rlhf.curate.output import Output
 from rlhf.errors import ConfigError, DataError, require_packages
@@ -72,11 +71,11 @@ class Labelling:
         require_ui()
         self.options = options
         self._exporting = threading.Lock()
-        self.read: ReadItems = read_items(options.rows)
+        self.items, self.problems = read_items(options.rows)
         if options.out.is_dir() or (options.out.exists() and options.out.samefile(options.rows)):
             raise DataError("is a folder, or the input", where=str(options.out), fix="choose another --out")
         self.store = LabelStore(options.out.with_name(f"{options.out.name}.sqlite"), seed=options.seed)
-        self.store.add_items(self.read.items, overlap=options.overlap)
+        self.store.add_items(self.items, overlap=options.overlap)
 
     def export(self) -> Output:
         """Writes the labels; DataError when there are none."""
@@ -88,7 +87,7 @@ class Labelling:
                 inputs=[options.rows],
                 merge=options.merge,
                 options={"overlap": options.overlap, "seed": options.seed},
-                unusable=self.read.problems,
+                unusable=self.problems,
             )
 
     def access(self) -> PageAccess:
@@ -100,12 +99,7 @@ class Labelling:
         """The application; on loopback it answers only to this machine's names."""
         from rlhf.curate.label.app import build_app
 
-        def export() -> dict[str, Any]:
-            output = self.export()
-            return {"rows": output.kept, "file": output.path.name}
-
-        report = lambda: label_report(self.store.judgements())  # noqa: E731
-        return build_app(self.store, access, export=export, report=report, hosts=allowed_hosts(self.options.host))
+        return build_app(self.store, access, export=self.export, hosts=allowed_hosts(self.options.host))
 
     def run(self) -> None:
         """Serves until Ctrl-C or SIGTERM, then writes the labels."""
@@ -122,11 +116,11 @@ class Labelling:
     def greeting(self, access: PageAccess, port: int) -> Iterator[str]:
         """The lines for the terminal: the rows, and one link per person."""
         options, done = self.options, len(self.store.judgements())
-        yield f"{len(self.read.items)} rows from {options.rows}; {done} judgements so far in {self.store.path}"
-        for problem in self.read.problems[:5]:
+        yield f"{len(self.items)} rows from {options.rows}; {done} judgements so far in {self.store.path}"
+        for problem in self.problems[:5]:
             yield f"  skipped: {problem}"
-        if len(self.read.problems) > 5:
-            yield f"  skipped: {len(self.read.problems) - 5} more"
+        if len(self.problems) > 5:
+            yield f"  skipped: {len(self.problems) - 5} more"
         root = url_of(options.host, port)
         links: Sequence[tuple[str, str]] = [(name, f"{root}/#token={token}") for token, name in access.people.items()]
         for name, link in links or [("label", f"{root}/")]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from typing import Literal
+import dataclasses
+from typing import Annotated, Literal
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, Field, StrictInt, TypeAdapter
+from pydantic.dataclasses import dataclass
 
 from rlhf.curate.label.items import LabelItem
 from rlhf.errors import DataError
@@ -16,51 +16,34 @@ MAX_EDIT_CHARACTERS = 20_000
 MAX_COMMENT_CHARACTERS = 2_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
 class Draft:
     """The state of a row on a person's page; answers are numbered from 0 in the order shown to that person.
 
     `tiers` go from best to worst; answers of one tier tie. `edit_text` is a better version of answer `edit_of`.
     """
 
-    tiers: tuple[tuple[int, ...], ...] = ()
-    edit_of: int | None = None
-    edit_text: str = ""
-    comment: str = ""
+    tiers: tuple[tuple[StrictInt, ...], ...] = ()
+    edit_of: StrictInt | None = None
+    edit_text: Annotated[str, Field(strict=True, max_length=MAX_EDIT_CHARACTERS)] = ""
+    comment: Annotated[str, Field(strict=True, max_length=MAX_COMMENT_CHARACTERS)] = ""
 
-    def check(self, num_answers: int) -> None:
-        """Raises DataError unless every answer is placed at most once and the texts are within their limits."""
+    def check(self, num_answers: int, verdict: Verdict | None = None) -> None:
+        """Raises DataError unless every answer is placed at most once, and exactly once for a ranking."""
         placed = [answer for tier in self.tiers for answer in tier]
         if len(placed) != len(set(placed)) or not all(self.tiers):
             raise DataError(f"tiers {self.tiers}", expected="each answer in one tier, no tier empty")
         named = placed if self.edit_of is None else [*placed, self.edit_of]
         if any(not 0 <= answer < num_answers for answer in named):
             raise DataError(f"answers {named}", expected=f"numbers from 0 to {num_answers - 1}")
-        if len(self.edit_text) > MAX_EDIT_CHARACTERS or len(self.comment) > MAX_COMMENT_CHARACTERS:
-            expected = f"at most {MAX_EDIT_CHARACTERS} characters of answer and {MAX_COMMENT_CHARACTERS} of comment"
-            raise DataError("too long", expected=expected)
-
-    def check_verdict(self, verdict: Verdict, num_answers: int) -> None:
-        """Raises DataError when the draft cannot be submitted with this verdict: a ranking places every answer."""
-        self.check(num_answers)
-        placed = sum(len(tier) for tier in self.tiers)
-        if verdict == "ranked" and placed != num_answers:
-            raise DataError(f"{placed} of {num_answers} answers are placed", expected="all of them")
-
-    def to_json(self) -> str:
-        """As the store keeps it."""
-        return json.dumps(asdict(self), ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> Draft:
-        """Back from the store."""
-        return _DRAFT.validate_json(text)
+        if verdict == "ranked" and len(placed) != num_answers:
+            raise DataError(f"{len(placed)} of {num_answers} answers are placed", expected="all of them")
 
 
-_DRAFT = TypeAdapter(Draft)
+DRAFT = TypeAdapter(Draft)  # to and from the JSON of the store
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Judgement:
     """A submitted row; answers are numbered as in the file, rank 1 is the best.
 

@@ -7,10 +7,12 @@ whose answers all tie (`all_bad` marks those that are all bad) are kept: stage 2
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
+from rlhf.curate.answer_rows import prompt_value
 from rlhf.curate.label.agreement import grouped, label_report
 from rlhf.curate.label.draft import Judgement
 from rlhf.curate.label.store import LabelStore
@@ -69,7 +71,7 @@ def merged_row(judgements: Sequence[Judgement]) -> dict[str, Any]:
     ranks = (1,) * len(item.responses) if bad else majority_ranks([one.ranks for one in judgements])
     edits = {one.edit: one.edit_of for one in judgements if one.edit}
     row: dict[str, Any] = {
-        "prompt": item.prompt_row(),
+        "prompt": prompt_value(item.prompt),
         "responses": [*item.responses, *edits],
         "ranks": [*(rank + len(edits) for rank in ranks), *(1 for _ in edits)],
     }
@@ -91,12 +93,9 @@ def majority_ranks(rankings: Sequence[Sequence[int]]) -> tuple[int, ...]:
     An answer beats another when more people prefer it than prefer the other, and more than call it a tie. Answers
     are ranked by pairs won minus pairs lost (Copeland), so cyclic majorities become ties.
     """
-    standing = [0] * len(rankings[0])
-    for a, b in combinations(range(len(standing)), 2):
-        better = sum(ranks[a] < ranks[b] for ranks in rankings)
-        worse = sum(ranks[a] > ranks[b] for ranks in rankings)
-        ties = len(rankings) - better - worse
-        won = (better > max(worse, ties)) - (worse > max(better, ties))
-        standing[a] += won
-        standing[b] -= won
-    return tuple(1 + sum(other > own for other in standing) for own in standing)
+    ranks = np.array(rankings)
+    better = (ranks[:, :, None] < ranks[:, None, :]).sum(axis=0)  # [a, b]: people who prefer a to b
+    ties = len(rankings) - better - better.T
+    won = better > np.maximum(better.T, ties)
+    standing = won.sum(axis=1) - won.sum(axis=0)
+    return tuple((1 + (standing > standing[:, None]).sum(axis=1)).tolist())

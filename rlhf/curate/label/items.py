@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from pydantic import TypeAdapter
 
-from rlhf.curate.answer_rows import prompt_value, unranked
+from rlhf.curate.answer_rows import unranked
 from rlhf.data.formats import key_of, text_at
 from rlhf.data.readers import Row, locate, read_rows, usable
 from rlhf.data.records import Message
@@ -33,33 +33,14 @@ class LabelItem:
         content = json.dumps([[asdict(turn) for turn in self.prompt], self.responses], ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()
 
-    def to_json(self) -> str:
-        """As the store keeps it."""
-        return json.dumps(asdict(self), ensure_ascii=False)
 
-    @classmethod
-    def from_json(cls, text: str) -> LabelItem:
-        """Back from the store."""
-        return _ITEM.validate_json(text)
-
-    def prompt_row(self) -> str | list[dict[str, str]]:
-        """The prompt as data files hold it; see `prompt_value`."""
-        return prompt_value(self.prompt)
+ITEM = TypeAdapter(LabelItem)  # to and from the JSON of the store
 
 
-_ITEM = TypeAdapter(LabelItem)
+def read_items(path: str) -> tuple[tuple[LabelItem, ...], tuple[str, ...]]:
+    """The rows that can be labelled, and one line of text for each row that cannot.
 
-
-@dataclass(frozen=True, slots=True)
-class ReadItems:
-    """The rows that can be labelled, and one line of text for each row that cannot."""
-
-    items: tuple[LabelItem, ...]
-    problems: tuple[str, ...]
-
-
-def read_items(path: str) -> ReadItems:
-    """Rows {prompt, responses, source?, id?, models?}, or any ranking file; ranks are ignored.
+    Reads {prompt, responses, source?, id?, models?} and every ranking format; ranks are ignored.
 
     Raises DataError for a file that cannot be read, or without any row that can be labelled.
     """
@@ -81,7 +62,7 @@ def read_items(path: str) -> ReadItems:
             expected="rows with `prompt` (text or messages) and `responses` (2 to 9 texts)",
             fix="rlhf data sample writes such a file",
         )
-    return ReadItems(tuple(items.values()), tuple(problems))
+    return tuple(items.values()), tuple(problems)
 
 
 def _item(row: Row) -> LabelItem:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.artifacts.database import Database
-from rlhf.curate.label.draft import Draft, Judgement, Verdict, judgement_of
-from rlhf.curate.label.items import LabelItem
+from rlhf.curate.label.draft import DRAFT, Draft, Judgement, Verdict, judgement_of
+from rlhf.curate.label.items import ITEM, LabelItem
 from rlhf.errors import DataError
 
 CLAIM_S = 1800.0
@@ -43,25 +43,12 @@ _OPEN = "SELECT number, body, shown, draft FROM work JOIN items ON item = number
 
 @dataclass(frozen=True, slots=True)
 class OpenRow:
-    """The row a person is labelling, its answers in that person's order."""
+    """The row a person is labelling; `shown` numbers its answers in that person's order."""
 
     number: int
     item: LabelItem
     shown: tuple[int, ...]
     draft: Draft
-
-    @property
-    def answers(self) -> tuple[str, ...]:
-        """The answers as shown."""
-        return tuple(self.item.responses[answer] for answer in self.shown)
-
-
-@dataclass(frozen=True, slots=True)
-class LabelProgress:
-    """How many rows a person has submitted, and how many are left for them now."""
-
-    done: int
-    left: int
 
 
 class LabelStore:
@@ -94,7 +81,7 @@ class LabelStore:
             self._database.run_many("DELETE FROM items WHERE key = ?", [(key,) for key in known - set(given)])
             new = sorted((key for key in given if key not in known), key=lambda key: self._draw("shared", key))
             num_shared = round(overlap * len(new))
-            rows = [(key, given[key].to_json(), place < num_shared) for place, key in enumerate(new)]
+            rows = [(key, ITEM.dump_json(given[key]).decode(), place < num_shared) for place, key in enumerate(new)]
             self._database.run_many("INSERT INTO items (key, body, shared) VALUES (?, ?, ?)", rows)
         return len(new)
 
@@ -114,18 +101,16 @@ class LabelStore:
         if found is None:
             return None
         number, body, shown, draft = found
-        return OpenRow(number, LabelItem.from_json(body), tuple(json.loads(shown)), Draft.from_json(draft))
+        return OpenRow(number, ITEM.validate_json(body), tuple(json.loads(shown)), DRAFT.validate_json(draft))
 
     def save(self, annotator: str, number: int, draft: Draft) -> None:
         """Keeps a row that is not submitted yet. Raises: DataError for a row this person was not shown."""
         with self._database.change():
-            draft.check(self._num_answers(annotator, number))
             self._write(annotator, number, draft, None)
 
     def submit(self, annotator: str, number: int, verdict: Verdict, draft: Draft) -> None:
         """Submits a row. Raises: DataError for a row this person was not shown, or an incomplete ranking."""
         with self._database.change():
-            draft.check_verdict(verdict, self._num_answers(annotator, number))
             self._write(annotator, number, draft, verdict)
 
     def undo(self, annotator: str) -> bool:
@@ -136,11 +121,11 @@ class LabelStore:
         )
         return self._database.run(statement, time.time(), annotator, annotator) == 1
 
-    def progress(self, annotator: str) -> LabelProgress:
-        """Rows done and left."""
+    def progress(self, annotator: str) -> tuple[int, int]:
+        """How many rows a person has submitted, and how many are left for them now."""
         query = "SELECT count(verdict), count(*) FROM work WHERE annotator = ?"  # a NULL verdict is not counted
         [(done, begun)] = self._database.rows(query, annotator)
-        return LabelProgress(done, begun - done + len(self._free(annotator)))
+        return done, begun - done + len(self._free(annotator))
 
     def judgements(self) -> list[Judgement]:
         """Everything submitted, skipped rows too, in the order of the rows, then of people's names."""
@@ -149,7 +134,7 @@ class LabelStore:
             " WHERE verdict IS NOT NULL ORDER BY number, annotator"
         )
         return [
-            judgement_of(LabelItem.from_json(body), name, verdict, Draft.from_json(draft), tuple(json.loads(shown)))
+            judgement_of(ITEM.validate_json(body), name, verdict, DRAFT.validate_json(draft), tuple(json.loads(shown)))
             for body, name, verdict, draft, shown in rows
         ]
 
@@ -169,7 +154,7 @@ class LabelStore:
         worked = self._database.rows("SELECT key, body FROM items WHERE number IN (SELECT item FROM work)")
         missing = [body for key, body in worked if key not in given]
         if missing:
-            text = LabelItem.from_json(missing[0]).prompt[-1].content
+            text = ITEM.validate_json(missing[0]).prompt[-1].content
             raise DataError(
                 f"holds labels of {len(missing)} rows that are not in --in, e.g. {text[:40]!r}",
                 where=str(self.path),
@@ -186,18 +171,16 @@ class LabelStore:
 
     def _begin(self, annotator: str, number: int) -> None:
         [(body, key)] = self._database.rows("SELECT body, key FROM items WHERE number = ?", number)
-        answers = range(len(LabelItem.from_json(body).responses))
+        answers = range(len(ITEM.validate_json(body).responses))
         shown = sorted(answers, key=lambda answer: self._draw(annotator, key, str(answer)))
         turn = self._database.value("SELECT count(*) FROM work WHERE annotator = ?", annotator)
-        values = (annotator, number, turn, json.dumps(shown), Draft().to_json(), None, time.time())
+        values = (annotator, number, turn, json.dumps(shown), "{}", None, time.time())
         self._database.run("INSERT INTO work VALUES (?, ?, ?, ?, ?, ?, ?)", *values)
 
-    def _num_answers(self, annotator: str, number: int) -> int:
+    def _write(self, annotator: str, number: int, draft: Draft, verdict: Verdict | None) -> None:
         shown = self._database.value("SELECT shown FROM work WHERE annotator = ? AND item = ?", annotator, number)
         if shown is None:
             raise DataError(f"row {number} was not shown to {annotator}", fix="reload the page")
-        return len(json.loads(shown))
-
-    def _write(self, annotator: str, number: int, draft: Draft, verdict: Verdict | None) -> None:
+        draft.check(len(json.loads(shown)), verdict)
         statement = "UPDATE work SET draft = ?, verdict = ?, updated_s = ? WHERE annotator = ? AND item = ?"
-        self._database.run(statement, draft.to_json(), verdict, time.time(), annotator, number)
+        self._database.run(statement, DRAFT.dump_json(draft).decode(), verdict, time.time(), annotator, number)

@@ -4,60 +4,16 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
 
-from rlhf.config.flag_values import BAD_ROW, DTYPE, Dtype
-from rlhf.config.flags import flag
-from rlhf.config.sections import SamplingSection
+from rlhf.curate.endpoint.client import Endpoint
 from rlhf.curate.endpoint.options import EndpointOptions, answers_cache
-from rlhf.data.sources import OnBadRow
-from rlhf.errors import ConfigError
-
-
-@dataclass(frozen=True, slots=True)
-class SampleOptions:
-    """The prompts, who answers them, and how."""
-
-    prompts: str = flag(..., "prompts, or any rows that hold prompts", metavar="FILE")
-    out: Path = flag(..., "file to write (JSONL)", metavar="FILE")
-    models: tuple[str, ...] = flag(
-        (), "run folder, model folder or hub id; may be repeated", name="--model", metavar="RUN"
-    )
-    endpoint: str = flag("", "chat endpoint that answers too, e.g. http://127.0.0.1:8000/v1", metavar="URL")
-    endpoint_model: str = flag("", "the model at the endpoint", metavar="NAME")
-    k: int = flag(4, "answers per model", metavar="K", least=1)
-    dtype: Dtype = flag("auto", DTYPE)
-    seed: int = flag(17, "seed of every draw of a model")
-    limit: int | None = flag(None, "only the first N usable prompts", least=1)
-    on_bad_row: OnBadRow = flag("error", BAD_ROW)
-    sampling: SamplingSection = field(default_factory=SamplingSection)
-
-    def __post_init__(self) -> None:
-        if not self.models and not self.endpoint:
-            raise ConfigError("no model to ask", where="--model", fix="name a model with --model, or an --endpoint")
-        if bool(self.endpoint) != bool(self.endpoint_model):
-            raise ConfigError("--endpoint and --endpoint-model go together", fix="give both or neither")
-        if self.endpoint and self.sampling.top_k:
-            raise ConfigError("an endpoint takes no top-k", where="--top-k", fix="use --top-p, or drop the endpoint")
+from rlhf.curate.sample.options import SampleOptions
+from rlhf.curate.sample.sampler import sample_answers
+from rlhf.engine.ranks import workers
 
 
 def run(options: SampleOptions, service: EndpointOptions) -> int:
     """Draws the answers on all ranks and writes the file on rank 0."""
-    from rlhf.curate.endpoint.client import Endpoint
-    from rlhf.curate.sample.sampler import SamplePlan, sample_answers
-    from rlhf.curate.sample.sources import DecodingOptions
-    from rlhf.engine.ranks import workers
-
-    plan = SamplePlan(
-        prompts=options.prompts,
-        out=options.out,
-        models=options.models,
-        decoding=DecodingOptions(options.sampling, options.k, options.seed),
-        dtype=options.dtype,
-        limit=options.limit,
-        on_bad_row=options.on_bad_row,
-    )
     with ExitStack() as stack:
         ranks = stack.enter_context(workers(options.seed))
         endpoint = None
@@ -65,7 +21,7 @@ def run(options: SampleOptions, service: EndpointOptions) -> int:
             cache = answers_cache(options.out)
             opened = Endpoint(options.endpoint, options.endpoint_model, service, cache=cache)
             endpoint = stack.enter_context(opened)
-        summary = sample_answers(plan, ranks, endpoint)
+        summary = sample_answers(options, ranks, endpoint)
     if summary:
         sys.stderr.write(f"{summary}\n")
     return 0

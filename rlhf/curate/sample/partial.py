@@ -29,29 +29,24 @@ class PartialFile:
     def __init__(self, out: Path, identity: Mapping[str, Any], key: tuple[str, ...]) -> None:
         self.path = out.with_name(f"{out.name}.partial")
         self._key = key
-        self._places: dict[Hashable, int] = {}
+        self.places: dict[Hashable, int] = {}  # of every entry in the file, by its key fields as a tuple
         self._identity = json.loads(json.dumps(identity))
         if self.path.exists():
             self._read_back()
         if not self.path.exists() or not self.path.stat().st_size:
             self._append([self._identity])
 
-    @property
-    def keys(self) -> set[Hashable]:
-        """The key fields of every entry, as tuples."""
-        return set(self._places)
-
     def add(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Adds entries; they are on disk when this returns."""
         entries = list(entries)
         for entry, place in zip(entries, self._append(entries), strict=True):
-            self._places[self._key_of(entry)] = place
+            self.places[self._key_of(entry)] = place
 
     def read(self, keys: Iterable[Hashable]) -> Iterator[dict[str, Any]]:
         """The entries of these keys, in the given order."""
         with self.path.open("rb") as file:
             for key in keys:
-                file.seek(self._places[key])
+                file.seek(self.places[key])
                 yield json.loads(file.readline())
 
     def remove(self) -> None:
@@ -79,7 +74,7 @@ class PartialFile:
                     break
                 value = json.loads(line)
                 if number:
-                    self._places[self._key_of(value)] = whole
+                    self.places[self._key_of(value)] = whole
                 elif value != self._identity:
                     raise self._other_settings(value)
                 whole += len(line)

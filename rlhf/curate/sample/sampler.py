@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import gc
 import time
+from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,64 +17,50 @@ import torch
 from rlhf.curate.answer_rows import prompt_value
 from rlhf.curate.endpoint.client import Endpoint
 from rlhf.curate.output import Output, progress
+from rlhf.curate.sample.options import SampleOptions
 from rlhf.curate.sample.partial import PartialFile
-from rlhf.curate.sample.sources import (
-    Answer,
-    DecodingOptions,
-    LocalModel,
-    endpoint_answers,
-    model_folder,
-    weights_hash,
-)
+from rlhf.curate.sample.sources import Answer, LocalModel, endpoint_answers, model_folder, weights_hash
 from rlhf.data.embedded import data_path
 from rlhf.data.encode import EncodedPrompt
 from rlhf.data.readers import locate, sha256_of
 from rlhf.data.records import Prompt
-from rlhf.data.sources import DataSource, OnBadRow, SourceRecords, read_records
+from rlhf.data.sources import DataSource, SourceRecords, read_records
 from rlhf.engine.ranks import Ranks
 
 FILLS = 8  # times that the slots are filled before answers are stored
 Answered = tuple[int, list[Answer]]  # the number of a prompt and its answers
 
 
-@dataclass(frozen=True, slots=True)
-class SamplePlan:
-    """The prompts, the models (folders or runs) and how they answer; `limit` takes the first prompts."""
-
-    prompts: str
-    out: Path
-    models: tuple[str, ...]
-    decoding: DecodingOptions
-    dtype: str = "auto"
-    limit: int | None = None
-    on_bad_row: OnBadRow = "error"
-
-
-def sample_answers(plan: SamplePlan, ranks: Ranks, endpoint: Endpoint | None = None) -> str:
-    """Writes `plan.out` and its manifest on rank 0; returns a summary, empty on other ranks.
+def sample_answers(options: SampleOptions, ranks: Ranks, endpoint: Endpoint | None = None) -> str:
+    """Writes `options.out` and its manifest on rank 0; returns a summary, empty on other ranks.
 
     Every rank answers its share of the prompts; `endpoint` (on rank 0) answers after the models. An answer does not
     depend on the rank, the batch or the start in which it was drawn.
 
     Raises: DataError, ModelError or EndpointError; earlier answers are kept for the next start.
     """
-    dtype = _dtype(plan.dtype, ranks)
-    read = read_records(DataSource(data_path(plan.prompts), limit=plan.limit), Prompt, on_bad_row=plan.on_bad_row)
-    folders = [model_folder(path) for path in plan.models]
+    options = options.on(ranks.device.type)
+    read = read_records(
+        DataSource(data_path(options.prompts), limit=options.limit), Prompt, on_bad_row=options.on_bad_row
+    )
+    folders = [model_folder(path) for path in options.models]
     collectors: list[_Collector] = []
 
     def prepare() -> set[Hashable]:
-        collectors.append(_Collector(plan, read, _answerers(plan, folders, dtype, endpoint)))
-        return collectors[0].partial.keys
+        collectors.append(_Collector(options, read, _answerers(options, folders, endpoint)))
+        return set(collectors[0].partial.places)
 
     done = ranks.on_main(prepare)
     for number, folder in enumerate(folders):
         todo = [row for row in range(len(read.records)) if (row, number) not in done]
         if todo:
-            model = LocalModel(folder, number, plan.decoding, ranks.device, dtype)
+            model = LocalModel(folder, number, options, ranks.device)
             encoded, cuts = model.encoded(read.records)
-            batches = _batches(model, encoded, todo, plan.decoding, ranks)
-            _keep(batches, collectors, number, len(todo), cuts)
+            batches = _batches(model, encoded, todo, options, ranks)
+            for collector in collectors:
+                collector.keep(batches, number, len(todo))
+                collector.output.count_all(cuts)
+            deque(batches, maxlen=0)  # on the other ranks, which draw their share too
             del model
             _free_memory()
     return collectors[0].finished(endpoint) if collectors else ""
@@ -84,15 +69,15 @@ def sample_answers(plan: SamplePlan, ranks: Ranks, endpoint: Endpoint | None = N
 class _Collector:
     """Stores the answers on rank 0, and writes the output from them."""
 
-    def __init__(self, plan: SamplePlan, read: SourceRecords[Prompt], answerers: list[dict[str, Any]]) -> None:
-        self.plan, self.read, self.answerers = plan, read, answerers
-        path = data_path(plan.prompts)
-        settings = {"k": plan.decoding.num_answers, "seed": plan.decoding.seed, "answerers": answerers}
-        options = {**settings, "limit": plan.limit, "on_bad_row": plan.on_bad_row}
-        self.output = Output(plan.out, command="data sample", inputs=[path], options=options)
+    def __init__(self, options: SampleOptions, read: SourceRecords[Prompt], answerers: list[dict[str, Any]]) -> None:
+        self.options, self.read, self.answerers = options, read, answerers
+        path = data_path(options.prompts)
+        settings = {"k": options.k, "seed": options.seed, "answerers": answerers}
+        recorded = {**settings, "limit": options.limit, "on_bad_row": options.on_bad_row}
+        self.output = Output(options.out, command="data sample", inputs=[path], options=recorded)
         identity = {"prompts": sha256_of(locate(path)), **settings}
-        self.partial = PartialFile(plan.out, identity, ("row", "answerer"))
-        self.num_before = len(self.partial.keys) * plan.decoding.num_answers
+        self.partial = PartialFile(options.out, identity, ("row", "answerer"))
+        self.num_before = len(self.partial.places) * options.k
         self.num_drawn, self.seconds = 0, 0.0
 
     def keep(self, batches: Iterable[Sequence[Answered]], number: int, total: int) -> None:
@@ -112,8 +97,8 @@ class _Collector:
         if endpoint is not None:
             number = len(self.answerers) - 1
             rows = list(enumerate(self.read.records))
-            todo = [(row, prompt) for row, prompt in rows if (row, number) not in self.partial.keys]
-            answered = endpoint_answers(endpoint, todo, self.plan.decoding)
+            todo = [(row, prompt) for row, prompt in rows if (row, number) not in self.partial.places]
+            answered = endpoint_answers(endpoint, todo, self.options)
             self.keep(([each] for each in answered), number, len(todo))
         for index in range(self.read.report.num_skipped):
             self.output.drop("bad row", "".join(self.read.report.skipped[index : index + 1]))
@@ -148,48 +133,30 @@ class _Collector:
         self.output.write({**row, "models": models, "answers": about, "source": prompt.source})
 
 
-def _answerers(plan: SamplePlan, folders: Sequence[str], dtype: str, endpoint: Endpoint | None) -> list[dict[str, Any]]:
+def _answerers(options: SampleOptions, folders: Sequence[str], endpoint: Endpoint | None) -> list[dict[str, Any]]:
     """What is written beside each answer: the model, its hash and its decoding settings."""
-    sampling, seed = plan.decoding.sampling, plan.decoding.seed
-    decoding = {**sampling.model_dump(exclude={"batch_size", "stop"}), "seed": seed, "dtype": dtype}
+    sampling = options.sampling
     described: list[dict[str, Any]] = [
-        {"model": path, "sha256": weights_hash(folder), "decoding": decoding}
-        for path, folder in zip(plan.models, folders, strict=True)
+        {"model": path, "sha256": weights_hash(folder), "decoding": options.decoding}
+        for path, folder in zip(options.models, folders, strict=True)
     ]
     if endpoint is not None:
         asked = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_new_tokens}
-        described.append({"model": endpoint.service.model, "endpoint": endpoint.service.url, "decoding": asked})
+        described.append({"model": endpoint.model, "endpoint": endpoint.url, "decoding": asked})
     return described
 
 
 def _batches(
-    model: LocalModel, encoded: Sequence[EncodedPrompt], todo: Sequence[int], decoding: DecodingOptions, ranks: Ranks
+    model: LocalModel, encoded: Sequence[EncodedPrompt], todo: Sequence[int], options: SampleOptions, ranks: Ranks
 ) -> Iterator[list[Answered]]:
     """Answers to the prompts `todo` in order, a few thousand at a time, divided among the ranks."""
-    size = ranks.world_size * max(1, FILLS * decoding.sampling.batch_size // decoding.num_answers)
+    size = ranks.world_size * max(1, FILLS * options.sampling.batch_size // options.k)
     for start in range(0, len(todo), size):
         rows = todo[start : start + size]
         mine = rows[ranks.rank :: ranks.world_size]
         drawn = model.draw([encoded[row] for row in mine])
         found = dict(pair for part in ranks.gather(list(zip(mine, drawn, strict=True))) for pair in part)
         yield [(row, found[row]) for row in rows]
-
-
-def _keep(
-    batches: Iterator[list[Answered]], collectors: Sequence[_Collector], number: int, total: int, cuts: dict[str, int]
-) -> None:
-    """Draws every batch; rank 0 stores them."""
-    for collector in collectors:
-        collector.keep(batches, number, total)
-        collector.output.count_all(cuts)
-    for _ in batches:
-        pass
-
-
-def _dtype(name: str, ranks: Ranks) -> str:
-    if name != "auto":
-        return name
-    return "float32" if ranks.device.type == "cpu" else "bfloat16"
 
 
 def _free_memory() -> None:

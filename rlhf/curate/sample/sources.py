@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,9 @@ import torch
 
 from rlhf.artifacts.files import sha256_of
 from rlhf.config.sections import SamplingSection
-from rlhf.curate.endpoint.client import Endpoint, EndpointRequest
+from rlhf.curate.endpoint.client import Endpoint
+from rlhf.curate.endpoint.messages import EndpointRequest
+from rlhf.curate.sample.options import SampleOptions
 from rlhf.data.encode import EncodedPrompt, Encoder
 from rlhf.data.records import Prompt
 from rlhf.data.templates import as_messages
@@ -22,15 +23,6 @@ from rlhf.rollout.transformers import TransformersRollout
 
 Answer = dict[str, Any]  # text, finished, and whatever else is known about one answer
 LONGEST_PROMPT = 1024  # tokens, where the model has room for it
-
-
-@dataclass(frozen=True, slots=True)
-class DecodingOptions:
-    """How answers are drawn: the sampling settings, K answers per prompt, and the seed of all random streams."""
-
-    sampling: SamplingSection
-    num_answers: int
-    seed: int
 
 
 def model_folder(path: str) -> str:
@@ -54,17 +46,17 @@ class LocalModel:
     Raises: ModelError when it cannot be loaded, or is too short for the longest prompt and answer.
     """
 
-    def __init__(self, folder: str, number: int, decoding: DecodingOptions, device: torch.device, dtype: str) -> None:
-        self._number, self._decoding = number, decoding
+    def __init__(self, folder: str, number: int, options: SampleOptions, device: torch.device) -> None:
+        self._number, self._options = number, options
         self._tokenizer: ChatTokenizer = load_tokenizer(folder)
-        packed = load_causal_lm(folder, dtype=dtype)
+        packed = load_causal_lm(folder, dtype=options.dtype)
         packed.to(device)
         self._rollout = TransformersRollout(packed.model.eval(), self._tokenizer.eos_id, self._tokenizer.text)
-        _check_room(packed.model.config, decoding.sampling, folder)
+        _check_room(packed.model.config, options.sampling, folder)
 
     def encoded(self, prompts: Sequence[Prompt]) -> tuple[list[EncodedPrompt], dict[str, int]]:
         """The prompts as this model reads them, numbered in order, and how many were truncated."""
-        encoder = Encoder(self._tokenizer, self._decoding.sampling.max_prompt_tokens)
+        encoder = Encoder(self._tokenizer, self._options.sampling.max_prompt_tokens)
         encoded = encoder.prompts(prompts)
         report = encoder.report
         cut = {"cut prompts": report.rows_with_cut_prompt, "prompts without old turns": report.rows_with_dropped_turns}
@@ -72,17 +64,17 @@ class LocalModel:
 
     def draw(self, prompts: Sequence[EncodedPrompt]) -> list[list[Answer]]:
         """K answers per prompt; random streams are keyed by (seed, model, row, sample) and nothing else."""
-        asked = [(prompt, sample) for prompt in prompts for sample in range(self._decoding.num_answers)]
+        asked = [(prompt, sample) for prompt in prompts for sample in range(self._options.k)]
         drawn = self._rollout.generate(
             [prompt.ids for prompt, _ in asked],
-            [(self._decoding.seed, self._number, prompt.row, sample) for prompt, sample in asked],
-            self._decoding.sampling,
+            [(self._options.seed, self._number, prompt.row, sample) for prompt, sample in asked],
+            self._options.sampling,
         )
         answers = [
             {"text": self._tokenizer.text(ids.tolist()).strip(), "finished": bool(finished), "tokens": len(ids)}
             for ids, finished in zip(drawn.tokens, drawn.finished, strict=True)
         ]
-        size = self._decoding.num_answers
+        size = self._options.k
         return [answers[start : start + size] for start in range(0, len(answers), size)]
 
 
@@ -98,29 +90,29 @@ def _check_room(config: Any, sampling: SamplingSection, folder: str) -> None:
 
 
 def endpoint_answers(
-    endpoint: Endpoint, rows: Sequence[tuple[int, Prompt]], decoding: DecodingOptions
+    endpoint: Endpoint, rows: Sequence[tuple[int, Prompt]], options: SampleOptions
 ) -> Iterator[tuple[int, list[Answer]]]:
     """(row number, K answers) of each row in order, as they arrive.
 
     Raises: EndpointError on a permanent failure of the endpoint; the rows before it have been yielded.
     """
-    answers = endpoint.complete_all(_requests(rows, decoding))
+    answers = endpoint.complete_all(_requests(rows, options))
     for row, _ in rows:
-        yield row, [_answer(next(answers)) for _ in range(decoding.num_answers)]
+        yield row, [_answer(next(answers)) for _ in range(options.k)]
 
 
-def _requests(rows: Iterable[tuple[int, Prompt]], decoding: DecodingOptions) -> Iterator[EndpointRequest]:
-    sampling = decoding.sampling
+def _requests(rows: Iterable[tuple[int, Prompt]], options: SampleOptions) -> Iterator[EndpointRequest]:
+    sampling = options.sampling
     for row, prompt in rows:
         shown = as_messages(prompt.messages, keep_input=False)
         turns = [{"role": turn["role"], "content": turn["content"]} for turn in shown]
-        for sample in range(decoding.num_answers):
+        for sample in range(options.k):
             yield EndpointRequest(
                 turns,
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
                 max_tokens=sampling.max_new_tokens,
-                sample=row * decoding.num_answers + sample,
+                sample=row * options.k + sample,
             )
 
 

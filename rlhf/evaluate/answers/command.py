@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 
+from rlhf.curate.sample.options import SampleOptions
 from rlhf.curate.sample.sources import model_folder
-from rlhf.evaluate.answers.generation import GenerationRequest, Generations, generate
+from rlhf.evaluate.answers.generation import Generations, generate
 from rlhf.evaluate.answers.measures import MEASURES, differences, measure
 from rlhf.evaluate.answers.perplexity import ReferenceLikelihood, reference_likelihood
 from rlhf.evaluate.report_folder import report_folder, write_report
 
 
-def evaluate_generation(request: GenerationRequest, out: Path, *, shown: int = 60) -> dict[str, Any]:
+def evaluate_generation(request: SampleOptions, out: Path, *, shown: int = 60) -> dict[str, Any]:
     """Writes out/generation.json, generation.html and answers.jsonl, prints a summary, and returns the report.
 
     Differences are each model minus the first, on the same prompts.
@@ -28,7 +29,7 @@ def evaluate_generation(request: GenerationRequest, out: Path, *, shown: int = 6
     return report
 
 
-def reference_likelihoods(request: GenerationRequest, generations: Generations) -> list[ReferenceLikelihood | None]:
+def reference_likelihoods(request: SampleOptions, generations: Generations) -> list[ReferenceLikelihood | None]:
     """Likelihood of the references under each model; None where the prompts have none."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = generations.decoding["dtype"]

@@ -16,38 +16,20 @@ import torch
 
 from rlhf.artifacts.files import read_json
 from rlhf.artifacts.run_folder import short_names
-from rlhf.config.sections import SamplingSection
 from rlhf.curate.output import manifest_path
-from rlhf.curate.sample.sampler import SamplePlan, sample_answers
-from rlhf.curate.sample.sources import DecodingOptions, model_folder, weights_hash
+from rlhf.curate.sample.options import SampleOptions
+from rlhf.curate.sample.sampler import sample_answers
+from rlhf.curate.sample.sources import model_folder, weights_hash
 from rlhf.data.embedded import data_path
 from rlhf.data.korean import contains_rude
 from rlhf.data.readers import locate, sha256_of
 from rlhf.data.records import Prompt
-from rlhf.data.sources import DataSource, OnBadRow, read_records
+from rlhf.data.sources import DataSource, read_records
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import ConfigError
 from rlhf.evaluate.answers.measures import is_mixed
 
 EMPTY = "(빈 답변)"  # shown to a judge or a person in place of an answer without text
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationRequest:
-    """Which models answer which prompts, and how they sample; the settings are the same for every model."""
-
-    models: tuple[str, ...]
-    prompts: str
-    drawing: DecodingOptions
-    dtype: str = "auto"
-    limit: int | None = None
-    on_bad_row: OnBadRow = "error"
-
-    @property
-    def decoding(self) -> dict[str, Any]:
-        """The settings that determine an answer, as reports hold them."""
-        sampling: SamplingSection = self.drawing.sampling
-        return {**sampling.model_dump(exclude={"batch_size", "stop"}), "seed": self.drawing.seed, "dtype": self.dtype}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +74,7 @@ class Generations:
         }
 
 
-def generate(request: GenerationRequest, out: Path) -> Generations:
+def generate(request: SampleOptions, out: Path) -> Generations:
     """Samples answers into out/answers.jsonl, or reads that file if it has the same models, prompts and settings.
 
     Raises: ConfigError for a model named twice; DataError or ModelError for what cannot be read or loaded.
@@ -101,18 +83,14 @@ def generate(request: GenerationRequest, out: Path) -> Generations:
     folders = [model_folder(path) for path in request.models]
     hashes = [weights_hash(folder) for folder in folders]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if request.dtype == "auto":
-        request = replace(request, dtype="float32" if device.type == "cpu" else "bfloat16")
+    request = request.on(device.type)
     source = DataSource(data_path(request.prompts), limit=request.limit)
     read = read_records(source, Prompt, on_bad_row=request.on_bad_row)
     file = out / "answers.jsonl"
     if _is_there(file, request, hashes):
         sys.stderr.write(f"answers are read from {file}\n")
     else:
-        plan = SamplePlan(
-            request.prompts, file, request.models, request.drawing, request.dtype, request.limit, request.on_bad_row
-        )
-        sys.stderr.write(f"{sample_answers(plan, Ranks(0, 0, 1, device))}\n")
+        sys.stderr.write(f"{sample_answers(replace(request, out=file), Ranks(0, 0, 1, device))}\n")
     sets = _read(file, request, hashes)
     return Generations(read.records, sets, request.decoding, read.report.num_skipped)
 
@@ -124,7 +102,7 @@ def _check_models(models: Sequence[str]) -> None:
         raise ConfigError(f"the same model twice: {', '.join(models)}", fix="name each model once")
 
 
-def _is_there(file: Path, request: GenerationRequest, hashes: Sequence[str]) -> bool:
+def _is_there(file: Path, request: SampleOptions, hashes: Sequence[str]) -> bool:
     """Whether the file holds exactly these answers, by its manifest; a hub id has no hash and is sampled again."""
     manifest = manifest_path(file)
     if not file.is_file() or not manifest.is_file() or not all(hashes):
@@ -134,14 +112,14 @@ def _is_there(file: Path, request: GenerationRequest, hashes: Sequence[str]) -> 
         {"model": path, "sha256": digest, "decoding": request.decoding}
         for path, digest in zip(request.models, hashes, strict=True)
     ]
-    options = {"k": request.drawing.num_answers, "limit": request.limit, "on_bad_row": request.on_bad_row}
+    options = {"k": request.k, "limit": request.limit, "on_bad_row": request.on_bad_row}
     same_options = all(found["options"].get(name) == value for name, value in options.items())
     same_prompts = found["inputs"][0]["sha256"] == sha256_of(locate(data_path(request.prompts)))
     return same_options and same_prompts and found.get("answerers") == answerers
 
 
-def _read(file: Path, request: GenerationRequest, hashes: Sequence[str]) -> list[AnswerSet]:
-    size = request.drawing.num_answers
+def _read(file: Path, request: SampleOptions, hashes: Sequence[str]) -> list[AnswerSet]:
+    size = request.k
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
     sets = []
     for number, (name, path) in enumerate(zip(short_names(request.models), request.models, strict=True)):

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.curate.label.command import LabelOptions
+from rlhf.curate.sample.options import SampleOptions
 from rlhf.data.readers import locate
 from rlhf.evaluate.answers.command import generation_report, reference_likelihoods
-from rlhf.evaluate.answers.generation import GenerationRequest, Generations, generate
+from rlhf.evaluate.answers.generation import Generations, generate
 from rlhf.evaluate.answers.measures import MEASURES
 from rlhf.evaluate.compare.label_page import label
 from rlhf.evaluate.compare.statistics import TOO_MANY, Verdicts, comparison_section, text_words
@@ -21,7 +22,7 @@ from rlhf.html.words import Words
 
 
 def evaluate_compare(
-    request: GenerationRequest,
+    request: SampleOptions,
     out: Path,
     *,
     panel: JudgePanel | None = None,

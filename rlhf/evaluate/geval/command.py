@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.artifacts.files import write_text
+from rlhf.curate.sample.options import SampleOptions
 from rlhf.data.sources import OnBadRow
 from rlhf.errors import ConfigError
-from rlhf.evaluate.answers.generation import GenerationRequest, generate
+from rlhf.evaluate.answers.generation import generate
 from rlhf.evaluate.geval.judging import JudgePanel, judge_answers
 from rlhf.evaluate.geval.table import WHOLE, geval_table, read_scores
 from rlhf.evaluate.report_folder import report_folder, write_report
@@ -58,7 +59,7 @@ def csv_text(table: Mapping[str, Any]) -> str:
 
 
 def evaluate_judge(
-    request: GenerationRequest, panel: JudgePanel, out: Path, *, against: str | None = None
+    request: SampleOptions, panel: JudgePanel, out: Path, *, against: str | None = None
 ) -> dict[str, Any]:
     """Samples answers, has them judged, writes out/scores.jsonl and its table; returns the table.
 

@@ -12,8 +12,8 @@ from rlhf.curate.answer_rows import AnswerRow, prompt_value
 from rlhf.curate.endpoint.client import Endpoint
 from rlhf.curate.judge.command import gives_logprobs, usable_rows
 from rlhf.curate.judge.criteria import CriteriaSet
-from rlhf.curate.judge.pairwise import JudgedRow, JudgeReport, JudgeSettings, judge_rows
-from rlhf.curate.judge.scores import JudgeStatistics
+from rlhf.curate.judge.pairwise import JudgedRow, JudgeSettings, judge_rows
+from rlhf.curate.judge.scores import JudgeReport
 from rlhf.curate.output import progress
 from rlhf.errors import ConfigError
 from rlhf.evaluate.answers.generation import EMPTY, Generations
@@ -119,15 +119,15 @@ def _judged(
     generations: Generations, label: str, endpoint: Endpoint, criteria: CriteriaSet, settings: JudgeSettings
 ) -> JudgeResults:
     rows = list(_rows(generations))
-    report = JudgeReport(JudgeStatistics(criteria.names))
+    report = JudgeReport(criteria.names)
     judged = judge_rows(rows, criteria, endpoint, settings, report)
     flat = list(progress(judged, f"judging by {label}", len(rows)))
     size = len(generations.sets[0].answers[0])
     grouped = [flat[start : start + size] for start in range(0, len(flat), size)]
     about = {
         "judge": label,
-        "endpoint": endpoint.service.url,
-        "model": endpoint.service.model,
+        "endpoint": endpoint.url,
+        "model": endpoint.model,
         "settings": asdict(settings),
         **report.as_dict(),
         "usage": asdict(endpoint.usage),

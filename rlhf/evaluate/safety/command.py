@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.artifacts.files import write_text
-from rlhf.evaluate.answers.generation import GenerationRequest, Generations, generate
+from rlhf.curate.sample.options import SampleOptions
+from rlhf.evaluate.answers.generation import Generations, generate
 from rlhf.evaluate.report_folder import report_folder, write_report
 from rlhf.evaluate.safety.rates import RedTeamAnswer, classify, questions_of, read_red_team, safety_rates
 
 
-def evaluate_red_team(request: GenerationRequest, out: Path) -> dict[str, Any]:
+def evaluate_red_team(request: SampleOptions, out: Path) -> dict[str, Any]:
     """Samples one answer per model to each prompt of `request.prompts` (empty: the shipped set), and classifies it.
 
     Writes out/probe.json, probe.html, prompts.jsonl and answers.jsonl, prints a summary, and returns the report.

@@ -51,7 +51,7 @@ class App:
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[App]:
     if request.param == "label":
         store = LabelStore(tmp_path / "labels.sqlite")
-        made = label.build_app(store, PageAccess("owner"), export=dict, report=dict, hosts=LOOPBACK)
+        made = label.build_app(store, PageAccess("owner"), export=dict, hosts=LOOPBACK)
         yield App(made, "/api/session", ("PUT", "/api/rows/1"), label.MAX_REQUEST_BYTES)
         store.close()
     else:

@@ -16,9 +16,11 @@ import pytest
 
 from rlhf.cli import main
 from rlhf.curate.augment.command import augment, read_seeds
+from rlhf.curate.augment.evol import Comparison
 from rlhf.curate.augment.options import AugmentOptions
-from rlhf.curate.augment.prompts import ReplySchema, prompt_texts
+from rlhf.curate.augment.prompts import prompt_texts
 from rlhf.curate.augment.rouge import SeenInstructions, korean_tokens
+from rlhf.curate.augment.self_instruct import Instructions, LabelledInstance
 from rlhf.curate.endpoint.client import Endpoint
 from rlhf.curate.endpoint.options import EndpointOptions
 from rlhf.curate.output import Output
@@ -96,22 +98,25 @@ def test_an_instruction_like_one_before_is_found() -> None:
     ],
 )
 def test_an_object_is_read_off_an_answer(text: str, expected: object) -> None:
-    assert ReplySchema("f", {"is_equal": bool}).read(text) == expected
+    found = Comparison.read(text)
+    assert (found and found.model_dump()) == expected
 
 
 def test_texts_of_an_object_are_composed_and_stripped() -> None:
     decomposed = "\u1112\u1161\u11ab"
-    form = ReplySchema("f", {"instructions": list})
-    assert form.read(json.dumps({"instructions": [f" {decomposed}\n"]})) == {"instructions": ["한"]}
-    assert form.read('{"instructions": ["가", 1]}') is None
+    found = Instructions.read(json.dumps({"instructions": [f" {decomposed}\n"]}))
+    assert found == Instructions(instructions=["한"])
+    assert Instructions.read('{"instructions": ["가", 1]}') is None
 
 
 def test_structured_output_is_asked_for_as_wanted() -> None:
-    form = ReplySchema("f", {"label": str, "input": str})
+    form = LabelledInstance
     assert form.response_format("prompt") is None
     assert form.response_format("object") == {"type": "json_object"}
     schema = (form.response_format("schema") or {})["json_schema"]["schema"]
     assert list(schema["properties"]) == schema["required"] == ["label", "input"]
+    assert schema["properties"]["label"]["type"] == "string"
+    assert schema["additionalProperties"] is False
 
 
 # Self-Instruct

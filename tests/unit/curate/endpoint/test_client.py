@@ -7,6 +7,7 @@ import itertools
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def test_a_service_that_asks_to_wait_is_waited_for() -> None:
 
 def test_a_wait_holds_every_request_back() -> None:
     async def waited_s() -> float:
-        gate, clock = RateLimiter(Budget(), None), asyncio.get_running_loop().time
+        gate, clock = RateLimiter(Budget(EndpointOptions())), asyncio.get_running_loop().time
         before = clock()
         gate.pause(0.1)
         await gate.admit(0.0)
@@ -154,20 +155,21 @@ def test_nothing_is_asked_twice(tmp_path: Path) -> None:
         assert texts(server, 10, cache=tmp_path / "c.sqlite") == first
         assert len(server.requests) == 10
         with Endpoint(server.url, "m", cache=tmp_path / "c.sqlite") as endpoint:
-            answers = list(endpoint.complete_all([*questions(10), asked("질문 3", sample=1), asked("질문 3", seed=1)]))
+            answers = list(
+                endpoint.complete_all([*questions(10), asked("질문 3", sample=1), asked("질문 3", top_p=0.9)])
+            )
             assert [answer.cached for answer in answers] == [True] * 10 + [False] * 2
             assert (endpoint.usage.num_cached, endpoint.usage.num_sent) == (10, 2)
 
 
 def test_a_cached_answer_is_the_whole_answer(tmp_path: Path) -> None:
-    request = asked("점수를 적으세요.\n친근함: N", logprobs=True, top_logprobs=5, n=2)
+    request = asked("점수를 적으세요.\n친근함: N", logprobs=True, top_logprobs=5)
     with serve() as server:
         with Endpoint(server.url, "m", cache=tmp_path / "c.sqlite") as endpoint:
             fresh = endpoint.complete(request)
         with Endpoint(server.url, "m", cache=tmp_path / "c.sqlite") as endpoint:
             kept = endpoint.complete(request)
-    assert kept == fresh.as_cached()
-    assert len(fresh.choices) == 2
+    assert kept == replace(fresh, cached=True)
     digit = next(token for token in fresh.logprobs if token.token.isdigit())
     assert sorted(text for text, _ in digit.top) == ["1", "2", "3", "4", "5"]
 
@@ -197,8 +199,7 @@ def ten(_: dict[str, Any]) -> str:
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_a_limit_on_requests_is_never_exceeded(concurrency: int) -> None:
     with serve(Behaviour(answer=ten)) as server:
-        budget = Budget(max_requests=5)
-        with Endpoint(server.url, "m", EndpointOptions(concurrency=concurrency), budget=budget) as endpoint:
+        with Endpoint(server.url, "m", EndpointOptions(concurrency=concurrency, max_requests=5)) as endpoint:
             answers = endpoint.complete_all(questions(8))
             assert [next(answers).text for _ in range(5)] == ["가" * 10] * 5
             with pytest.raises(BudgetError, match="5 requests"):
@@ -211,48 +212,47 @@ def test_a_limit_on_cost_is_never_exceeded(concurrency: int) -> None:
     # At most 20 each: 0 + 20, 10 + 20 and 20 + 20 are within 45, 30 + 20 is not.
     requests = [asked(f"질문 {index}", max_tokens=20) for index in range(8)]
     with serve(Behaviour(answer=ten)) as server:
-        budget = Budget(max_cost=45, price_out=1000)
-        with Endpoint(server.url, "m", EndpointOptions(concurrency=concurrency), budget=budget) as endpoint:
+        options = EndpointOptions(concurrency=concurrency, max_cost=45, price_out=1000)
+        with Endpoint(server.url, "m", options) as endpoint:
             answers = endpoint.complete_all(requests)
             assert [next(answers).completion_tokens for _ in range(3)] == [10, 10, 10]
             with pytest.raises(BudgetError, match=r"spent 30\.0000 of 45\.0000"):
                 next(answers)
         assert len(server.requests) == 3
-    assert budget.cost == pytest.approx(30)
+    assert endpoint.budget.cost == pytest.approx(30)
 
 
 def test_what_broke_off_is_booked_at_its_most_and_what_was_turned_away_is_not() -> None:
     # Cut: 20 of an answer that never came. 429: nothing. Then the answer: 10.
     faults = {0: Fault("cut"), 1: Fault("429")}
-    with serve(Behaviour(faults=faults, answer=ten)) as server:
-        budget = Budget(price_out=1000)
-        with Endpoint(server.url, "m", EndpointOptions(backoff_s=0.01), budget=budget) as endpoint:
-            endpoint.complete(asked("질문", max_tokens=20))
-            usage = endpoint.usage
-    assert budget.cost == pytest.approx(30)
+    options = EndpointOptions(backoff_s=0.01, price_out=1000)
+    with serve(Behaviour(faults=faults, answer=ten)) as server, Endpoint(server.url, "m", options) as endpoint:
+        endpoint.complete(asked("질문", max_tokens=20))
+        usage = endpoint.usage
+    assert usage.cost == pytest.approx(30)
     assert (usage.num_sent, usage.num_retries) == (2, 2)
 
 
 def test_a_service_that_does_not_count_tokens_is_booked_at_the_most() -> None:
-    budget = Budget(price_out=1000)
-    with serve(Behaviour(answer=ten, usage=False)) as server, Endpoint(server.url, "m", budget=budget) as endpoint:
+    options = EndpointOptions(price_out=1000)
+    with serve(Behaviour(answer=ten, usage=False)) as server, Endpoint(server.url, "m", options) as endpoint:
         endpoint.complete(asked("질문", max_tokens=20))
-    assert budget.cost == pytest.approx(20)
+    assert endpoint.usage.cost == pytest.approx(20)
 
 
 def test_the_most_a_prompt_can_cost_is_a_token_a_byte() -> None:
-    # 질문 is 6 bytes of UTF-8, 64 tokens may stand around the turns; 2 answers of 20.
-    budget = Budget(price_in=1, price_out=10)
-    assert budget.worst_cost(asked("질문", max_tokens=20, n=2)) == pytest.approx((70 * 1 + 40 * 10) / 1000)
+    # 질문 is 6 bytes of UTF-8, 64 tokens may stand around the turns; an answer of 20.
+    budget = Budget(EndpointOptions(price_in=1, price_out=10))
+    assert budget.worst_cost(asked("질문", max_tokens=20)) == pytest.approx((70 * 1 + 20 * 10) / 1000)
 
 
 def test_a_limit_that_cannot_be_kept_is_refused() -> None:
     with pytest.raises(EndpointError, match="without prices"):
-        Budget(max_cost=1)
+        EndpointOptions(max_cost=1)
     with pytest.raises(EndpointError, match="0 or more"):
-        Budget(max_requests=-1)
+        EndpointOptions(max_requests=-1)
     with pytest.raises(EndpointError, match="needs a limit on the answers"):
-        Budget(max_cost=1, price_out=1).worst_cost(asked("질문", max_tokens=None))
+        Budget(EndpointOptions(max_cost=1, price_out=1)).worst_cost(asked("질문", max_tokens=None))
 
 
 def test_requests_are_spaced_as_asked() -> None:
@@ -280,7 +280,7 @@ def test_the_key_comes_from_the_environment_and_is_needed_elsewhere(monkeypatch:
 def test_the_request_says_all_that_was_asked() -> None:
     schema = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
     wanted = json_schema_format("judgement", schema)
-    request = asked("고르세요", temperature=0.0, top_p=0.5, max_tokens=9, seed=3, response_format=wanted)
+    request = asked("고르세요", temperature=0.0, top_p=0.5, max_tokens=9, response_format=wanted)
     with serve() as server, Endpoint(server.url, "m") as endpoint:
         assert endpoint.complete(request).text in ('{"label": "긍정"}', '{"label": "부정"}', '{"label": "중립"}')
     assert server.requests == [
@@ -290,7 +290,6 @@ def test_the_request_says_all_that_was_asked() -> None:
             "temperature": 0.0,
             "top_p": 0.5,
             "max_tokens": 9,
-            "seed": 3,
             "response_format": {
                 "type": "json_schema",
                 "json_schema": {"name": "judgement", "strict": True, "schema": schema},

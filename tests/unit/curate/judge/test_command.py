@@ -15,8 +15,8 @@ from rlhf.cli import main
 from rlhf.curate.answer_rows import AnswerRow, read_answer_rows
 from rlhf.curate.endpoint.client import Endpoint
 from rlhf.curate.judge.criteria import load_criteria
-from rlhf.curate.judge.pairwise import JudgedRow, JudgeReport, JudgeSettings, judge_rows
-from rlhf.curate.judge.scores import JudgeStatistics
+from rlhf.curate.judge.pairwise import JudgedRow, JudgeSettings, judge_rows
+from rlhf.curate.judge.scores import JudgeReport
 from rlhf.curate.output import manifest_path
 from rlhf.data.records import Message, Ranking
 from rlhf.data.sources import DataSource, read_records
@@ -55,7 +55,7 @@ def row(*responses: str) -> AnswerRow:
 def judged(
     answer: Callable[[dict[str, Any]], str] | None, rows: list[AnswerRow], settings: JudgeSettings = ONE_REPLY
 ) -> tuple[list[JudgedRow], JudgeReport, Server]:
-    report = JudgeReport(JudgeStatistics(CRITERIA.names))
+    report = JudgeReport(CRITERIA.names)
     with serve(Behaviour(answer=answer)) as server, Endpoint(server.url, "m") as endpoint:
         return list(judge_rows(rows, CRITERIA, endpoint, settings, report)), report, server
 
@@ -131,11 +131,11 @@ def test_scores_are_weighted_where_the_service_gives_probabilities():
 
 
 def test_several_replies_are_averaged_where_it_does_not():
-    replies = iter([form(4, 2), form(5, 2), form(2, 4), form(2, 5)])
-    found, _, server = judged(lambda _: next(replies), [row("무난한 답", "차가운 답")], JudgeSettings(samples=2))
+    replies = {"무난한 답": iter([form(4, 2), form(5, 2)]), "차가운 답": iter([form(2, 4), form(1, 5)])}
+    settings = JudgeSettings(samples=2)
+    found, _, server = judged(lambda body: next(replies[shown(body)[0]]), [row("무난한 답", "차가운 답")], settings)
     assert len(server.requests) == 4
-    assert found[0].scores is not None
-    assert sum(found[0].scores[0]) + sum(found[0].scores[1]) == pytest.approx(6 * (4.5 + 2))
+    assert found[0].scores == [[4.5] * 6, [1.75] * 6]  # (4 + 5 + 4 + 5) / 4 and (2 + 2 + 2 + 1) / 4
 
 
 # The command

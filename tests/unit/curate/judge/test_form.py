@@ -17,7 +17,7 @@ TWO = CriteriaSet(
 
 
 def marks(reply: str) -> list[tuple[int, int]]:
-    return [(mark.first, mark.second) for mark in read_form(reply, TWO)]
+    return [(first, second) for (first, _), (second, _) in read_form(reply, TWO)]
 
 
 def test_the_request_shows_criteria_conversation_and_both_answers_in_order():
@@ -89,7 +89,7 @@ def test_a_reply_without_the_part_of_scores_is_not_read(reply: str):
 
 def test_digits_are_found_where_they_stand():
     reply = "[점수]\n품질: 답변 1 = 4, 답변 2 = 3\n전반적인 품질: 답변 1 = 5, 답변 2 = 1"
-    places = [(reply[mark.first_at], reply[mark.second_at]) for mark in read_form(reply, TWO)]
+    places = [(reply[first], reply[second]) for (_, first), (_, second) in read_form(reply, TWO)]
     assert places == [("4", "3"), ("5", "1")]
 
 

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from rlhf.curate.judge.rankings import ranked
-from rlhf.curate.judge.scores import (
-    JudgeStatistics,
-    OrderScores,
-    PairScores,
-    answer_scores,
-    expected_score,
-    mean_scores,
-    pairs_of,
-)
+from rlhf.curate.judge.scores import JudgeReport, PairScores, answer_scores, expected_score, pairs_of
 
 
 def test_a_score_is_weighted_by_probability_over_the_scores_alone():
@@ -28,15 +21,19 @@ def test_a_score_is_weighted_by_probability_over_the_scores_alone():
     assert expected_score({}) is None
 
 
-def test_several_replies_are_averaged():
-    mean = mean_scores([OrderScores((4, 2), (3, 1)), OrderScores((5, 2), (3, 2))])
-    assert mean == OrderScores((4.5, 2.0), (3.0, 1.5))
-    assert mean.difference == 2.0  # 6.5 - 4.5
+def pair(one: int, other: int, forward: list[list[float]], backward: list[list[float]]) -> PairScores:
+    """Points per criterion of the answer shown first and of the second; `forward` shows `one` first."""
+    return PairScores(one, other, np.array([forward, backward]))
 
 
-# One criterion; the first of two answers is shown first in `forward`, second in `backward`.
-LIKES_FIRST = PairScores(0, 1, forward=OrderScores((4,), (3,)), backward=OrderScores((4,), (3,)))
-STEADY = PairScores(0, 1, forward=OrderScores((5,), (2,)), backward=OrderScores((2,), (5,)))
+LIKES_FIRST = pair(0, 1, forward=[[4], [3]], backward=[[4], [3]])
+STEADY = pair(0, 1, forward=[[5], [2]], backward=[[2], [5]])
+
+
+def test_verdicts_are_on_the_answers_not_on_the_places():
+    assert LIKES_FIRST.verdicts == (1, -1)
+    assert STEADY.verdicts == (1, 1)
+    assert pair(0, 1, [[0.1 + 0.2], [0.3]], [[1], [2]]).verdicts == (0, 1)  # equal but for rounding
 
 
 def test_both_orders_are_averaged():
@@ -45,16 +42,16 @@ def test_both_orders_are_averaged():
 
 
 def test_an_answer_of_several_pairs_has_the_mean_of_all_it_was_shown_in():
-    other = PairScores(1, 2, forward=OrderScores((1,), (4,)), backward=OrderScores((5,), (1,)))
+    other = pair(1, 2, forward=[[1], [4]], backward=[[5], [1]])
     # answer 1: 2 and 2 against answer 0, then 1 and 1; answer 2: 4 and 5
     assert answer_scores(3, [STEADY, other]) == [[5.0], [1.5], [4.5]]
 
 
 def test_position_bias_is_what_the_place_alone_gives():
-    statistics = JudgeStatistics(("친근함",))
-    statistics.add(LIKES_FIRST)  # +1 in both orders: bias 1, opposite verdicts
-    statistics.add(STEADY)  # +3 and -3: bias 0, one verdict
-    found = statistics.as_dict()
+    report = JudgeReport(("친근함",))
+    report.pairs.append(LIKES_FIRST.points)  # +1 in both orders: bias 1, opposite verdicts
+    report.pairs.append(STEADY.points)  # +3 and -3: bias 0, one verdict
+    found = report.statistics()
     assert found["pairs_in_both_orders"] == 2
     assert found["first_minus_second"] == 0.5
     assert found["first_minus_second_standard_error"] == 0.5  # deviation of (1, 0) is sqrt(.5), over sqrt(2)
@@ -65,16 +62,15 @@ def test_position_bias_is_what_the_place_alone_gives():
 
 
 def test_a_judge_that_likes_the_second_has_a_negative_bias():
-    statistics = JudgeStatistics(("친근함", "무해함"))
-    statistics.add(PairScores(0, 1, OrderScores((1, 3), (3, 3)), OrderScores((2, 3), (2, 3))))  # -2, then a tie
-    found = statistics.as_dict()
+    points = pair(0, 1, [[1, 3], [3, 3]], [[2, 3], [2, 3]]).points  # -2, then a tie
+    found = JudgeReport(("친근함", "무해함"), [points]).statistics()
     assert found["first_minus_second"] == -1.0
     assert found["first_minus_second_by_criterion"] == {"친근함": -1.0, "무해함": 0.0}
     assert (found["first_won"], found["second_won"], found["tied"]) == (0, 1, 1)
     assert found["same_verdict_in_both_orders"] == 0.0
     assert found["opposite_verdicts"] == 0.0
     assert found["first_minus_second_standard_error"] is None  # of one pair
-    assert JudgeStatistics(("친근함",)).as_dict() == {}
+    assert JudgeReport(("친근함",)).statistics() == {}
 
 
 def test_pairs():

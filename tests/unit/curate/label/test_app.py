@@ -164,6 +164,7 @@ def test_agreement_is_the_owners(team):
         {"tiers": [], "verdict": "ranked"},
         {"tiers": [], "path": "/etc/passwd"},
         {"edit_text": "가" * 20_001},
+        {"comment": "가" * 2_001},
         {"comment": 3},
         b"{",
         b'{"comment": "\\ud800"}',  # half a surrogate pair

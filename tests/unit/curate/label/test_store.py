@@ -9,10 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from rlhf.curate.answer_rows import prompt_value
 from rlhf.curate.label.draft import Draft, judgement_of
 from rlhf.curate.label.export import export_labels
-from rlhf.curate.label.items import LabelItem, read_items
+from rlhf.curate.label.items import ITEM, LabelItem, read_items
 from rlhf.curate.label.store import CLAIM_S, LabelStore, OpenRow
 from rlhf.curate.output import manifest_path
 from rlhf.data.records import Message, Ranking, demonstration_of
@@ -79,8 +81,6 @@ def test_an_edit_that_changed_nothing_is_none():
         Draft(((-1,),)),
         Draft(((),)),
         Draft((), 3, "글"),
-        Draft((), 0, "가" * 20_001),
-        Draft((), comment="가" * 2_001),
     ],
 )
 def test_a_draft_that_cannot_be(tmp_path, draft):
@@ -91,13 +91,19 @@ def test_a_draft_that_cannot_be(tmp_path, draft):
     assert opened(store, "지수").draft == Draft()
 
 
+@pytest.mark.parametrize("texts", [{"edit_text": "가" * 20_001}, {"comment": "가" * 2_001}])
+def test_a_text_that_is_too_long_is_no_draft(texts):
+    with pytest.raises(ValidationError, match="at most"):
+        Draft(**texts)
+
+
 def test_a_ranking_needs_every_answer(tmp_path):
     store = store_of(tmp_path)
     row = opened(store, "지수")
     with pytest.raises(DataError, match="2 of 3 answers are placed"):
         store.submit("지수", row.number, "ranked", Draft(((0,), (1,))))
     store.submit("지수", row.number, "skip", Draft(((0,), (1,))))
-    assert store.progress("지수").done == 1
+    assert store.progress("지수")[0] == 1
 
 
 def test_a_row_that_was_not_shown_cannot_be_labelled(tmp_path):
@@ -167,7 +173,7 @@ def test_orders_differ_by_person_and_follow_the_seed(tmp_path):
 def test_the_overlap_goes_to_everyone_and_the_rest_to_one(tmp_path):
     store = store_of(tmp_path, 10, overlap=0.3)
     seen: dict[str, set[int]] = {"지수": set(), "민호": set()}
-    while any(store.progress(who).left for who in seen):
+    while any(store.progress(who)[1] for who in seen):
         for who, numbers in seen.items():
             if (row := store.open_row(who)) is not None:
                 numbers.add(row.number)
@@ -200,7 +206,7 @@ def test_rows_may_be_added_but_labelled_rows_not_taken_away(tmp_path):
     row = opened(store, "지수")
     store.submit("지수", row.number, "tie", Draft())
     assert store.add_items(items(5)) == 3
-    assert store.progress("지수").left == 4
+    assert store.progress("지수")[1] == 4
     rest = [one for one in items(5) if one != row.item]
     with pytest.raises(DataError, match="holds labels of 1 rows that are not in --in"):
         store.add_items(rest)
@@ -262,12 +268,12 @@ def test_rows_of_every_shape_are_read(tmp_path):
         {"prompt": "모름", "responses": ["가", "나"], "models": ["sft"]},
         {"prompt": "답 없음"},
     )
-    read = read_items(write_rows(tmp_path / "in.jsonl", *rows))
-    assert [len(one.responses) for one in read.items] == [2, 3, 2]
-    assert (read.items[0].id, read.items[0].models, read.items[0].source) == ("7", ("sft", "ppo"), "인사")
-    assert read.items[1].prompt_row() == talk
-    assert [LabelItem.from_json(one.to_json()) for one in read.items] == list(read.items)
-    assert [problem.partition(":")[0] for problem in read.problems] == [
+    found, problems = read_items(write_rows(tmp_path / "in.jsonl", *rows))
+    assert [len(one.responses) for one in found] == [2, 3, 2]
+    assert (found[0].id, found[0].models, found[0].source) == ("7", ("sft", "ppo"), "인사")
+    assert prompt_value(found[1].prompt) == talk
+    assert [ITEM.validate_json(ITEM.dump_json(one)) for one in found] == list(found)
+    assert [problem.partition(":")[0] for problem in problems] == [
         "line 4",
         "line 5, key `responses`",
         "line 6",

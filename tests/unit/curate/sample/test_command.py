@@ -16,9 +16,10 @@ from rlhf.config.sections import SamplingSection
 from rlhf.curate.answer_rows import AnswerRow, read_answer_rows
 from rlhf.curate.output import manifest_path
 from rlhf.curate.sample import sampler as sampling_module
+from rlhf.curate.sample.options import SampleOptions
 from rlhf.curate.sample.partial import PartialFile
-from rlhf.curate.sample.sampler import SamplePlan, sample_answers
-from rlhf.curate.sample.sources import DecodingOptions, LocalModel
+from rlhf.curate.sample.sampler import sample_answers
+from rlhf.curate.sample.sources import LocalModel
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import DataError, EndpointError
@@ -56,9 +57,9 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def plan(prompts: Path, out: Path, *models: Path, k: int = 2, seed: int = 3, **more: Any) -> SamplePlan:
+def plan(prompts: Path, out: Path, *models: Path, k: int = 2, seed: int = 3, **more: Any) -> SampleOptions:
     sampling = SamplingSection(max_new_tokens=6, max_prompt_tokens=128, batch_size=4)
-    return SamplePlan(str(prompts), out, tuple(map(str, models)), DecodingOptions(sampling, k, seed), **more)
+    return SampleOptions(str(prompts), out, tuple(map(str, models)), k=k, seed=seed, sampling=sampling, **more)
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -96,7 +97,7 @@ def test_two_generators_answer_each_prompt_k_times(tmp_path: Path, model: Path, 
 
 def test_greedy_answers_are_equal_and_counted(tmp_path: Path, model: Path, prompts: Path):
     sampling = SamplingSection(max_new_tokens=4, max_prompt_tokens=128, temperature=0)
-    greedy = SamplePlan(str(prompts), tmp_path / "s.jsonl", (str(model),), DecodingOptions(sampling, 3, 1))
+    greedy = SampleOptions(str(prompts), tmp_path / "s.jsonl", (str(model),), k=3, seed=1, sampling=sampling)
     sample_answers(greedy, ALONE)
     assert all(len(set(row["responses"])) == 1 for row in rows_of(greedy.out))
     manifest = json.loads(manifest_path(greedy.out).read_text(encoding="utf-8"))
@@ -165,7 +166,7 @@ def test_what_an_endpoint_gave_before_it_failed_is_kept(tmp_path: Path, prompts:
     from rlhf.curate.endpoint.client import Endpoint
     from rlhf.curate.endpoint.options import EndpointOptions
 
-    asked = plan(prompts, tmp_path / "s.jsonl")
+    asked = plan(prompts, tmp_path / "s.jsonl", endpoint="http://127.0.0.1:1/v1", endpoint_model="m")
     with (
         serve(Behaviour(faults=lambda number, _: Fault("400") if number == 5 else None)) as server,
         Endpoint(server.url, "m", EndpointOptions(concurrency=1)) as endpoint,
@@ -218,5 +219,5 @@ def test_the_partial_file_gives_back_what_was_added(tmp_path: Path):
     first.add([{"row": 3, "text": "가\u2028나"}, {"row": 1, "text": "다"}])
     second = PartialFile(tmp_path / "o.jsonl", {"k": 2}, ("row",))
     second.add([{"row": 0, "text": "라"}])
-    assert second.keys == {(0,), (1,), (3,)}
+    assert set(second.places) == {(0,), (1,), (3,)}
     assert [entry["text"] for entry in second.read([(0,), (3,), (1,)])] == ["라", "가\u2028나", "다"]
