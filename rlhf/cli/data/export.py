@@ -6,9 +6,9 @@ from rlhf.cli.parser import OptionFunction, option_command
 
 
 def _load() -> OptionFunction:
-    from rlhf.curate.formats.exporting import ExportOptions, run
+    from rlhf.curate.formats.exporting import RowExportOptions, run
 
-    return run, (ExportOptions,)
+    return run, (RowExportOptions,)
 
 
 COMMAND = option_command(

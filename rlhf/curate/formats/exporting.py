@@ -23,7 +23,7 @@ _TRANSCRIPT_SIGN = re.compile(r"(?:^|\n\n)(?:Human|Assistant):")
 
 
 @dataclass(frozen=True, slots=True)
-class ExportOptions:
+class RowExportOptions:
     """The format, and the files to read and to write."""
 
     format: Literal["openai", "messages", "alpaca", "hh"] = flag(..., "format to write")
@@ -31,7 +31,7 @@ class ExportOptions:
     out: Path = flag(..., "JSONL file to write", metavar="FILE")
 
 
-def run(options: ExportOptions) -> int:
+def run(options: RowExportOptions) -> int:
     """Writes the file and prints its summary."""
     output = export_file(options)
     sys.stdout.write(f"{output.summary()}\nmanifest: {manifest_path(output.path)}\n")
@@ -40,7 +40,7 @@ def run(options: ExportOptions) -> int:
     return 0
 
 
-def export_file(options: ExportOptions) -> Output:
+def export_file(options: RowExportOptions) -> Output:
     """Writes the rows of a file in another format; returns the finished output.
 
     Raises:

@@ -15,7 +15,7 @@ PROMPTS_PER_SOURCE = 3  # of the page of one run
 text = Texts("rlhf.runs")
 
 
-class Pair(NamedTuple):
+class AnswerPair(NamedTuple):
     """A prompt and the answers to it: logged rows with a `name`, whose `answer` is None where none was logged, and with
     `other`, the answer that its words are compared with."""
 
@@ -24,15 +24,15 @@ class Pair(NamedTuple):
     source: str = ""
 
 
-class Group(NamedTuple):
+class AnswerGroup(NamedTuple):
     """Prompts under one heading."""
 
     title: Words
     note: Words
-    pairs: list[Pair]
+    pairs: list[AnswerPair]
 
 
-def answers_of_project(project: Project) -> list[Group]:
+def answers_of_project(project: Project) -> list[AnswerGroup]:
     """Every comparison's first prompts, then every PPO run's logged prompts; SFT's own where there is no PPO."""
     groups = [_compared(each) for each in project.comparisons if each.answers]
     policies = project.of_stage("ppo")
@@ -42,7 +42,7 @@ def answers_of_project(project: Project) -> list[Group]:
     return [group for group in groups if group.pairs]
 
 
-def answers_in_training(run: RunRecord) -> list[Group]:
+def answers_in_training(run: RunRecord) -> list[AnswerGroup]:
     """For the first prompts of each source, the first answer logged and the last."""
     by_source: dict[str, dict[str, list[Row]]] = {}
     for row in run.samples:
@@ -50,7 +50,9 @@ def answers_in_training(run: RunRecord) -> list[Group]:
     groups = []
     for source, prompts in sorted(by_source.items()):
         shown = list(prompts.items())[:PROMPTS_PER_SOURCE]
-        groups.append(Group(same(source), same(""), [Pair(prompt, _first_and_last(rows)) for prompt, rows in shown]))
+        groups.append(
+            AnswerGroup(same(source), same(""), [AnswerPair(prompt, _first_and_last(rows)) for prompt, rows in shown])
+        )
     return groups
 
 
@@ -59,7 +61,7 @@ def _first_and_last(rows: Sequence[Row]) -> list[Row]:
     return [first] if first["step"] == last["step"] else [first, {**last, "other": first["answer"]}]
 
 
-def _compared(comparison: ComparisonFolder) -> Group:
+def _compared(comparison: ComparisonFolder) -> AnswerGroup:
     """The same prompts under the same decoding; the words in which the second differs are marked."""
     report, size = comparison.report, int(comparison.report.get("answers_per_prompt", 1))
     pairs = []
@@ -69,12 +71,12 @@ def _compared(comparison: ComparisonFolder) -> Group:
             {"name": report["first"], "answer": first},
             {"name": report["second"], "answer": second, "other": first},
         ]
-        pairs.append(Pair(prompt_text(row["prompt"]), answers, str(row.get("source", ""))))
+        pairs.append(AnswerPair(prompt_text(row["prompt"]), answers, str(row.get("source", ""))))
     note = text("answers.compared_note", all=len(comparison.answers), shown=len(pairs))
-    return Group(text("answers.compared", name=comparison.path.name), note, pairs)
+    return AnswerGroup(text("answers.compared", name=comparison.path.name), note, pairs)
 
 
-def _logged(policy: RunRecord | None, start: RunRecord | None) -> Group:
+def _logged(policy: RunRecord | None, start: RunRecord | None) -> AnswerGroup:
     """The last logged answers of stage 1 and PPO to held-out prompts, first to those that both answered."""
     after = _last_answers(policy.samples) if policy else {}
     before = _last_answers(start.samples) if start else {}
@@ -88,9 +90,9 @@ def _logged(policy: RunRecord | None, start: RunRecord | None) -> Group:
             for stage, run, row in found
         ]
         source = str((after.get(prompt) or before.get(prompt) or {}).get("source", ""))
-        pairs.append(Pair(prompt, answers, source))
+        pairs.append(AnswerPair(prompt, answers, source))
     names = " ↔ ".join(run.name for run in (start, policy) if run is not None)
-    return Group(text("answers.logged", names=names), text("answers.logged_note"), pairs)
+    return AnswerGroup(text("answers.logged", names=names), text("answers.logged_note"), pairs)
 
 
 def _last_answers(samples: Sequence[Row]) -> dict[str, Row]:

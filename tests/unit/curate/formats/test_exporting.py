@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rlhf.cli import main
-from rlhf.curate.formats.exporting import ExportOptions, export_file
+from rlhf.curate.formats.exporting import RowExportOptions, export_file
 from rlhf.curate.formats.importing import ImportOptions, import_files
 from rlhf.curate.output import manifest_path
 from rlhf.errors import DataError
@@ -24,7 +24,7 @@ RANKED = {"prompt": "안녕", "responses": ["반가워요", "네", "왜"], "rank
 def exported(folder: Path, format: str, *rows: dict[str, Any]) -> list[dict[str, Any]]:
     path, out = folder / "in.jsonl", folder / "out.jsonl"
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    export_file(ExportOptions(format, str(path), out))
+    export_file(RowExportOptions(format, str(path), out))
     return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
 
 
