@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 
 from rlhf.cli.parser import Command
-from rlhf.config.flags import add_flags
+from rlhf.config.flag_values import BAD_ROW
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-    from rlhf.curate.sample.options import SampleOptions
-
     parser.add_argument("--model", required=True, metavar="RUN", help="run folder of stage 2, or its model/")
     data = "files of rankings or pairs, or demo:rankings_dev"
     parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help=data)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for report_card.json and .html")
     parser.add_argument("--limit", type=int, metavar="N", help="use only the first N rows of each file")
-    add_flags(parser, SampleOptions, only=("on_bad_row",))
+    parser.add_argument("--on-bad-row", choices=("error", "skip"), default="error", help=f"{BAD_ROW} (default: error)")
 
 
 def run_evaluate_reward(arguments: argparse.Namespace) -> int:
