@@ -23,6 +23,7 @@ from tests.integration.keys.cases import CASES, ELSEWHERE, MORE_METRICS, NEVER_L
 from tests.support.launcher import ENVIRONMENT, REPOSITORY
 from tests.support.lora_runs import make_lora_run
 
+pytestmark = pytest.mark.timeout(1500)  # the first test waits for about 330 runs: two to five minutes on 2 cores
 STAGES = ("sft", "reward", "ppo")
 USUAL = {
     "sft": ["run.max_steps=4"],
@@ -109,7 +110,7 @@ def observed(tmp_path_factory, configs, places, rows) -> dict[str, dict]:
             running.append(subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log))
     found = {}
     for stage, process in zip(plans, running, strict=True):
-        assert process.wait(600) == 0, (folder / f"{stage}.log").read_text(errors="replace")[-3000:]
+        assert process.wait(1200) == 0, (folder / f"{stage}.log").read_text(errors="replace")[-3000:]
         outcomes = json.loads((folder / f"{stage}.out.json").read_text(encoding="utf-8"))
         found[stage] = dict(zip(plans[stage], outcomes, strict=True))
     return found
