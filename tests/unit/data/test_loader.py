@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from rlhf.data.loader import RowStream
@@ -62,6 +63,15 @@ def test_epochs_differ_and_seeds_differ():
     assert order[:20] != order[20:]
     assert all_rows(stream(seed=18)) != order[:20]
     assert all_rows(stream()) == order[:20]
+
+
+def test_an_epoch_is_the_stream_of_seed_and_epoch():
+    """In this order, so that a run can be repeated; the draw for a fraction of the source comes first."""
+    for epoch in (0, 1, 2):
+        generator = np.random.default_rng([17, epoch])
+        generator.permutation(20)
+        expected = generator.permutation(20).tolist()
+        assert stream(batch_size=20, epochs=3).batch(20 * epoch) == expected
 
 
 def test_a_new_stream_goes_on_exactly_where_the_old_one_stopped():
@@ -126,3 +136,10 @@ def test_a_curriculum_keeps_what_the_weights_ask_for():
     assert len(order) == 5
     assert [lengths[row] for row in order] == sorted(lengths[row] for row in order)
     assert Counter(order)[0] == Counter(order)[1] == 2
+
+
+def test_a_curriculum_keeps_the_shuffled_order_of_many_ties():
+    first_by = tuple(row % 3 for row in range(300))
+    plain = all_rows(stream(sizes=(300,)))
+    order = all_rows(RowStream((300,), (1.0,), 17, 4, 1.0, first_by))
+    assert order == sorted(plain, key=lambda row: row % 3)  # Python's sort is stable

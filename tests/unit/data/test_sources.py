@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 
 from rlhf.data.records import Demonstration, Message, Prompt, Ranking
-from rlhf.data.sources import DataSource, read_records
+from rlhf.data.sources import DataSource, SourceReport, read_records
 from rlhf.errors import DataError
 
 ASK = {"role": "user", "content": "안녕?"}
@@ -82,6 +82,11 @@ def test_source_name(tmp_path):
     path = write(tmp_path, [GOOD, {**GOOD, "source": "일상"}])
     records = read_records(DataSource(path, name="모음"), Demonstration).records
     assert [record.source for record in records] == ["모음", "일상"]
+
+
+def test_an_empty_source_in_a_row_is_that_of_the_file(tmp_path):
+    path = write(tmp_path, [{**GOOD, "source": " "}, {**GOOD, "source": None}])
+    assert read(path, Demonstration).records == [HELLO, HELLO]
 
 
 def test_conversions_are_counted_and_ties_left_out(tmp_path):
@@ -297,3 +302,14 @@ def test_texts_become_nfc_and_lose_outer_whitespace_only(tmp_path):
     row = {"prompt": f"\u3000{decomposed}\n", "response": "첫 줄  끝\n\n  둘째 줄 "}
     (record,) = read(write(tmp_path, [row]), Demonstration).records
     assert [turn.content for turn in record.messages] == ["한글", "첫 줄  끝\n\n  둘째 줄"]
+
+
+def test_a_row_that_was_kept_can_be_counted_as_bad():
+    report = SourceReport("file.jsonl", "prompt", "0" * 64, num_rows=7, num_kept=7)
+    report.take_back(DataError("is empty", where="key `prompt`"), 3)
+    assert (report.num_rows, report.num_kept, report.num_skipped) == (7, 6, 1)
+    assert report.skipped == ["line 3  key `prompt`: is empty"]
+    for line in range(4, 9):
+        report.take_back(DataError("is empty"), line)
+    assert (report.num_kept, report.num_skipped) == (1, 6)
+    assert len(report.skipped) == 5  # the first few reasons alone

@@ -109,3 +109,18 @@ def test_an_average_that_is_missing_or_of_other_weights_is_refused(tmp_path: Pat
     average_of(nn.Parameter(torch.ones(3)), 0.9).save(tmp_path / "average.pt")
     with pytest.raises(CheckpointError, match="averages other weights"):
         average.load(tmp_path / "average.pt")
+
+
+def test_a_rank_takes_its_part_of_whole_averages() -> None:
+    """Rank 1 of two: all of a whole parameter, the third of three elements of a partitioned one, and its padding."""
+    whole, split = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.empty(0))
+    split.ds_tensor = torch.zeros(2)  # type: ignore[attr-defined]
+    average = WeightAverage([whole, split], 0.9, nothing)
+    values = {whole: torch.tensor([3.0, 4.0]), split: torch.tensor([[5.0, 6.0, 7.0]])}
+    average.fill(values.__getitem__, 3, rank=1)
+    with average.swapped():
+        assert whole.tolist() == [3.0, 4.0]
+        assert split.ds_tensor.tolist() == [7.0, 0.0]  # type: ignore[attr-defined]
+    average.update()  # the fourth, towards weights of 0
+    with average.swapped():
+        assert whole.tolist() == pytest.approx([3 * 4 / 13, 4 * 4 / 13])

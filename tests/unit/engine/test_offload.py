@@ -48,3 +48,30 @@ def test_weights_come_for_use_and_leave_when_parked(offload: bool, expected: lis
     model.park()
     model.infer(row)
     assert recorder.moves == expected
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_a_partitioned_model_is_left_to_deepspeed(offload: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At ZeRO 3 the partitions are in CPU memory by its configuration, and the module itself is never moved."""
+    recorder: Any = Recorder()
+    given: dict[str, Any] = {}
+
+    def initialize(*, model: nn.Module, config: dict[str, Any]) -> tuple[nn.Module, None]:
+        given.update(config["zero_optimization"])
+        return model, None
+
+    monkeypatch.setattr("deepspeed.initialize", initialize)
+    section = DeepSpeedSection(zero_stage=3, offload_optimizer=True)
+    model = InferenceModel(recorder, section, Ranks(0, 0, 1, DEVICE), dtype="float32", offload=offload)
+    model.infer(pack_sequences([EncodedSequence(np.arange(4, dtype=np.int32), np.arange(4) > 1)]))
+    model.park()
+    assert recorder.moves == []
+    assert ("offload_param" in given) is offload
+    assert "offload_optimizer" not in given  # nothing is trained
+
+
+def test_a_frozen_model_is_in_eval_mode_and_has_no_gradients() -> None:
+    module: Any = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
+    InferenceModel(module, DeepSpeedSection(), Ranks(0, 0, 1, torch.device("cpu")), dtype="float32")
+    assert not any(parameter.requires_grad for parameter in module.parameters())
+    assert not any(each.training for each in module.modules())

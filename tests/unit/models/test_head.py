@@ -77,3 +77,14 @@ def test_logprobs_and_entropy_are_those_of_the_logits(fixture: str, request: pyt
     mine, theirs = ([p.grad for p in model.parameters()] for model in (chunked, whole))
     for each, other in zip(mine, theirs, strict=True):
         torch.testing.assert_close(each, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rows", [3, 40])  # few rows and many take different products
+def test_logits_without_a_graph_have_the_bias(rows: int, bias: bool):
+    head, hidden = LanguageModelHead(4, 7, bias=bias), torch.randn(2, rows, 4)
+    expected = torch.einsum("brd,vd->brv", hidden, head.weight)
+    if bias:
+        expected = expected + head.bias
+    with torch.no_grad():
+        torch.testing.assert_close(head(hidden), expected)

@@ -137,6 +137,24 @@ def test_our_forward_is_transformers_forward(family, request):
     )
 
 
+@pytest.mark.parametrize("family", ["tiny_neox", "tiny_llama"])
+@torch.no_grad()
+def test_noise_is_added_to_the_embeddings(family, request):
+    folder = request.getfixturevalue(family)
+    noise, plain = torch.randn(1, 7, 32, generator=torch.Generator().manual_seed(1)), eager(folder)
+    expected = plain(inputs_embeds=plain.get_input_embeddings()(IDS) + noise).logits[0]
+    got = load_causal_lm(str(folder)).eval()(*ROW, noise=noise)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_forward_pass_keeps_no_cache(tiny_neox):
+    model, caches = load_causal_lm(str(tiny_neox)).eval(), []
+    model.model.gpt_neox.register_forward_hook(lambda module, given, output: caches.append(output.past_key_values))
+    model(*ROW)
+    assert caches == [None]
+
+
 # Missing weights
 
 

@@ -210,13 +210,14 @@ def test_uniform_draws_are_one_named_stream():
 
 
 class Counting:
-    """A model that counts the tokens it is given."""
+    """A model that counts the tokens it is given, and the most answers it is given at once."""
 
     def __init__(self, model) -> None:
-        self._model, self.tokens = model, 0
+        self._model, self.tokens, self.most_answers = model, 0, 0
 
     def __call__(self, **inputs):
         self.tokens += inputs["input_ids"].numel()
+        self.most_answers = max(self.most_answers, len(inputs["input_ids"]))
         return self._model(**inputs)
 
     def __getattr__(self, name):
@@ -237,6 +238,7 @@ def test_waiting_prompts_take_the_slots_of_ended_answers(models):
     eos = common_token(rollout(models[0], sampling(temperature=0.8)))
     counting = Counting(models[0])
     out = rollout(counting, sampling(temperature=0.8, batch_size=4), eos=eos)
+    assert counting.most_answers == 4
     decoded = sum(len(tokens) - 1 for tokens in out.tokens)
     in_four_whole_batches = sum(
         4 * (max(len(out.tokens[item]) for item in group) - 1)
@@ -272,6 +274,15 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_tried(models, mon
     monkeypatch.setattr(cache, "free_memory", lambda device: 2 * 10 * 25 * 2 * 16 * 4 - 1)
     with pytest.raises(ModelError, match=r"sampling\.batch_size"):
         rollout(models[0], sampling())
+
+
+def test_memory_is_needed_for_the_prompts_there_are(models, monkeypatch):
+    """Ten prompts in up to 64 slots take ten slots; ten prompts in four slots take four."""
+    given = []
+    monkeypatch.setattr("rlhf.rollout.transformers.check_memory", lambda model, *sizes: given.append(sizes))
+    for batch_size in (64, 4):
+        rollout(models[0], sampling(batch_size=batch_size))
+    assert given == [(10, 25), (4, 25)]
 
 
 def test_a_window_shorter_than_prompt_and_answer_is_refused(models):

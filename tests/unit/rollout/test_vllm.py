@@ -123,5 +123,25 @@ def test_the_engine_gets_the_share_of_memory_that_is_configured(tiny_neox, monke
         sys.modules, "vllm", SimpleNamespace(LLM=engine, SamplingParams=dict, __spec__=ModuleSpec("vllm", None))
     )
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    start_engine(str(tiny_neox), RolloutSection(gpu_memory=share), dtype="bfloat16", max_length=64)
+    started = start_engine(str(tiny_neox), RolloutSection(gpu_memory=share), dtype="bfloat16", max_length=64)
     assert (asked["gpu_memory_utilization"], asked["dtype"], asked["max_model_len"]) == (share, "bfloat16", 64)
+    assert started.engine.calls == [("sleep", 2)]  # until the first rollout the memory is the trainer's
+
+
+@pytest.mark.parametrize(("top_k", "stop", "wanted"), [(0, [], (-1, None)), (20, ["끝", "\n\n"], (20, ["끝", "\n\n"]))])
+def test_sampling_settings_reach_the_engine(rollout, top_k, stop, wanted):
+    """vLLM keeps all tokens at top_k -1, and takes None for no stop strings."""
+    sampling = SamplingSection(max_new_tokens=9, temperature=0.7, top_k=top_k, top_p=0.9, stop=stop)
+    settings = rollout._settings((17, 3), sampling)
+    assert settings.pop("seed") == np.random.default_rng((17, 3)).integers(2**31)
+    assert settings == {
+        "max_tokens": 9,
+        "temperature": 0.7,
+        "top_k": wanted[0],
+        "top_p": 0.9,
+        "logprobs": 0,
+        "stop": wanted[1],
+        "stop_token_ids": [EOS],
+        "ignore_eos": False,
+        "skip_special_tokens": False,
+    }
