@@ -56,7 +56,6 @@ def take(folders: Sequence[Path]) -> None:
     for column, folder in zip(figures["columns"], folders, strict=True):
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         column["summary"] = _like(column["summary"], summary)
-        column["seconds_alone"] = None
     figures["measured"] = datetime.date.today().isoformat()
     path.write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
@@ -115,8 +114,7 @@ def _margin(column: Mapping[str, Any]) -> str:
 
 
 def _seconds(column: Mapping[str, Any]) -> str:
-    total, alone = column["summary"]["seconds"], column["seconds_alone"]
-    return f"{total:.0f}" if alone is None else f"{total:.0f} ({alone:.0f})"
+    return f"{column['summary']['seconds']:.0f}"
 
 
 def _ratio(row: Mapping[str, Any], language: str) -> str:
@@ -153,8 +151,8 @@ _ROWS: tuple[tuple[dict[str, str], Callable[[Mapping[str, Any]], str]], ...] = (
     ),
     (
         {
-            "en": "total seconds on a busy machine, load 4 to 6 (idle machine)",
-            "ko": "전체 시간(초), 부하 4~6인 머신 (괄호 안은 유휴 머신)",
+            "en": "total seconds on a busy machine, load 4 to 6",
+            "ko": "전체 시간(초), 부하 4~6인 머신",
         },
         _seconds,
     ),
