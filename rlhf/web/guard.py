@@ -90,11 +90,13 @@ class RequestGuard:
         size, more = 0, True
         while more:
             message = await receive()
-            messages.append(message)
             size += len(message.get("body", b""))
-            if size > self._max_bytes:
-                return None
-            more = message.get("more_body", False)
+            if size <= self._max_bytes:
+                messages.append(message)
+            # What is a little too large is read to its end: a client that is cut off while it sends sees no refusal.
+            more = message.get("more_body", False) and size <= 2 * self._max_bytes
+        if size > self._max_bytes:
+            return None
 
         async def replay() -> Message:
             return messages.popleft() if messages else await receive()
