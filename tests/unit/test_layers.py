@@ -27,6 +27,7 @@ LAYERS = (
     "artifacts",
     "rollout",
     "plan",
+    "doctor",
     "web",
     "curate",
     "evaluate",
