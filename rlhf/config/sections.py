@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -205,11 +205,27 @@ class DeepSpeedSection(Section):
     zero_stage: Literal[0, 1, 2, 3] = Field(
         0, description="0 replicates everything; 1 shards the optimizer state, 2 also gradients, 3 also weights"
     )
-    offload_optimizer: bool = Field(False, description="keep optimizer state in CPU memory (GPU runs)")
-    offload_parameters: bool = Field(False, description="keep ZeRO-3 weights in CPU memory (GPU runs)")
+    offload_optimizer: bool = Field(
+        False, description="keep optimizer state in CPU memory and update there, from ZeRO 1 on"
+    )
+    offload_parameters: bool = Field(False, description="keep weights in CPU memory, at ZeRO 3")
     overrides: dict[str, Any] = Field(
         default_factory=dict, description="merged into DeepSpeed's own configuration, last"
     )
+
+    @model_validator(mode="after")
+    def _check_offload(self) -> DeepSpeedSection:
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError(
+                "offload_optimizer needs zero_stage 1, 2 or 3, where the optimizer's state is apart from the weights; "
+                "set zero_stage=2, or offload_optimizer=false"
+            )
+        if self.offload_parameters and self.zero_stage != 3:
+            raise ValueError(
+                f"offload_parameters needs zero_stage 3, and zero_stage is {self.zero_stage}; "
+                "set zero_stage=3, or offload_parameters=false"
+            )
+        return self
 
 
 class CheckpointSection(Section):

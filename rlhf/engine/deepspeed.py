@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from rlhf.config.sections import DeepSpeedSection, OptimizerFields
 from rlhf.data.packing import PackedRow
 from rlhf.engine.ema import WeightAverage
+from rlhf.engine.gradients import SkippedGroups, update_without_leftovers
 from rlhf.engine.groups import parameter_groups
 from rlhf.engine.partitioned import unwrapped_zero3
 from rlhf.engine.ranks import Ranks
 from rlhf.engine.rows import RowModel
 from rlhf.engine.saving import StoredEngine
-from rlhf.engine.wrapping import adamw, drop_gradients, not_finite, wrapped_engine
+from rlhf.engine.wrapping import adamw, not_finite, wrapped_engine
 from rlhf.engine.zero_config import zero_config
 from rlhf.errors import ModelError
 from rlhf.models.loading import PackedModel
@@ -99,16 +100,17 @@ class TrainedModel(RowModel, StoredEngine):
         parked: Sequence[InferenceModel] = (),
     ) -> None:
         self._section, self._max_grad_norm = section, optimizer.max_grad_norm
-        on_gpu = ranks.device.type != "cpu"
         groups = parameter_groups(model.named_parameters(), optimizer.weight_decay, optimizer.lr_groups)
         if not groups:
             raise ModelError("no parameter of the model is trained", fix="check model.lora.targets")
         self._lr_scales = [group["lr_scale"] for group in groups]
-        inner = adamw(groups, optimizer, offload=section.offload_optimizer, on_gpu=on_gpu)
+        inner = adamw(groups, optimizer, offload=section.offload_optimizer)
         self._grad_norm = math.nan
         self._has_gradient, self._discards = False, False
         self._engine: Any = None
+        self._skipped = SkippedGroups(keeps_buffers=section.offload_optimizer)
         inner.register_step_pre_hook(self._before_update)
+        inner.register_step_post_hook(lambda *_: self._skipped.restore())
         limit = optimizer.max_grad_norm
         engine = wrapped_engine(model, inner, section, ranks, dtype=dtype, max_grad_norm=limit)
         RowModel.__init__(self, engine, ranks)
@@ -135,7 +137,7 @@ class TrainedModel(RowModel, StoredEngine):
             return StepOutcome(0.0, False)
         self._discards = True
         try:
-            self._engine.step()
+            update_without_leftovers(self._engine, self._section)
         finally:
             self._discards = self._has_gradient = False
         norm = self._engine.get_global_grad_norm()
@@ -154,7 +156,7 @@ class TrainedModel(RowModel, StoredEngine):
         number = self._engine.global_steps + 1
         for group, scale in zip(self._engine.optimizer.param_groups, self._lr_scales, strict=True):
             group["lr"] = lr * scale
-        self._engine.step()
+        update_without_leftovers(self._engine, self._section)
         norm = self._engine.get_global_grad_norm()
         applied = not bool(getattr(self._engine.optimizer, "overflow", False))
         if not applied and self.dtype != "float16":  # ZeRO 1 to 3 silently skip such an update, in every type
@@ -167,7 +169,7 @@ class TrainedModel(RowModel, StoredEngine):
     def _before_update(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Runs just before weights change: computes and checks the norm, and clips by it where DeepSpeed does not."""
         if self._engine is None:  # at ZeRO 0 half precision makes a trial step, which would decay the weights
-            drop_gradients(optimizer.param_groups)
+            self._skipped.skip(optimizer.param_groups)
             return
         norm, ours = getattr(self._engine.optimizer, "_global_grad_norm", None), []
         if norm is None:
@@ -175,7 +177,7 @@ class TrainedModel(RowModel, StoredEngine):
             norm = torch.nn.utils.get_total_norm(ours)
         self._grad_norm = float(norm)
         if self._discards:
-            drop_gradients(optimizer.param_groups)
+            self._skipped.skip(optimizer.param_groups)
             return
         if not math.isfinite(self._grad_norm):
             raise not_finite(self._grad_norm, self._engine.global_steps + 1)

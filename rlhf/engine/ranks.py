@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
 import random
 import socket
@@ -21,12 +19,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from rlhf.engine.op_builds import op_builds
 from rlhf.engine.stop_requests import StopRequest, signals_request_stop
 from rlhf.errors import RlhfError, TrainingError
 
 T = TypeVar("T")
 WATCH_INTERVAL_S = 1.0
-LOCK_NOTICE_S = 15.0
 STOP_GRACE_S = 30.0
 UNFINISHED = 75  # exit status of a run to be restarted with --resume auto (EX_TEMPFAIL)
 
@@ -230,36 +228,15 @@ def start_time(pid: int) -> str | None:
 
 
 def build_cpu_op() -> None:
-    """Builds, or loads, DeepSpeed's CPU communication op under a lock that dies with its holder.
-
-    torch locks its extension cache by the existence of a file: a process killed while it loads leaves the file, and
-    every later start waits for ever without a message. This project therefore uses a cache of its own, and removes
-    such a file while it holds the system's lock on that cache.
-    """
+    """Builds, or loads, DeepSpeed's communication op of a CPU run."""
     from deepspeed.accelerator import get_accelerator
 
     if get_accelerator().device_name() != "cpu":
         return
-    shared = os.environ.get("TORCH_EXTENSIONS_DIR")
-    # Two environments that shared a cache would take turns rebuilding the op.
-    environment = hashlib.sha256(f"{sys.prefix} {torch.__version__}".encode()).hexdigest()[:12]
-    cache = Path(shared) if shared else Path.home() / ".cache" / "rlhf" / "extensions" / environment
-    os.environ["TORCH_EXTENSIONS_DIR"] = str(cache)
-    # This environment's ninja, also when it is not activated: another ninja would rebuild the op at each start.
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    cache.mkdir(parents=True, exist_ok=True)
-    text = f"building DeepSpeed's CPU op in {cache}, or waiting for another process that does (20 to 60 s)\n"
-    notice = threading.Timer(LOCK_NOTICE_S, sys.stderr.write, [text])
-    notice.daemon = True
-    notice.start()
-    with (cache / "rlhf.lock").open("w") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        for leftover in [] if shared else cache.glob("*/lock"):
-            leftover.unlink()
+    with op_builds("CPU communication op"):
         from deepspeed.comm.torch import build_shm_op
 
         build_shm_op()  # joining the group loads it once more, from the cache
-    notice.cancel()
 
 
 def is_main_process() -> bool:

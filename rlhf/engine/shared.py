@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from rlhf.config.sections import DeepSpeedSection, OptimizerFields
 from rlhf.engine.deepspeed import InferenceModel, StepOutcome
 from rlhf.engine.ema import WeightAverage
+from rlhf.engine.gradients import SkippedGroups, update_without_leftovers
 from rlhf.engine.groups import parameter_groups
 from rlhf.engine.ranks import Ranks
 from rlhf.engine.rows import RowModel
 from rlhf.engine.saving import StoredEngine
-from rlhf.engine.wrapping import adamw, drop_gradients, not_finite, wrapped_engine
+from rlhf.engine.wrapping import adamw, not_finite, wrapped_engine
 from rlhf.models.loading import PackedCausalLM
 from rlhf.models.shared import SharedBackbone
 
@@ -47,11 +48,12 @@ class SharedEngine(StoredEngine):
         parked: Sequence[InferenceModel] = (),
     ) -> None:
         self.trained, self._section = dict(trained), section
-        on_gpu = ranks.device.type != "cpu"
         groups = [group for role, fields in trained.items() for group in _role_groups(backbone, role, fields)]
-        inner = adamw(groups, next(iter(trained.values())), offload=section.offload_optimizer, on_gpu=on_gpu)
+        inner = adamw(groups, next(iter(trained.values())), offload=section.offload_optimizer)
         self._engine: Any = None
+        self._skipped = SkippedGroups(keeps_buffers=section.offload_optimizer)
         inner.register_step_pre_hook(self._before_update)
+        inner.register_step_post_hook(lambda *_: self._skipped.restore())
         engine = wrapped_engine(backbone, inner, section, ranks, dtype=dtype, max_grad_norm=0.0)
         self._groups = [(str(group["role"]), float(group["lr_scale"])) for group in groups]
         self._gathered: set[str] = set()
@@ -91,7 +93,7 @@ class SharedEngine(StoredEngine):
         for group, (role, scale) in zip(self._engine.optimizer.param_groups, self._groups, strict=True):
             group["lr"] = rates.get(role, 0.0) * scale
         number, self._norms = self._engine.global_steps + 1, {}
-        self._engine.step()
+        update_without_leftovers(self._engine, self._section)
         if getattr(self._engine.optimizer, "overflow", False):
             if self.dtype != "float16":
                 raise not_finite(math.nan, number)
@@ -121,14 +123,14 @@ class SharedEngine(StoredEngine):
     def _before_update(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Runs just before weights change: once per group at ZeRO 1 and 2, else once."""
         if self._engine is None:  # at ZeRO 0 half precision makes a trial step, which would decay the weights
-            drop_gradients(optimizer.param_groups)
+            self._skipped.skip(optimizer.param_groups)
             return
         if not self._norms:
             self._measure_whole(optimizer)
         for group in optimizer.param_groups:
             role = group["role"]
             if role not in self._stepping:
-                drop_gradients([group])
+                self._skipped.skip([group])
                 continue
             norm, most = self._norms[role], self.trained[role].max_grad_norm
             if not math.isfinite(norm):

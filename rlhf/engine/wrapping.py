@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from rlhf.config.sections import DeepSpeedSection, OptimizerFields
+from rlhf.engine.op_builds import op_builds
 from rlhf.engine.ranks import Ranks
 from rlhf.engine.zero_config import needs_allreduce, zero_config
 from rlhf.errors import NonFiniteError
@@ -34,13 +34,6 @@ def wrapped_engine(
     return engine
 
 
-def drop_gradients(groups: Sequence[dict[str, Any]]) -> None:
-    """Drops gradients, so that an optimizer leaves the weights and moments of these groups as they are."""
-    for group in groups:
-        for parameter in group["params"]:
-            parameter.grad = None
-
-
 def not_finite(norm: float, number: int) -> NonFiniteError:
     return NonFiniteError(
         f"the gradient norm is {norm}; the weights were not updated",
@@ -49,12 +42,15 @@ def not_finite(norm: float, number: int) -> NonFiniteError:
     )
 
 
-def adamw(
-    groups: list[dict[str, Any]], fields: OptimizerFields, *, offload: bool, on_gpu: bool
-) -> torch.optim.Optimizer:
+def adamw(groups: list[dict[str, Any]], fields: OptimizerFields, *, offload: bool) -> torch.optim.Optimizer:
+    """AdamW; with `offload` DeepSpeed's, for states in CPU memory whatever the device of the weights.
+
+    DeepSpeed compiles that one at its first use on a machine.
+    """
     options: dict[str, Any] = {"lr": fields.lr, "betas": (fields.beta1, fields.beta2), "eps": fields.epsilon}
-    if offload and on_gpu:
+    if not offload:
+        return torch.optim.AdamW(groups, fused=True, **options)
+    with op_builds("CPU optimizer"):
         from deepspeed.ops.adam import DeepSpeedCPUAdam
 
         return DeepSpeedCPUAdam(groups, adamw_mode=True, **options)
-    return torch.optim.AdamW(groups, fused=True, **options)

@@ -48,9 +48,9 @@ def tokenizer_of(path: str) -> ChatTokenizer:
     return load_tokenizer(path, "kullm")
 
 
-def section_of(stage: int) -> DeepSpeedSection:
+def section_of(stage: int, *, offload: bool = False) -> DeepSpeedSection:
     overrides = {"zero_optimization": REALLY_PARTITIONED} if stage == 3 else {}
-    return DeepSpeedSection.model_validate({"zero_stage": stage, "overrides": overrides})
+    return DeepSpeedSection.model_validate({"zero_stage": stage, "offload_optimizer": offload, "overrides": overrides})
 
 
 def causal_lm(
@@ -61,11 +61,13 @@ def causal_lm(
     *,
     lora: bool = False,
     ema_decay: float | None = None,
+    offload: bool = False,
 ) -> TrainedModel:
+    section = section_of(stage, offload=offload)
     model = LanguageModelSection(path=path, lora=LoraSection(rank=2, targets=["query_key_value"]) if lora else None)
-    wrapped = build_causal_lm(path, model, section_of(stage), ranks, tokenizer_of(path), key="model.path")
+    wrapped = build_causal_lm(path, model, section, ranks, tokenizer_of(path), key="model.path")
     make_trainable(wrapped, model, lambda _: None)
-    return TrainedModel(wrapped, optimizer, section_of(stage), ranks, dtype="float32", ema_decay=ema_decay)
+    return TrainedModel(wrapped, optimizer, section, ranks, dtype="float32", ema_decay=ema_decay)
 
 
 def scalar_model(path: str, stage: int, optimizer: OptimizerFields, ranks: Ranks) -> TrainedModel:

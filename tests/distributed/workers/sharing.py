@@ -40,7 +40,7 @@ class Silent:
     def say(self, text: str) -> None: ...
 
 
-def shared_config(stage: int) -> PpoConfig:
+def shared_config(stage: int, *, offload: bool = False) -> PpoConfig:
     """With checkpointing: what is recomputed in backward must be of the role whose backward it is."""
     return PpoConfig.model_validate(
         {
@@ -48,15 +48,15 @@ def shared_config(stage: int) -> PpoConfig:
             "ppo": {"roles": "shared"},
             "train": {**OPTIMIZER, "lr": RATES["actor"], "micro_tokens": SMALL, "batch_size": 1, "ema_decay": 0.9},
             "critic": CRITIC,
-            "deepspeed": {"zero_stage": stage},
+            "deepspeed": {"zero_stage": stage, "offload_optimizer": offload},
             "data": {"max_length": SMALL},
             "sampling": {"max_new_tokens": 12, "max_prompt_tokens": 20},
         }
     )
 
 
-def shared_roles(paths: dict[str, str], stage: int, ranks: Ranks) -> Roles:
-    config = shared_config(stage)
+def shared_roles(paths: dict[str, str], stage: int, ranks: Ranks, *, offload: bool = False) -> Roles:
+    config = shared_config(stage, offload=offload)
     actor, reward = f"{paths['sft run']}/model", f"{paths['reward run']}/model"
     run: Any = Silent(config, ranks)
     tokenizer = tokenizer_of(paths["neox"])

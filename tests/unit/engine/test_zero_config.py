@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from pydantic import ValidationError
 
 from rlhf.config.sections import DeepSpeedSection
 from rlhf.engine.zero_config import merged, needs_allreduce, zero_config
@@ -65,8 +66,13 @@ def test_offload_keys(on_gpu):
     assert "offload_optimizer" not in zero
 
 
-def test_parameters_are_offloaded_at_stage_3_only():
-    assert "offload_param" not in config(2, offload_parameters=True)["zero_optimization"]
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_offload_without_its_stage_is_refused(stage):
+    with pytest.raises(ValidationError, match=f"offload_parameters needs zero_stage 3, and zero_stage is {stage}"):
+        DeepSpeedSection(zero_stage=stage, offload_parameters=True)
+    if stage == 0:
+        with pytest.raises(ValidationError, match="offload_optimizer needs zero_stage 1, 2 or 3"):
+            DeepSpeedSection(zero_stage=stage, offload_optimizer=True)
 
 
 def test_overrides_are_laid_over_key_by_key():
