@@ -30,8 +30,8 @@ DRY_RUN_STEPS = 2
 
 @dataclass(slots=True)
 class Run(Generic[Config]):
-    """One run of a stage. `step` is the last completed step; `reason` says why the run ended early; `watchdog` exists
-    once the folder is locked."""
+    """One run of a stage. `step` is the last completed step; `reason` says why the run ended early; `resolved` holds
+    what the run chose where the configuration leaves a choice; `watchdog` exists once the folder is locked."""
 
     stage: str
     config: Config
@@ -42,6 +42,7 @@ class Run(Generic[Config]):
     dry_run: bool
     step: int = 0
     reason: str = ""
+    resolved: dict[str, Any] = field(default_factory=dict)
     watchdog: Watchdog = field(init=False)
 
     def say(self, text: str) -> None:
