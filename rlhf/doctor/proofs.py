@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -44,17 +45,17 @@ def stage_proofs(ranks: Ranks, dtype: torch.dtype, taken: FastPaths) -> list[Che
     """
     device = ranks.device
     checks = [
-        _proof(_attention_name(shape), lambda shape=shape: attention_proof(device, dtype, shape), USE_SDPA)
+        _proof(_attention_name(shape), partial(attention_proof, device, dtype, shape), USE_SDPA)
         for shape in taken.attention
     ]
     if taken.head != "whole":
-        checks.append(_proof(f"{taken.head} head", lambda: head_proof(device, dtype, taken.head), USE_WHOLE_HEAD))
+        checks.append(_proof(f"{taken.head} head", partial(head_proof, device, dtype, taken.head), USE_WHOLE_HEAD))
     if taken.quantized:
-        checks.append(_proof("4-bit weights", lambda: quantization_proof(device, dtype), USE_WHOLE_WEIGHTS))
+        checks.append(_proof("4-bit weights", partial(quantization_proof, device, dtype), USE_WHOLE_WEIGHTS))
     if taken.cpu_optimizer:
         checks.append(_proof("DeepSpeedCPUAdam", optimizer_proof, USE_TORCH_ADAM))
     if ranks.world_size > 1:
-        checks.append(_proof("all-reduce", lambda: reduction_proof(ranks, dtype), TURN_LINKS_OFF))
+        checks.append(_proof("all-reduce", partial(reduction_proof, ranks, dtype), TURN_LINKS_OFF))
     return checks
 
 
@@ -69,7 +70,7 @@ def all_proofs(device: torch.device, dtype: torch.dtype, ranks: Ranks | None = N
     checks = [
         _proof(
             _attention_name(shape),
-            lambda shape=shape: attention_proof(device, dtype, shape, longest=300),
+            partial(attention_proof, device, dtype, shape, longest=300),
             USE_SDPA,
             obstacle=varlen_obstacle(shape.size, dtype, support),
         )
@@ -77,23 +78,23 @@ def all_proofs(device: torch.device, dtype: torch.dtype, ranks: Ranks | None = N
     ]
     large = {"tokens": 256, "width": 256, "words": 5000}
     checks += [
-        _proof("chunked head", lambda: head_proof(device, dtype, "chunked", **large), USE_WHOLE_HEAD),
+        _proof("chunked head", partial(head_proof, device, dtype, "chunked", **large), USE_WHOLE_HEAD),
         _proof(
             "liger head",
-            lambda: head_proof(device, dtype, "liger", **large),
+            partial(head_proof, device, dtype, "liger", **large),
             USE_WHOLE_HEAD,
             obstacle=no_liger or _absent("liger_kernel"),
         ),
         _proof(
             "4-bit weights",
-            lambda: quantization_proof(device, dtype, width=512, tokens=64),
+            partial(quantization_proof, device, dtype, width=512, tokens=64),
             USE_WHOLE_WEIGHTS,
             obstacle=_absent("bitsandbytes"),
         ),
-        _proof("DeepSpeedCPUAdam", lambda: optimizer_proof(values=100_003), USE_TORCH_ADAM),
+        _proof("DeepSpeedCPUAdam", partial(optimizer_proof, values=100_003), USE_TORCH_ADAM),
     ]
     if ranks is not None:
-        checks.append(_proof("all-reduce", lambda: reduction_proof(ranks, dtype, repeats=1000), TURN_LINKS_OFF))
+        checks.append(_proof("all-reduce", partial(reduction_proof, ranks, dtype, repeats=1000), TURN_LINKS_OFF))
     return checks
 
 

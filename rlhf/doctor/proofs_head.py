@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -65,12 +65,15 @@ def model_head_proof(policy: Policy, item: EncodedSequence) -> Check:
     return Check("the model's head", "failed", f"{said}: the architecture changes its logits after the head", FIX)
 
 
+@dataclass(frozen=True, slots=True)
 class _Drawn:
-    """Random inputs of a head [tokens, width] -> words, with labels and weights."""
+    """Random inputs of a head: hidden [N, D], weight [V, D], bias [V] in one dtype, labels and weights [N]."""
 
-    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, weights: Tensor) -> None:
-        self.hidden, self.weight, self.bias, self.labels, self.weights = hidden, weight, bias, labels, weights
-        self.total = weights.sum()
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor
+    labels: Tensor
+    weights: Tensor
 
     @classmethod
     def on(cls, device: torch.device, dtype: torch.dtype, tokens: int, width: int, words: int) -> _Drawn:
@@ -80,8 +83,12 @@ class _Drawn:
         bias = torch.randn(words, generator=generator)
         labels = torch.randint(words, (tokens,), generator=generator)
         weights = torch.tensor([1.0, 0.5, 0.0, 1.0]).repeat(tokens // 4 + 1)[:tokens]
-        rounded = (each.to(device, dtype).requires_grad_() for each in (hidden, weight, bias))
-        return cls(*rounded, labels.to(device), weights.to(device))
+        hidden, weight, bias = (each.to(device, dtype).requires_grad_() for each in (hidden, weight, bias))
+        return cls(hidden, weight, bias, labels.to(device), weights.to(device))
+
+    @property
+    def total(self) -> Tensor:
+        return self.weights.sum()
 
     @property
     def trained(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -103,7 +103,7 @@ def _varlen(
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if plan.key_index is not None:
         key, value = key.index_select(0, plan.key_index), value.index_select(0, plan.key_index)
-    grouped = {}
+    grouped: dict[str, Any] = {}
     if (groups := query.shape[1] // key.shape[1]) > 1:
         if "enable_gqa" in varlen_arguments():
             grouped = {"enable_gqa": True}

@@ -34,11 +34,12 @@ def start_fast_paths(run: Run[Any], paths: Mapping[str, str]) -> None:
     """
     config = run.config
     dtype, support = DTYPES[config.model.dtype], KernelSupport.on(run.ranks.device)
+    longest, key = _longest_sequence(config)
     choices: dict[str, AttentionChoice] = {}
     shapes: list[HeadShape] = []
     for role, path in paths.items():
         found = model_config(path)
-        require_packable(found, *_longest_sequence(config))
+        require_packable(found, longest, key=key)
         choices[role] = choose_attention(config.model.attention, found, dtype, support)
         if choices[role].kind == "varlen":
             shapes.append(HeadShape(*head_counts(found), head_size(found) or 0))

@@ -130,7 +130,6 @@ def test_a_loaded_model_has_the_chosen_kernel(tiny_neox: Path, attention, kernel
 
 
 def test_a_model_loaded_for_a_gpu_has_varlen(tiny_neox: Path, monkeypatch: pytest.MonkeyPatch):
-    """tiny_neox has heads of 16 entries."""
     monkeypatch.setattr(KernelSupport, "on", lambda device: support(device=device.type))
     half = {"dtype": "bfloat16", "device": torch.device("cuda")}
     assert load_causal_lm(str(tiny_neox), **half).model.config._attn_implementation == PACKED_VARLEN
