@@ -32,6 +32,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("data", "refused"),
     # other weights than those the optimizer's state belongs to
     ("model.attention", "logged"),
+    ("model.cudnn_attention", "logged"),
     ("model.head", "logged"),
     ("model.gradient_checkpointing", "free"),
     ("model", "refused"),

@@ -63,8 +63,13 @@ class ModelSection(Section):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="data type of weights and activations in training"
     )
-    attention: Literal["sdpa", "varlen"] = Field(
-        "sdpa", description="attention kernel for packed rows: sdpa runs anywhere, varlen (flash) needs a GPU"
+    attention: Literal["auto", "sdpa", "varlen"] = Field(
+        "auto",
+        description="attention kernel for packed rows: sdpa runs anywhere; varlen (flash) needs a GPU, half precision "
+        "and torch 2.11; auto takes varlen where it can run",
+    )
+    cudnn_attention: bool = Field(
+        False, description="let sdpa use cuDNN on a GPU, which plans anew for every new length"
     )
     override_eos: bool = Field(
         False, description="use the tokenizer's EOS even where the model's configuration names another"

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-import socket
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,25 +14,37 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rlhf.engine.op_builds import op_builds
+from rlhf.engine.accelerator import require_gpu_used
+from rlhf.engine.launcher_watch import watch_launcher
+from rlhf.engine.messages import Messages
+from rlhf.engine.op_builds import guard_op_builds
+from rlhf.engine.process_group import (
+    LEAST_STEP_S,
+    collective_timeout,
+    join_group,
+    stand_alone_defaults,
+    store,
+    unlink_shared_buffer,
+)
 from rlhf.engine.stop_requests import StopRequest, signals_request_stop
-from rlhf.errors import RlhfError, TrainingError
+from rlhf.errors import RlhfError
 
 T = TypeVar("T")
-WATCH_INTERVAL_S = 1.0
-STOP_GRACE_S = 30.0
-UNFINISHED = 75  # exit status of a run to be restarted with --resume auto (EX_TEMPFAIL)
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process among all: `rank` of `world_size`, working on `device`; `stop` holds requests to stop."""
+    """This process among all: `rank` of `world_size`, working on `device`.
+
+    `stop` holds requests to stop; `messages` carries Python objects between ranks, where there is more than one.
+    """
 
     rank: int
     local_rank: int
     world_size: int
     device: torch.device
     stop: StopRequest = field(default_factory=StopRequest, compare=False, repr=False)
+    messages: Messages | None = field(default=None, compare=False, repr=False)
 
     @property
     def is_main(self) -> bool:
@@ -57,19 +64,19 @@ class Ranks:
         """The value of every rank, in rank order, on every rank (pickled: for small Python objects)."""
         if self.world_size == 1:
             return [value]
-        values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value)
-        return values
+        return self._messages.gather(value)
 
     def from_main(self, value: T) -> T:
+        """The value of rank 0 on every rank."""
         if self.world_size == 1:
             return value
-        box: list[Any] = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
+        return self._messages.from_main(value)
 
     def on_main(self, action: Callable[[], T]) -> T:
-        """Runs `action` on rank 0 and returns its result, or raises its error, on every rank."""
+        """Runs `action` on rank 0 and returns its result, or raises its error, on every rank.
+
+        The others wait as long as it takes: no time-out of a collective runs meanwhile.
+        """
         outcome: tuple[Any, RlhfError | None] = (None, None)
         if self.is_main:
             try:
@@ -82,57 +89,72 @@ class Ranks:
         return result
 
     def barrier(self) -> None:
-        if self.world_size > 1:
-            dist.barrier()
+        """Waits for every rank, as long as it takes. Work queued on a GPU may still run."""
+        self.gather(None)
+
+    @property
+    def _messages(self) -> Messages:
+        assert self.messages is not None, "a world of more than one rank has a session"
+        return self.messages
 
 
 @contextmanager
-def session(seed: int) -> Iterator[Ranks]:
-    """Joins the process group, seeds every generator, and leaves the group at the end, also after an error."""
-    _stand_alone_defaults()
+def session(seed: int, *, step_limit_s: float | None = LEAST_STEP_S) -> Iterator[Ranks]:
+    """Joins the process group, seeds every generator, and leaves the group at the end, also after an error.
+
+    Args:
+        step_limit_s: how long the watchdog gives a step; collectives wait longer.
+
+    Raises: TrainingError where the ranks cannot meet, or would leave the machine's GPU unused.
+    """
+    stand_alone_defaults()
     stop = StopRequest()
     watch_launcher(stop)
-    build_cpu_op()
+    device = _prepared_device()
+    join_group(collective_timeout(step_limit_s))
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    seed_everything(seed + rank)
+    messages = Messages(store(), rank, world) if world > 1 else None
+    ranks = Ranks(rank, int(os.environ["LOCAL_RANK"]), world, device, stop, messages)
+    try:
+        ranks.barrier()
+        unlink_shared_buffer(rank)
+        with signals_request_stop(stop):
+            yield ranks
+    except BaseException:
+        _leave(messages, failed=True)
+        raise
+    else:
+        _leave(messages, failed=False)
+
+
+def _prepared_device() -> torch.device:
+    """Chooses this rank's device, and guards the builds of DeepSpeed's ops."""
     import deepspeed
     from deepspeed.accelerator import get_accelerator
 
     deepspeed.utils.logger.setLevel("WARNING")
-    accelerator = get_accelerator()
-    local_rank, world = int(os.environ["LOCAL_RANK"]), int(os.environ["WORLD_SIZE"])
-    if accelerator.device_name() == "cpu":
-        torch.set_num_threads(_threads(world))
-    else:
-        accelerator.set_device(local_rank)
-    join_group()
-    seed_everything(seed + int(os.environ["RANK"]))
-    device = torch.device("cpu" if accelerator.device_name() == "cpu" else accelerator.device_name(local_rank))
-    ranks = Ranks(int(os.environ["RANK"]), local_rank, world, device, stop)
-    try:
-        ranks.barrier()
-        _unlink_shared_buffer(ranks.rank)
-        with signals_request_stop(stop):
-            yield ranks
-    finally:
-        # Also after an error: a process that exits while it is in the group can abort.
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    accelerator, local_rank = get_accelerator(), int(os.environ["LOCAL_RANK"])
+    name = accelerator.device_name()
+    require_gpu_used(name)
+    guard_op_builds()
+    if name == "cpu":
+        torch.set_num_threads(_threads(int(os.environ["WORLD_SIZE"])))
+        return torch.device("cpu")
+    accelerator.set_device(local_rank)
+    return torch.device(accelerator.device_name(local_rank))
 
 
-def join_group() -> None:
-    """Joins the other ranks at the launcher's address.
+def _leave(messages: Messages | None, *, failed: bool) -> None:
+    """Leaves the group, also after an error: a process that exits while it is in the group can abort.
 
-    Raises: TrainingError when its port is taken, as by another run on this machine.
+    The group goes first: a rank that waits in a collective then learns of it, and can read the last message.
     """
-    import deepspeed
-
-    try:
-        deepspeed.init_distributed(verbose=False)
-    except dist.DistNetworkError as error:
-        port = os.environ["MASTER_PORT"]
-        raise TrainingError(
-            f"the ranks cannot connect at port {port} of {os.environ['MASTER_ADDR']}: another run may be using it",
-            fix=f"use a different port for each run on a machine: deepspeed --master_port {int(port) + 1} ...",
-        ) from error
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    if messages is not None:
+        with suppress(dist.DistNetworkError):  # rank 0, which holds the store, is gone
+            messages.leave(failed=failed)
 
 
 @contextmanager
@@ -146,26 +168,6 @@ def workers(seed: int) -> Iterator[Ranks]:
     yield Ranks(0, 0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def _unlink_shared_buffer(rank: int) -> None:
-    """Unlinks this rank's shared-memory buffer once every rank has opened it.
-
-    DeepSpeed's CPU op never removes it, so each run would leave 64 MiB per rank in memory. An unlinked buffer is freed
-    with the last process that has it open, however that ends.
-    """
-    address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
-    Path(f"/dev/shm/deepspeed_allreduce_buffer_{os.getuid()}_{address}_{port}_{rank}").unlink(missing_ok=True)
-
-
-def _stand_alone_defaults() -> None:
-    """Environment of a world of one rank for a script that was started without a launcher."""
-    if "RANK" not in os.environ:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-
-
 def _threads(world: int) -> int:
     """CPU threads of this rank: an even share of the cores, unless OMP_NUM_THREADS says otherwise."""
     here = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or world)
@@ -177,66 +179,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-def watch_launcher(stop: StopRequest) -> None:
-    """Ends this process within seconds when the launcher above it dies.
-
-    The `deepspeed` launcher does not end its ranks when it is killed; they would continue to train, holding memory
-    and the lock of the run. Ranks that were asked to stop, as by a scheduler that signals every process, have half a
-    minute to save.
-    """
-    watched = [(pid, start_time(pid)) for pid in _launchers_above()]
-    if not watched:
-        return
-
-    def watch() -> None:
-        while True:
-            time.sleep(WATCH_INTERVAL_S)
-            if any(start_time(pid) != started for pid, started in watched):
-                time.sleep(STOP_GRACE_S if stop.signalled() else 0.0)
-                sys.stderr.write("the launcher has ended, so this rank stops. Start again with --resume auto\n")
-                sys.stderr.flush()
-                os._exit(UNFINISHED)
-
-    threading.Thread(target=watch, daemon=True, name="launcher-watch").start()
-
-
-def _launchers_above() -> list[int]:
-    """Process ids of the launchers this rank descends from, nearest first."""
-    found, pid = [], os.getppid()
-    while pid > 1:
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            break
-        if not any(name in command for name in ("deepspeed", "torchrun", "torch.distributed")):
-            break
-        found.append(pid)
-        pid = parent
-    return found
-
-
-def start_time(pid: int) -> str | None:
-    """When the process started, in clock ticks; None when it is gone or a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else fields[19]
-
-
-def build_cpu_op() -> None:
-    """Builds, or loads, DeepSpeed's communication op of a CPU run."""
-    from deepspeed.accelerator import get_accelerator
-
-    if get_accelerator().device_name() != "cpu":
-        return
-    with op_builds("CPU communication op"):
-        from deepspeed.comm.torch import build_shm_op
-
-        build_shm_op()  # joining the group loads it once more, from the cache
 
 
 def is_main_process() -> bool:

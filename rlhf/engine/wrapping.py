@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from rlhf.config.sections import DeepSpeedSection, OptimizerFields
-from rlhf.engine.op_builds import op_builds
+from rlhf.engine.op_builds import guard_op_builds
 from rlhf.engine.ranks import Ranks
 from rlhf.engine.zero_config import needs_allreduce, zero_config
 from rlhf.errors import NonFiniteError
@@ -50,7 +50,7 @@ def adamw(groups: list[dict[str, Any]], fields: OptimizerFields, *, offload: boo
     options: dict[str, Any] = {"lr": fields.lr, "betas": (fields.beta1, fields.beta2), "eps": fields.epsilon}
     if not offload:
         return torch.optim.AdamW(groups, fused=True, **options)
-    with op_builds("CPU optimizer"):
-        from deepspeed.ops.adam import DeepSpeedCPUAdam
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
 
-        return DeepSpeedCPUAdam(groups, adamw_mode=True, **options)
+    guard_op_builds()
+    return DeepSpeedCPUAdam(groups, adamw_mode=True, **options)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from inspect import signature
+from itertools import chain, pairwise
 from typing import Any
 
 import torch
@@ -40,8 +41,7 @@ def _refuse_unsupported(segments: Segments, options: dict[str, Any]) -> None:
     if options.get("softcap") is not None:
         raise ModelError("this architecture caps its attention scores, which packed attention cannot do")
     window = options.get("sliding_window")
-    longest = max(span.end - span.start + span.prefix_end - span.prefix_start for span in segments.spans)
-    if window is not None and longest > window:
+    if window is not None and (longest := segments.longest) > window:
         raise ModelError(
             f"a sequence of {longest} tokens is longer than the model's sliding window of {window}",
             expected="sequences within the window: packed attention is causal over the whole sequence",
@@ -78,6 +78,15 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: 
     return torch.cat(pieces, dim=1)
 
 
+def varlen_arguments() -> frozenset[str]:
+    """Names of the arguments that torch's variable-length kernel takes; empty where torch has none."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return frozenset()
+    return frozenset(signature(varlen_attn).parameters)
+
+
 def _varlen(
     query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float | None, dropout: float
 ) -> Tensor:
@@ -92,8 +101,14 @@ def _varlen(
 
     plan = varlen_plan(segments, query.device)
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    if segments.has_trees:
+    if plan.key_index is not None:
         key, value = key.index_select(0, plan.key_index), value.index_select(0, plan.key_index)
+    grouped: dict[str, Any] = {}
+    if (groups := query.shape[1] // key.shape[1]) > 1:
+        if "enable_gqa" in varlen_arguments():
+            grouped = {"enable_gqa": True}
+        else:
+            key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     attended: Any = varlen_attn(
         query.contiguous(),
         key.contiguous(),
@@ -104,7 +119,7 @@ def _varlen(
         plan.longest_key,
         scale=scale,
         window_size=(-1, 0),
-        enable_gqa=query.shape[1] != key.shape[1],
+        **grouped,
     )
     return attended[None]
 
@@ -139,29 +154,41 @@ def _attention_function(kernel: Callable[..., Tensor]) -> Callable[..., tuple[Te
 
 @dataclass(frozen=True, slots=True)
 class VarlenPlan:
-    """Bounds for a variable-length kernel: query_bounds and key_bounds [S + 1] int32, key_index [sum of keys]."""
+    """Bounds for a variable-length kernel, on the row's device, int32.
+
+    query_bounds, key_bounds [S + 1]; key_index [sum of keys], None for a row without trees, whose keys lie in place.
+    """
 
     query_bounds: Tensor
     key_bounds: Tensor
-    key_index: Tensor
+    key_index: Tensor | None
     longest_query: int
     longest_key: int
 
 
 def varlen_plan(segments: Segments, device: torch.device) -> VarlenPlan:
-    """Where each segment's queries and its keys (prefix, then itself) lie."""
+    """Where each segment's queries and its keys (prefix, then itself) lie.
+
+    Made once for a row and kept with its segments: all layers, recomputed ones too, read the same tensors.
+    """
+    plan: VarlenPlan | None = segments.plans.get(device)
+    if plan is None:
+        plan = segments.plans[device] = _new_plan(segments, device)
+    return plan
+
+
+def _new_plan(segments: Segments, device: torch.device) -> VarlenPlan:
+    """The plan by one transfer to the device: bounds and index are views of one tensor."""
     query_bounds, key_bounds, index = [0], [0], []
     for span in segments.spans:
         index += [*range(span.prefix_start, span.prefix_end), *range(span.start, span.end)]
         query_bounds.append(span.end)
         key_bounds.append(len(index))
-    return VarlenPlan(
-        torch.tensor(query_bounds, dtype=torch.int32, device=device),
-        torch.tensor(key_bounds, dtype=torch.int32, device=device),
-        torch.tensor(index, dtype=torch.int64, device=device),
-        max(b - a for a, b in pairwise(query_bounds)),
-        max(b - a for a, b in pairwise(key_bounds)),
-    )
+    longest = (max(b - a for a, b in pairwise(bounds)) for bounds in (query_bounds, key_bounds))
+    parts = [query_bounds, key_bounds, index if segments.has_trees else []]
+    whole = torch.tensor([*chain(*parts)], dtype=torch.int32).to(device, non_blocking=True)
+    on_queries, on_keys, place = whole.split([len(part) for part in parts])
+    return VarlenPlan(on_queries, on_keys, place if segments.has_trees else None, *longest)
 
 
 packed_sdpa, packed_varlen = _attention_function(_sdpa), _attention_function(_varlen)

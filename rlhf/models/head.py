@@ -124,7 +124,8 @@ def _liger_loss(
     """Liger's fused kernel, once for each distinct token weight: its sums cannot be weighted token by token.
 
     Not measured here. Its per-token output has no correct backward, so per-token losses come from sums over one weight:
-    `nll` holds the mean of the tokens that share a weight.
+    `nll` holds the mean of the tokens that share a weight. The weight's gradient is summed over chunks in float32; by
+    default Liger sums it in the weight's own dtype.
     """
     from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
 
@@ -132,7 +133,9 @@ def _liger_loss(
     nll = torch.zeros(len(labels), dtype=torch.float32, device=hidden.device)
     for value in weights.unique().tolist():
         where = (weights == value).nonzero().squeeze(1)
-        part = liger_fused_linear_cross_entropy(hidden[where], weight, labels[where], bias=bias, reduction="sum")
+        part = liger_fused_linear_cross_entropy(
+            hidden[where], weight, labels[where], bias=bias, reduction="sum", accum_dtype=torch.float32
+        )
         part = part[0] if isinstance(part, tuple) else part
         total = total + part.float() * value
         nll[where] = part.detach().float() / len(where)

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from rlhf.errors import ModelError
 from rlhf.models.attention import PACKED_SDPA, PACKED_VARLEN, no_mask
+from rlhf.models.attention_choice import KernelSupport, Wanted, allow_cudnn, choose_attention
 from rlhf.models.head import LOGITS, LanguageModelHead, LogitsRequest, Request, Result
 from rlhf.models.quantization import Quantize, keep_differentiable, quantized_loading
 from rlhf.ops.segments import Segments
@@ -132,10 +133,15 @@ def artifact_model_path(path: str) -> str:
 
 
 class LoadOptions(TypedDict, total=False):
-    """How a model is loaded; `quantize` stores its linear layers in four bits, `context` is active while it loads."""
+    """How a model is loaded; `quantize` stores its linear layers in four bits, `context` is active while it loads.
+
+    `device` is where it will compute, on which the attention kernel depends; it is loaded into host memory.
+    """
 
     dtype: str
-    attention: str
+    attention: Wanted
+    cudnn_attention: bool
+    device: torch.device
     context: LoadContext
     quantize: Quantize
 
@@ -161,15 +167,18 @@ def _load(
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     dtype = DTYPES[options.get("dtype", "float32")]
+    config = model_config(path, **config_options)
+    without_dropout(config)
+    allow_cudnn(options.get("cudnn_attention", False))
+    support = KernelSupport.on(options.get("device", torch.device("cpu")))
+    attention = choose_attention(options.get("attention", "auto"), config, dtype, support)
     try:
-        config = AutoConfig.from_pretrained(path, **config_options)
-        without_dropout(config)
         with options.get("context", nullcontext)():
             model, report = auto.from_pretrained(
                 path,
                 config=config,
                 dtype=dtype,
-                attn_implementation=ATTENTION[options.get("attention", "sdpa")],
+                attn_implementation=ATTENTION[attention.kind],
                 output_loading_info=True,
                 **quantized_loading(options.get("quantize", "none"), dtype),
             )
@@ -186,6 +195,17 @@ def _load(
         )
     keep_differentiable(model)
     return model
+
+
+def model_config(path: str, **options: Any) -> Any:
+    """The transformers configuration of a folder or hub id.
+
+    Raises: ModelError when it cannot be read.
+    """
+    try:
+        return AutoConfig.from_pretrained(path, **options)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot load {path}: {error}", fix="check the folder, or the hub id") from error
 
 
 def without_dropout(config: Any) -> None:

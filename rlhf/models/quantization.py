@@ -24,6 +24,20 @@ def require_quantizer(quantize: Quantize) -> None:
         )
 
 
+def quantized_linear(weight: Tensor, device: torch.device) -> Any:
+    """A 4-bit linear layer without bias from a weight [out, in], stored and computing as loaded models do."""
+    from bitsandbytes.nn.modules import Linear4bit, Params4bit
+
+    rows, columns = weight.shape
+    stored: dict[str, Any] = {"compress_statistics": True, "quant_type": "nf4"}
+    # On `meta` no random number is drawn for the weight that is put in.
+    layer = Linear4bit(columns, rows, bias=False, compute_dtype=weight.dtype, device="meta", **stored)
+    layer.weight = Params4bit(weight, requires_grad=False, **stored)
+    layer.to(device)
+    keep_differentiable(layer)
+    return layer
+
+
 def quantized_loading(quantize: Quantize, dtype: torch.dtype) -> dict[str, Any]:
     """Options of `from_pretrained`; products are computed in `dtype`."""
     if quantize == "none":

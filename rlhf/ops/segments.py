@@ -8,7 +8,8 @@ and each answer is a segment whose prefix is the prompt.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +28,13 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """The segments of one packed row, in order, covering it without a gap."""
+    """The segments of one packed row, in order, covering it without a gap.
+
+    `plans` keeps what an attention kernel derives from the spans, by device; it is no part of the value.
+    """
 
     spans: tuple[Segment, ...]
+    plans: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @classmethod
     def of_lengths(cls, lengths: Sequence[int]) -> Segments:
@@ -43,3 +48,8 @@ class Segments:
     @property
     def has_trees(self) -> bool:
         return any(span.has_prefix for span in self.spans)
+
+    @property
+    def longest(self) -> int:
+        """Most tokens that one token may see: those of a segment and its prefix."""
+        return max(span.end - span.start + span.prefix_end - span.prefix_start for span in self.spans)

@@ -37,7 +37,14 @@ Say = Callable[[str], None]
 
 def _load_options(model: ModelSection, section: DeepSpeedSection, ranks: Ranks) -> LoadOptions:
     context = partial(loading_context, section, dtype=model.dtype, on_gpu=ranks.device.type != "cpu")
-    return LoadOptions(dtype=model.dtype, attention=model.attention, context=context, quantize=model.quantize)
+    return LoadOptions(
+        dtype=model.dtype,
+        attention=model.attention,
+        cudnn_attention=model.cudnn_attention,
+        device=ranks.device,
+        context=context,
+        quantize=model.quantize,
+    )
 
 
 def build_causal_lm(

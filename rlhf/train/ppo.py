@@ -19,10 +19,10 @@ from rlhf.data.loader import RowStream
 from rlhf.data.packing import pack_sequences
 from rlhf.data.records import Demonstration, Prompt
 from rlhf.data.tokenizer import ChatTokenizer
+from rlhf.doctor.proofs_head import model_head_proof
 from rlhf.errors import TrainingError
 from rlhf.ops.moments import Moments
 from rlhf.rollout.vllm import VllmRollout, require_vllm, start_engine
-from rlhf.train.head_check import check_head
 from rlhf.train.inputs import LoadedRows, load, load_train_and_eval
 from rlhf.train.policy.build_roles import build_roles, checked_paths, role_tokenizers
 from rlhf.train.policy.control_group import run_control
@@ -32,6 +32,7 @@ from rlhf.train.policy.roles import Roles
 from rlhf.train.policy.samples import Sample
 from rlhf.train.policy.tripwire_monitor import TripwireMonitor
 from rlhf.train.policy.update import Demonstrations, update
+from rlhf.train.run.fast_paths import require_proved, start_fast_paths
 from rlhf.train.run.lifecycle import end_if_asked, is_due, metrics_log, restore, save, write_manifest
 from rlhf.train.run.metrics import MetricsLog
 from rlhf.train.run.run import Run
@@ -95,7 +96,8 @@ def train_ppo(run: Run[PpoConfig]) -> None:
     state, config = prepare(run), run.config
     last, held_out, tripwires = state.data.last, state.data.held_out.items, state.tripwires
     if run.step < last:
-        check_head(state.roles.actor, _probe(state.data.prompts.items[0], state.sources.tokenizers[0]))
+        probe = _probe(state.data.prompts.items[0], state.sources.tokenizers[0])
+        require_proved(run, [model_head_proof(state.roles.actor, probe)])
     with metrics_log(run, last, PROGRESS_METRICS) as log:
         while run.step < last and not tripwires.stopped:
             step = run.step + 1
@@ -129,11 +131,12 @@ def prepare(run: Run[PpoConfig]) -> PpoState:
     texts = text_sources(config.reward)
     check_sources(texts, run.ranks)
     data = _load_data(run, tokenizers[0])
+    named = {"actor": paths.actor, "reference": paths.reference, "reward": paths.reward, "critic": paths.critic}
+    parents = {role: path for role, path in named.items() if path is not None}
+    start_fast_paths(run, parents)
     tripwires = TripwireMonitor(run, tokenizers[0])
     roles = build_roles(run, paths, *tokenizers)
     sources = RewardSources(config, run.ranks, tokenizers, roles.reward, texts)
-    named = {"actor": paths.actor, "reference": paths.reference, "reward": paths.reward, "critic": paths.critic}
-    parents = {role: path for role, path in named.items() if path is not None}
     write_manifest(run, tokenizers[0], parents, data.reports)
     progress = restore(run, roles.trained(), PpoProgress(kl_coefficient=config.ppo.kl_coefficient))
     tripwires.resume(progress.tripwires)

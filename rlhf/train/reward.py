@@ -29,6 +29,7 @@ from rlhf.train.inputs import load
 from rlhf.train.margins import demonstration_zero, margins_of, rows_without_scores
 from rlhf.train.models import build_scalar_model, is_scalar_folder, make_trainable, starting_points
 from rlhf.train.rankings import Records, load_rankings
+from rlhf.train.run.fast_paths import start_fast_paths
 from rlhf.train.run.lifecycle import (
     end_if_asked,
     export,
@@ -65,6 +66,7 @@ def train_reward(run: Run[RewardConfig]) -> None:
     stream = train.stream(seed=config.run.seed, batch_size=config.train.batch_size, epochs=config.train.epochs)
     schedule, last = schedule_of(config.train, stream.num_steps), run.last_step(stream.num_steps)
 
+    start_fast_paths(run, {"model": path})
     head_seed = None if is_scalar_folder(path) else config.run.seed
     wrapped = build_scalar_model(
         path, config.model, config.deepspeed, ranks, tokenizer, key="model.path", new_head_seed=head_seed

@@ -15,14 +15,15 @@ from rlhf.data.encode import EncodedPrompt, EncodedSequence, Encoder
 from rlhf.data.packing import pack_sequences, plan_micro_batches
 from rlhf.data.records import Demonstration, prompt_of
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
+from rlhf.doctor.proofs_head import model_head_proof
 from rlhf.engine.deepspeed import TrainedModel
 from rlhf.models.loading import artifact_model_path, check_model_path
 from rlhf.models.quantization import require_quantizer
 from rlhf.ops.neftune import embedding_noise
 from rlhf.rollout.transformers import TransformersRollout
-from rlhf.train.head_check import check_head
 from rlhf.train.inputs import LoadedRows, load_first, load_train_and_eval
 from rlhf.train.models import build_causal_lm, make_trainable, starting_points
+from rlhf.train.run.fast_paths import require_proved, start_fast_paths
 from rlhf.train.run.lifecycle import (
     end_if_asked,
     export,
@@ -53,6 +54,7 @@ def train_sft(run: Run[SftConfig]) -> None:
     stream = train.stream(seed=config.run.seed, batch_size=config.train.batch_size, epochs=config.train.epochs)
     schedule, last = schedule_of(config.train, stream.num_steps), run.last_step(stream.num_steps)
 
+    start_fast_paths(run, {"model": path})
     trained = _trained_model(run, path, tokenizer)
     roles, sources = {"model": trained}, source_names(train.items)
     write_manifest(
@@ -61,7 +63,7 @@ def train_sft(run: Run[SftConfig]) -> None:
     progress = restore(run, roles, EvaluatedProgress())
 
     if run.step < last:
-        check_head(trained, train.items[0])
+        require_proved(run, [model_head_proof(trained, train.items[0])])
     with metrics_log(run, last, PROGRESS_METRICS) as log:
         first: dict[str, float] = {}
         if held_out.items and run.step == 0:

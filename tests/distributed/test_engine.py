@@ -15,6 +15,15 @@ from tests.distributed.problem import Problem
 STAGES = [0, 1, 2, 3]
 
 
+def test_the_all_reduce_is_proved_on_every_rank(engine: Outcome) -> None:
+    assert engine.numbers["all-reduce"] == [["passed"] * 3] * 2  # float32, bfloat16, float16
+    assert engine.numbers["lost rank"] == ["failed", "failed"]
+
+
+def test_a_failed_proof_of_one_rank_ends_all_of_them(engine: Outcome) -> None:
+    assert engine.numbers["failed proof"] == ["kernel is wrong on rank 1: off by 3; turn it"] * 2
+
+
 def test_whole_weights_generate_as_a_plain_model_does(
     engine: Outcome, problem: Problem, paths: dict[str, Path]
 ) -> None:

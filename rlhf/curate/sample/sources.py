@@ -49,7 +49,7 @@ class LocalModel:
     def __init__(self, folder: str, number: int, options: SampleOptions, device: torch.device) -> None:
         self._number, self._options = number, options
         self._tokenizer: ChatTokenizer = load_tokenizer(folder)
-        packed = load_causal_lm(folder, dtype=options.dtype)
+        packed = load_causal_lm(folder, dtype=options.dtype, device=device)
         packed.to(device)
         self._rollout = TransformersRollout(packed.model.eval(), self._tokenizer.eos_id, self._tokenizer.text)
         _check_room(packed.model.config, options.sampling, folder)

@@ -52,7 +52,7 @@ def reference_likelihood(
     if not known:
         return None
     tokenizer = load_tokenizer(folder)
-    model: PackedCausalLM = load_causal_lm(folder, dtype=dtype)
+    model: PackedCausalLM = load_causal_lm(folder, dtype=dtype, device=device)
     model.to(device)
     records = [
         Demonstration((*prompt.messages, Message("assistant", prompt.reference)), prompt.source) for prompt in known

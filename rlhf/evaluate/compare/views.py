@@ -65,7 +65,8 @@ def reward_verdicts(generations: Generations, reward: str) -> Verdicts:
     """
     path = reward_folder(reward)
     tokenizer = load_tokenizer(path)
-    model = load_scalar_model(path).to("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_scalar_model(path, device=device).to(device)
     samples = len(generations.sets[0].answers[0])
     rankings = [
         Ranking(prompt.messages, texts, (1,) * len(texts))

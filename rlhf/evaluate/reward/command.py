@@ -63,8 +63,8 @@ def evaluate_reward(
         )
     folder = Path(out)
     report_folder(folder)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    reward, manifest = load_scalar_model(path).to(device), manifest_of(path)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    reward, manifest = load_scalar_model(path, device=device).to(device), manifest_of(path)
     with _bar("scoring", len(test_set.trees)) as advance:
         scores = score_test_set(test_set, partial(tree_scores, reward, advance=advance), max_tokens=MICRO_TOKENS)
     sys.stderr.write("shortcut baselines and leakage ...\n")

@@ -139,7 +139,7 @@ def load_policy(path: str, dtype: str, template: str | None, *, key: str) -> tup
     tokenizer = load_tokenizer(folder, template)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind = ("bfloat16" if device.type == "cuda" else "float32") if dtype == "auto" else dtype
-    packed = load_causal_lm(folder, dtype=kind)
+    packed = load_causal_lm(folder, dtype=kind, device=device)
     packed.to(device).eval()
     check_cacheable(packed.model, 1)
     config = packed.model.config.get_text_config()

@@ -151,6 +151,7 @@ def write_manifest(
             settings={
                 "world_size": run.ranks.world_size,
                 "zero_stage": run.config.deepspeed.zero_stage,
+                **run.resolved,
                 **({"sampling": run.config.sampling.model_dump()} if isinstance(run.config, LanguageConfig) else {}),
             },
         )

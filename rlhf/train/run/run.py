@@ -18,7 +18,8 @@ from rlhf.config.arguments import parse_stage_arguments
 from rlhf.config.load import dump_config, load_config
 from rlhf.config.schema import StageConfig
 from rlhf.config.stages import STAGES
-from rlhf.engine.ranks import UNFINISHED, Ranks, is_main_process, session
+from rlhf.engine.launcher_watch import UNFINISHED
+from rlhf.engine.ranks import Ranks, is_main_process, session
 from rlhf.errors import ArtifactError, PreemptedError, RlhfError
 from rlhf.train.run.memory_check import require_memory
 from rlhf.train.run.resume import require_room, require_same_run
@@ -30,8 +31,8 @@ DRY_RUN_STEPS = 2
 
 @dataclass(slots=True)
 class Run(Generic[Config]):
-    """One run of a stage. `step` is the last completed step; `reason` says why the run ended early; `watchdog` exists
-    once the folder is locked."""
+    """One run of a stage. `step` is the last completed step; `reason` says why the run ended early; `resolved` holds
+    what the run chose where the configuration leaves a choice; `watchdog` exists once the folder is locked."""
 
     stage: str
     config: Config
@@ -42,6 +43,7 @@ class Run(Generic[Config]):
     dry_run: bool
     step: int = 0
     reason: str = ""
+    resolved: dict[str, Any] = field(default_factory=dict)
     watchdog: Watchdog = field(init=False)
 
     def say(self, text: str) -> None:
@@ -115,7 +117,7 @@ def open_run(stage: str, config: Config, *, resume: str, dry_run: bool) -> Itera
     Args:
         resume: never, auto, or the name of a checkpoint.
     """
-    with session(config.run.seed) as ranks:
+    with session(config.run.seed, step_limit_s=_step_limit_s(config)) as ranks:
         scratch = Path(config.run.dir).resolve().with_name(f".dry-run-{ranks.from_main(os.getpid())}")
         folder = RunFolder(scratch if dry_run else config.run.dir)
         store = CheckpointStore(folder.checkpoints, ranks, keep_last=config.checkpoint.keep_last)
@@ -200,14 +202,18 @@ def _held_by_main(run: Run[Config], resume: str) -> Iterator[None]:
 
 
 def _watchdog(run: Run[Config]) -> Watchdog:
-    minutes = run.config.run.watchdog_minutes
     return Watchdog(
         run.folder.path,
         run.ranks,
         step=lambda: run.step,
-        timeout_s=None if minutes is None else minutes * 60,
+        timeout_s=_step_limit_s(run.config),
         failed=lambda reason: _set_failed(run, reason),
     )
+
+
+def _step_limit_s(config: StageConfig) -> float | None:
+    minutes = config.run.watchdog_minutes
+    return None if minutes is None else minutes * 60
 
 
 def _find_checkpoint(run: Run[Config], wanted: str) -> None:

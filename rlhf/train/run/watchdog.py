@@ -4,7 +4,6 @@ machine is gone, or when a step takes too long. A rank that waits for another in
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import socket
 import sys
@@ -16,12 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rlhf.artifacts.run_folder import FailureRecord, RankFailure
-from rlhf.engine.ranks import Ranks, start_time
+from rlhf.engine.launcher_watch import start_time
+from rlhf.engine.messages import arrivals, breaks_connection
+from rlhf.engine.ranks import Ranks
+from rlhf.train.run.hang_reports import HangFolder, HangReport, described, hanging
 
 INTERVAL_S = 1.0
 GRACE_S = 4.0  # for the main thread to end by itself, and for other ranks to report where they are
 SHARED_ERROR_S = 0.3  # an error that all ranks raise is reported by rank 0
-WAITING = ("/torch/distributed/", "/deepspeed/comm/", "/engine/ranks.py")  # a rank in one of these waits for others
+WAITING = ("/torch/distributed/", "/deepspeed/comm/", "/engine/messages.py")  # a rank in one of these waits for others
 
 
 class Watchdog:
@@ -41,7 +43,8 @@ class Watchdog:
         timeout_s: float | None,
         failed: Callable[[str], None],
     ) -> None:
-        self._folder, self._ranks, self._step, self._failed = folder, ranks, step, failed
+        self._ranks, self._step, self._failed = ranks, step, failed
+        self._hang, self._reported = HangFolder(folder), False
         self._timeout_s = timeout_s
         self._record = FailureRecord(folder)
         self._peers = _peers(ranks)
@@ -70,7 +73,7 @@ class Watchdog:
 
     def cause(self, error: BaseException) -> tuple[RankFailure, bool]:
         """The failure behind this rank's error, and whether it is this rank's own and the first."""
-        other = self._others_failure() if _is_communication(error) else None
+        other = self._others_failure() if breaks_connection(error) else None
         if not self._ranks.is_main and other is None:
             time.sleep(SHARED_ERROR_S)
         own = RankFailure(self._ranks.rank, self._step(), str(error) or type(error).__name__)
@@ -98,11 +101,13 @@ class Watchdog:
             failure = self._record.read() or self._gone()
             if failure is not None and failure.rank != self._ranks.rank:
                 self._end(failure)
+            if self._hang.asked():
+                self._report()
             since = self._armed_since
             if since is None or self._step() != step:
                 step, began = self._step(), time.monotonic()
             elif self._timeout_s is not None and time.monotonic() - max(began, since) > self._timeout_s:
-                self._end(RankFailure(self._ranks.rank, step, self._hung(step, self._timeout_s)))
+                self._end(self._hung(step, self._timeout_s))
 
     def _gone(self) -> RankFailure | None:
         for rank, (pid, started) in self._peers.items():
@@ -122,21 +127,22 @@ class Watchdog:
         sys.stderr.flush()
         os._exit(1)
 
-    def _hung(self, step: int, timeout_s: float) -> str:
-        """One sentence on where every rank is; the full stacks go to hang/ and stderr."""
-        folder = self._folder / "hang"
-        here, waits = self._place()
-        folder.mkdir(exist_ok=True)
-        own = folder / f"rank-{self._ranks.rank:04d}.txt"
-        with own.open("w", encoding="utf-8") as file:
-            file.write(f"rank {self._ranks.rank} {'waits for others' if waits else 'hangs'} in {here}\n")
-            file.flush()
-            faulthandler.dump_traceback(file, all_threads=True)
-        faulthandler.dump_traceback(sys.__stderr__ or sys.stderr, all_threads=True)
+    def _hung(self, step: int, timeout_s: float) -> RankFailure:
+        """The rank that the others wait for, and one sentence on where every rank is."""
+        self._report()
         time.sleep(GRACE_S)
-        reported = [_reported(folder / f"rank-{rank:04d}.txt", rank) for rank in range(self._ranks.world_size)]
-        places = "; ".join(sorted(reported, key=lambda text: "waits for others" in text))
-        return f"step {step + 1} did not end within {timeout_s / 60:g} minutes (run.watchdog_minutes): {places}"
+        reports = self._hang.read(self._ranks.world_size)
+        guilty = [*hanging(reports), self._ranks.rank][0]
+        said = f"step {step + 1} did not end within {timeout_s / 60:g} minutes (run.watchdog_minutes)"
+        return RankFailure(guilty, step, f"{said}: {described(reports)}")
+
+    def _report(self) -> None:
+        """Writes where this rank is, once: all ranks do so within a second of the first, so that counts compare."""
+        if self._reported:
+            return
+        self._reported = True
+        arrived = arrivals(self._ranks.messages)
+        self._hang.write(HangReport(self._ranks.rank, *self._place(), arrived))
 
     def _place(self) -> tuple[str, bool]:
         """The line of this package that the main thread is at, and whether it waits for other ranks there."""
@@ -155,16 +161,3 @@ def _peers(ranks: Ranks) -> dict[int, tuple[int, str | None]]:
         for rank, (host, pid, started) in enumerate(ranks.gather(me))
         if host == me[0] and rank != ranks.rank and start_time(pid) == started
     }
-
-
-def _reported(file: Path, rank: int) -> str:
-    try:
-        return file.read_text(encoding="utf-8").splitlines()[0]
-    except (OSError, IndexError):
-        return f"rank {rank} does not answer"
-
-
-def _is_communication(error: BaseException) -> bool:
-    """Whether the end of another rank can cause this error."""
-    words = ("gloo", "NCCL", "onnection closed", "reset by peer", "onnection refused", "ProcessGroup", "TCPStore")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

@@ -6,20 +6,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from deepspeed.runtime.zero import utils as zero_utils
 from torch import Tensor
 
+from rlhf.artifacts.checkpoint import CheckpointStore
+from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.sections import SamplingSection
 from rlhf.data.encode import EncodedSequence
 from rlhf.data.packing import pack_sequences
+from rlhf.doctor.checks import Check
+from rlhf.doctor.proofs import FastPaths, stage_proofs
+from rlhf.doctor.proofs_ranks import reduction_proof
 from rlhf.engine.deepspeed import TrainedModel
 from rlhf.engine.ranks import Ranks, session
-from rlhf.errors import NonFiniteError
+from rlhf.errors import ModelError, NonFiniteError
 from rlhf.ops.losses import CrossEntropy
 from rlhf.rollout.transformers import TransformersRollout
+from rlhf.train.run.fast_paths import require_proved
+from rlhf.train.run.run import Run
 from rlhf.train.sft import evaluate_sft, sft_step
 from tests.distributed.problem import EOS, PAD, SCHEDULE, SMALL, STEP_NUMBERS, Problem, sft_config
 from tests.distributed.workers.building import Results, arguments, causal_lm
@@ -34,6 +42,7 @@ def main() -> None:
     problem, paths = given["problem"], given["paths"]
     with session(seed=0) as ranks:
         results = Results(ranks)
+        run_proofs(results)
         run_generation(results, problem, paths["neox"])
         run_requests(results, problem, paths["neox"])
         for stage in (0, 1, 2, 3):
@@ -50,6 +59,24 @@ def main() -> None:
 def take(trained: TrainedModel, batch: Sequence[EncodedSequence], step: int) -> dict[str, float]:
     trained.train()
     return sft_step(trained, batch, CONFIG, SCHEDULE, step)
+
+
+def run_proofs(results: Results) -> None:
+    """The all-reduce proved, with every rank and with one that is lost; then one rank's failed check."""
+    ranks = results.ranks
+    dtypes = (torch.float32, torch.bfloat16, torch.float16)
+    found = [check for dtype in dtypes for check in stage_proofs(ranks, dtype, FastPaths())]
+    results.numbers["all-reduce"] = ranks.gather([check.state for check in found])
+    with patch("rlhf.doctor.proofs_ranks.summed", lambda values, _: values):
+        results.numbers["lost rank"] = ranks.gather(reduction_proof(ranks, torch.float32).state)
+    folder = RunFolder(Path("unused"))
+    run: Run[Any] = Run("sft", CONFIG, ranks, folder, CheckpointStore(folder.path, ranks, keep_last=1), None, False)
+    message = ""
+    try:
+        require_proved(run, [Check("kernel", "failed", "off by 3", "turn it")] if ranks.rank == 1 else [])
+    except ModelError as error:
+        message = f"{error.problem}; {error.fix}"
+    results.numbers["failed proof"] = ranks.gather(message)
 
 
 def run_generation(results: Results, problem: Problem, path: str) -> None:

@@ -25,7 +25,6 @@ from torch import nn
 import rlhf.train.ppo
 import rlhf.train.reward
 import rlhf.train.sft
-from rlhf.engine import ranks
 from rlhf.train.run.run import launch
 from tests.support.scoring import Service, scoring_service
 
@@ -105,15 +104,13 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def main(plan: str, out: str) -> None:
-    """Observes every entry of the plan; one process group and one build of DeepSpeed's op serve them all."""
+    """Observes every entry of the plan; one process group serves them all."""
     entries = json.loads(Path(plan).read_text(encoding="utf-8"))
-    close, build = torch.distributed.destroy_process_group, ranks.build_cpu_op
+    close = torch.distributed.destroy_process_group
     with (
         scoring_service() as service,
         patch.object(torch.distributed, "destroy_process_group", lambda *_: None),
-        patch.object(ranks, "build_cpu_op", lambda: None),
     ):
-        build()
         observations = [observe(stage, words, service) for stage, words in entries]
     Path(out).write_text(json.dumps(observations, ensure_ascii=False), encoding="utf-8")
     close()

@@ -10,9 +10,10 @@ from torch.nn.attention import varlen
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from rlhf.errors import ModelError
-from rlhf.models.attention import PACKED_SDPA, no_mask, packed_sdpa, packed_varlen, varlen_plan
+from rlhf.models.attention import PACKED_SDPA, PACKED_VARLEN, no_mask, packed_sdpa, packed_varlen, varlen_plan
 from rlhf.models.loading import PackedCausalLM, PackedScalarModel, load_causal_lm, load_scalar_model
 from rlhf.ops.segments import Segment, Segments
+from tests.support.varlen_kernel import varlen_by_definition
 
 FAMILIES = ("tiny_neox", "tiny_llama")
 VOCABULARY = 400
@@ -290,25 +291,8 @@ def test_varlen_plan_by_hand():
 def test_varlen_plan_of_plain_sequences():
     plan = varlen_plan(Segments((Segment(0, 2), Segment(2, 6))), torch.device("cpu"))
     assert plan.query_bounds.tolist() == plan.key_bounds.tolist() == [0, 2, 6]
-    assert plan.key_index.tolist() == [0, 1, 2, 3, 4, 5]
+    assert plan.key_index is None  # keys lie in place
     assert (plan.longest_query, plan.longest_key) == (4, 4)
-
-
-def varlen_by_definition(q, k, v, cu_q, cu_k, max_q, max_k, *, scale, window_size, enable_gqa):
-    """The kernel's contract in plain arithmetic: causal, aligned to the last key of each segment."""
-    assert window_size == (-1, 0)
-    assert (max_q, max_k) == (int(cu_q.diff().max()), int(cu_k.diff().max()))
-    groups = q.shape[1] // k.shape[1]
-    assert enable_gqa == (groups > 1)
-    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-    out = torch.empty_like(q)
-    for segment in range(len(cu_q) - 1):
-        rows, keys = slice(cu_q[segment], cu_q[segment + 1]), slice(cu_k[segment], cu_k[segment + 1])
-        scores = torch.einsum("qhd,khd->hqk", q[rows], k[keys]) * scale
-        num_q, num_k = scores.shape[1:]
-        seen = torch.arange(num_k)[None] <= torch.arange(num_q)[:, None] + num_k - num_q
-        out[rows] = torch.einsum("hqk,khd->qhd", scores.masked_fill(~seen, float("-inf")).softmax(-1), v[keys])
-    return out
 
 
 @pytest.mark.parametrize("segments", [BY_HAND, Segments((Segment(0, 4), Segment(4, 9)))])
@@ -329,3 +313,48 @@ def test_varlen_refuses_dropout():
     tensor = torch.zeros(1, 4, 9, 8)
     with pytest.raises(ModelError, match="dropout"):
         packed_varlen(torch.nn.Module(), tensor, tensor, tensor, None, segments=BY_HAND, dropout=0.1)
+
+
+def test_a_kernel_without_grouped_heads_gets_repeated_ones(monkeypatch):
+    def of_torch_2_11(q, k, v, cu_q, cu_k, max_q, max_k, *, return_aux=None, scale=None, window_size=(-1, -1)):
+        return varlen_by_definition(q, k, v, cu_q, cu_k, max_q, max_k, scale=scale, window_size=window_size)
+
+    generator = torch.Generator().manual_seed(2)
+    query = torch.randn(1, 4, 9, 8, generator=generator)
+    key, value = (torch.randn(1, 2, 9, 8, generator=generator) for _ in range(2))
+    module = torch.nn.Module()
+    expected, _ = packed_sdpa(module, query, key, value, None, segments=BY_HAND, scaling=0.4)
+    monkeypatch.setattr(varlen, "varlen_attn", of_torch_2_11)
+    got, _ = packed_varlen(module, query, key, value, None, segments=BY_HAND, scaling=0.4)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_all_layers_and_recomputations_read_one_plan(tiny_llama, checkpointing, monkeypatch):
+    """Of one transfer: every bound is a view of one memory."""
+    read = []
+
+    def kernel(q, k, v, cu_q, cu_k, max_q, max_k, *, scale, window_size, enable_gqa):
+        read.append((cu_q, cu_k))
+        return varlen_by_definition(
+            q, k, v, cu_q, cu_k, max_q, max_k, scale=scale, window_size=window_size, enable_gqa=enable_gqa
+        )
+
+    monkeypatch.setattr(varlen, "varlen_attn", kernel)
+    model = own_model(tiny_llama)
+    model.model.set_attn_implementation(PACKED_VARLEN)
+    if checkpointing:
+        model.model.gradient_checkpointing_enable({"use_reentrant": False})
+    ids, places, segments, where = tree_row([(random_ids(6)[0], random_ids(3, 2, seed=1))])
+    model(ids, places, segments, torch.cat(where)).sum().backward()
+    layers = model.model.config.num_hidden_layers
+    assert len(read) == (2 * layers if checkpointing else layers)
+    assert len({id(tensor) for pair in read for tensor in pair}) == 2
+    assert len({tensor.untyped_storage().data_ptr() for pair in read for tensor in pair}) == 1
+
+
+def test_a_plan_is_no_part_of_the_value_of_segments():
+    first, second = Segments.of_lengths([2, 3]), Segments.of_lengths([2, 3])
+    varlen_plan(first, torch.device("cpu"))
+    assert (first, hash(first), repr(first)) == (second, hash(second), repr(second))
+    assert second.plans == {}

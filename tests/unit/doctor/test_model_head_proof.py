@@ -11,11 +11,10 @@ from torch import Tensor
 
 from rlhf.data.encode import EncodedSequence
 from rlhf.data.packing import PackedRow
-from rlhf.errors import ModelError
+from rlhf.doctor.proofs_head import model_head_proof
 from rlhf.models.head import LogprobRequest, install_head
 from rlhf.models.loading import PackedCausalLM, load_causal_lm
 from rlhf.ops.linear_logprobs import TokenLogprobs
-from rlhf.train.head_check import check_head
 
 ITEM = EncodedSequence(np.array([5, 9, 11, 7, 300], np.int32), np.array([False, False, True, True, True]))
 
@@ -41,7 +40,8 @@ class Policy:
 def test_a_plain_head_passes(tiny_neox: Path) -> None:
     model = load_causal_lm(str(tiny_neox))
     install_head(model.model, "chunked")
-    check_head(Policy(model), ITEM)
+    check = model_head_proof(Policy(model), ITEM)
+    assert (check.state, check.fix) == ("passed", "")
 
 
 def test_logits_that_are_scaled_after_the_head_are_refused(tiny_neox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,8 +55,9 @@ def test_logits_that_are_scaled_after_the_head_are_refused(tiny_neox: Path, monk
         return output
 
     monkeypatch.setattr(model.model, "forward", scaled)
-    with pytest.raises(ModelError, match=r"model\.head=whole"):
-        check_head(Policy(model), ITEM)
+    check = model_head_proof(Policy(model), ITEM)
+    assert (check.state, check.fix) == ("failed", "set model.head=whole")
+    assert "tolerance 0.001" in check.detail
 
 
 def test_numbers_that_are_none_are_left_to_the_first_step(tiny_neox: Path) -> None:
@@ -64,4 +65,4 @@ def test_numbers_that_are_none_are_left_to_the_first_step(tiny_neox: Path) -> No
     install_head(model.model, "chunked")
     with torch.no_grad():
         model.model.gpt_neox.final_layer_norm.bias.fill_(float("nan"))
-    check_head(Policy(model), ITEM)
+    assert model_head_proof(Policy(model), ITEM).state == "passed"
