@@ -178,7 +178,7 @@ def varlen_plan(segments: Segments, device: torch.device) -> VarlenPlan:
 
 
 def _new_plan(segments: Segments, device: torch.device) -> VarlenPlan:
-    """The plan by one transfer to the device: bounds and index are views of one tensor."""
+    """The plan by one transfer from pinned memory: bounds and index are views of one tensor on the device."""
     query_bounds, key_bounds, index = [0], [0], []
     for span in segments.spans:
         index += [*range(span.prefix_start, span.prefix_end), *range(span.start, span.end)]
@@ -186,8 +186,10 @@ def _new_plan(segments: Segments, device: torch.device) -> VarlenPlan:
         key_bounds.append(len(index))
     longest = (max(b - a for a, b in pairwise(bounds)) for bounds in (query_bounds, key_bounds))
     parts = [query_bounds, key_bounds, index if segments.has_trees else []]
-    whole = torch.tensor([*chain(*parts)], dtype=torch.int32).to(device, non_blocking=True)
-    on_queries, on_keys, place = whole.split([len(part) for part in parts])
+    sizes = [len(part) for part in parts]
+    whole = torch.empty(sum(sizes), dtype=torch.int32, pin_memory=device.type != "cpu")
+    whole.copy_(torch.tensor([*chain(*parts)], dtype=torch.int32))
+    on_queries, on_keys, place = whole.to(device, non_blocking=True).split(sizes)
     return VarlenPlan(on_queries, on_keys, place if segments.has_trees else None, *longest)
 
 

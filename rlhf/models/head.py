@@ -95,6 +95,14 @@ class LanguageModelHead(nn.Linear):
         return request.from_head(self, hidden)
 
 
+def require_head(kind: HeadKind) -> None:
+    """Raises ConfigError when Liger is asked for and missing, ModelError when there is no GPU for it."""
+    if kind == "liger":
+        require_packages("liger_kernel", extra="gpu", needed_by="model.head=liger", where="model.head")
+        if not torch.cuda.is_available():
+            raise ModelError("model.head=liger needs a GPU", where="model.head", fix="set model.head=chunked")
+
+
 def install_head(model: Any, kind: HeadKind) -> None:
     """Makes the head of a causal LM compute its own loss; nothing to do for `whole`, which computes all logits.
 
@@ -110,10 +118,7 @@ def install_head(model: Any, kind: HeadKind) -> None:
             expected="one linear layer",
             fix="set model.head=whole (it holds all logits at once), or take the head out of model.lora.targets",
         )
-    if kind == "liger":
-        require_packages("liger_kernel", extra="gpu", needed_by="model.head=liger", where="model.head")
-        if not torch.cuda.is_available():
-            raise ModelError("model.head=liger needs a GPU", where="model.head", fix="set model.head=chunked")
+    require_head(kind)
     head.__class__ = LanguageModelHead  # the same weights, names and hooks
     vars(head)["kind"] = kind
 

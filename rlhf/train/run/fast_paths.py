@@ -20,7 +20,9 @@ from rlhf.models.attention_choice import (
     head_size,
     require_packable,
 )
+from rlhf.models.head import require_head
 from rlhf.models.loading import DTYPES, model_config
+from rlhf.models.quantization import require_quantizer
 from rlhf.train.run.run import Run
 
 
@@ -29,10 +31,13 @@ def start_fast_paths(run: Run[Any], paths: Mapping[str, str]) -> None:
 
     What was chosen is said, and goes into `run.resolved` for the manifest. Must be called by all ranks.
 
-    Raises: ConfigError for a kernel that cannot run here, or a model that packed rows cannot serve; ModelError for a
-        fast path that computes something else than the plain one, naming the key to turn.
+    Raises: ConfigError for a kernel or package that cannot run here, or a model that packed rows cannot serve;
+        ModelError for a fast path that computes something else than the plain one, naming the key to turn.
     """
     config = run.config
+    head = config.model.head if isinstance(config, LanguageConfig) else "whole"
+    require_head(head)
+    require_quantizer(config.model.quantize)
     dtype, support = DTYPES[config.model.dtype], KernelSupport.on(run.ranks.device)
     longest, key = _longest_sequence(config)
     choices: dict[str, AttentionChoice] = {}
@@ -50,7 +55,7 @@ def start_fast_paths(run: Run[Any], paths: Mapping[str, str]) -> None:
         run.say(f"attention of {', '.join(roles)}: {choice.kind} ({choice.reason})")
     taken = FastPaths(
         tuple(dict.fromkeys(shapes)),
-        head=config.model.head if isinstance(config, LanguageConfig) else "whole",
+        head=head,
         quantized=config.model.quantize != "none",
         cpu_optimizer=any(each.offload_optimizer for each in _trained(config)),
     )

@@ -21,3 +21,9 @@ def test_at_least_one_of_each_stage_is_shipped(stage: str) -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_a_shipped_file_loads(path: Path) -> None:
     assert type(load_config(STAGES[path.stem].config, path)) is STAGES[path.stem].config
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_a_shipped_file_leaves_the_attention_kernel_to_the_machine(path: Path) -> None:
+    model = load_config(STAGES[path.stem].config, path).model
+    assert (model.attention, model.cudnn_attention) == ("auto", False)

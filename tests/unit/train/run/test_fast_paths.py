@@ -197,3 +197,8 @@ def test_a_window_shorter_than_the_rows_ends_a_stage_at_its_start(
 
 def test_checks_that_passed_or_were_skipped_raise_nothing(start: Callable[..., Run[Any]]) -> None:
     require_proved(start("sft"), [Check("a", "passed", ""), Check("b", "skipped", ""), Check("c", "info", "")])
+
+
+def test_liger_without_its_package_is_refused_at_the_start(start: Callable[..., Run[Any]]) -> None:
+    with pytest.raises(ConfigError, match="liger"):
+        train_sft(start("sft", "model.head=liger"))
