@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rlhf.engine.accelerator import require_gpu_used
 from rlhf.engine.launcher_watch import watch_launcher
+from rlhf.engine.memory import grow_segments
 from rlhf.engine.messages import Messages
 from rlhf.engine.op_builds import guard_op_builds
 from rlhf.engine.process_group import (
@@ -141,6 +142,7 @@ def _prepared_device() -> torch.device:
     if name == "cpu":
         torch.set_num_threads(_threads(int(os.environ["WORLD_SIZE"])))
         return torch.device("cpu")
+    grow_segments()
     accelerator.set_device(local_rank)
     return torch.device(accelerator.device_name(local_rank))
 
@@ -165,6 +167,7 @@ def workers(seed: int) -> Iterator[Ranks]:
             yield ranks
         return
     seed_everything(seed)
+    grow_segments()
     yield Ranks(0, 0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 

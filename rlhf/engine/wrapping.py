@@ -12,6 +12,7 @@ from rlhf.engine.op_builds import guard_op_builds
 from rlhf.engine.ranks import Ranks
 from rlhf.engine.zero_config import needs_allreduce, zero_config
 from rlhf.errors import NonFiniteError
+from rlhf.models.loading import count_parameters
 
 
 def wrapped_engine(
@@ -26,8 +27,8 @@ def wrapped_engine(
     """A DeepSpeed engine around a trained model; max_grad_norm 0 turns its own clipping off."""
     import deepspeed
 
-    on_gpu = ranks.device.type != "cpu"
-    config = zero_config(section, dtype=dtype, max_grad_norm=max_grad_norm, on_gpu=on_gpu)
+    on_gpu, trained = ranks.device.type != "cpu", count_parameters(model)[1]
+    config = zero_config(section, dtype=dtype, max_grad_norm=max_grad_norm, on_gpu=on_gpu, trained=trained)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     if not needs_allreduce(section, dtype=dtype, world_size=ranks.world_size):
         engine.enable_backward_allreduce = False

@@ -6,13 +6,20 @@ from typing import Any
 
 from rlhf.config.sections import DeepSpeedSection
 
+REDUCE_BUCKET = 500_000_000  # DeepSpeed's default, in numbers
 
-def zero_config(section: DeepSpeedSection, *, dtype: str, max_grad_norm: float, on_gpu: bool) -> dict[str, Any]:
+
+def zero_config(
+    section: DeepSpeedSection, *, dtype: str, max_grad_norm: float, on_gpu: bool, trained: int | None = None
+) -> dict[str, Any]:
     """The dictionary for `deepspeed.initialize`.
 
     Accumulation is ours (`managed_gradient_accumulation` off): a loss is divided by the global token count before
     backward, which needs `overlap_comm` off except at ZeRO 2. `gradient_clipping` is always written, since
     DeepSpeed clips at 1.0 when it is not; at ZeRO 0 in float32, where DeepSpeed reports no norm, we clip ourselves.
+
+    A GPU allocates the buckets that gradients are exchanged in whole, so they hold no more than the `trained`
+    parameters, if these are known: by default 1 GB each in half precision, also for an adapter.
     """
     plain = section.zero_stage == 0 and dtype == "float32"
     zero: dict[str, Any] = {
@@ -20,6 +27,8 @@ def zero_config(section: DeepSpeedSection, *, dtype: str, max_grad_norm: float, 
         "overlap_comm": section.zero_stage == 2 and on_gpu,
         "contiguous_gradients": True,
     }
+    if section.zero_stage and trained is not None:
+        zero["reduce_bucket_size"] = min(REDUCE_BUCKET, trained)
     if section.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
     if section.zero_stage == 3:

@@ -51,7 +51,7 @@ def possible_changes(config: StageConfig, placement: Placement) -> Iterator[Plan
         bucket = "deepspeed.overrides.zero_optimization.reduce_bucket_size=50000000"
         yield PlanChange(bucket, 0.5, "smaller communication buckets")
     for stage in (2, 3):
-        if stage > zero.zero_stage and (placement.world_size > 1 or (stage == 3 and zero.offload_parameters)):
+        if stage > zero.zero_stage and placement.world_size > 1:
             yield PlanChange(f"deepspeed.zero_stage={stage}", float(stage) + 0.5, "more communication")
     if gpu:
         yield from _offloads(config)

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf.config.sections import DeepSpeedSection, ModelSection
+from rlhf.engine.zero_config import REDUCE_BUCKET
 from rlhf.plan.machine import Device
 from rlhf.plan.shapes import ModelShape
 
 ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
 MASTER, MOMENTS = 4, 8  # float32: a copy of the weight; Adam's two moments
-BUCKET, SUB_GROUP, LIVE, PREFETCH = 5e8, 1e9, 1e9, 5e7  # DeepSpeed's defaults, in entries
+SUB_GROUP, LIVE, PREFETCH = 1e9, 1e9, 5e7  # DeepSpeed's defaults, in entries
 # nf4: half a byte; a byte of scale for 64 weights, and 4 bytes for 256 such scales (bitsandbytes, double quantisation)
 FOUR_BITS = 0.5 + 1 / 64 + 4 / (64 * 256)
 
@@ -154,8 +155,8 @@ def _communication(section: DeepSpeedSection, placement: Placement, trained: flo
     element = placement.element
     if section.zero_stage == 0:
         exchanged = placement.world_size > 1 or element == 2
-        return 0.0, element * min(trained, BUCKET) if exchanged else 0
-    size = setting(section, "reduce_bucket_size", BUCKET)
+        return 0.0, element * min(trained, REDUCE_BUCKET) if exchanged else 0
+    size = setting(section, "reduce_bucket_size", min(trained, REDUCE_BUCKET))
     filled = min(trained, size)
     buckets = size * (2 if section.zero_stage == 2 else 1) if placement.device == "gpu" else filled
     return element * buckets, element * (buckets + filled)

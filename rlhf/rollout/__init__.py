@@ -1,4 +1,4 @@
 """Sampling: answers of a model with the log-probabilities of the distribution they were sampled from.
 
-May import: models, and the layers below.
+May import: engine, and the layers below.
 """

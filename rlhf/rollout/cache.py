@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from rlhf.engine.memory import free_memory
 from rlhf.errors import ModelError
 
 
@@ -167,8 +167,3 @@ def column_bytes(model: Any) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int(2 * heads * size * config.num_hidden_layers * next(model.parameters()).element_size())
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes free on the device."""
-    return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available)

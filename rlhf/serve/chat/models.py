@@ -16,9 +16,10 @@ import torch
 from rlhf.data.encode import Encoder, Ids
 from rlhf.data.records import Message, Prompt
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
+from rlhf.engine.memory import free_memory
 from rlhf.errors import ConfigError, DataError, ModelError
 from rlhf.models.loading import PackedCausalLM, artifact_model_path, check_model_path, load_causal_lm
-from rlhf.rollout.cache import check_cacheable, column_bytes, free_memory
+from rlhf.rollout.cache import check_cacheable, column_bytes
 from rlhf.serve.chat.batching import Batcher
 from rlhf.serve.chat.token_text import TokenTexts
 from rlhf.serve.options import ServingSettings

@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable
 
 from rlhf.config.schema import StageConfig
+from rlhf.engine.memory import free_memory
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import ConfigError
 from rlhf.plan.fit import advice, check_fits
 from rlhf.plan.memory import GIB
 from rlhf.plan.roles import stage_shapes
-from rlhf.rollout.cache import free_memory
 
 
 def require_memory(config: StageConfig, ranks: Ranks, say: Callable[[str], None]) -> None:

@@ -75,6 +75,17 @@ def test_offload_without_its_stage_is_refused(stage):
             DeepSpeedSection(zero_stage=stage, offload_optimizer=True)
 
 
+@pytest.mark.parametrize(("trained", "size"), [(None, None), (50_331_648, 50_331_648), (1_331_810_304, 500_000_000)])
+def test_buckets_hold_no_more_than_is_trained(trained, size):
+    for stage in (1, 2, 3):
+        made = zero_config(
+            DeepSpeedSection(zero_stage=stage), dtype="bfloat16", max_grad_norm=1.0, on_gpu=True, trained=trained
+        )
+        assert made["zero_optimization"].get("reduce_bucket_size") == size
+    plain = zero_config(DeepSpeedSection(), dtype="bfloat16", max_grad_norm=1.0, on_gpu=True, trained=7)
+    assert "reduce_bucket_size" not in plain["zero_optimization"]
+
+
 def test_overrides_are_laid_over_key_by_key():
     overrides = {"zero_optimization": {"reduce_bucket_size": 5, "overlap_comm": True}, "gradient_clipping": 2.0, "x": 1}
     made = config(3, overrides=overrides)

@@ -71,8 +71,11 @@ def test_only_adapters_have_gradients_and_moments():
     assert found.weights == 2 * SHAPE.parameters
     assert found.adapters == 2 * adapters
     assert found.master + found.moments == 12 * adapters
-    # two buckets of 5e8 numbers, whole however few are sent, and the message itself
-    assert found.reduction == 2 * (2 * 5e8 + adapters)
+    assert found.reduction == 2 * (2 * adapters + adapters)  # two buckets for all of them, and the message itself
+
+
+def test_buckets_of_a_large_model_are_deepspeeds() -> None:
+    assert states(2, 1).reduction == 2 * (2 * 5e8 + 5e8)
 
 
 def test_a_smaller_bucket_is_believed():
