@@ -16,6 +16,7 @@ from rlhf.data.packing import PackedRow
 from rlhf.engine.ema import WeightAverage
 from rlhf.engine.gradients import SkippedGroups, update_without_leftovers
 from rlhf.engine.groups import parameter_groups
+from rlhf.engine.parking import ParkingModel
 from rlhf.engine.partitioned import unwrapped_zero3
 from rlhf.engine.ranks import Ranks
 from rlhf.engine.rows import RowModel
@@ -45,8 +46,8 @@ class InferenceModel(RowModel):
     def __init__(
         self, model: PackedModel, section: DeepSpeedSection, ranks: Ranks, *, dtype: str, offload: bool = False
     ) -> None:
-        self._offload = offload and section.zero_stage < 3
         self._partitioned = section.zero_stage == 3
+        self._parking: ParkingModel | None = None
         model.requires_grad_(False)
         if self._partitioned:
             import deepspeed
@@ -55,8 +56,10 @@ class InferenceModel(RowModel):
             config = zero_config(section, dtype=dtype, max_grad_norm=1.0, on_gpu=ranks.device.type != "cpu")
             config["zero_optimization"].pop("offload_optimizer", None)
             engine, *_ = deepspeed.initialize(model=model, config=config)
+        elif offload:
+            engine, self._parking = model, ParkingModel(model, ranks.device)
         else:
-            engine = model if self._offload else model.to(ranks.device)
+            engine = model.to(ranks.device)
         super().__init__(engine, ranks)
         self._engine.eval()
 
@@ -65,8 +68,8 @@ class InferenceModel(RowModel):
         return super()._call(row, **options)
 
     def _fetch(self) -> None:
-        if self._offload:
-            self._engine.to(self.ranks.device)
+        if self._parking is not None:
+            self._parking.fetch()
 
     @contextmanager
     def full_weights(self) -> Iterator[nn.Module]:
@@ -77,8 +80,8 @@ class InferenceModel(RowModel):
 
     def park(self) -> None:
         """Frees the device of an offloaded model's weights until they are used again."""
-        if self._offload:
-            self._engine.to("cpu")
+        if self._parking is not None:
+            self._parking.park()
 
 
 class TrainedModel(RowModel, StoredEngine):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rlhf.config.sections import DeepSpeedSection
 from rlhf.data.encode import EncodedSequence
-from rlhf.data.packing import pack_sequences
+from rlhf.data.packing import PackedRow, pack_sequences
 from rlhf.engine.deepspeed import InferenceModel
 from rlhf.engine.ranks import Ranks
 
@@ -34,20 +34,71 @@ class Recorder(nn.Module):
         return input_ids
 
 
-@pytest.mark.parametrize(
-    ("offload", "expected"),
-    [(True, ["meta", "meta", "cpu", "meta"]), (False, ["meta"])],  # without: sent there once, and left there
-)
-def test_weights_come_for_use_and_leave_when_parked(offload: bool, expected: list[str]) -> None:
+class Tied(nn.Module):
+    """A linear map of embeddings by their own weights, with a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.Linear(3, 5, bias=False)
+        self.embedding = nn.Embedding(5, 3)
+        self.embedding.weight = self.model.weight
+        self.register_buffer("scale", torch.tensor(2.0), persistent=False)
+        self.register_buffer("absent", None)
+
+    def forward(self, input_ids: Tensor, **others: Any) -> Tensor:
+        return self.model(self.embedding(input_ids)) * self.scale
+
+    def devices(self) -> set[str]:
+        return {each.device.type for each in (*self.parameters(), *self.buffers())}
+
+
+def row() -> PackedRow:
+    return pack_sequences([EncodedSequence(np.arange(4, dtype=np.int32), np.arange(4) > 1)])
+
+
+@pytest.mark.parametrize(("offload", "parked"), [(True, "cpu"), (False, "meta")])
+def test_weights_come_for_use_and_leave_when_parked(offload: bool, parked: str) -> None:
+    """A meta tensor has no values: those that are there after parking never left."""
+    tied: Any = Tied()
+    values, place = tied.model.weight.detach().clone(), tied.model.weight.data_ptr()
+    model = InferenceModel(tied, DeepSpeedSection(), Ranks(0, 0, 1, DEVICE), dtype="float32", offload=offload)
+    assert tied.devices() == {parked}
+    for _ in range(2):
+        model.infer(row())
+        model.infer(row())
+        assert tied.devices() == {"meta"}
+        assert not offload or tied.embedding.weight is tied.model.weight
+        model.park()
+        assert tied.devices() == {parked}
+    if offload:
+        assert tied.model.weight.data_ptr() == place
+        assert torch.equal(tied.model.weight, values)
+        assert tied.embedding.weight is tied.model.weight
+    assert not tied.model.weight.requires_grad
+
+
+def test_a_parked_model_computes_what_it_did() -> None:
+    tied: Any = Tied()
+    expected = tied(torch.arange(4)[None])
+    cpu = Ranks(0, 0, 1, torch.device("cpu"))
+    model = InferenceModel(tied, DeepSpeedSection(), cpu, dtype="float32", offload=True)
+    for _ in range(2):
+        assert torch.equal(model.infer(row()), expected)
+        model.park()
+
+
+def test_weights_that_move_only_with_their_module_do_so() -> None:
     recorder: Any = Recorder()
-    model = InferenceModel(recorder, DeepSpeedSection(), Ranks(0, 0, 1, DEVICE), dtype="float32", offload=offload)
-    assert recorder.moves == ([] if offload else expected)
-    row = pack_sequences([EncodedSequence(np.arange(4, dtype=np.int32), np.arange(4) > 1)])
-    model.infer(row)
-    model.infer(row)
+    recorder.packed = nn.Parameter(torch.zeros(2), requires_grad=False)
+    recorder.packed.quant_state = object()
+    model = InferenceModel(recorder, DeepSpeedSection(), Ranks(0, 0, 1, DEVICE), dtype="float32", offload=True)
+    assert recorder.moves == []
+    model.infer(row())
+    model.infer(row())
     model.park()
-    model.infer(row)
-    assert recorder.moves == expected
+    model.park()
+    model.infer(row())
+    assert recorder.moves == ["meta", "cpu", "meta"]
 
 
 @pytest.mark.parametrize("offload", [False, True])
@@ -63,7 +114,7 @@ def test_a_partitioned_model_is_left_to_deepspeed(offload: bool, monkeypatch: py
     monkeypatch.setattr("deepspeed.initialize", initialize)
     section = DeepSpeedSection(zero_stage=3, offload_optimizer=True)
     model = InferenceModel(recorder, section, Ranks(0, 0, 1, DEVICE), dtype="float32", offload=offload)
-    model.infer(pack_sequences([EncodedSequence(np.arange(4, dtype=np.int32), np.arange(4) > 1)]))
+    model.infer(row())
     model.park()
     assert recorder.moves == []
     assert ("offload_param" in given) is offload
