@@ -284,7 +284,11 @@ class SamplingSection(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="sample from the most likely tokens with this total probability; 1: from all"
     )
-    batch_size: Positive = Field(64, description="sequences decoded together on one rank")
+    batch_size: Positive | None = Field(
+        None,
+        description="sequences decoded together on one rank; null: on a GPU as many as half of its free memory holds, "
+        "8 to 256, on a CPU 64. Answers do not depend on it",
+    )
     stop: list[str] = Field(default_factory=list, description="texts that end an answer, in addition to EOS")
 
     @field_validator("stop")
@@ -300,6 +304,10 @@ class RolloutSection(Section):
 
     backend: Literal["transformers", "vllm"] = Field(
         "transformers", description="transformers runs anywhere; vllm shares the trainer's GPU (not measured)"
+    )
+    cuda_graphs: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="transformers: capture decode steps in CUDA graphs; auto: on a GPU, where it works (not measured)",
     )
     gpu_memory: float = Field(0.3, gt=0, lt=1, description="vllm: share of the GPU's memory for weights and cache")
     importance_cap: float = Field(

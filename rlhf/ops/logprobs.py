@@ -70,21 +70,23 @@ def sampling_logits(logits: Tensor, *, temperature: float, top_k: int = 0, top_p
     return scaled
 
 
-def sample_inverse_cdf(logits: Tensor, uniform: Tensor) -> SampledTokens:
+def sample_inverse_cdf(logits: Tensor, uniform: Tensor, *, checks: bool = True) -> SampledTokens:
     """The first token whose cumulative probability exceeds `uniform`: one sample per row from softmax(logits).
 
     A token of probability 0 is never returned, whatever `uniform` is. The running sum is taken over blocks of tokens,
     then inside the one block that holds the draw: one pass over the vocabulary instead of several.
 
     Shapes:  logits [B, V], may hold -inf; uniform [B] in [0, 1).
+    Args:    checks: False leaves out the checks of values, for which a GPU's numbers must reach the host; a row whose
+             largest logit is not finite then gives some token, whose log-probability is NaN.
     Returns: SampledTokens, logprobs under softmax(logits).
     Raises:  ValueError if the shapes differ, uniform leaves [0, 1), or a row's largest logit is not finite.
     Source:  inverse transform sampling, Devroye (1986), Non-Uniform Random Variate Generation, III.2.
     """
-    largest = _largest(logits)
+    largest = _largest(logits, checks=checks)
     if uniform.shape != logits.shape[:1]:
         raise ValueError(f"uniform has shape {list(uniform.shape)}, expected [B] = {list(logits.shape[:1])}")
-    if not ((uniform >= 0) & (uniform < 1)).all():
+    if checks and not ((uniform >= 0) & (uniform < 1)).all():
         raise ValueError("uniform has a value outside [0, 1); draw it with torch.rand")
     masses = _in_blocks((logits.float() - largest).exp_())
     # A parallel scan need not be monotone; a block without mass must not come to own a sliver of [0, total).
@@ -110,14 +112,14 @@ def _in_blocks(masses: Tensor) -> Tensor:
     return torch.nn.functional.pad(masses, (0, spare)).view(len(masses), -1, BLOCK)
 
 
-def greedy(logits: Tensor) -> SampledTokens:
-    """The most probable token of each row.
+def greedy(logits: Tensor, *, checks: bool = True) -> SampledTokens:
+    """The most probable token of each row; `checks` as in `sample_inverse_cdf`.
 
     Shapes:  logits [B, V], may hold -inf.
     Returns: SampledTokens, logprobs under softmax(logits).
     Raises:  ValueError if logits are not [B, V], or a row's largest logit is not finite.
     """
-    _largest(logits)
+    _largest(logits, checks=checks)
     tokens = logits.argmax(-1)
     return SampledTokens(tokens, token_logprobs(logits, tokens))
 
@@ -143,11 +145,13 @@ def _in_nucleus(scaled: Tensor, top_p: float) -> Tensor:
     return torch.zeros_like(scaled, dtype=torch.bool).scatter(-1, descending.indices, before < top_p)
 
 
-def _largest(logits: Tensor) -> Tensor:
-    """[B, 1] float32, the largest logit of each row; refused where that is not a finite number."""
+def _largest(logits: Tensor, *, checks: bool) -> Tensor:
+    """[B, 1] float32, the largest logit of each row; with `checks` refused where that is not a finite number."""
     if logits.ndim != 2:
         raise ValueError(f"logits have shape {list(logits.shape)}, expected [B, V]")
     largest = logits.amax(-1, keepdim=True).float()
+    if not checks:
+        return largest
     drawable = largest.isfinite().squeeze(1)
     if not drawable.all():
         row = int(drawable.logical_not().nonzero()[0, 0])

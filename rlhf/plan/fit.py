@@ -74,7 +74,7 @@ def _smaller_batches(config: StageConfig) -> Iterator[PlanChange]:
         yield PlanChange(f"train.micro_tokens={tokens}", 1.0 + 0.1 * most / tokens, "more passes")
     if isinstance(config, PpoConfig):
         for share in (2, 4):
-            if (slots := config.sampling.batch_size // share) >= 4:
+            if config.sampling.batch_size and (slots := config.sampling.batch_size // share) >= 4:
                 yield PlanChange(f"sampling.batch_size={slots}", 1.0 + 0.3 * share, "slower sampling")
 
 

@@ -23,6 +23,7 @@ from rlhf.plan.states import (
     trained_parameters,
     trained_states,
 )
+from rlhf.rollout.capacity import CacheBuckets, planned_slots
 
 Shapes = Mapping[str, ModelShape]
 
@@ -72,7 +73,7 @@ def plan_memory(
     role = _learner(planned, "model", shape, config.deepspeed, "score" if scalar else "loss", average=average)
     phases = training_phases([role], placement, accumulates=planned.batches.micro > 1)
     if isinstance(config, SftConfig) and config.log.samples_every_steps is not None:
-        slots = min(config.log.num_samples, config.sampling.batch_size)
+        slots = planned_slots(config.sampling.batch_size, config.log.num_samples, on_gpu=placement.device == "gpu")
         phases["sampling"] = role.resident() + _rollout(planned, config.sampling, role, slots, prompts=slots)
     return MemoryPlan(placement, phases, role.part("offloaded", role.states.host), config.model.lora is not None)
 
@@ -116,7 +117,8 @@ def _rollout(
 ) -> list[Allocation]:
     """Sampling with the role's weights: slots for all waiting prompts, or as many as `sampling.batch_size` allows."""
     element = planned.placement.element
-    columns = planned.batches.prompt + sampling.max_new_tokens
+    buckets = CacheBuckets(fixed=planned.placement.device == "gpu")
+    slots, columns = buckets.slots(slots), buckets.columns(planned.batches.prompt + sampling.max_new_tokens)
     whole = acts.cache_bytes(role.shape, element, slots, columns)
     # The old cache stands beside the new one: a full one while prompts wait, otherwise what is left below 75 %,
     # and at the start the prompts' own.
@@ -141,7 +143,7 @@ def _plan_ppo(planned: PlannedStage, config: PpoConfig) -> MemoryPlan:
     own = -(-config.ppo.rollout_size // placement.world_size)
     base = [each for role in roles if not role.parked for each in role.resident()]
     if config.rollout.backend == "transformers":
-        slots = min(own, config.sampling.batch_size)
+        slots = planned_slots(config.sampling.batch_size, own, on_gpu=placement.device == "gpu")
         phases["rollout"] = base + _rollout(planned, config.sampling, actor, slots, prompts=own)
     else:  # vLLM holds the weights once more, beside its cache
         engine = float(actor.shape.parameters * placement.element)

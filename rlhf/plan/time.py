@@ -15,6 +15,7 @@ from rlhf.data.records import Demonstration, Prompt, Ranking
 from rlhf.data.sources import DataSource, read_records
 from rlhf.plan.batches import longest_item
 from rlhf.plan.roles import Shapes
+from rlhf.rollout.capacity import CPU_SLOTS
 
 ASSUMED_ROWS = 1000
 A100_FLOPS, A100_BANDWIDTH = 312e12, 1.6e12  # bfloat16 operations and bytes per second of one A100
@@ -93,7 +94,7 @@ def _ppo_flops(config: PpoConfig, shapes: Shapes, tokens: float) -> float:
 
 def _decode_seconds(config: PpoConfig, shapes: Shapes, iterations: int, world_size: int) -> float:
     """A decode step reads all weights once for all slots: it is bound by memory bandwidth."""
-    waves = math.ceil(config.ppo.rollout_size / world_size / config.sampling.batch_size)
+    waves = math.ceil(config.ppo.rollout_size / world_size / (config.sampling.batch_size or CPU_SLOTS))
     weights = shapes["actor"].parameters * 2.0 * (0.25 if config.model.quantize == "4bit" else 1.0)
     return iterations * waves * config.sampling.max_new_tokens * weights / A100_BANDWIDTH / 0.5
 

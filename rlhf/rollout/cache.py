@@ -6,22 +6,25 @@ Slots are right-aligned, so that a decode step writes one column of allocated me
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from rlhf.engine.memory import free_memory
-from rlhf.errors import ModelError
-
 
 class SlotLayer(CacheLayerMixin):
-    """One layer: keys and values [slots, heads, columns, size], filled up to `length`."""
+    """One layer: keys and values [slots, heads, columns, size], filled up to `length`.
 
-    def __init__(self, keys: Tensor, values: Tensor, length: int) -> None:
+    Args:
+        column: the next column to write [1] int64, on the device, where every step must be the same to the device: then
+            all columns are returned, of which the mask hides those without a token. None: the written ones, as a view.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, length: int, column: Tensor | None = None) -> None:
         super().__init__()
-        self.keys, self.values, self.length = keys, values, length
+        self.keys, self.values, self.length, self._column = keys, values, length, column
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -31,10 +34,13 @@ class SlotLayer(CacheLayerMixin):
         """Appends the newest token's key and value [slots, heads, 1, size]; returns all keys and values."""
         assert self.keys is not None
         assert self.values is not None
+        if self._column is not None:
+            self.keys.index_copy_(2, self._column, key_states)
+            self.values.index_copy_(2, self._column, value_states)
+            return self.keys, self.values
         end = self.length + key_states.shape[2]
         self.keys[:, :, self.length : end] = key_states
         self.values[:, :, self.length : end] = value_states
-        self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -49,11 +55,20 @@ class SlotLayer(CacheLayerMixin):
 
 
 class SlotCache(Cache):
-    """All layers of `SlotLayer`, and the mask [slots, columns] of the columns each slot may see."""
+    """All layers of `SlotLayer`, and the mask [slots, columns] of the columns each slot may see.
 
-    def __init__(self, layers: list[SlotLayer], mask: Tensor) -> None:
+    Args:
+        column: as of `SlotLayer`; None writes and reads by slices.
+    """
+
+    def __init__(self, layers: list[SlotLayer], mask: Tensor, column: Tensor | None = None) -> None:
         super().__init__(layers=list(layers))
-        self.mask = mask
+        self.mask, self.column = mask, column
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Slots and columns."""
+        return self.mask.shape[0], self.mask.shape[1]
 
     @property
     def length(self) -> int:
@@ -64,106 +79,109 @@ class SlotCache(Cache):
     @property
     def room(self) -> int:
         """Columns that can still be written."""
-        return int(self.mask.shape[1]) - self.length
+        return self.shape[1] - self.length
 
     def next_mask(self) -> Tensor:
         """The mask of the next decode step, [slots, 1, 1, columns], with the new column visible to every slot."""
+        if self.column is not None:
+            self.mask.index_fill_(1, self.column, True)
+            return self.mask[:, None, None, :]
         self.mask[:, self.length] = True
         return self.mask[:, None, None, : self.length + 1]
 
-
-def rearranged(
-    old: SlotCache | None,
-    keep: Sequence[int],
-    lengths: Sequence[int],
-    prefilled: Cache | None,
-    spans: Sequence[tuple[int, int]],
-    room: int,
-) -> SlotCache:
-    """A cache of the slots `keep` of `old` (their tokens in `lengths`), then one slot for each span of `prefilled`.
-
-    Args:
-        prefilled: keys and values of one packed row of prompts; `spans` are the columns of each new slot's prompt,
-            the same one for every answer to a prompt.
-        room: columns for further tokens.
-    """
-    widths = [*lengths, *(end - start for start, end in spans)]
-    width, count = max(widths), len(keep)
-    sources = [each for each in (old, prefilled) if each is not None]
-    layers = []
-    for number in range(len(sources[0].layers)):
-        pair = []
-        for name in ("keys", "values"):
-            like: Any = getattr(sources[0].layers[number], name)
-            memory = like.new_zeros(len(widths), like.shape[1], width + room, like.shape[3])
-            if old is not None and count:
-                kept: Any = getattr(old.layers[number], name)
-                longest = max(lengths)
-                rows = torch.as_tensor(keep, device=kept.device)
-                memory[:count, :, width - longest : width] = kept[rows, :, old.length - longest : old.length]
-                setattr(old.layers[number], name, None)  # freed at once, so that no second whole cache is held
-            if prefilled is not None:
-                packed: Any = getattr(prefilled.layers[number], name)
-                for slot, (start, end) in enumerate(spans, start=count):
-                    memory[slot, :, width - (end - start) : width] = packed[0, :, start:end]
-            pair.append(memory)
-        layers.append(SlotLayer(pair[0], pair[1], width))
-    device = layers[0].keys.device  # type: ignore[union-attr]
-    columns = torch.arange(width + room, device=device)
-    begins = width - torch.as_tensor(widths, device=device)
-    return SlotCache(layers, (columns >= begins[:, None]) & (columns < width))
+    def advance(self) -> None:
+        """Counts the column that a step has written; `column` counts itself, on the device."""
+        for layer in self.layers:
+            layer.length += 1  # type: ignore[attr-defined]
 
 
-def enter(cache: SlotCache, slots: Sequence[int], prefilled: Any, spans: Sequence[tuple[int, int]]) -> None:
-    """Writes prompts into the slots of ended answers; none may be longer than the columns written so far.
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Slots of an earlier cache that stay: their numbers, and the tokens that each holds."""
+
+    cache: SlotCache
+    slots: Sequence[int]
+    lengths: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Entering:
+    """Prompts of new slots: keys and values of one packed row, and the columns of each slot's prompt there."""
+
+    cache: Any
+    spans: Sequence[tuple[int, int]]
+
+    @property
+    def lengths(self) -> list[int]:
+        return [end - start for start, end in self.spans]
+
+
+def rearranged(kept: Kept | None, entering: Entering | None, shape: tuple[int, int], *, fixed: bool) -> SlotCache:
+    """A cache of the slots that stay, then one slot for each entering prompt, then empty ones.
 
     Args:
-        prefilled, spans: as in `rearranged`.
+        shape: slots and columns to allocate.
+        fixed: every step is the same to the device; the memory of the earlier cache is used again where it has this
+            shape, so that addresses stay.
     """
+    widths = [*(kept.lengths if kept else ()), *(entering.lengths if entering else ())]
+    width = max(widths)
+    again = kept.cache if fixed and kept is not None and kept.cache.shape == shape else None
+    layers: list[tuple[Tensor, Tensor]] = []
+    for number in range(_num_layers(kept, entering)):
+        keys, values = (_rearranged_memory(kept, entering, number, name, shape) for name in ("keys", "values"))
+        if again is not None:
+            earlier: Any = again.layers[number]
+            keys, values = earlier.keys.copy_(keys), earlier.values.copy_(values)
+        elif kept is not None:  # freed at once: no second whole cache is held
+            kept.cache.layers[number].keys = kept.cache.layers[number].values = None
+        layers.append((keys, values))
+    device = layers[0][0].device
+    begins = torch.tensor([*(width - each for each in widths), *[width] * (shape[0] - len(widths))]).to(device)
+    columns = torch.arange(shape[1], device=device)
+    mask = (columns >= begins[:, None]) & (columns < width)
+    if again is not None and again.column is not None:
+        mask, column = again.mask.copy_(mask), again.column.fill_(width)
+    else:
+        column = torch.full((1,), width, device=device) if fixed else None
+    return SlotCache([SlotLayer(keys, values, width, column) for keys, values in layers], mask, column)
+
+
+def _num_layers(kept: Kept | None, entering: Entering | None) -> int:
+    source = kept or entering
+    assert source is not None
+    return len(source.cache.layers)
+
+
+def _rearranged_memory(
+    kept: Kept | None, entering: Entering | None, number: int, name: str, shape: tuple[int, int]
+) -> Tensor:
+    """Keys or values of one layer for the new arrangement."""
+    source = kept or entering
+    assert source is not None
+    like: Any = getattr(source.cache.layers[number], name)
+    memory: Tensor = like.new_zeros(shape[0], like.shape[1], shape[1], like.shape[3])
+    lengths = [*(kept.lengths if kept else ()), *(entering.lengths if entering else ())]
+    width, count = max(lengths), 0
+    if kept is not None and kept.slots:
+        count, longest, end = len(kept.slots), max(kept.lengths), kept.cache.length
+        rows = torch.tensor(kept.slots).to(like.device)
+        memory[:count, :, width - longest : width] = like[rows, :, end - longest : end]
+    if entering is not None:
+        packed: Any = getattr(entering.cache.layers[number], name)
+        for slot, (start, stop) in enumerate(entering.spans, start=count):
+            memory[slot, :, width - (stop - start) : width] = packed[0, :, start:stop]
+    return memory
+
+
+def enter(cache: SlotCache, slots: Sequence[int], entering: Entering) -> None:
+    """Writes prompts into the slots of ended answers; none may be longer than the columns written so far."""
     for number, layer in enumerate(cache.layers):
         for name in ("keys", "values"):
             memory: Any = getattr(layer, name)
-            packed: Any = getattr(prefilled.layers[number], name)
-            for slot, (start, end) in zip(slots, spans, strict=True):
+            packed: Any = getattr(entering.cache.layers[number], name)
+            for slot, (start, end) in zip(slots, entering.spans, strict=True):
                 memory[slot, :, cache.length - (end - start) : cache.length] = packed[0, :, start:end]
-    for slot, (start, end) in zip(slots, spans, strict=True):
+    for slot, (start, end) in zip(slots, entering.spans, strict=True):
         cache.mask[slot] = False
         cache.mask[slot, cache.length - (end - start) : cache.length] = True
-
-
-def check_cacheable(model: Any, longest: int) -> None:
-    """Raises ModelError for an architecture whose layers cache anything but all keys and values."""
-    config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if unknown := kinds - {"full_attention", "sliding_attention"}:
-        raise ModelError(
-            f"layers of kind {', '.join(sorted(unknown))} are not supported by the transformers rollout",
-            fix="use a model of attention layers, or rollout.backend=vllm",
-        )
-    window = getattr(config, "sliding_window", None)
-    if window is not None and longest > window:
-        raise ModelError(
-            f"prompt and answer of {longest} tokens are longer than the model's sliding window of {window}",
-            fix=f"keep sampling.max_prompt_tokens + sampling.max_new_tokens within {window}",
-        )
-
-
-def check_memory(model: Any, slots: int, columns: int) -> None:
-    """Raises ModelError when keys and values of `slots` answers of `columns` tokens cannot fit into free memory."""
-    needed = slots * columns * column_bytes(model)
-    free = free_memory(next(model.parameters()).device)
-    if needed > free:
-        raise ModelError(
-            f"keys and values of {slots} answers of {columns} tokens take {needed / 2**30:.1f} GiB, "
-            f"and {free / 2**30:.1f} GiB are free",
-            where="sampling.batch_size",
-            fix=f"lower it to {max(1, int(slots * free / needed))} or less",
-        )
-
-
-def column_bytes(model: Any) -> int:
-    """Bytes that one token's keys and values take in all layers."""
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(2 * heads * size * config.num_hidden_layers * next(model.parameters()).element_size())

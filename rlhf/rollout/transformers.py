@@ -12,8 +12,10 @@ from rlhf.config.sections import SamplingSection
 from rlhf.data.encode import Ids
 from rlhf.errors import ConfigError
 from rlhf.rollout.base import Rollouts, uniform_draws
-from rlhf.rollout.cache import check_cacheable, check_memory
-from rlhf.rollout.decoding import ActiveSequence, Decoder, Decoding
+from rlhf.rollout.capacity import check_cacheable, slots_for
+from rlhf.rollout.decoding import Decoder
+from rlhf.rollout.graphs import Graphs
+from rlhf.rollout.sequences import ActiveSequence, Decoding
 
 STOP_MARGIN = 8  # tokens decoded beyond those of the stop string itself
 
@@ -26,11 +28,13 @@ class TransformersRollout:
         model: the causal LM, in eval mode.
         eos_id: ends an answer.
         decode: ids to text; needed for `sampling.stop` alone.
+        graphs: as `rollout.cuda_graphs`.
     """
 
     model: Any
     eos_id: int
     decode: Callable[[Sequence[int]], str] | None = None
+    graphs: Graphs = "auto"
 
     def generate(
         self, prompts: Sequence[Ids], streams: Sequence[tuple[int, ...]], sampling: SamplingSection
@@ -43,12 +47,12 @@ class TransformersRollout:
         """
         if not prompts:
             return Rollouts([], [], [])
-        decoder = Decoder(self.model, self.eos_id, num_slots=sampling.batch_size)
         if sampling.stop and self.decode is None:
             raise ConfigError("stop strings need a tokenizer here", where="sampling.stop", fix="set it to []")
         longest = max(map(len, prompts)) + sampling.max_new_tokens
         check_cacheable(self.model, longest)
-        check_memory(self.model, min(len(prompts), sampling.batch_size), longest)
+        slots = slots_for(self.model, sampling.batch_size, num_answers=len(prompts), columns=longest)
+        decoder = Decoder(self.model, self.eos_id, num_slots=slots, graphs=self.graphs)
         decoding = Decoding(sampling.temperature, sampling.top_k, sampling.top_p)
         ends = self._ends(sampling.stop)
         answers = [

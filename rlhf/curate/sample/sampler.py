@@ -26,6 +26,7 @@ from rlhf.data.readers import locate, sha256_of
 from rlhf.data.records import Prompt
 from rlhf.data.sources import DataSource, SourceRecords, read_records
 from rlhf.engine.ranks import Ranks
+from rlhf.rollout.capacity import CPU_SLOTS
 
 FILLS = 8  # times that the slots are filled before answers are stored
 Answered = tuple[int, list[Answer]]  # the number of a prompt and its answers
@@ -150,7 +151,7 @@ def _batches(
     model: LocalModel, encoded: Sequence[EncodedPrompt], todo: Sequence[int], options: SampleOptions, ranks: Ranks
 ) -> Iterator[list[Answered]]:
     """Answers to the prompts `todo` in order, a few thousand at a time, divided among the ranks."""
-    size = ranks.world_size * max(1, FILLS * options.sampling.batch_size // options.k)
+    size = ranks.world_size * max(1, FILLS * (options.sampling.batch_size or CPU_SLOTS) // options.k)
     for start in range(0, len(todo), size):
         rows = todo[start : start + size]
         mine = rows[ranks.rank :: ranks.world_size]

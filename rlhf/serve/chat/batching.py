@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from rlhf.data.encode import Ids
 from rlhf.errors import RolloutError
 from rlhf.rollout.base import uniform_draws
-from rlhf.rollout.decoding import ActiveSequence, Decoder, Decoding, TopLogprobs
+from rlhf.rollout.decoding import Decoder
+from rlhf.rollout.sequences import ActiveSequence, Decoding, TopLogprobs
 from rlhf.serve.chat.text_stream import TextStream
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from rlhf.data.records import Message, Prompt
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.errors import ConfigError, DataError
 from rlhf.rollout.base import uniform_draws
-from rlhf.rollout.decoding import ActiveSequence, Decoder, Decoding
+from rlhf.rollout.decoding import Decoder
+from rlhf.rollout.sequences import ActiveSequence, Decoding
 from rlhf.serve.chat.models import clean_text, load_policy
 from rlhf.serve.chat.text_stream import TextStream
 

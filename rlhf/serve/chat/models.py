@@ -19,7 +19,7 @@ from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.memory import free_memory
 from rlhf.errors import ConfigError, DataError, ModelError
 from rlhf.models.loading import PackedCausalLM, artifact_model_path, check_model_path, load_causal_lm
-from rlhf.rollout.cache import check_cacheable, column_bytes
+from rlhf.rollout.capacity import check_cacheable, column_bytes
 from rlhf.serve.chat.batching import Batcher
 from rlhf.serve.chat.token_text import TokenTexts
 from rlhf.serve.options import ServingSettings

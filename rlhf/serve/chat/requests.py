@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from rlhf.data.records import Message, Role
 from rlhf.errors import DataError
-from rlhf.rollout.decoding import Decoding
+from rlhf.rollout.sequences import Decoding
 from rlhf.serve.errors import ApiError, RequestBody
 
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's

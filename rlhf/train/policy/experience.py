@@ -59,7 +59,8 @@ def draw_answers(
     with policy.full_weights() as model:
         if engine is not None:
             engine.wake(plain_weights(model))
-        rollout = engine or TransformersRollout(model, tokenizer.eos_id, tokenizer.text)
+        plain = TransformersRollout(model, tokenizer.eos_id, tokenizer.text, config.rollout.cuda_graphs)
+        rollout = engine or plain
         drawn = rollout.generate(
             [prompts[item].ids for item in mine],
             [(config.run.seed, step, prompts[item].row, item) for item in mine],

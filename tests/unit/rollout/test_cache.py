@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from rlhf.errors import ModelError
 from rlhf.models.loading import load_causal_lm
-from rlhf.rollout import cache
-from rlhf.rollout.cache import check_cacheable, check_memory, column_bytes
+from rlhf.rollout import capacity
+from rlhf.rollout.capacity import CacheBuckets, check_cacheable, column_bytes, default_slots, slots_for
 
 
 @pytest.fixture(scope="module", params=["tiny_neox", "tiny_llama"])
@@ -28,15 +29,15 @@ def test_a_token_takes_its_keys_and_values_in_every_layer(model):
 
 def test_what_just_fits_is_allowed_and_one_byte_more_is_not(model, monkeypatch):
     free = 10 * 25 * bytes_by_hand(model)
-    monkeypatch.setattr(cache, "free_memory", lambda device: free)
-    check_memory(model, 10, 25)
-    monkeypatch.setattr(cache, "free_memory", lambda device: free - 1)
+    monkeypatch.setattr(capacity, "free_memory", lambda device: free)
+    assert slots_for(model, 10, num_answers=12, columns=25) == 10
+    monkeypatch.setattr(capacity, "free_memory", lambda device: free - 1)
     with pytest.raises(ModelError, match=r"keys and values of 10 answers of 25 tokens") as refused:
-        check_memory(model, 10, 25)
+        slots_for(model, 10, num_answers=12, columns=25)
     assert refused.value.fix == "lower it to 9 or less"
-    monkeypatch.setattr(cache, "free_memory", lambda device: 1)
+    monkeypatch.setattr(capacity, "free_memory", lambda device: 1)
     with pytest.raises(ModelError) as refused:
-        check_memory(model, 10, 25)
+        slots_for(model, 10, num_answers=12, columns=25)
     assert refused.value.fix == "lower it to 1 or less"  # there is no batch of 0
 
 
@@ -51,3 +52,31 @@ def test_layers_that_keep_another_state_are_refused(model, monkeypatch):
     monkeypatch.setattr(model.config, "layer_types", ["full_attention", "linear_attention"], raising=False)
     with pytest.raises(ModelError, match="layers of kind linear_attention are not supported"):
         check_cacheable(model, 8)
+
+
+def test_shapes_of_a_cache() -> None:
+    exact, fixed = CacheBuckets.of(torch.device("cpu")), CacheBuckets.of(torch.device("cuda"))
+    assert [exact.slots(count) for count in (1, 3, 64)] == [1, 3, 64]
+    assert [fixed.slots(count) for count in (1, 2, 3, 64, 65)] == [1, 2, 4, 64, 128]
+    assert [exact.columns(count) for count in (1, 256, 257)] == [1, 256, 257]
+    assert [fixed.columns(count) for count in (1, 256, 257, 513)] == [256, 256, 512, 768]
+
+
+@pytest.mark.parametrize(
+    ("free", "expected"),
+    [(2**20, 8), (16 * 2**20, 8), (31 * 2**20, 8), (32 * 2**20, 16), (100 * 2**20, 32), (2**40, 256)],
+)
+def test_a_default_batch_takes_half_of_what_is_free_on_a_gpu(
+    free: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slot takes 1 MiB here: 16 MiB free are 8 slots."""
+    monkeypatch.setattr(capacity, "free_memory", lambda device: free)
+    assert default_slots(torch.device("cuda"), 2**20) == expected
+    assert default_slots(torch.device("cpu"), 2**20) == 64
+
+
+def test_no_more_slots_than_answers(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capacity, "free_memory", lambda device: 2**40)
+    assert slots_for(model, None, num_answers=5, columns=25) == 5
+    assert slots_for(model, None, num_answers=500, columns=25) == 64
+    assert slots_for(model, 3, num_answers=5, columns=25) == 3

@@ -9,7 +9,8 @@ import pytest
 
 from rlhf.models.loading import load_causal_lm
 from rlhf.rollout.base import uniform_draws
-from rlhf.rollout.decoding import ActiveSequence, Decoder
+from rlhf.rollout.decoding import Decoder
+from rlhf.rollout.sequences import ActiveSequence
 
 NEVER = -1  # an EOS that no token is
 RNG = np.random.default_rng(5)

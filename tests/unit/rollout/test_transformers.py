@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from rlhf.config.sections import SamplingSection
 from rlhf.errors import ConfigError, ModelError
 from rlhf.models.loading import ATTENTION, load_causal_lm
-from rlhf.rollout import cache
+from rlhf.rollout import capacity
 from rlhf.rollout.base import Rollouts, uniform_draws
 from rlhf.rollout.transformers import TransformersRollout
 
@@ -271,18 +271,20 @@ def test_stop_texts_need_a_tokenizer(models):
 
 def test_what_does_not_fit_into_memory_is_refused_before_it_is_tried(models, monkeypatch):
     # 10 slots of 15 + 10 tokens: 2 layers of keys and values of 32 numbers of 4 bytes (half as many heads in Llama)
-    monkeypatch.setattr(cache, "free_memory", lambda device: 2 * 10 * 25 * 2 * 16 * 4 - 1)
+    monkeypatch.setattr(capacity, "free_memory", lambda device: 2 * 10 * 25 * 2 * 16 * 4 - 1)
     with pytest.raises(ModelError, match=r"sampling\.batch_size"):
         rollout(models[0], sampling())
 
 
 def test_memory_is_needed_for_the_prompts_there_are(models, monkeypatch):
     """Ten prompts in up to 64 slots take ten slots; ten prompts in four slots take four."""
-    given = []
-    monkeypatch.setattr("rlhf.rollout.transformers.check_memory", lambda model, *sizes: given.append(sizes))
-    for batch_size in (64, 4):
+    slot = 25 * capacity.column_bytes(models[0])
+    for batch_size, slots in ((64, 10), (None, 10), (4, 4)):
+        monkeypatch.setattr(capacity, "free_memory", lambda device, slots=slots: slots * slot)
         rollout(models[0], sampling(batch_size=batch_size))
-    assert given == [(10, 25), (4, 25)]
+        monkeypatch.setattr(capacity, "free_memory", lambda device, slots=slots: slots * slot - 1)
+        with pytest.raises(ModelError, match=rf"keys and values of {slots} answers"):
+            rollout(models[0], sampling(batch_size=batch_size))
 
 
 def test_a_window_shorter_than_prompt_and_answer_is_refused(models):

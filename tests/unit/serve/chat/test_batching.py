@@ -10,7 +10,8 @@ import torch
 
 from rlhf.models.loading import load_causal_lm
 from rlhf.rollout.base import uniform_draws
-from rlhf.rollout.decoding import ActiveSequence, Decoder, Decoding
+from rlhf.rollout.decoding import Decoder
+from rlhf.rollout.sequences import ActiveSequence, Decoding
 from rlhf.serve.chat.batching import AnswerRequest, Batcher, QueueFullError
 
 NEVER = -1
