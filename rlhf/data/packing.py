@@ -141,6 +141,25 @@ def pack_trees(trees: Sequence[tuple[Ids, Sequence[Ids]]]) -> PackedRow:
     )
 
 
+def first_tokens(row: PackedRow, most: int) -> PackedRow:
+    """At most the first `most` tokens of a row, read at every one of them; each computes what it does in the whole row.
+
+    It is for comparing outputs: labels and loss weights are 0, items -1.
+    """
+    count = min(most, row.num_tokens)
+    kept = [replace(span, end=min(span.end, count)) for span in row.segments.spans if span.start < count]
+    none = torch.zeros(count, dtype=torch.int64)
+    return PackedRow(
+        input_ids=row.input_ids[:, :count],
+        position_ids=row.position_ids[:, :count],
+        segments=Segments(tuple(kept)),
+        positions=torch.arange(count),
+        labels=none,
+        weights=torch.zeros(count),
+        items=none - 1,
+    )
+
+
 def trees_of(rankings: Sequence[EncodedRanking]) -> list[tuple[Ids, Sequence[Ids]]]:
     return [(ranking.prompt, ranking.answers) for ranking in rankings]
 

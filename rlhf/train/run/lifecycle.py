@@ -17,7 +17,7 @@ from rlhf.artifacts.files import read_json, write_json
 from rlhf.artifacts.manifest import build_manifest
 from rlhf.config.schema import LanguageConfig
 from rlhf.config.sections import SamplingSection
-from rlhf.data.packing import PackedRow
+from rlhf.data.packing import PackedRow, first_tokens
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.deepspeed import TrainedModel
 from rlhf.errors import CheckpointError, NonFiniteError, PreemptedError
@@ -26,6 +26,7 @@ from rlhf.train.run.metrics import MetricsLog
 from rlhf.train.run.resume import CONFIG, require_same_inputs
 from rlhf.train.run.run import Run
 
+PROBE_TOKENS = 64
 ProgressT = TypeVar("ProgressT")
 
 
@@ -173,7 +174,11 @@ def export(
     score_offset: float = 0.0,
     files: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes run.dir/model with the manifest and `files` (JSON) inside, and verifies it by a reload."""
+    """Writes run.dir/model with the manifest and `files` (JSON) inside, and verifies it by a reload.
+
+    The reload runs on rank 0's CPU, so it reads the first 64 tokens of `probe`, each of which is compared.
+    """
+    probe = first_tokens(probe, PROBE_TOKENS)
     expected: Tensor = trained.infer(probe) * score_scale + score_offset
     weights = trained.state_dict()
     dtype = run.config.model.dtype

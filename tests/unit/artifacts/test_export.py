@@ -20,7 +20,7 @@ from transformers import (
 from rlhf.artifacts.export import check_adapter, check_export, save_model
 from rlhf.config.sections import LoraSection, SamplingSection
 from rlhf.data.encode import EncodedSequence
-from rlhf.data.packing import PackedRow, pack_sequences
+from rlhf.data.packing import PackedRow, first_tokens, pack_sequences
 from rlhf.data.templates import PRESETS
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.errors import ArtifactError, ModelError
@@ -297,3 +297,36 @@ def test_the_live_model_is_left_as_it_was(tiny_neox, chat_tokenizer, tmp_path):
     assert torch.equal(output(live, packed_row()), before)
     assert [name for name, _ in live.named_parameters()] == names
     assert not isinstance(live, PackedScalarModel)
+
+
+LAYER = "gpt_neox.layers.{}.attention.query_key_value.weight"
+DAMAGES = {
+    "layers swapped": lambda tensors, base: {LAYER.format(n): tensors[LAYER.format(1 - n)] for n in (0, 1)},
+    "bias lost": lambda tensors, base: {"gpt_neox.layers.1.mlp.dense_4h_to_h.bias": torch.zeros(32)},
+    "adapter not merged": lambda tensors, base: {LAYER.format(0): base[LAYER.format(0)]},
+    "head scaled": lambda tensors, base: {"embed_out.weight": tensors["embed_out.weight"] * 1.05},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_short_probe_refuses_a_wrong_tensor(damage, tiny_neox, chat_tokenizer, tmp_path):
+    live = load_causal_lm(str(tiny_neox))
+    with torch.no_grad():
+        bias = live.model.gpt_neox.layers[1].mlp.dense_4h_to_h.bias
+        bias.copy_(torch.linspace(-0.05, 0.05, 32))  # a constant one would be taken away by the last norm
+    start = tmp_path / "start"
+    live.model.save_pretrained(start)
+    chat_tokenizer.save(start)
+    add_lora(live, LoraSection(rank=2, alpha=8, targets=["query_key_value"]))
+    train(live)
+    probe = first_tokens(packed_row(), 6)
+    expected = output(live, probe)
+    folder = export(live, tmp_path, chat_tokenizer, start)
+    assert check_export(folder, probe, expected, scalar=False, dtype="float32") <= 1e-5
+    tensors = load_file(folder / "model.safetensors")
+    changed = DAMAGES[damage](tensors, load_file(start / "model.safetensors"))
+    assert changed.keys() <= tensors.keys()
+    saved = {name: tensor.contiguous() for name, tensor in (tensors | changed).items()}
+    save_file(saved, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ArtifactError, match="computes other numbers"):
+        check_export(folder, probe, expected, scalar=False, dtype="float32")

@@ -9,8 +9,17 @@ import pytest
 import torch
 
 from rlhf.data.encode import EncodedRanking, EncodedSequence
-from rlhf.data.packing import PackedRow, idle_row, pack_sequences, pack_trees, plan_micro_batches, trees_of
+from rlhf.data.packing import (
+    PackedRow,
+    first_tokens,
+    idle_row,
+    pack_sequences,
+    pack_trees,
+    plan_micro_batches,
+    trees_of,
+)
 from rlhf.errors import DataError
+from rlhf.models.loading import load_causal_lm
 from rlhf.ops.segments import Segment
 
 
@@ -163,3 +172,20 @@ def test_row_moves_whole():
     for name in ("input_ids", "position_ids", "positions", "labels", "weights", "items"):
         assert torch.equal(getattr(same, name), getattr(row, name))
     assert same.segments == row.segments
+
+
+def test_the_first_tokens_of_a_tree_compute_what_they_do_in_the_whole_row(tiny_neox):
+    """A cut inside the second answer, which keeps its prompt as prefix; every token is read."""
+    prompt = np.arange(2, 7, dtype=np.int32)
+    answers = [np.arange(9, 13, dtype=np.int32), np.arange(20, 26, dtype=np.int32)]
+    row = pack_trees([(prompt, answers)])
+    short = first_tokens(row, 11)  # 5 of the prompt, 4 of the first answer, 2 of the second
+    assert short.num_tokens == 11
+    assert short.positions.tolist() == list(range(11))
+    assert [(span.start, span.end) for span in short.segments.spans] == [(0, 5), (5, 9), (9, 11)]
+    model = load_causal_lm(str(tiny_neox)).eval()
+    with torch.no_grad():
+        whole = model(row.input_ids, row.position_ids, row.segments, torch.arange(row.num_tokens))
+        cut = model(short.input_ids, short.position_ids, short.segments, short.positions)
+    torch.testing.assert_close(cut, whole[:11], rtol=1e-5, atol=1e-6)
+    assert first_tokens(row, 99).num_tokens == row.num_tokens == 15
