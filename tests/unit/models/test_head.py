@@ -68,7 +68,7 @@ def test_liger_is_asked_for_sums_in_float32(monkeypatch: pytest.MonkeyPatch):
     """A stand-in with Liger's arguments: its kernel needs a GPU. By default Liger sums in the weight's dtype."""
     asked = []
 
-    def stand_in(input, weight, target, bias=None, *, reduction="mean", accum_dtype=None):  # noqa: A002
+    def stand_in(input, weight, target, bias=None, *, reduction="mean", accum_dtype=None):
         asked.append(accum_dtype)
         return nn.functional.cross_entropy(nn.functional.linear(input, weight, bias), target, reduction=reduction)
 
