@@ -1,6 +1,8 @@
 """The head that takes its own loss: equal to the model's logits, refused where it cannot be."""
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -60,6 +62,27 @@ def test_liger_is_never_replaced_in_silence(tiny_neox: Path):
         pytest.skip("for machines without a GPU")
     with pytest.raises(ConfigError, match="liger"):
         install_head(model.model, "liger")
+
+
+def test_liger_is_asked_for_sums_in_float32(monkeypatch: pytest.MonkeyPatch):
+    """A stand-in with Liger's arguments: its kernel needs a GPU. By default Liger sums in the weight's dtype."""
+    asked = []
+
+    def stand_in(input, weight, target, bias=None, *, reduction="mean", accum_dtype=None):
+        asked.append(accum_dtype)
+        return nn.functional.cross_entropy(nn.functional.linear(input, weight, bias), target, reduction=reduction)
+
+    functional = ModuleType("liger_kernel.transformers.functional")
+    functional.liger_fused_linear_cross_entropy = stand_in
+    for name in ("liger_kernel", "liger_kernel.transformers"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, functional.__name__, functional)
+    head, hidden = LanguageModelHead(8, 50), torch.randn(4, 8, generator=torch.Generator().manual_seed(3))
+    head.kind = "liger"
+    loss = head(hidden, LossRequest(LABELS, WEIGHTS, torch.tensor(4.5))).loss
+    nll = nn.functional.cross_entropy(nn.functional.linear(hidden, head.weight, head.bias), LABELS, reduction="none")
+    torch.testing.assert_close(loss, (nll * WEIGHTS).sum() / 4.5)
+    assert asked == [torch.float32] * 3  # weights 0.5, 1 and 2
 
 
 @pytest.mark.parametrize("fixture", ["tiny_neox", "tiny_llama"])

@@ -16,6 +16,7 @@ from transformers import GPTNeoXConfig, MistralConfig
 
 import rlhf.doctor.proofs_head
 import rlhf.doctor.proofs_quantization
+import rlhf.errors
 import rlhf.train.run.fast_paths
 from rlhf.artifacts.checkpoint import CheckpointStore
 from rlhf.artifacts.run_folder import RunFolder
@@ -199,6 +200,9 @@ def test_checks_that_passed_or_were_skipped_raise_nothing(start: Callable[..., R
     require_proved(start("sft"), [Check("a", "passed", ""), Check("b", "skipped", ""), Check("c", "info", "")])
 
 
-def test_liger_without_its_package_is_refused_at_the_start(start: Callable[..., Run[Any]]) -> None:
+def test_liger_without_its_package_is_refused_at_the_start(
+    start: Callable[..., Run[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rlhf.errors, "find_spec", lambda _name: None)
     with pytest.raises(ConfigError, match="liger"):
         train_sft(start("sft", "model.head=liger"))
