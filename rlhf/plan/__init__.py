@@ -1,4 +1,4 @@
 """Memory and time of a run, computed before anything is allocated.
 
-May import: artifacts, and the layers below.
+May import: rollout, and the layers below.
 """
