@@ -93,7 +93,9 @@ def _versions(facts: MachineFacts) -> Iterator[Check]:
             wrong.append((requirement, installed))
     for requirement, found in {str(each.specifier) + each.name: (each, found) for each, found in wrong}.values():
         wanted = f"{requirement.name}{requirement.specifier}"
-        yield Check("versions", "failed", f"{requirement.name} is {found}; {wanted} is needed", f"pip install '{wanted}'")
+        yield Check(
+            "versions", "failed", f"{requirement.name} is {found}; {wanted} is needed", f"pip install '{wanted}'"
+        )
     if not wrong:
         yield Check("versions", "passed", "every installed requirement is in its range")
 
@@ -111,7 +113,9 @@ def _torchvision(facts: MachineFacts) -> Iterator[Check]:
 
 def _shared_memory(facts: MachineFacts) -> Check:
     disk, needed = facts.shared_memory, facts.ranks * SHARED_MEMORY_PER_RANK
-    said = f"{disk.free / MIB:,.0f} MiB of {disk.size / MIB:,.0f} free; {facts.ranks} ranks take {needed / MIB:,.0f} MiB"
+    said = (
+        f"{disk.free / MIB:,.0f} MiB of {disk.size / MIB:,.0f} free; {facts.ranks} ranks take {needed / MIB:,.0f} MiB"
+    )
     if disk.free >= needed:
         return Check("/dev/shm", "passed", said)
     full = f"remove what lies in {disk.path} (ls -la {disk.path})"

@@ -18,6 +18,7 @@ from rlhf.doctor.machine import GIB, MachineFacts
 from rlhf.errors import ConfigError, RlhfError
 from rlhf.plan.fit import check_fits
 from rlhf.plan.launch import launch_line
+from rlhf.plan.machine import Device
 from rlhf.plan.names import models_of_runs
 from rlhf.train.run.readiness import parent_problems, parents_of
 from rlhf.train.run.start import require_checkout
@@ -32,11 +33,15 @@ def start_checks(stage: str, path: str, words: Sequence[str], facts: MachineFact
         config = load_config(STAGES[stage].config, path, words)
     except ConfigError as error:
         return [_failed("configuration", problem) for problem in error.problems or (error,)]
+    parents = parents_of(config)
     found = [Check("configuration", "passed", f"stage {stage}, every key is valid")]
-    found += _several("models", [*_absent_models(config, path, facts), *parent_problems(config)], parents_of(config))
-    found += _several("data", list(_absent_data(config)), config.data.train)
+    found += _several(
+        "models", _model_problems(config, path, facts), [f"{key}={each}" for key, each in parents.items()]
+    )
+    found += _several("data", list(_absent_data(config)), [source.path for source in config.data.train])
     found += [_folder(config), _memory(config, path, facts)]
-    found += _several("card", list(_unsupported(config, facts)), [config.model.dtype])
+    where = "on the GPU" if facts.cards else "on the CPU, because there is no GPU"
+    found += _several("device", list(_unsupported(config, facts)), [f"{config.model.dtype} {where}"])
     return [*found, _launcher(stage, path, words, facts)]
 
 
@@ -45,13 +50,18 @@ def _failed(name: str, error: RlhfError) -> Check:
     return Check(name, "failed", f"{problem}; expected {error.expected}" if error.expected else problem, error.fix)
 
 
-def _several(name: str, problems: Sequence[RlhfError], looked_at: object) -> list[Check]:
+def _several(name: str, problems: Sequence[RlhfError], looked_at: Sequence[str]) -> list[Check]:
     """A failed check per problem, or one that passed."""
     if problems:
         return [_failed(name, problem) for problem in problems]
-    listed = looked_at.items() if isinstance(looked_at, dict) else looked_at
-    shown = [f"{each[0]}={each[1]}" if isinstance(each, tuple) else str(getattr(each, "path", each)) for each in listed]  # type: ignore[attr-defined]
-    return [Check(name, "passed", ", ".join(shown) or "none is named")]
+    return [Check(name, "passed", ", ".join(looked_at))]
+
+
+def _model_problems(config: StageConfig, path: str, facts: MachineFacts) -> list[RlhfError]:
+    """Absent models, and what is wrong with those that are there."""
+    absent = list(_absent_models(config, path, facts))
+    keys = {problem.where for problem in absent}
+    return [*absent, *(problem for problem in parent_problems(config) if problem.where not in keys)]
 
 
 def _absent_models(config: StageConfig, config_path: str, facts: MachineFacts) -> Iterator[ConfigError]:
@@ -63,7 +73,9 @@ def _absent_models(config: StageConfig, config_path: str, facts: MachineFacts) -
         if Path(path).is_dir() or Path(path).name == "model":
             continue
         if path.rstrip("/") in stages:
-            yield ConfigError(f"{path} does not exist", where=key, fix=f"finish the stage whose run.dir is {path} first")
+            yield ConfigError(
+                f"{path} does not exist", where=key, fix=f"finish the stage whose run.dir is {path} first"
+            )
         elif not HUB_ID.fullmatch(path):
             yield ConfigError(f"no such folder: {path}", where=key, fix="correct the path, or train that stage first")
         elif facts.hub_offline and not _in_cache(path):
@@ -85,8 +97,8 @@ def _absent_data(config: StageConfig) -> Iterator[RlhfError]:
             try:
                 locate(data_path(source.path))
             except RlhfError as error:
-                problem = f"{source.path}: {error.problem}"
-                yield ConfigError(problem, where=key, fix=error.fix or "correct the path, or make the file with rlhf data")
+                fix = f"make the file, as with `rlhf data`, or set {key}=FILE"
+                yield ConfigError(f"{source.path}: {error.problem}", where=key, fix=fix)
 
 
 def _folder(config: StageConfig) -> Check:
@@ -102,11 +114,11 @@ def _folder(config: StageConfig) -> Check:
 def _memory(config: StageConfig, path: str, facts: MachineFacts) -> Check:
     """The plan against the free memory of the fullest card; on the CPU against that of the machine."""
     free = min((card.free for card in facts.cards), default=_free_memory(facts))
-    device = "gpu" if facts.cards else "cpu"
+    device: Device = "gpu" if facts.cards else "cpu"
     try:
-        plan = check_fits(config, facts.ranks, free, device="gpu" if facts.cards else "cpu", named=models_of_runs(path))
+        plan = check_fits(config, facts.ranks, free, device=device, named=models_of_runs(path))
     except ConfigError as error:
-        return _failed("memory", error)
+        return Check("memory", "failed", f"on the {device} {error.problem}", error.fix)
     if plan is None:
         return Check("memory", "skipped", "the shape of a model is not known before it is there")
     said = f"about {plan.peak / GIB:.1f} GiB a rank on the {device} planned, {free / GIB:.1f} GiB free"

@@ -16,7 +16,9 @@ GPU = ["/dev/nvidia0"]
 
 
 def test_a_gpu_that_torch_cannot_use_is_an_error_that_names_both_ways_out() -> None:
-    with pytest.raises(TrainingError, match=r"this machine has a GPU \(/dev/nvidia0\), and torch cannot use it") as caught:
+    with pytest.raises(
+        TrainingError, match=r"this machine has a GPU \(/dev/nvidia0\), and torch cannot use it"
+    ) as caught:
         require_gpu_used("cpu", devices=GPU, environment={})
     assert "rlhf doctor" in caught.value.fix
     assert "DS_ACCELERATOR=cpu" in caught.value.fix
@@ -58,7 +60,9 @@ with session(1):
 
 
 def test_a_stage_does_not_start_with_a_gpu_that_torch_cannot_use() -> None:
-    asked = {name: value for name, value in os.environ.items() if name not in ("DS_ACCELERATOR", "CUDA_VISIBLE_DEVICES")}
+    asked = {
+        name: value for name, value in os.environ.items() if name not in ("DS_ACCELERATOR", "CUDA_VISIBLE_DEVICES")
+    }
     done = subprocess.run(
         [sys.executable, "-c", START], env=asked, capture_output=True, text=True, timeout=300, check=False
     )

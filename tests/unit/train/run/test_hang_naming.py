@@ -52,7 +52,9 @@ with watched.watching(), watched.armed():
 """
 
 
-@pytest.mark.parametrize(("case", "guilty", "place"), [("a collective", 1, "endless_work"), ("rank 0 alone", 0, "on_main")])
+@pytest.mark.parametrize(
+    ("case", "guilty", "place"), [("a collective", 1, "endless_work"), ("rank 0 alone", 0, "on_main")]
+)
 def test_the_rank_that_did_not_arrive_is_named(tmp_path: Path, case: str, guilty: int, place: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
