@@ -81,7 +81,7 @@ COMMAND = Command(
     run_doctor,
     _flags,
     description="Lists what the machine has; checks that driver, torch, DeepSpeed, packages and /dev/shm fit together; "
-    "proves the fast paths against the plain ones; and, with a configuration, gives every reason why that run would not "
-    "start here. A failed check prints its fix. Exit status 1 when a check failed.",
+    "proves the fast paths against the plain ones; and, with a configuration, gives every reason why that run would "
+    "not start here. A failed check prints its fix. Exit status 1 when a check failed.",
     epilog="example: rlhf doctor configs/kullm-5.8b/ppo.yaml model.quantize=4bit",
 )

@@ -11,7 +11,8 @@ from rlhf.doctor.checks import Check
 from rlhf.doctor.machine import MIB, MachineFacts
 from rlhf.engine.accelerator import cpu_asked_for
 
-# Oldest driver by CUDA major version: docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html, table 1
+# Oldest driver by CUDA major version, table 1 of
+# docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
 OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
 SHARED_MEMORY_PER_RANK = 64 * MIB  # DeepSpeed's buffer on CPUs; NCCL's segments are smaller
 RESTART = "restart the container with --shm-size 8g, or mount a larger tmpfs there"
@@ -25,15 +26,20 @@ def misfits(facts: MachineFacts) -> list[Check]:
 
 def _gpu_used(facts: MachineFacts) -> Check:
     """A GPU that is there and not used: by torch, by DeepSpeed, or in this container."""
+    if facts.cards and facts.accelerator == "cuda":
+        return Check("GPU in use", "passed", f"{len(facts.cards)} seen by torch, and DeepSpeed chooses them")
+    if facts.device_files:
+        return _gpu_unused(facts)
+    if facts.driver:
+        said = f"driver {facts.driver} is loaded, and no /dev/nvidia* is in this container"
+        return Check("GPU in use", "info", f"{said}: to use the GPUs, start it with --gpus all")
+    return Check("GPU in use", "info", "there is no NVIDIA GPU: stages run on the CPU")
+
+
+def _gpu_unused(facts: MachineFacts) -> Check:
+    """Why: by a variable, by torch's build, or by the driver."""
     name, devices = "GPU in use", ", ".join(facts.device_files)
     asked = cpu_asked_for(facts.environment)
-    if facts.cards and facts.accelerator == "cuda":
-        return Check(name, "passed", f"{len(facts.cards)} seen by torch, and DeepSpeed chooses them")
-    if not devices and facts.driver:
-        said = f"driver {facts.driver} is loaded, and no /dev/nvidia* is in this container"
-        return Check(name, "info", f"{said}: to use the GPUs, start it with --gpus all")
-    if not devices:
-        return Check(name, "info", "there is no NVIDIA GPU: stages run on the CPU")
     if asked.startswith("DS_ACCELERATOR"):
         return Check(name, "info", f"{devices} is left unused, as {asked} asks")
     if asked:
@@ -43,7 +49,7 @@ def _gpu_used(facts: MachineFacts) -> Check:
         said = f"{devices} is there, and torch {facts.torch} is built without CUDA"
         return Check(name, "failed", said, "install torch from pytorch.org's index for your CUDA, not the cpu one")
     said = f"{devices} is there; torch sees {len(facts.cards)} GPUs and DeepSpeed chooses {facts.accelerator}"
-    fix = "see the check `driver`; `python -c 'import torch; torch.zeros(1).cuda()'` prints torch's own reason"
+    fix = "see `driver and torch`; `python -c 'import torch; torch.zeros(1).cuda()'` prints torch's own reason"
     return Check(name, "failed", said, fix)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from rlhf.doctor.machine import Card, Disk, MachineFacts, Tool
-from rlhf.engine.accelerator import gpu_device_files
+from rlhf.engine.accelerator import chosen_accelerator, gpu_device_files
 
 DISTRIBUTION = "rlhf-ko"
 TOOLS = ("g++", "nvcc", "ninja")
@@ -32,7 +32,6 @@ def read_machine(runs: str | Path = "runs") -> MachineFacts:
         runs: the folder that runs are written to; it need not exist.
     """
     import torch
-    from deepspeed.accelerator import get_accelerator
     from huggingface_hub import constants
 
     memory = psutil.virtual_memory()
@@ -45,7 +44,7 @@ def read_machine(runs: str | Path = "runs") -> MachineFacts:
         nccl=_nccl(),
         architectures=tuple(torch.cuda.get_arch_list()),
         cards=_cards(),
-        accelerator=get_accelerator().device_name(),
+        accelerator=chosen_accelerator(),
         environment={name: os.environ[name] for name in VARIABLES if name in os.environ},
         tools=tuple(_tool(name) for name in TOOLS),
         shared_memory=_disk("/dev/shm"),

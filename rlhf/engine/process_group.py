@@ -6,6 +6,7 @@ import os
 import socket
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 
@@ -48,7 +49,7 @@ def _default_timeout(timeout: timedelta) -> None:
     dist.distributed_c10d.default_pg_nccl_timeout = timeout
 
 
-def store() -> dist.Store:
+def store() -> Any:
     """The key-value store through which the group was joined."""
     return dist.distributed_c10d._get_default_store()
 
