@@ -45,8 +45,9 @@ def join_group(timeout: timedelta) -> None:
 
 def _default_timeout(timeout: timedelta) -> None:
     """DeepSpeed names no time-out for its groups, and torch gives those its own default, not that of the world."""
-    dist.distributed_c10d.default_pg_timeout = timeout
-    dist.distributed_c10d.default_pg_nccl_timeout = timeout
+    defaults: Any = dist.distributed_c10d
+    defaults.default_pg_timeout = timeout
+    defaults.default_pg_nccl_timeout = timeout
 
 
 def store() -> Any:
