@@ -16,6 +16,13 @@ def gpu_device_files(root: Path = Path("/dev")) -> list[str]:
     return sorted(str(path) for path in root.glob("nvidia[0-9]*"))
 
 
+def chosen_accelerator() -> str:
+    """The name of the accelerator that DeepSpeed chooses, such as cuda or cpu."""
+    from deepspeed.accelerator import get_accelerator
+
+    return str(get_accelerator().device_name())
+
+
 def cpu_asked_for(environment: Mapping[str, str]) -> str:
     """The variable by which the user chose the CPU, as NAME=value; empty where none did."""
     if environment.get("DS_ACCELERATOR") == "cpu":

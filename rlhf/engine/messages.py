@@ -31,10 +31,10 @@ class Messages:
         store: the store through which the process group was joined; rank 0 holds its server.
     """
 
-    def __init__(self, store: dist.Store, rank: int, world_size: int) -> None:
+    def __init__(self, store: Any, rank: int, world_size: int) -> None:
         self._server = store  # ends with its last reference
         # A connection of its own: NCCL's threads must not wait while this rank reads.
-        self._store = dist.PrefixStore("rlhf", store.clone())
+        self._store: Any = dist.PrefixStore("rlhf", store.clone())  # type: ignore[attr-defined]
         self._rank, self._world_size = rank, world_size
         self.number = 0
 
@@ -106,6 +106,6 @@ def arrivals(messages: Messages | None) -> dict[str, int]:
     """How many collectives of each group, and messages, this rank has begun; a rank behind the others is waited for."""
     if not dist.is_initialized():
         return {}
-    groups = dist.distributed_c10d._world.pg_names
+    groups: dict[Any, str] = dict(dist.distributed_c10d._world.pg_names)
     found = {name: group._get_sequence_number_for_group() for group, name in groups.items() if group.size() > 1}
     return found | ({} if messages is None else {"messages": messages.number})

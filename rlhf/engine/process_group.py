@@ -6,6 +6,7 @@ import os
 import socket
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 
@@ -44,11 +45,12 @@ def join_group(timeout: timedelta) -> None:
 
 def _default_timeout(timeout: timedelta) -> None:
     """DeepSpeed names no time-out for its groups, and torch gives those its own default, not that of the world."""
-    dist.distributed_c10d.default_pg_timeout = timeout
-    dist.distributed_c10d.default_pg_nccl_timeout = timeout
+    defaults: Any = dist.distributed_c10d
+    defaults.default_pg_timeout = timeout
+    defaults.default_pg_nccl_timeout = timeout
 
 
-def store() -> dist.Store:
+def store() -> Any:
     """The key-value store through which the group was joined."""
     return dist.distributed_c10d._get_default_store()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from rlhf.artifacts.run_folder import RunFolder
@@ -24,13 +25,19 @@ def require_parents(config: StageConfig) -> None:
 
     Raises: ArtifactError that names the key, the run and its state.
     """
+    for problem in parent_problems(config):
+        raise problem
+
+
+def parent_problems(config: StageConfig) -> Iterator[ArtifactError]:
+    """Every reason why a stage cannot start from the models that it names."""
     for key, path in parents_of(config).items():
         if not Path(path).is_dir() and Path(path).name == "model":
-            raise ArtifactError(f"no such folder: {path}", where=key, fix="train that stage first, or correct the path")
+            yield ArtifactError(f"no such folder: {path}", where=key, fix="train that stage first, or correct the path")
         run = run_of(path)
         if run is not None and run.status() != "finished":
             reason = run.state().get("reason", "")
-            raise ArtifactError(
+            yield ArtifactError(
                 f"{run.path} is {run.status()}{f': {reason}' if reason else ''}",
                 where=key,
                 expected="a run whose state.json says finished",
@@ -39,7 +46,10 @@ def require_parents(config: StageConfig) -> None:
     if isinstance(config, PpoConfig) and config.reward.path:
         folder = Path(config.reward.path)
         inner = folder / "model"
-        require_accuracy(str(inner if inner.is_dir() else folder), config.reward.min_accuracy)
+        try:
+            require_accuracy(str(inner if inner.is_dir() else folder), config.reward.min_accuracy)
+        except ArtifactError as problem:
+            yield problem
 
 
 def run_of(path: str) -> RunFolder | None:

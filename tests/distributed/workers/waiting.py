@@ -12,7 +12,6 @@ import torch.distributed as dist
 from torch import nn
 
 from rlhf.config.sections import DeepSpeedSection, OptimizerFields
-from rlhf.engine.process_group import collective_timeout
 from rlhf.engine.ranks import Ranks, session
 from rlhf.engine.wrapping import adamw, wrapped_engine
 from rlhf.errors import DataError
@@ -73,8 +72,6 @@ def observe(ranks: Ranks) -> dict[str, object]:
         time.sleep(2 * SHORT_S)
     found["gathered"] = ranks.gather(ranks.rank * 10)
     ranks.barrier()
-    found["keys left"] = ranks.messages._store.num_keys() if ranks.messages else -1
-    found["limit"] = collective_timeout(STEP_LIMIT_S).total_seconds()
     found["late"] = late_sum(ranks)
     return found
 

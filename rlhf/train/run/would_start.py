@@ -1,0 +1,166 @@
+"""Whether a configured run would start on this machine: every reason against it, and nothing is loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from rlhf.artifacts.run_folder import RunFolder
+from rlhf.config.load import load_config
+from rlhf.config.schema import LanguageConfig, PpoConfig, StageConfig
+from rlhf.config.stages import STAGES
+from rlhf.data.embedded import data_path
+from rlhf.data.readers import locate
+from rlhf.doctor.checks import Check
+from rlhf.doctor.machine import GIB, MachineFacts
+from rlhf.errors import ConfigError, RlhfError
+from rlhf.plan.fit import check_fits
+from rlhf.plan.launch import launch_line
+from rlhf.plan.machine import Device
+from rlhf.plan.names import models_of_runs
+from rlhf.train.run.readiness import parent_problems, parents_of
+from rlhf.train.run.start import require_checkout
+
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+OLDEST_BFLOAT16 = (8, 0)  # compute capability of Ampere
+
+
+def start_checks(stage: str, path: str, words: Sequence[str], facts: MachineFacts) -> list[Check]:
+    """All checks of one configuration file with its `key=value` words."""
+    try:
+        config = load_config(STAGES[stage].config, path, words)
+    except ConfigError as error:
+        return [_failed("configuration", problem) for problem in error.problems or (error,)]
+    parents = parents_of(config)
+    found = [Check("configuration", "passed", f"stage {stage}, every key is valid")]
+    found += _several(
+        "models", _model_problems(config, path, facts), [f"{key}={each}" for key, each in parents.items()]
+    )
+    found += _several("data", list(_absent_data(config)), [source.path for source in config.data.train])
+    found += [_folder(config), _memory(config, path, facts)]
+    where = "on the GPU" if facts.cards else "on the CPU, because there is no GPU"
+    found += _several("device", list(_unsupported(config, facts)), [f"{config.model.dtype} {where}"])
+    return [*found, _launcher(stage, path, words, facts)]
+
+
+def _failed(name: str, error: RlhfError) -> Check:
+    problem = f"{error.where}: {error.problem}" if error.where else error.problem
+    return Check(name, "failed", f"{problem}; expected {error.expected}" if error.expected else problem, error.fix)
+
+
+def _several(name: str, problems: Sequence[RlhfError], looked_at: Sequence[str]) -> list[Check]:
+    """A failed check per problem, or one that passed."""
+    if problems:
+        return [_failed(name, problem) for problem in problems]
+    return [Check(name, "passed", ", ".join(looked_at))]
+
+
+def _model_problems(config: StageConfig, path: str, facts: MachineFacts) -> list[RlhfError]:
+    """Absent models, and what is wrong with those that are there."""
+    absent = list(_absent_models(config, path, facts))
+    keys = {problem.where for problem in absent}
+    return [*absent, *(problem for problem in parent_problems(config) if problem.where not in keys)]
+
+
+def _absent_models(config: StageConfig, config_path: str, facts: MachineFacts) -> Iterator[ConfigError]:
+    """Models that are neither a folder, nor in the hub cache, nor to be had from the hub."""
+    if not parents_of(config):
+        yield ConfigError("no model is named", where="model.path", fix="set model.path=FOLDER or a hub id")
+    stages = models_of_runs(config_path)
+    for key, path in parents_of(config).items():
+        if Path(path).is_dir() or Path(path).name == "model":
+            continue
+        if path.rstrip("/") in stages:
+            yield ConfigError(
+                f"{path} does not exist", where=key, fix=f"finish the stage whose run.dir is {path} first"
+            )
+        elif not HUB_ID.fullmatch(path):
+            yield ConfigError(f"no such folder: {path}", where=key, fix="correct the path, or train that stage first")
+        elif facts.hub_offline and not _in_cache(path):
+            said = f"{path} is no folder, and the hub cache does not hold it while HF_HUB_OFFLINE is set"
+            yield ConfigError(said, where=key, fix=f"HF_HUB_OFFLINE=0 hf download {path}, where the hub can be reached")
+
+
+def _in_cache(name: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(name, "config.json"), str)
+
+
+def _absent_data(config: StageConfig) -> Iterator[RlhfError]:
+    if not config.data.train:
+        yield ConfigError("no data is named", where="data.train", fix="set data.train=FILE")
+    for key, sources in (("data.train", config.data.train), ("data.eval", config.data.eval)):
+        for source in sources:
+            try:
+                locate(data_path(source.path))
+            except RlhfError as error:
+                fix = f"make the file, as with `rlhf data`, or set {key}=FILE"
+                yield ConfigError(f"{source.path}: {error.problem}", where=key, fix=fix)
+
+
+def _folder(config: StageConfig) -> Check:
+    folder = RunFolder(config.run.dir)
+    holder = folder.holder()
+    if holder:
+        return Check("run folder", "failed", f"{folder.path} is in use by {holder}", "wait, or choose another run.dir")
+    if folder.model.exists() or any(folder.checkpoints.glob("step-*")):
+        return Check("run folder", "info", f"{folder.path} holds a run: add --resume auto, or choose another run.dir")
+    return Check("run folder", "passed", f"{folder.path} is free")
+
+
+def _memory(config: StageConfig, path: str, facts: MachineFacts) -> Check:
+    """The plan against the free memory of the fullest card; on the CPU against that of the machine."""
+    free = min((card.free for card in facts.cards), default=_free_memory(facts))
+    device: Device = "gpu" if facts.cards else "cpu"
+    try:
+        plan = check_fits(config, facts.ranks, free, device=device, named=models_of_runs(path))
+    except ConfigError as error:
+        return Check("memory", "failed", f"on the {device} {error.problem}", error.fix)
+    if plan is None:
+        return Check("memory", "skipped", "the shape of a model is not known before it is there")
+    said = f"about {plan.peak / GIB:.1f} GiB a rank on the {device} planned, {free / GIB:.1f} GiB free"
+    tight = "; with full rows it may run out: see `rlhf plan`" if plan.peak > free else ""
+    return Check("memory", "passed", said + tight)
+
+
+def _free_memory(facts: MachineFacts) -> int:
+    return min(facts.memory_free, facts.memory_limit or facts.memory_free)
+
+
+def _unsupported(config: StageConfig, facts: MachineFacts) -> Iterator[ConfigError]:
+    """What the configuration asks of the card or of an extra, and cannot have here."""
+    oldest = min((card.capability for card in facts.cards), default=None)
+    if config.model.dtype == "bfloat16" and oldest is not None and oldest < OLDEST_BFLOAT16:
+        said = f"bfloat16 needs compute capability 8.0, and a card here has {oldest[0]}.{oldest[1]}"
+        yield ConfigError(said, where="model.dtype", fix="set model.dtype=float16 or float32")
+    if config.model.dtype == "float16" and oldest is None:
+        yield ConfigError("float16 is for GPUs", where="model.dtype", fix="set model.dtype=float32 or bfloat16")
+    for key, asked, package, fix in _gpu_only(config):
+        if asked and oldest is None:
+            yield ConfigError("it needs a CUDA GPU, and torch sees none", where=key, fix=fix)
+        elif asked and package and find_spec(package) is None:
+            extra = "vllm" if package == "vllm" else "gpu"
+            said = f"{package} is not installed"
+            yield ConfigError(said, where=key, fix=f"pip install -e '.[{extra}]' in the checkout, or {fix}")
+
+
+def _gpu_only(config: StageConfig) -> Iterator[tuple[str, bool, str, str]]:
+    """(key=value, whether it is asked for, package, the way out)."""
+    yield "model.attention=varlen", config.model.attention == "varlen", "", "set model.attention=auto"
+    if isinstance(config, LanguageConfig):
+        yield "model.head=liger", config.model.head == "liger", "liger_kernel", "set model.head=chunked"
+    if isinstance(config, PpoConfig):
+        wanted = config.rollout.backend == "vllm"
+        yield "rollout.backend=vllm", wanted, "vllm", "set rollout.backend=transformers"
+
+
+def _launcher(stage: str, path: str, words: Sequence[str], facts: MachineFacts) -> Check:
+    try:
+        require_checkout()
+    except RlhfError as error:
+        return _failed("launcher", error)
+    line = launch_line(stage, path, words, nodes=1, gpus=facts.ranks, device="gpu" if facts.cards else "cpu")
+    return Check("launcher", "info", line)
