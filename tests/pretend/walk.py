@@ -1,8 +1,9 @@
 """Every step of the three stages, evaluation, sampling and service on the pretend GPU, in a process of its own.
 
-    python -m tests.pretend.walk MODELS DTYPE ATTENTION OUT
+    python -m tests.pretend.walk MODELS OUT
 
-MODELS is a folder of tiny models; OUT receives, by step, its error if it has one, and its counts (`Counted`).
+MODELS is a folder of tiny models; OUT receives, by "DTYPE ATTENTION" and step, its error if it has one, and its counts
+(`Counted`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import json
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,12 +21,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.attention.varlen as kernels
 
 from tests.support.pretend_gpu import DEVICE, PretendGpu, counted  # isort: skip  # it patches torch
 
 import rlhf.engine.deepspeed as separate_engine
 import rlhf.engine.shared as shared_engine
-import rlhf.train.policy.shared_roles as shared_roles
 from rlhf.config.role_paths import RolePaths
 from rlhf.config.schema import PpoConfig, RewardConfig, SftConfig
 from rlhf.config.sections import DeepSpeedSection, SamplingSection
@@ -32,7 +34,7 @@ from rlhf.curate.sample.options import SampleOptions
 from rlhf.curate.sample.sampler import sample_answers as sample_file
 from rlhf.data.encode import EncodedPrompt, EncodedRanking, EncodedSequence, Encoder
 from rlhf.data.loader import RowStream
-from rlhf.data.packing import PackedRow
+from rlhf.data.packing import ROW_TENSORS, PackedRow
 from rlhf.data.records import Message, Prompt, Ranking
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import InferenceModel, TrainedModel
@@ -47,12 +49,14 @@ from rlhf.models.shared import SharedBackbone
 from rlhf.rollout.decoding import ActiveSequence, Decoder, Decoding
 from rlhf.serve.chat.batching import AnswerRequest, Batcher
 from rlhf.train.head_check import check_head
+from rlhf.train.policy import shared_roles
 from rlhf.train.policy.control_group import run_control
 from rlhf.train.policy.experience import correct_for_engine, draw_answers, gather_experience
 from rlhf.train.policy.reward_sources import RewardSources
 from rlhf.train.policy.roles import Roles
 from rlhf.train.policy.samples import Sample
 from rlhf.train.policy.update import Demonstrations, update
+from rlhf.train.ranking_rows import pack_rankings
 from rlhf.train.reward import held_out_accuracy, reward_step, score_trees
 from rlhf.train.schedules import Schedule
 from rlhf.train.sft import evaluate_sft, sample_answers, sft_step
@@ -75,6 +79,24 @@ class Counted:
     copies: list[tuple[str, str, int]] = field(default_factory=list)
 
 
+WORK: Counter[str] = Counter()
+
+
+def count_work() -> None:
+    """Makes packed rows that are moved and decode steps count themselves in WORK."""
+    to, step = PackedRow.to, Decoder.step
+
+    def move(row: PackedRow, device: torch.device) -> PackedRow:
+        WORK["rows"] += row.input_ids.device.type != device.type
+        return to(row, device)
+
+    def decode(decoder: Decoder) -> list[ActiveSequence]:
+        WORK["decodes"] += 1
+        return step(decoder)
+
+    PackedRow.to, Decoder.step = move, decode  # type: ignore[method-assign]
+
+
 class Walk:
     """Runs steps and records their counts."""
 
@@ -82,26 +104,10 @@ class Walk:
         self.folder, self.dtype, self.attention = folder, dtype, attention
         self.tokenizer: ChatTokenizer = load_tokenizer(str(folder / "neox"), "kullm")
         self.steps: dict[str, Counted] = {}
-        self.moved: set[int] = set()
-        self.num_rows = self.num_decodes = 0
-        self._count_work()
-
-    def _count_work(self) -> None:
-        to, step = PackedRow.to, Decoder.step
-
-        def move(row: PackedRow, device: torch.device) -> PackedRow:
-            self.num_rows += row.input_ids.device.type != device.type
-            return to(row, device)
-
-        def decode(decoder: Decoder) -> list[ActiveSequence]:
-            self.num_decodes += 1
-            return step(decoder)
-
-        PackedRow.to, Decoder.step = move, decode  # type: ignore[method-assign]
 
     def step(self, name: str, action: Callable[[], Any]) -> Any:
         found, result = Counted(), None
-        self.num_rows = self.num_decodes = 0
+        WORK.clear()
         with counted() as counts:
             try:
                 result = action()
@@ -109,7 +115,7 @@ class Walk:
                 lines = [frame for frame in traceback.extract_tb(error.__traceback__) if "/rlhf/" in frame.filename]
                 place = ", ".join(f"{frame.filename.rpartition('/rlhf/')[2]}:{frame.lineno}" for frame in lines[-3:])
                 found.error = f"{type(error).__name__}: {error} at {place}"
-        found.rows, found.decodes = self.num_rows, self.num_decodes
+        found.rows, found.decodes = WORK["rows"], WORK["decodes"]
         found.synchronisations = [(*key, count) for key, count in counts.synchronisations.most_common()]
         found.copies = [(*key, count) for key, count in counts.copies.most_common()]
         self.steps[name] = found
@@ -153,16 +159,18 @@ def rankings(*sizes: int) -> list[EncodedRanking]:
 
 
 def ppo_config(walk: Walk, **ppo: Any) -> PpoConfig:
-    return PpoConfig.model_validate(
+    """The configuration of stage 3 with these fields of `ppo`, which need not fit its data keys."""
+    config = PpoConfig.model_validate(
         {
             "model": {"dtype": walk.dtype, "attention": walk.attention},
-            "train": {"lr": 1e-3, "micro_tokens": 128, "batch_size": 4},
-            "ppo": {"rollout_size": 6, "entropy_weight": 0.01, "epochs": 1, "value_clip": 0.2, **ppo},
+            "train": {"lr": 1e-3, "micro_tokens": 128, "batch_size": 3},
+            "ppo": {"rollout_size": 6, "entropy_weight": 0.01, "epochs": 1, "value_clip": 0.2},
             "sampling": {"max_new_tokens": 8, "max_prompt_tokens": 40, "batch_size": 4},
             "control": {"best_of": [2], "samples": 1, "max_prompts": 2},
             "data": {"max_length": 64},
         }
     )
+    return config.model_copy(update={"ppo": config.ppo.model_copy(update=ppo)})
 
 
 def policy_steps(walk: Walk, name: str, roles: Roles, demonstrations: Sequence[EncodedSequence]) -> list[Sample]:
@@ -227,13 +235,14 @@ def shared(walk: Walk) -> None:
     build = shared_roles.build_backbone
 
     def on_device(*args: Any) -> SharedBackbone:
-        return build(*args).to(DEVICE)
+        return build(*args).to(DEVICE)  # as DeepSpeed does, but before the optimizer is made
 
     shared_roles.build_backbone = on_device
     run: Any = SimpleNamespace(config=config, ranks=RANKS, say=lambda _: None)
     actor, reward = (str(walk.folder / name / "model") for name in ("sft-run", "reward-run"))
     with PretendGpu():
         roles = shared_roles.build_shared(run, RolePaths(actor, actor, reward, reward), walk.tokenizer, walk.tokenizer)
+    shared_roles.build_backbone = build
     policy_steps(walk, "shared", roles, sequences(20, 30, 25))
 
 
@@ -286,12 +295,17 @@ def evaluation(walk: Walk) -> None:
     walk.step("answer_logprobs", lambda: answer_logprobs(language, pairs, temperature=1.0))
     walk.step("answer_scores", lambda: answer_scores(scalar, pairs))
     walk.step("tree_scores", lambda: tree_scores(scalar, [(prompt, [answer, answer]) for prompt, answer in pairs]))
-    sampling = SamplingSection(max_new_tokens=6, batch_size=4)
+    sampling = SamplingSection(max_new_tokens=6, max_prompt_tokens=40, batch_size=4)
     walk.step("answer_prompts", lambda: answer_prompts(language, walk.tokenizer, walk.prompts(), sampling, seed=1))
     prompts = walk.folder / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in TEXTS[:3]), encoding="utf-8")
     options = SampleOptions(
-        str(prompts), walk.folder / f"{walk.dtype}.jsonl", (policy,), k=2, dtype=walk.dtype, sampling=sampling
+        str(prompts),
+        walk.folder / f"{walk.dtype}-{walk.attention}.jsonl",
+        (policy,),
+        k=2,
+        dtype=walk.dtype,
+        sampling=sampling,
     )
     walk.step("data sample", lambda: sample_file(options, RANKS))
 
@@ -341,16 +355,43 @@ async def serve(walk: Walk, model: Any) -> None:
         batcher.close()
 
 
-def main(folder: str, dtype: str, attention: str, out: str) -> None:
-    separate_engine.wrapped_engine = shared_engine.wrapped_engine = plain_engine  # type: ignore[assignment]
-    if attention == "varlen":
-        import torch.nn.attention.varlen as kernels
+def device_itself(walk: Walk) -> None:
+    """What the pretend GPU must refuse and count, and a row that arrives as it was."""
+    host = torch.arange(4.0)
+    with PretendGpu():
+        there = host.to(DEVICE)
+    walk.step("refused: two devices", lambda: there + host)
+    walk.step("refused: numpy", there.numpy)
+    walk.step("counted: item", lambda: float(there.sum()))
+    walk.step("counted: index by a mask", lambda: there[there > 1])
+    walk.step("counted: copy from pageable memory", lambda: host.to(DEVICE, non_blocking=True))
+    walk.step("counted: a new tensor from the host", lambda: torch.tensor([1.0, 2.0], device=DEVICE))
+    walk.step("counted: nothing", lambda: torch.full((), 2.0, device=DEVICE) * there)
+    walk.step("counted: a row", lambda: row_arrives(pack_rankings(rankings(3, 2), margin_scale=0.5)))
 
-        kernels.varlen_attn = plain_varlen  # type: ignore[assignment]
-    walk = Walk(Path(folder), dtype, attention)
-    for part in (separate, shared, supervised, ranked, evaluation, decoding):
-        part(walk)
-    Path(out).write_text(json.dumps({name: asdict(found) for name, found in walk.steps.items()}), encoding="utf-8")
+
+def row_arrives(row: PackedRow) -> None:
+    """Moves a row and compares every tensor with what left."""
+    moved: Any = row.to(DEVICE)
+    pairs = [(getattr(row, name), getattr(moved, name)) for name in ROW_TENSORS]
+    pairs += [(row.carried[name], moved.carried[name]) for name in row.carried]
+    for before, after in pairs:
+        assert (after.device, after.dtype, after.shape) == (DEVICE, before.dtype, before.shape)
+        assert torch.equal(after.host, before)
+
+
+def main(folder: str, out: str) -> None:
+    separate_engine.wrapped_engine = shared_engine.wrapped_engine = plain_engine  # type: ignore[assignment]
+    kernels.varlen_attn = plain_varlen  # type: ignore[assignment]
+    count_work()
+    found: dict[str, Any] = {}
+    for dtype in ("float32", "bfloat16"):
+        for attention in ("sdpa", "varlen"):
+            walk = Walk(Path(folder), dtype, attention)
+            for part in (device_itself, separate, shared, supervised, ranked, evaluation, decoding):
+                part(walk)
+            found[f"{dtype} {attention}"] = {name: asdict(step) for name, step in walk.steps.items()}
+    Path(out).write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ class PlainEngine:
     def __call__(self, *args: Any, **options: Any) -> Any:
         return self.module(*args, **options)
 
-    def train(self, mode: bool = True) -> None:  # noqa: FBT001, FBT002
+    def train(self, mode: bool = True) -> None:
         self.training = mode
         self.module.train(mode)
 
@@ -70,9 +70,7 @@ def plain_varlen(
     pieces = []
     for number in range(len(ends[0]) - 1):
         mine, seen = (slice(bounds[number], bounds[number + 1]) for bounds in ends)
-        own, keys, values = (
-            each.transpose(0, 1)[None] for each in (query[mine], key[seen], value[seen])
-        )
+        own, keys, values = (each.transpose(0, 1)[None] for each in (query[mine], key[seen], value[seen]))
         shape = own.shape[2], keys.shape[2]
         mask = torch.ones(shape, dtype=torch.bool, device=query.device).tril(shape[1] - shape[0])
         attended = scaled_dot_product_attention(own, keys, values, mask, scale=scale, enable_gqa=enable_gqa)

@@ -3,7 +3,8 @@
 Code that runs under `PretendGpu` takes the paths it would take on a real device. A tensor left on the wrong device is
 an error that names the line, as on a GPU; what a GPU would make the host wait for is counted in `synchronisations`,
 what would be copied to it in `copies`, both by kind and line. Copies that the host would wait for (from memory that is
-not pinned, or not asked for as non-blocking) are synchronisations too, of kind "blocking copy".
+not pinned, or not asked for as non-blocking) are synchronisations too, of kind "blocking copy". Whole modules that are
+moved are not counted.
 
 Importing this module registers a backend and patches torch, so it needs a process of its own.
 """
@@ -63,6 +64,7 @@ class Counts:
 
 
 COUNTS = Counts()
+MOVED_MODULES: list[torch.nn.Module] = []  # those inside `Module.to` at the moment
 
 
 def _line() -> str:
@@ -74,11 +76,13 @@ def _line() -> str:
 
 
 def _synchronises(kind: str) -> None:
-    COUNTS.synchronisations[kind, _line()] += 1
+    if not MOVED_MODULES:
+        COUNTS.synchronisations[kind, _line()] += 1
 
 
 def _copies(kind: str, *, waits: bool) -> None:
-    COUNTS.copies[kind, _line()] += 1
+    if not MOVED_MODULES:
+        COUNTS.copies[kind, _line()] += 1
     if waits:
         _synchronises("blocking copy")
 
@@ -89,7 +93,7 @@ class DeviceTensor(Tensor):
     host: Tensor
 
     @staticmethod
-    def __new__(cls, host: Tensor, requires_grad: bool = False) -> DeviceTensor:  # noqa: PYI034, FBT001, FBT002
+    def __new__(cls, host: Tensor, requires_grad: bool = False) -> DeviceTensor:
         made: Any = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls,
             host.size(),
@@ -229,6 +233,20 @@ def _indexed(original: Callable[..., Any]) -> Callable[..., Any]:
     return access
 
 
+def _uncounted(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Module._apply, which moves weights."""
+
+    def apply(self: torch.nn.Module, *args: Any, **options: Any) -> Any:
+        MOVED_MODULES.append(self)
+        try:
+            return original(self, *args, **options)
+        finally:
+            MOVED_MODULES.pop()
+
+    return apply
+
+
+torch.nn.Module._apply = _uncounted(torch.nn.Module._apply)  # type: ignore[method-assign]
 torch.tensor, torch.as_tensor = _created(torch.tensor), _created(torch.as_tensor)
 DeviceTensor.__getitem__ = _indexed(Tensor.__getitem__)  # type: ignore[method-assign]
 DeviceTensor.__setitem__ = _indexed(Tensor.__setitem__)  # type: ignore[method-assign]
