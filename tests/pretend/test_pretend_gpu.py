@@ -20,6 +20,7 @@ from tests.support.lora_runs import make_lora_run
 ROOT = Path(__file__).parents[2]
 KINDS = ["float32 sdpa", "float32 varlen", "bfloat16 sdpa", "bfloat16 varlen"]
 PER_ROW = 3  # synchronisations of one micro-batch
+PER_DECODE = 2  # synchronisations, and copies, of one decode step
 BOUNDS = "/models/attention.py"  # bounds of the variable-length kernel, which are no part of the row's transfer
 # A row of the smallest minibatch pays for the step: the sums of all metrics, and the gradient norms.
 TRAINING = ("update", "sft_step", "reward_step")
@@ -106,3 +107,21 @@ def test_a_micro_batch_waits_for_the_device_three_times_at_most(walked: dict[str
     for name, step in of_rows(walked[kind]).items():
         waits = total(step["synchronisations"], without=BOUNDS)
         assert waits <= PER_ROW * step["rows"], (name, step["synchronisations"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_decode_step_waits_twice_and_copies_twice_at_most(walked: dict[str, Steps], kind: str) -> None:
+    """Prefills are counted among the steps."""
+    for name, step in walked[kind].items():
+        if not step["decodes"] or step["rows"]:
+            continue
+        assert total(step["synchronisations"]) <= PER_DECODE * step["decodes"], (name, step["synchronisations"])
+        assert total(step["copies"]) <= PER_DECODE * step["decodes"], (name, step["copies"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_bounds_of_segments_are_made_once_per_row(walked: dict[str, Steps], kind: str) -> None:
+    """Not once per layer and recomputation; roles that read one row share them."""
+    for name, step in of_rows(walked[kind]).items():
+        bounds = [each for each in step["copies"] if each[1].startswith(BOUNDS)]
+        assert total(bounds) <= step["rows"], (name, bounds)
