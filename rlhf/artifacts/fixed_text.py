@@ -82,5 +82,5 @@ def fixed_row(sequences: Sequence[Sequence[int]], *, scalar: bool) -> PackedRow:
 @torch.no_grad()
 def packed_outputs(model: PackedModel, sequences: Sequence[Sequence[int]]) -> Tensor:
     """The outputs of `FixedTextOutputs` by one packed row, float32 on the CPU."""
-    row = fixed_row(sequences, scalar=isinstance(model, PackedScalarModel))
+    row = fixed_row(sequences, scalar=isinstance(model, PackedScalarModel)).to(next(model.parameters()).device)
     return model.eval()(row.input_ids, row.position_ids, row.segments, row.positions).float().cpu()

@@ -7,18 +7,20 @@ gathers weights inside each; a rank without work runs a row of one token with lo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rlhf.data.encode import EncodedRanking, EncodedSequence, Ids
+from rlhf.data.transfer import moved_together
 from rlhf.errors import DataError
 from rlhf.ops.segments import Segment, Segments
 
 Plan = list[list[list[int]]]
+ROW_TENSORS = ("input_ids", "position_ids", "positions", "labels", "weights", "items")
 
 
 def plan_micro_batches(lengths: Sequence[int], micro_tokens: int, num_ranks: int) -> Plan:
@@ -58,7 +60,8 @@ class PackedRow:
 
     input_ids, position_ids [1, T] int64; positions [P] int64 indices into the row where the model's output
     is read; labels [P] int64, the token that follows (causal LM) or unused; weights [P] float32, 0 = no loss;
-    items [P] int64, the number (within the micro-batch's items) each position belongs to.
+    items [P] int64, the number (within the micro-batch's items) each position belongs to. `carried` holds further
+    tensors that a step reads beside the model's output, by name: they go to the device in the row's own transfer.
     """
 
     input_ids: Tensor
@@ -68,14 +71,24 @@ class PackedRow:
     labels: Tensor
     weights: Tensor
     items: Tensor
+    carried: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def num_tokens(self) -> int:
         return self.input_ids.shape[1]
 
+    def carrying(self, **tensors: Tensor) -> PackedRow:
+        """The row with these tensors, on the row's device, among those it carries."""
+        return replace(self, carried={**self.carried, **tensors})
+
     def to(self, device: torch.device) -> PackedRow:
-        named = ((name, getattr(self, name)) for name in self.__slots__ if name != "segments")
-        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in named})
+        """The row on `device`, by one copy; a row that is there is returned as it is."""
+        if self.input_ids.device.type == device.type:
+            return self
+        own = {name: getattr(self, name) for name in ROW_TENSORS}
+        moved = moved_together({**own, **self.carried}, device)
+        carried = {name: moved.pop(name) for name in self.carried}
+        return replace(self, carried=carried, **moved)
 
 
 def idle_row() -> PackedRow:

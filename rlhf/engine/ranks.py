@@ -52,14 +52,22 @@ class Ranks:
         return self.rank == 0
 
     def global_sum(self, *values: Tensor | float) -> list[float]:
-        """Sums of scalars over all ranks, in float64; requests to stop are summed with them."""
+        """Sums of scalars over all ranks, in float64; requests to stop are summed with them.
+
+        The host waits for the device once, however many scalars there are.
+        """
         summed = (*values, float(self.stop.requested()))
-        total = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=self.device) for value in summed])
+        total = torch.stack([self._scalar(value) for value in summed])
         if self.world_size > 1:
             dist.all_reduce(total)
         *sums, requests = (float(value) for value in total.tolist())
         self.stop.agreed = self.stop.agreed or requests > 0
         return sums
+
+    def _scalar(self, value: Tensor | float) -> Tensor:
+        if isinstance(value, Tensor):
+            return value.to(self.device, torch.float64)
+        return torch.full((), value, dtype=torch.float64, device=self.device)  # a kernel; a copy would be waited for
 
     def gather(self, value: T) -> list[T]:
         """The value of every rank, in rank order, on every rank (pickled: for small Python objects)."""

@@ -43,7 +43,7 @@ class RowModel:
         """
         row = row.to(self.ranks.device)
         options = {} if noise is None else {"noise": noise.to(self.ranks.device)}
-        denominator = torch.tensor(total, device=self.ranks.device)
+        denominator = torch.full((), total, dtype=torch.float32, device=self.ranks.device)
         return self._request(row, LossRequest(row.labels, row.weights, denominator), **options)
 
     @torch.no_grad()

@@ -141,14 +141,16 @@ class SharedEngine(StoredEngine):
 
     def _measure_whole(self, optimizer: torch.optim.Optimizer) -> None:
         """Norms by role where one optimizer call steps every group."""
-        squares = dict.fromkeys(self.trained, 0.0)
+        device = self.ranks.device
+        squares = {role: torch.zeros((), dtype=torch.float64, device=device) for role in self.trained}
         for group in optimizer.param_groups:
             gradients = [parameter.grad for parameter in group["params"] if parameter.grad is not None]
             if gradients:
-                squares[group["role"]] += float(torch.nn.utils.get_total_norm(gradients)) ** 2
-        totals = list(squares.values())
-        if self._section.zero_stage:  # each rank holds a part
-            totals = self.ranks.global_sum(*totals)
+                norm = torch.nn.utils.get_total_norm(gradients)
+                squares[group["role"]] += norm.to(device, torch.float64).square()
+        parts = list(squares.values())
+        # At ZeRO 1 and above each rank holds a part. One read for all roles: each would wait for the device.
+        totals = self.ranks.global_sum(*parts) if self._section.zero_stage else torch.stack(parts).tolist()
         self._norms = {role: math.sqrt(total) for role, total in zip(squares, totals, strict=True)}
 
 

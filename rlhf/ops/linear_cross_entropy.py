@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from rlhf.ops.head_chunks import HeadGradients, rows_per_chunk, softmax_in_place
 from rlhf.ops.losses import CrossEntropy
-from rlhf.ops.masking import check_scalar
+from rlhf.ops.masking import check_scalar, require
 
 
 def linear_cross_entropy(
@@ -83,7 +83,6 @@ def _check(hidden: Tensor, weight: Tensor, labels: Tensor, weights: Tensor, deno
     if labels.shape != hidden.shape[:1] or weights.shape != labels.shape:
         raise ValueError(f"labels {list(labels.shape)}, weights {list(weights.shape)}: expected [{len(hidden)}] each")
     check_scalar(denominator=denominator)
-    if not (weights >= 0).all():
-        raise ValueError("weights hold a negative value or NaN, expected >= 0; 0 leaves a token out")
-    if ((labels < 0) | (labels >= weight.shape[0])).any():
-        raise ValueError(f"a label lies outside [0, {weight.shape[0]})")
+    require((weights >= 0).all(), "weights hold a negative value or NaN, expected >= 0; 0 leaves a token out")
+    known = (labels >= 0) & (labels < weight.shape[0])
+    require(known.all(), f"a label lies outside [0, {weight.shape[0]})")

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rlhf.ops.head_chunks import HeadGradients, rows_per_chunk, softmax_in_place
+from rlhf.ops.masking import require
 
 KEPT = {"cpu": 2**26, "cuda": 2**27}  # probabilities held from forward to backward, in entries (256 MiB, 512 MiB)
 
@@ -47,8 +48,8 @@ def linear_logprobs(
         raise ValueError(f"{shapes}: expected [N, D], [V, D], [N]")
     if not temperature > 0:
         raise ValueError(f"temperature = {temperature}, expected > 0")
-    if ((tokens < 0) | (tokens >= weight.shape[0])).any():
-        raise ValueError(f"a token lies outside [0, {weight.shape[0]})")
+    known = (tokens >= 0) & (tokens < weight.shape[0])
+    require(known.all(), f"a token lies outside [0, {weight.shape[0]})")
     words, device = weight.shape[0], hidden.device.type
     rows = rows_per_chunk(weight, chunk)
     if not torch.is_grad_enabled():
@@ -87,14 +88,16 @@ class _LinearLogprobs(torch.autograd.Function):
                 pieces.append(probabilities)
         ctx.save_for_backward(hidden, weight, bias, tokens, shift, entropy, *pieces)
         ctx.temperature, ctx.rows = temperature, rows
+        ctx.set_materialize_grads(False)  # an unused output has no gradient, and none is computed for it
         return logprobs, entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_logprobs: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_logprobs: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, tokens, shift, entropy, *pieces = ctx.saved_tensors
         gradients = HeadGradients.empty(hidden, weight, bias, ctx.needs_input_grad)
-        spread = bool(grad_entropy.any())
+        if grad_logprobs is None:
+            grad_logprobs = torch.zeros_like(shift)
         for number, start in enumerate(range(0, len(hidden), ctx.rows)):
             part = slice(start, start + ctx.rows)
             if pieces:
@@ -104,7 +107,7 @@ class _LinearLogprobs(torch.autograd.Function):
                 probabilities = scaled.sub_(shift[part].unsqueeze(1)).exp_()
             up = grad_logprobs[part].unsqueeze(1)
             slope = -up
-            if spread:  # d entropy / d z = -p (log p + entropy)
+            if grad_entropy is not None:  # d entropy / d z = -p (log p + entropy)
                 logs = probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
                 slope = slope - grad_entropy[part].unsqueeze(1) * (logs + entropy[part].unsqueeze(1))
             gradient = probabilities.mul_(slope).scatter_add_(1, tokens[part].unsqueeze(1), up).div_(ctx.temperature)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from rlhf.ops.logprobs import token_logprobs
-from rlhf.ops.masking import check_mask, check_scalar, masked_sum, widen
+from rlhf.ops.masking import check_mask, check_scalar, masked_sum, require, widen
 
 
 class CrossEntropy(NamedTuple):
@@ -57,15 +57,15 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, denominator: 
             " expected [N, V], [N], [N]"
         )
     check_scalar(denominator=denominator)
-    if not (weights >= 0).all():
-        raise ValueError("weights hold a negative value or NaN, expected >= 0; 0 leaves a token out")
+    require((weights >= 0).all(), "weights hold a negative value or NaN, expected >= 0; 0 leaves a token out")
     counted = weights > 0
     known = torch.where(counted, labels, 0)
-    if ((known < 0) | (known >= logits.shape[1])).any():
-        raise ValueError(
-            f"a label of positive weight lies outside [0, {logits.shape[1]}); give ignored labels weight 0"
-        )
-    finite = logits if counted.all() else torch.where(counted.unsqueeze(-1), logits, 0)
+    require(
+        ((known >= 0) & (known < logits.shape[1])).all(),
+        f"a label of positive weight lies outside [0, {logits.shape[1]}); give ignored labels weight 0",
+    )
+    on_cpu = logits.device.type == "cpu"  # elsewhere reading the mask costs more than the copy that it may spare
+    finite = logits if on_cpu and counted.all() else torch.where(counted.unsqueeze(-1), logits, 0)
     nll = torch.where(counted, -token_logprobs(finite, known), 0)
     return CrossEntropy(loss=masked_sum(nll * weights, counted) / denominator, nll=nll.detach())
 
@@ -144,14 +144,15 @@ def policy_loss(
     )
 
 
-def largest_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> float:
+def largest_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
     """The largest exp(logprobs - old_logprobs) of these tokens; 0 where there is none.
 
-    Shapes:  logprobs, old_logprobs [...] nats; mask [...] bool.
+    Shapes:  logprobs, old_logprobs [...] nats; mask [...] bool, of at least one entry.
+    Returns: [], detached.
     Raises:  ValueError if the shapes differ or the mask is not boolean.
     """
     check_mask(mask, logprobs=logprobs, old_logprobs=old_logprobs)
-    return float((logprobs - old_logprobs).detach()[mask].max().exp()) if mask.any() else 0.0
+    return torch.where(mask, (logprobs - old_logprobs).detach(), -torch.inf).max().exp()
 
 
 def kl_loss(kl: Tensor, mask: Tensor, num_tokens: Tensor, *, coefficient: float) -> Tensor:

@@ -29,6 +29,20 @@ def check_scalar(**tensors: Tensor) -> None:
             raise ValueError(f"{name} has shape {list(tensor.shape)}, expected a scalar []; use .sum()")
 
 
+def require(holds: Tensor, message: str) -> None:
+    """Refuse values for which `holds` [] bool is False.
+
+    On a GPU the check is queued with the other kernels, so that the host does not wait for the device: there a failure
+    is a device-side assertion, which ends the process and prints the message.
+
+    Raises:  ValueError with the message, on a CPU.
+    """
+    if holds.device.type != "cpu":
+        torch._assert_async(holds, message)
+    elif not holds:
+        raise ValueError(message)
+
+
 def widen(values: Tensor) -> Tensor:
     """float16 and bfloat16 as float32, any other dtype unchanged: in bfloat16, 256 + 1 is 256.
 

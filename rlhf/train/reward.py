@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from rlhf.artifacts.files import read_json
 from rlhf.config.schema import RewardConfig
 from rlhf.data.encode import EncodedRanking, Encoder
-from rlhf.data.packing import PackedRow, pack_trees, plan_micro_batches, trees_of
+from rlhf.data.packing import pack_trees, plan_micro_batches, trees_of
 from rlhf.data.records import Demonstration
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import TrainedModel
@@ -26,8 +25,9 @@ from rlhf.models.quantization import require_quantizer
 from rlhf.ops.losses import RankingLoss, ranking_loss
 from rlhf.ops.zero_point import ZeroPoint
 from rlhf.train.inputs import load
-from rlhf.train.margins import demonstration_zero, margins_of, rows_without_scores
+from rlhf.train.margins import demonstration_zero, rows_without_scores
 from rlhf.train.models import build_scalar_model, is_scalar_folder, make_trainable, starting_points
+from rlhf.train.ranking_rows import pack_rankings, score_table
 from rlhf.train.rankings import Records, load_rankings
 from rlhf.train.run.fast_paths import start_fast_paths
 from rlhf.train.run.lifecycle import (
@@ -109,12 +109,11 @@ def reward_step(
     # 1. micro-batches of whole prompts; every rank computes the same plan
     plan = plan_micro_batches([len(item) for item in batch], config.train.micro_tokens, ranks.world_size)
     # 2. forward and backward; the denominator is the global number of prompts
-    sums = torch.zeros(4, dtype=torch.float64)
+    sums = torch.zeros(4, dtype=torch.float64, device=ranks.device)
     for items in plan[ranks.rank]:
-        rankings = [batch[item] for item in items]
-        loss = _row_loss(trained, pack_trees(trees_of(rankings)), rankings, len(batch), config)
+        loss = _row_loss(trained, [batch[item] for item in items], len(batch), config)
         trained.backward(loss.loss)
-        sums += torch.stack([loss.loss.detach(), loss.num_correct, loss.num_pairs, loss.margin_sum]).double().cpu()
+        sums += torch.stack([loss.loss.detach(), loss.num_correct, loss.num_pairs, loss.margin_sum]).double()
     # 3. stop before the weights change if the loss is not finite
     mean, correct, pairs, margin = ranks.global_sum(*sums)
     require_finite(mean, step)
@@ -133,39 +132,21 @@ def reward_step(
 
 
 def _row_loss(
-    trained: TrainedModel, row: PackedRow, rankings: Sequence[EncodedRanking], total: int, config: RewardConfig
+    trained: TrainedModel, rankings: Sequence[EncodedRanking], total: int, config: RewardConfig
 ) -> RankingLoss:
     """The loss of one row's prompts, their K answers padded to the largest K."""
-    flat = trained.forward(row)
-    scores, ranks, mask = ranking_table(flat, rankings)
-    margins = None
-    if config.train.margin == "scores":
-        margins = margins_of(rankings, scores.shape[1], config.train.margin_scale).to(flat.device)
+    train = config.train
+    scale = train.margin_scale if train.margin == "scores" else None
+    row = pack_rankings(rankings, margin_scale=scale).to(trained.ranks.device)
     return ranking_loss(
-        scores,
-        ranks,
-        mask,
-        torch.tensor(float(total), device=flat.device),
-        margins=margins,
-        label_smoothing=config.train.label_smoothing,
-        centering=config.train.centering,
+        score_table(trained.forward(row), row),
+        row.carried["ranks"],
+        row.carried["mask"],
+        torch.full((), float(total), device=trained.ranks.device),
+        margins=row.carried.get("margins"),
+        label_smoothing=train.label_smoothing,
+        centering=train.centering,
     )
-
-
-def ranking_table(flat: Tensor, rankings: Sequence[EncodedRanking]) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores in the order of the row as a table: scores, ranks and mask, each [B, K].
-
-    An idle row becomes one prompt of one masked answer, so that it has a graph and no loss.
-    """
-    sizes = [len(item.answers) for item in rankings] or [1]
-    width = max(sizes)
-    column = torch.arange(width, device=flat.device)
-    filled = column[None, :] < torch.tensor(sizes, device=flat.device)[:, None]
-    scores = flat.new_zeros(filled.shape).masked_scatter(filled, flat)
-    ranks = torch.zeros(filled.shape, dtype=torch.int64)
-    for number, item in enumerate(rankings):
-        ranks[number, : len(item.ranks)] = torch.tensor(item.ranks)
-    return scores, ranks.to(flat.device), filled if rankings else torch.zeros_like(filled)
 
 
 def score_trees(trained: TrainedModel, trees: Sequence[Tree], micro_tokens: int) -> list[list[float]]:
@@ -173,9 +154,8 @@ def score_trees(trained: TrainedModel, trees: Sequence[Tree], micro_tokens: int)
     lengths = [len(prompt) + sum(map(len, answers)) for prompt, answers in trees]
 
     def read(items: list[int]) -> list[list[float]]:
-        flat = trained.infer(pack_trees([trees[item] for item in items]))
-        sizes = [len(trees[item][1]) for item in items]
-        return [scores.tolist() for scores in flat.split(sizes or 1)]
+        flat = iter(trained.infer(pack_trees([trees[item] for item in items])).tolist())
+        return [[next(flat) for _ in trees[item][1]] for item in items]
 
     return read_shared(lengths, micro_tokens, trained.ranks, read)
 

@@ -128,9 +128,12 @@ def sft_step(
     # 3. forward and backward
     losses = SourceLoss(sources or source_names(batch), ranks)
     for row, items, places in zip(rows, packed, plan[ranks.rank], strict=True):
-        loss = trained.loss(row, total, noise=_noise(trained, items, places, config, step))
+        noise = _noise(trained, items, places, config, step)
+        labelled = losses.labelled(row, items)
+        moved = (labelled if noise is None else labelled.carrying(noise=noise)).to(ranks.device)
+        loss = trained.loss(moved, total, noise=moved.carried.get("noise"))
         trained.backward(loss.loss)
-        losses.add(loss.nll, row, items)
+        losses.add(loss.nll, moved)
     # 4. stop before the weights change if the loss is not finite
     means = losses.means("loss")
     require_finite(means["loss"], step)
@@ -160,8 +163,8 @@ def evaluate_sft(trained: TrainedModel, items: Sequence[EncodedSequence], config
     losses = SourceLoss(source_names(items), ranks)
     for numbers in plan[ranks.rank]:
         packed = [items[number] for number in numbers]
-        row = pack_sequences(packed)
-        losses.add(trained.infer_loss(row).nll, row, packed)
+        row = losses.labelled(pack_sequences(packed), packed).to(ranks.device)
+        losses.add(trained.infer_loss(row).nll, row)
     return losses.means("eval/loss")
 
 

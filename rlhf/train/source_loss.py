@@ -20,14 +20,17 @@ class SourceLoss:
         self._number = {name: number for number, name in enumerate(self._names)}
         self._sums = torch.zeros(2, len(self._names), dtype=torch.float64, device=ranks.device)
 
-    def add(self, nll: Tensor, row: PackedRow, items: Sequence[EncodedSequence]) -> None:
-        """Adds one row: nll [P] nats, and the sequences packed into it (none for an idle row)."""
-        if not items:
-            return
-        device = nll.device
-        table = torch.tensor([self._number[item.source] for item in items], device=device)
-        source, weights = table[row.items.to(device)], row.weights.to(device).double()
-        self._sums.index_add_(1, source, torch.stack([nll.double() * weights, weights]))
+    def labelled(self, row: PackedRow, items: Sequence[EncodedSequence]) -> PackedRow:
+        """A row on the host, carrying the number of each position's source; `items` are packed into it (none for an
+        idle row)."""
+        table = torch.tensor([self._number[item.source] for item in items] or [0])
+        return row.carrying(source=table[row.items])
+
+    def add(self, nll: Tensor, row: PackedRow) -> None:
+        """Adds nll [P] nats of a labelled row on the device."""
+        weights = row.weights.double()
+        weighted = torch.where(weights > 0, nll.double() * weights, 0)
+        self._sums.index_add_(1, row.carried["source"], torch.stack([weighted, weights]))
 
     def means(self, name: str) -> dict[str, float]:
         """The mean over all rows of all ranks in nats per token, as `name`; with several sources also those of each,

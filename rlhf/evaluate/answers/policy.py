@@ -51,14 +51,14 @@ def answer_prompts(
 
 def answer_logprobs(policy: PackedCausalLM, pairs: Sequence[tuple[Ids, Ids]], *, temperature: float) -> list[float]:
     """log p(answer | prompt) in nats, summed over the answer, of each (prompt, answer)."""
-    sequences = []
+    device, sequences = next(policy.parameters()).device, []
     for prompt, answer in pairs:
         ids = np.concatenate([prompt, answer])
         sequences.append(EncodedSequence(ids, np.arange(len(ids)) >= len(prompt)))
 
     def read(items: list[int]) -> list[float]:
-        row = pack_sequences([sequences[item] for item in items])
+        row = pack_sequences([sequences[item] for item in items]).to(device)
         values = token_logprobs(forward_packed(policy, row), row.labels, temperature=temperature)
-        return torch.zeros(len(items)).index_add(0, row.items, values).tolist()
+        return torch.zeros(len(items), device=device).index_add(0, row.items, values).tolist()
 
     return in_micro_batches([len(each) for each in sequences], read)

@@ -98,18 +98,28 @@ def _combined(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 @dataclass(slots=True)
 class Tally:
-    """Sums over this rank's micro-batches by name."""
+    """Sums over this rank's micro-batches by name, and the largest ratio of a token; all stay on the device."""
 
     sums: dict[str, Tensor] = field(default_factory=dict)
+    ratio: Tensor | None = None
 
     def add(self, parts: Mapping[str, Tensor]) -> None:
         """Adds scalars [] by name; every rank must add the same names in the same order."""
         for name, part in parts.items():
             self.sums[name] = self.sums.get(name, 0.0) + part.detach().double()
 
+    def note_ratio(self, ratio: Tensor) -> None:
+        """Keeps the largest of the ratios []."""
+        self.ratio = ratio if self.ratio is None else torch.maximum(self.ratio, ratio)
+
     def totals(self, ranks: Ranks) -> dict[str, float]:
-        """Sums over all ranks."""
-        return dict(zip(self.sums, ranks.global_sum(*self.sums.values()), strict=True))
+        """Sums over all ranks, and as policy/ratio_max the largest ratio of all, by one collective and one read."""
+        if self.ratio is None:
+            return dict(zip(self.sums, ranks.global_sum(*self.sums.values()), strict=True))
+        own = [self.ratio if rank == ranks.rank else 0.0 for rank in range(ranks.world_size)]  # a place for each rank
+        found = ranks.global_sum(*self.sums.values(), *own)
+        totals = dict(zip(self.sums, found, strict=False))
+        return {**totals, "policy/ratio_max": max(found[len(totals) :])}
 
 
 def minibatch(
@@ -129,18 +139,16 @@ def minibatch(
     ranks = roles.actor.ranks
     sequences = [sample.sequence for sample in batch]
     plan = plan_micro_batches([len(each) for each in sequences], config.train.micro_tokens, ranks.world_size)
-    num_tokens = torch.tensor(float(sum(len(sample.response) for sample in batch)), device=ranks.device)
-    tally, ratio = Tally(), 0.0
+    num_tokens = torch.full((), float(sum(len(sample.response) for sample in batch)), device=ranks.device)
+    tally = Tally()
     for role in filter(None, (roles.actor, roles.critic)):
         role.train()
     for items in plan[ranks.rank]:
-        row = pack_sequences([sequences[item] for item in items]).to(ranks.device)
-        chosen = [batch[item] for item in items]
+        row = experience_row([batch[item] for item in items], _columns(rates, config)).to(ranks.device)
         if "actor" in rates:
-            largest = _policy_backward(roles, row, chosen, num_tokens, config, kl_coefficient, tally)
-            ratio = max(ratio, largest)
+            _policy_backward(roles, row, num_tokens, config, kl_coefficient, tally)
         if "critic" in rates:
-            _value_backward(roles, row, chosen, num_tokens, config, tally)
+            _value_backward(roles, row, num_tokens, config, tally)
     if demonstrations:
         tally.add({"policy/ptx_loss": _ptx_backward(roles, demonstrations, config)})
     totals = tally.totals(ranks)
@@ -150,52 +158,55 @@ def minibatch(
     outcomes = roles.step(rates)
     metrics = {"loss": loss, **totals, "tokens": float(sum(map(len, [*sequences, *demonstrations])))}
     if "actor" in rates:
-        metrics |= {"policy/ratio_max": max(ranks.gather(ratio)), "lr": rates["actor"]}
-        metrics["grad_norm"] = outcomes["actor"].grad_norm
+        metrics |= {"lr": rates["actor"], "grad_norm": outcomes["actor"].grad_norm}
     if "critic" in rates:
         metrics |= {"value/lr": rates["critic"], "value/grad_norm": outcomes["critic"].grad_norm}
     return metrics
 
 
+def _columns(rates: Rates, config: PpoConfig) -> list[str]:
+    """The fields of samples that the losses of these roles read."""
+    policy = ["old_logprobs", "advantages", *(["reference_logprobs"] if config.ppo.kl_in == "loss" else [])]
+    return [*(policy if "actor" in rates else []), *(["values", "returns"] if "critic" in rates else [])]
+
+
+def experience_row(samples: Sequence[Sample], columns: Sequence[str]) -> PackedRow:
+    """Samples as one packed row on the host, carrying their `columns`, [P] float32 each; zeros in an idle row."""
+    row = pack_sequences([sample.sequence for sample in samples])
+    if not samples:
+        return row.carrying(**{name: torch.zeros_like(row.weights) for name in columns})
+    joined = {name: np.concatenate([getattr(sample, name) for sample in samples]) for name in columns}
+    return row.carrying(**{name: torch.from_numpy(numbers).float() for name, numbers in joined.items()})
+
+
 def _policy_backward(
-    roles: Roles,
-    row: PackedRow,
-    chosen: Sequence[Sample],
-    num_tokens: Tensor,
-    config: PpoConfig,
-    kl_coefficient: float,
-    tally: Tally,
-) -> float:
-    """Backward of one row's policy loss, less the entropy bonus and plus the KL loss where they are used; the largest
-    ratio of the row."""
+    roles: Roles, row: PackedRow, num_tokens: Tensor, config: PpoConfig, kl_coefficient: float, tally: Tally
+) -> None:
+    """Backward of one row's policy loss, less the entropy bonus and plus the KL loss where they are used."""
     ppo, temperature, mask = config.ppo, config.sampling.temperature, row.weights > 0
     found = roles.actor.logprobs(row, temperature, with_entropy=ppo.entropy_weight > 0)
     logprobs = found.logprobs
-    old = _row_numbers([sample.old_logprobs for sample in chosen], mask)
-    advantages = _row_numbers([sample.advantages for sample in chosen], mask)
-    policy = policy_loss(logprobs, old, advantages, mask, num_tokens, clip=ppo.clip)
+    old = row.carried["old_logprobs"]
+    policy = policy_loss(logprobs, old, row.carried["advantages"], mask, num_tokens, clip=ppo.clip)
     terms = {"policy/loss": policy.loss}
     if ppo.entropy_weight:
         terms["policy/entropy_loss"] = -entropy_bonus(found.entropy, mask, num_tokens, weight=ppo.entropy_weight)
     if ppo.kl_in == "loss":
-        reference = _row_numbers([sample.reference_logprobs for sample in chosen], mask)
-        kl = kl_estimate(logprobs, reference, mask, kind=ppo.kl_estimator)
+        kl = kl_estimate(logprobs, row.carried["reference_logprobs"], mask, kind=ppo.kl_estimator)
         terms["policy/kl_loss"] = kl_loss(kl, mask, num_tokens, coefficient=kl_coefficient)
     roles.actor.backward(torch.stack(list(terms.values())).sum())
     tally.add({**terms, "policy/clip_fraction": policy.clip_fraction, "policy/approx_kl": policy.approx_kl})
-    return largest_ratio(logprobs, old, mask)
+    tally.note_ratio(largest_ratio(logprobs, old, mask))
 
 
-def _value_backward(
-    roles: Roles, row: PackedRow, chosen: Sequence[Sample], num_tokens: Tensor, config: PpoConfig, tally: Tally
-) -> None:
+def _value_backward(roles: Roles, row: PackedRow, num_tokens: Tensor, config: PpoConfig, tally: Tally) -> None:
     """Backward of one row's value loss."""
     assert roles.critic is not None
     mask = row.weights > 0
     value = value_loss(
         roles.critic.forward(row),
-        _row_numbers([sample.values for sample in chosen], mask),
-        _row_numbers([sample.returns for sample in chosen], mask),
+        row.carried["values"],
+        row.carried["returns"],
         mask,
         num_tokens,
         clip=config.ppo.value_clip,
@@ -208,7 +219,7 @@ def _ptx_backward(roles: Roles, items: Sequence[EncodedSequence], config: PpoCon
     """Backward of ppo.ptx_weight times the mean cross-entropy; this rank's share of that mean [], nats per token."""
     ranks = roles.actor.ranks
     plan = plan_micro_batches([len(item) for item in items], config.train.micro_tokens, ranks.world_size)
-    rows = [pack_sequences([items[item] for item in numbers]).to(ranks.device) for numbers in plan[ranks.rank]]
+    rows = [pack_sequences([items[item] for item in numbers]) for numbers in plan[ranks.rank]]
     (weight,) = ranks.global_sum(sum(float(row.weights.sum()) for row in rows))
     share = torch.zeros((), dtype=torch.float64, device=ranks.device)
     for row in rows:
@@ -227,10 +238,3 @@ def demonstration_norm(roles: Roles, demonstrations: Demonstrations, config: Ppo
     roles.actor.train()
     _ptx_backward(roles, upcoming.take(), config)
     return roles.step({})["actor"].grad_norm
-
-
-def _row_numbers(arrays: Sequence[Any], mask: Tensor) -> Tensor:
-    """Per-sample arrays one after another, in the order of the row's positions; zeros for an idle row."""
-    if not arrays:
-        return torch.zeros(mask.shape, device=mask.device)
-    return torch.from_numpy(np.concatenate(arrays)).float().to(mask.device)

@@ -16,11 +16,11 @@ from rlhf.data.encode import EncodedRanking
 from rlhf.data.packing import PackedRow, trees_of
 from rlhf.engine.deepspeed import StepOutcome
 from rlhf.ops.losses import ranking_loss
+from rlhf.train.ranking_rows import pack_rankings, score_table
 from rlhf.train.reward import (
     MAX_DEMONSTRATIONS,
     _demonstrations,
     held_out_accuracy,
-    ranking_table,
     reward_step,
     score_trees,
 )
@@ -106,8 +106,10 @@ def test_without_demonstrations_the_best_answers_set_the_zero_point() -> None:
 
 def test_an_idle_row_has_a_graph_and_no_loss_whatever_its_score() -> None:
     flat = torch.tensor([float("nan")], requires_grad=True)
-    scores, ranks, mask = ranking_table(flat, [])
-    out = ranking_loss(scores, ranks, mask, torch.tensor(2.0), centering=0.1)
+    row = pack_rankings([])
+    out = ranking_loss(
+        score_table(flat, row), row.carried["ranks"], row.carried["mask"], torch.tensor(2.0), centering=0.1
+    )
     out.loss.backward()
     assert (out.loss.item(), int(out.num_pairs)) == (0.0, 0)
     assert flat.grad is not None

@@ -12,10 +12,9 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from rlhf.data.encode import EncodedRanking
-from rlhf.data.packing import pack_trees, trees_of
 from rlhf.models.loading import load_scalar_model
 from rlhf.ops.losses import ranking_loss
-from rlhf.train.reward import ranking_table
+from rlhf.train.ranking_rows import pack_rankings, score_table
 
 RANKS = {2: (2, 1), 4: (1, 3, 3, 2), 9: (4, 1, 2, 2, 5, 1, 3, 4, 4)}  # 4 and 9 hold ties
 
@@ -58,9 +57,9 @@ def test_a_tree_equals_separate_pairs_in_loss_and_gradient(tiny_reward: Path, nu
     plain = AutoModelForSequenceClassification.from_pretrained(
         tiny_reward, num_labels=1, dtype=torch.float32, attn_implementation="eager"
     )
-    row = pack_trees(trees_of(rankings))
-    table = ranking_table(model(row.input_ids, row.position_ids, row.segments, row.positions), rankings)
-    loss = ranking_loss(*table, torch.tensor(2.0)).loss
+    row = pack_rankings(rankings)
+    scores = score_table(model(row.input_ids, row.position_ids, row.segments, row.positions), row)
+    loss = ranking_loss(scores, row.carried["ranks"], row.carried["mask"], torch.tensor(2.0)).loss
     expected = _pairwise_loss(plain, rankings)
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -18,9 +20,9 @@ def test_means_by_source_weigh_tokens_alike_in_every_row() -> None:
     second = EncodedSequence(np.asarray([9, 3], np.int32), np.asarray([0, 1], bool), "b")
     assert source_names([second, first, second]) == ["a", "b"]
     losses = SourceLoss(["a", "b"], ONE_RANK)
-    losses.add(torch.tensor([1.0, 3.0]), pack_sequences([first], prompt_weight=0.25), [first])
-    losses.add(torch.tensor([5.0]), pack_sequences([second], prompt_weight=0.25), [second])
-    losses.add(torch.tensor([99.0]), idle_row(), [])
+    losses.add(torch.tensor([1.0, 3.0]), losses.labelled(pack_sequences([first], prompt_weight=0.25), [first]))
+    losses.add(torch.tensor([5.0]), losses.labelled(pack_sequences([second], prompt_weight=0.25), [second]))
+    losses.add(torch.tensor([math.nan]), losses.labelled(idle_row(), []))
     expected = {"loss": (0.25 + 3 + 5) / 2.25, "loss_by_source/a": 3.25 / 1.25, "loss_by_source/b": 5.0}
     assert losses.means("loss") == pytest.approx(expected)
     assert SourceLoss(["a"], ONE_RANK).means("loss") == {"loss": 0.0}

@@ -17,13 +17,14 @@ from rlhf.train.policy import update as module
 from rlhf.train.policy.roles import Roles
 from rlhf.train.policy.update import (
     Demonstrations,
+    Tally,
     demonstration_norm,
     epoch_order,
     learning_rates,
     minibatch,
     update,
 )
-from tests.support.tables import EOS, ONE_RANK, RATES, VOCABULARY, Table, ppo_config, sample
+from tests.support.tables import EOS, RATES, VOCABULARY, Table, ppo_config, sample
 
 UNIFORM = -math.log(VOCABULARY)
 
@@ -219,19 +220,20 @@ def test_the_largest_ratio_is_that_of_any_row_and_any_rank(order: tuple[int, int
     ]
     config = ppo_config()
     config = config.model_copy(update={"train": config.train.model_copy(update={"micro_tokens": 3})})
+    actor, _, roles = tables(3)
+    assert minibatch(roles, [samples[number] for number in order], config, RATES, 1)[
+        "policy/ratio_max"
+    ] == pytest.approx(3.0, rel=1e-5)
+    assert len(actor.rows) == 2
+    tally = Tally()
+    for number in order:
+        tally.note_ratio(torch.tensor((3.0, 1.0)[number]))
     for elsewhere, largest in ((2.0, 3.0), (9.0, 9.0)):
-        actor, values, roles = tables(3)
-        ranks = SimpleNamespace(
-            rank=0,
-            world_size=1,
-            device=torch.device("cpu"),
-            global_sum=ONE_RANK.global_sum,
-            gather=lambda own, elsewhere=elsewhere: [own, elsewhere],
+        # The sum over two ranks, each with the other's place 0.
+        summed = SimpleNamespace(
+            rank=0, world_size=2, global_sum=lambda *own, there=elsewhere: [own[0].item(), own[1] + there]
         )
-        actor.ranks = values.ranks = ranks  # type: ignore[misc, assignment]
-        metrics = minibatch(roles, [samples[number] for number in order], config, RATES, 1)
-        assert len(actor.rows) == 2
-        assert metrics["policy/ratio_max"] == pytest.approx(largest, rel=1e-5)
+        assert tally.totals(summed)["policy/ratio_max"] == largest  # type: ignore[arg-type]
 
 
 def test_the_norm_of_demonstrations_is_that_of_the_next_ones() -> None:
