@@ -128,8 +128,9 @@ def rearranged(kept: Kept | None, entering: Entering | None, shape: tuple[int, i
     width = max(widths)
     again = kept.cache if fixed and kept is not None and kept.cache.shape == shape else None
     layers: list[tuple[Tensor, Tensor]] = []
+    rows = None if kept is None or not kept.slots else torch.tensor(kept.slots).to(_keys(kept.cache).device)
     for number in range(_num_layers(kept, entering)):
-        keys, values = (_rearranged_memory(kept, entering, number, name, shape) for name in ("keys", "values"))
+        keys, values = (_rearranged_memory(kept, entering, number, name, shape, rows) for name in ("keys", "values"))
         if again is not None:
             earlier: Any = again.layers[number]
             keys, values = earlier.keys.copy_(keys), earlier.values.copy_(values)
@@ -147,6 +148,11 @@ def rearranged(kept: Kept | None, entering: Entering | None, shape: tuple[int, i
     return SlotCache([SlotLayer(keys, values, width, column) for keys, values in layers], mask, column)
 
 
+def _keys(cache: Any) -> Tensor:
+    keys: Tensor = cache.layers[0].keys
+    return keys
+
+
 def _num_layers(kept: Kept | None, entering: Entering | None) -> int:
     source = kept or entering
     assert source is not None
@@ -154,18 +160,17 @@ def _num_layers(kept: Kept | None, entering: Entering | None) -> int:
 
 
 def _rearranged_memory(
-    kept: Kept | None, entering: Entering | None, number: int, name: str, shape: tuple[int, int]
+    kept: Kept | None, entering: Entering | None, number: int, name: str, shape: tuple[int, int], rows: Tensor | None
 ) -> Tensor:
-    """Keys or values of one layer for the new arrangement."""
+    """Keys or values of one layer for the new arrangement; `rows` are the kept slots on the device."""
     source = kept or entering
     assert source is not None
     like: Any = getattr(source.cache.layers[number], name)
     memory: Tensor = like.new_zeros(shape[0], like.shape[1], shape[1], like.shape[3])
     lengths = [*(kept.lengths if kept else ()), *(entering.lengths if entering else ())]
     width, count = max(lengths), 0
-    if kept is not None and kept.slots:
+    if kept is not None and rows is not None:
         count, longest, end = len(kept.slots), max(kept.lengths), kept.cache.length
-        rows = torch.tensor(kept.slots).to(like.device)
         memory[:count, :, width - longest : width] = like[rows, :, end - longest : end]
     if entering is not None:
         packed: Any = getattr(entering.cache.layers[number], name)
