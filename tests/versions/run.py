@@ -9,8 +9,6 @@ index that has all of them, given in PIP_EXTRA_INDEX_URL, makes it the floor its
 Exits with 1 where anything failed. Logs stay in .venv-versions; the environments are removed unless --keep is given.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re
@@ -55,7 +53,7 @@ class VersionSet:
 
     def run(self, part: str, command: Sequence[str], read: Callable[[str], str]) -> bool:
         """Runs a command into a log; `read` takes from the log what the table says of it."""
-        log = FOLDER / f"{self.name}-{part}.log"
+        log = FOLDER / f"{self.name}-{part.replace(' ', '-')}.log"
         print(f"{self.name}: {part} (log: {log.relative_to(ROOT)})", flush=True)
         paths = {
             "PATH": os.pathsep.join([str(self.python.parent), os.environ["PATH"]]),
