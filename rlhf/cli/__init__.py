@@ -77,7 +77,8 @@ def build_parser() -> CommandParser:
     """All commands; the flags of each are added when it is chosen."""
     parser = CommandParser(
         prog="rlhf",
-        description="Korean-first RLHF. A stage starts by `rlhf train sft --config ...`, or as `deepspeed scripts/step1_sft.py --config ...`.",
+        description="Korean-first RLHF. A stage starts by `rlhf train sft --config ...`, or as "
+        "`deepspeed scripts/step1_sft.py --config ...`.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:

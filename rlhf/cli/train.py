@@ -32,7 +32,7 @@ COMMAND = Command(
     "one stage on this machine: sft, reward or ppo",
     run_train,
     _flags,
-    description="Starts the script of a stage under the `deepspeed` launcher and prints that command. Several machines: "
-    "start the script by `deepspeed --hostfile ...`, or by Slurm.",
+    description="Starts the script of a stage under the `deepspeed` launcher and prints that command. "
+    "Several machines: start the script by `deepspeed --hostfile ...`, or by Slurm.",
     epilog="example: rlhf train sft --config recipe:kullm-5.8b/sft data.train=my.jsonl run.dir=runs/sft",
 )

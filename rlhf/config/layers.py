@@ -59,9 +59,7 @@ def read_files(path: Path, problems: list[ConfigError], chain: tuple[Path, ...] 
     return merged
 
 
-def _read_base(
-    path: Path, base: str, where: str, problems: list[ConfigError], chain: tuple[Path, ...]
-) -> Document:
+def _read_base(path: Path, base: str, where: str, problems: list[ConfigError], chain: tuple[Path, ...]) -> Document:
     """What `path` names as its base: a file looked up beside it, or a recipe."""
     try:
         found = config_file(base, where) if base.startswith(PREFIX) else path.parent / base

@@ -1,4 +1,4 @@
-"""A wheel, installed apart from the checkout, has what a run needs: stage scripts, recipes, `rlhf` and `python -m rlhf`."""
+"""A wheel, installed apart from the checkout, has what a run needs: scripts, recipes, `rlhf` and `python -m rlhf`."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ def _run(command: list[str], cwd: Path) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     # `ninja` is beside the Python whose packages are used.
     environment |= {**ENVIRONMENT, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -2,7 +2,8 @@
 
     python tests/versions/run.py [oldest|newest ...] [--keep]
 
-Each set has an environment of its own in .venv-versions, with all extras but `vllm`; the other packages are the newest
+Each set has an environment of its own in .venv-versions, with all extras but
+`vllm` and `gpu`, whose packages need a GPU (bitsandbytes is in `dev`); the other packages are the newest
 that the set admits. The oldest set is every floor at once, so a floor that does not exist, or that another floor
 excludes, fails too. torch is a CPU build: the first, or the last, that the package index offers within the range. An
 index that has all of them, given in PIP_EXTRA_INDEX_URL, makes it the floor itself; the table says which one ran.
@@ -24,7 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".venv-versions"
-EXTRAS = ("llm", "data", "serve", "ui", "eval", "pii", "report", "gpu", "dev")
+EXTRAS = ("llm", "data", "serve", "ui", "eval", "pii", "report", "dev")
 NEWEST_NAMED = ("transformers", "deepspeed", "peft", "datasets", "fastapi")  # shown in the table
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(\[[\w,-]+\])?\s*(>=\s*(?P<floor>[\w.]+))?(?P<rest>.*)")
 
@@ -103,7 +104,9 @@ def choose_torch(offered: Sequence[str], floor: str, *, oldest: bool) -> str:
 
     Raises: SystemExit where the index offers none.
     """
-    builds = sorted((each for each in offered if each.endswith("+cpu") and release(each) >= release(floor)), key=release)
+    builds = sorted(
+        (each for each in offered if each.endswith("+cpu") and release(each) >= release(floor)), key=release
+    )
     if not builds:
         raise SystemExit(f"no CPU build of torch from {floor} on: name an index that has one in PIP_EXTRA_INDEX_URL")
     return builds[0 if oldest else -1]
