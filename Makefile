@@ -4,13 +4,15 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    ?= runs/q
 ARGS   ?=
+VERSIONS ?=
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup quickstart test test-full test-cluster test-container check format clean
+.PHONY: help setup quickstart test test-versions test-full test-cluster test-container check format clean
 
 help:
 	@echo "make quickstart      install, then base, SFT, reward model and PPO on a tiny model (OUT=$(OUT), ARGS='--lora')"
 	@echo "make test            install, then all tests"
+	@echo "make test-versions    the unit tests and a step of each stage with the oldest and the newest versions (VERSIONS='--keep')"
 	@echo "make test-cluster    jobs on a real Slurm of two virtual nodes (installs slurm-wlm and munge when root)"
 	@echo "make test-container  build docker/Dockerfile without Docker, then the quickstart in it (needs root, buildah)"
 	@echo "make test-full       kills in every stage, rank count and ZeRO stage: 48 cells, about an hour"
@@ -18,11 +20,11 @@ help:
 	@echo "make format          rewrite code as the linter wants it"
 
 # torch first and pinned: an open range may fetch gigabytes of CUDA packages that a CPU does not need.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints/cpu.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints/cpu.txt torch
+	$(BIN)/pip install --quiet --constraint constraints/cpu.txt --editable '.[dev]'
 	touch $@
 
 setup: $(VENV)/.installed
@@ -32,6 +34,9 @@ quickstart: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-versions:
+	$(PYTHON) tests/versions/run.py $(VERSIONS)
 
 test-full: setup
 	$(BIN)/python -m pytest -m full tests/integration/test_fault_matrix.py
@@ -57,4 +62,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-versions .pytest_cache .mypy_cache .ruff_cache

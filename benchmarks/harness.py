@@ -46,7 +46,15 @@ def trl_python(requirement: str = TRL_REQUIREMENT) -> Path:
         say(f"making an environment for {requirement} in {folder} (some minutes)")
         base = getattr(sys, "_base_executable", sys.executable)
         subprocess.run([base, "-m", "venv", str(folder)], check=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints.txt")]
+        install = [
+            str(python),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--constraint",
+            str(ROOT / "constraints" / "cpu.txt"),
+        ]
         subprocess.run([*install, "torch"], check=True)
         subprocess.run([*install, requirement], check=True)
         (folder / ".installed").touch()

@@ -38,6 +38,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from tests.support import future_warnings
+
+future_warnings.install()
+
 import pytest
 import torch
 from transformers import (

@@ -27,6 +27,7 @@ from rlhf.cli import (
     serve,
     stop,
     sweep,
+    train,
 )
 from rlhf.cli.parser import Command, CommandParser, Group
 from rlhf.errors import RlhfError
@@ -37,6 +38,7 @@ COMMANDS: tuple[Command | Group, ...] = (
     config.GROUP,
     plan.COMMAND,
     doctor.COMMAND,
+    train.COMMAND,
     ready.COMMAND,
     data.GROUP,
     export.COMMAND,
@@ -77,7 +79,8 @@ def build_parser() -> CommandParser:
     """All commands; the flags of each are added when it is chosen."""
     parser = CommandParser(
         prog="rlhf",
-        description="Korean-first RLHF. The stages themselves start as `deepspeed scripts/step1_sft.py --config ...`.",
+        description="Korean-first RLHF. A stage starts by `rlhf train sft --config ...`, or as "
+        "`deepspeed scripts/step1_sft.py --config ...`.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:

@@ -23,4 +23,20 @@ def run_config_schema(arguments: argparse.Namespace) -> int:
 
 
 SCHEMA = Command("schema", "JSON Schema of a stage's YAML, for editors", run_config_schema, _flags)
-GROUP = Group("config", "configuration", (SCHEMA,))
+
+
+def _no_flags(parser: argparse.ArgumentParser) -> None:
+    """`rlhf config recipes` has none."""
+
+
+def run_config_recipes(arguments: argparse.Namespace) -> int:
+    """`rlhf config recipes`."""
+    from rlhf.config.shipped import PREFIX, config_file, recipe_names
+
+    for name in recipe_names():
+        sys.stdout.write(f"{PREFIX}{name}  {config_file(PREFIX + name)}\n")
+    return 0
+
+
+RECIPES = Command("recipes", "the shipped configurations: name and file", run_config_recipes, _no_flags)
+GROUP = Group("config", "configuration", (SCHEMA, RECIPES))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rlhf.config.shipped import PREFIX, config_file
 from rlhf.config.yaml_lines import Document, KeyOrigin, KeyPath, dotted, entry, read
 from rlhf.errors import ConfigError
 
@@ -53,10 +54,19 @@ def read_files(path: Path, problems: list[ConfigError], chain: tuple[Path, ...] 
         return Document(complete=False)
     merged = Document()
     for base, where in bases:
-        under = read_files(path.parent / base, problems, (*chain, path), where)
-        _lay_over(merged, under)
+        _lay_over(merged, _read_base(path, base, where, problems, chain))
     _lay_over(merged, own)
     return merged
+
+
+def _read_base(path: Path, base: str, where: str, problems: list[ConfigError], chain: tuple[Path, ...]) -> Document:
+    """What `path` names as its base: a file looked up beside it, or a recipe."""
+    try:
+        found = config_file(base, where) if base.startswith(PREFIX) else path.parent / base
+    except ConfigError as error:
+        problems.append(error)
+        return Document(complete=False)
+    return read_files(found, problems, (*chain, path), where)
 
 
 def _lay_over(under: Document, over: Document) -> None:

@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from rlhf.config.explain import explain
-from rlhf.config.layers import Override, apply_override, parse_override, read_files
+from rlhf.config.layers import COMMAND_LINE, Override, apply_override, parse_override, read_files
 from rlhf.config.schema import StageConfig
+from rlhf.config.shipped import config_file
 from rlhf.config.stages import STAGES, stage_named
 from rlhf.config.yaml_lines import Document, to_yaml
 from rlhf.errors import ConfigError
@@ -31,7 +32,7 @@ def load_config(model: type[ConfigT], path: str | Path | None, overrides: Sequen
 
     Args:
         model: the class of the stage.
-        path: a YAML file; None starts from the defaults.
+        path: a YAML file, or `recipe:demo/sft` for one that is shipped; None starts from the defaults.
         overrides: `key.sub=value` with the value as YAML; they win over files, the last over those before it.
 
     Raises: ConfigError with every problem found, each with its place, what was expected and the fix.
@@ -39,7 +40,7 @@ def load_config(model: type[ConfigT], path: str | Path | None, overrides: Sequen
     problems: list[ConfigError] = []
     parsed = _parse_overrides(overrides, problems)
     in_files: list[ConfigError] = []
-    document = Document() if path is None else read_files(Path(path), in_files)
+    document = Document() if path is None else read_files(config_file(path, COMMAND_LINE), in_files)
     misplaced = _apply(document, parsed)
     problems = in_files + problems + (misplaced if document.complete else [])
     try:

@@ -24,7 +24,7 @@ from rlhf.demo.options import QuickstartOptions, TinySize
 from rlhf.demo.tiny_base import make_tiny_base
 from rlhf.errors import ArtifactError, DataError, TrainingError
 from rlhf.evaluate.reward.gate import read_card, refusal
-from rlhf.train.run.start import ROOT, require_checkout, start_stage
+from rlhf.train.run.start import start_stage
 
 OWN_DATA = {"sft": "sft", "reward": "preference", "ppo": "prompts"}
 OWN_ROWS = 2000  # of each training file: enough to see each stage learn, within minutes on 2 cores
@@ -80,7 +80,6 @@ class Quickstart(QuickstartOptions):
 
     def _check(self) -> None:
         """Refuses, before anything is trained, missing data and a folder of other settings."""
-        require_checkout()
         names = [f"{name}_{part}.jsonl" for name in OWN_DATA.values() for part in ("train", "dev")]
         for file in [self.data / name for name in names] if self.data else []:
             if not file.is_file():
@@ -127,7 +126,7 @@ class Quickstart(QuickstartOptions):
         words += LORA_OVERRIDES[stage] if self.lora else ()
         words += OWN_OVERRIDES[stage] if self.data else ()
         words += (f"run.max_steps={self.max_steps}", *SHORT_OVERRIDES[stage]) if self.max_steps is not None else ()
-        arguments = ["--config", str(ROOT / "configs" / "demo" / f"{stage}.yaml"), "--resume", "auto", *words]
+        arguments = ["--config", f"recipe:demo/{stage}", "--resume", "auto", *words]
         status = start_stage(stage, arguments)
         if status or RunFolder(self.out / stage).status() != "finished":
             reason = RunFolder(self.out / stage).state().get("reason", "")

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from rlhf.config.load import load_config
+from rlhf.config.shipped import config_file
 from rlhf.config.stages import STAGES
 from rlhf.errors import RlhfError
 
@@ -15,7 +16,7 @@ from rlhf.errors import RlhfError
 def models_of_runs(config_path: str | Path) -> dict[str, str]:
     """run.dir -> model.path of the stages configured in the same folder as `config_path`."""
     found: dict[str, str] = {}
-    for file in sorted(Path(config_path).resolve().parent.glob("*.y*ml")):
+    for file in sorted(config_file(config_path).resolve().parent.glob("*.y*ml")):
         if file.stem not in ("sft", "reward"):
             continue
         with suppress(RlhfError, yaml.YAMLError):

@@ -20,11 +20,12 @@ from rlhf.artifacts.files import read_json, write_json
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import load_config
 from rlhf.config.schema import StageConfig
+from rlhf.config.shipped import ROOT, SCRIPTS
 from rlhf.config.stages import STAGES
 from rlhf.errors import ArtifactError, ConfigError, RlhfError
 from rlhf.runs.record import JOB, RunRecord, flat, status_of
 from rlhf.train.run.readiness import require_parents
-from rlhf.train.run.start import ROOT, require_checkout, start_stage
+from rlhf.train.run.start import start_stage
 
 LONGEST_NAME = 120  # characters; file systems take 255 bytes
 FORM = "key=value,value, such as train.lr=1e-5,3e-5"
@@ -83,7 +84,7 @@ class Sweep:
     def _sbatch(self, point: Point, options: Sequence[str]) -> str:
         script = STAGES[self.stage].step
         command = ["sbatch", "--parsable", f"--job-name={point.folder.name}", *options]
-        command += [str(ROOT / "scripts" / "slurm" / "train.sbatch"), script, self.config, *point.overrides]
+        command += [str(SCRIPTS / "slurm" / "train.sbatch"), script, self.config, *point.overrides]
         done = _slurm([*command, "--resume", "auto"])
         if done.returncode:
             raise ConfigError(f"sbatch: {done.stderr.strip()}", where="--slurm", fix="look at --sbatch")
@@ -101,7 +102,6 @@ def plan_sweep(stage: str, config: str, grid: Sequence[str], common: Sequence[st
     Raises: ConfigError for a key or value that is wrong; ArtifactError where a parent is not finished, or a folder
         holds a run with other settings.
     """
-    require_checkout()
     axes = parse_grid(grid)
     names = _short_names(list(axes))
     points, problems = [], []

@@ -35,8 +35,8 @@ def test_what_is_copied_exists_and_is_not_ignored():
 
 
 def test_cuda_is_that_of_the_pinned_torch():
-    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
-    (base,) = re.findall(r"^ARG BASE=nvidia/cuda:([\d.]+)-devel-", DOCKERFILE, re.MULTILINE)
+    pins = (ROOT / "constraints" / "cuda.txt").read_text(encoding="utf-8")
+    (base,) = re.findall(r"^ARG BASE=nvidia/cuda:([\d.]+)-runtime-", DOCKERFILE, re.MULTILINE)
     (toolkit,) = re.findall(r"^cuda-toolkit==(\d+\.\d+\.\d+)", pins, re.MULTILINE)
     assert base == toolkit
 

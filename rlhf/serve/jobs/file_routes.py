@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -113,8 +114,8 @@ async def _form(request: Request, max_bytes: int) -> FormData:
 
     try:
         form = await MultiPartParser(request.headers, counted(), max_files=1, max_fields=8).parse()
-    except MultiPartException as error:
-        raise ApiError(400, f"The form cannot be read: {error.message}", param="file") from None
+    except (MultiPartException, FormParserError) as error:  # the second is not caught by every starlette
+        raise ApiError(400, f"The form cannot be read: {error}", param="file") from None
     content = form.get("file")
     if isinstance(content, UploadFile) and (content.size or 0) > max_bytes:
         await form.close()

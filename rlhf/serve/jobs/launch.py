@@ -18,12 +18,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-import rlhf
+from rlhf.config.shipped import ROOT, SCRIPTS
 from rlhf.config.stages import STAGES
-from rlhf.errors import ConfigError, TrainingError
+from rlhf.errors import TrainingError
 from rlhf.web.server import listen
 
-ROOT = Path(rlhf.__file__).parents[1]
 SLURM_TIMEOUT_S = 30
 START_S = 10.0  # by then a started launcher has written its process id
 # Writes its own id before it becomes the launcher, so that no moment is without one.
@@ -46,10 +45,6 @@ class LocalLauncher:
     """
 
     def __init__(self, words: Sequence[str] = ()) -> None:
-        if not (ROOT / "scripts").is_dir():
-            raise ConfigError(
-                "jobs start scripts/ of a checkout, and there is none", fix="run the service from a clone"
-            )
         self._words = tuple(words)
         self._children: list[subprocess.Popen[bytes]] = []
 
@@ -58,7 +53,7 @@ class LocalLauncher:
         with listen("127.0.0.1", 0) as free:
             port = str(free.getsockname()[1])
         command = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", port, *self._words]
-        script = str(ROOT / "scripts" / STAGES[stage].script)
+        script = str(SCRIPTS / STAGES[stage].script)
         command += [script, "--config", str(folder / "config.yaml"), "--resume", "auto"]
         lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
         try:
@@ -104,9 +99,7 @@ class SlurmLauncher:
 
     def __init__(self, words: Sequence[str] = ()) -> None:
         self._words = tuple(words)
-        self._script = ROOT / "scripts" / "slurm" / "train.sbatch"
-        if not self._script.is_file():
-            raise ConfigError(f"{self._script} is missing", where="--job-launcher slurm")
+        self._script = SCRIPTS / "slurm" / "train.sbatch"
 
     def start(self, folder: Path, stage: str) -> None:
         """Submits the stage."""

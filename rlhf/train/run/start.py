@@ -7,19 +7,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-import rlhf
+from rlhf.config.shipped import SCRIPTS
 from rlhf.config.stages import STAGES
-from rlhf.errors import ArtifactError
-
-ROOT = Path(rlhf.__file__).parents[1]
-
-
-def require_checkout() -> None:
-    """Raises ArtifactError where the package is installed without its scripts."""
-    if not (ROOT / "scripts").is_dir():
-        raise ArtifactError("stages are started by scripts/ of a checkout", fix="run it from a clone of the project")
 
 
 def start_stage(stage: str, arguments: Sequence[str], *, ranks: int | None = None) -> int:
@@ -27,7 +17,7 @@ def start_stage(stage: str, arguments: Sequence[str], *, ranks: int | None = Non
 
     ranks: processes; None leaves it to the launcher, which takes every GPU, or one process on CPUs.
     """
-    script = str(ROOT / "scripts" / STAGES[stage].script)
+    script = str(SCRIPTS / STAGES[stage].script)
     options = [] if ranks is None else ["--num_accelerators", str(ranks)]
     sys.stderr.write(f"deepspeed {shlex.join([*options, script, *arguments])}\n")
     launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", str(free_port())]

@@ -22,6 +22,11 @@ SHIPPED = {
     for path in PACKAGE.rglob("*")
     if path.is_file() and path.suffix not in (".py", ".pyc")
 }
+SHIPPED |= {  # behind links, which rglob does not follow
+    path.relative_to(PACKAGE).as_posix()
+    for pattern in ("recipes/*/*.yaml", "scripts/*.py", "scripts/slurm/*")
+    for path in PACKAGE.glob(pattern)
+}
 TEMPLATES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.j2"))
 PARTS = '{% import "html/parts.html.j2" as parts %}'
 
