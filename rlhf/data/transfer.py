@@ -1,4 +1,4 @@
-"""Host tensors that go to a device together, by one copy."""
+"""Host tensors on their way to a device: together, by one copy that the host does not wait for."""
 
 from __future__ import annotations
 
@@ -26,3 +26,15 @@ def moved_together(tensors: Mapping[str, Tensor], device: torch.device) -> dict[
         name: piece.view(tensors[name].dtype).view(tensors[name].shape)
         for name, piece in zip(order, pieces, strict=True)
     }
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on `device`, as `moved_together` moves several."""
+    return moved_together({"": tensor}, device)[""]
+
+
+def page_locked(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor in memory from which a copy to `device` needs no waiting; for the CPU the tensor itself."""
+    if device.type in ("cpu", "meta"):
+        return tensor
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor)

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlhf.data.transfer import page_locked
+
 
 class ParkingModel:
     """Puts a frozen model on a device and takes it off again.
@@ -24,9 +26,9 @@ class ParkingModel:
         self._moves_itself = any(hasattr(each, "quant_state") for each in module.parameters())
         self._kept: list[tuple[dict[str, Any], str, Tensor]] = []
         if not self._moves_itself:
-            self._keep(pinned=device.type == "cuda")
+            self._keep()
 
-    def _keep(self, *, pinned: bool) -> None:
+    def _keep(self) -> None:
         copies: dict[int, Tensor] = {}  # a tensor under two names stays one
         for owner in self._module.modules():
             for registry in (owner._parameters, owner._buffers):
@@ -34,7 +36,7 @@ class ParkingModel:
                     if tensor is None:
                         continue
                     if id(tensor) not in copies:
-                        copies[id(tensor)] = tensor.detach().pin_memory() if pinned else tensor.detach()
+                        copies[id(tensor)] = page_locked(tensor.detach(), self._device)
                     self._kept.append((registry, name, copies[id(tensor)]))
         self._put({id(copy): copy for copy in copies.values()})
 
@@ -46,7 +48,8 @@ class ParkingModel:
         if self._moves_itself:
             self._module.to(self._device)
             return
-        self._put({id(kept): kept.to(self._device, non_blocking=True) for *_, kept in self._kept})
+        kept = {id(each): each for *_, each in self._kept}
+        self._put({number: each.to(self._device, non_blocking=True) for number, each in kept.items()})
 
     def park(self) -> None:
         """Frees the device of the weights."""

@@ -7,11 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+from rlhf.data.transfer import moved
+
+
+def cache_argument(model: Any) -> str:
+    """Name under which the model's forward takes a cache: `cache` where it has that argument, else `past_key_values`.
+
+    transformers 5.24 introduces `cache` and warns about the other name; earlier releases have `past_key_values` alone.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # peft's own forward has no names
+    return "cache" if "cache" in signature(base.forward).parameters else "past_key_values"
 
 
 class SlotLayer(CacheLayerMixin):
@@ -52,6 +64,25 @@ class SlotLayer(CacheLayerMixin):
     def get_max_length(self) -> int:
         assert self.keys is not None
         return self.keys.shape[2]
+
+
+class PromptLayer(CacheLayerMixin):
+    """One layer's keys and values [1, heads, tokens, size] of a row of prompts, which one forward pass writes."""
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None: ...
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        self.keys, self.values = key_states, value_states
+        return key_states, value_states
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return query_length, 0
+
+    def get_seq_length(self) -> int:
+        return 0
+
+    def get_max_length(self) -> int:
+        return -1
 
 
 class SlotCache(Cache):
@@ -128,7 +159,7 @@ def rearranged(kept: Kept | None, entering: Entering | None, shape: tuple[int, i
     width = max(widths)
     again = kept.cache if fixed and kept is not None and kept.cache.shape == shape else None
     layers: list[tuple[Tensor, Tensor]] = []
-    rows = None if kept is None or not kept.slots else torch.tensor(kept.slots).to(_keys(kept.cache).device)
+    rows = None if kept is None or not kept.slots else moved(torch.tensor(kept.slots), _keys(kept.cache).device)
     for number in range(_num_layers(kept, entering)):
         keys, values = (_rearranged_memory(kept, entering, number, name, shape, rows) for name in ("keys", "values"))
         if again is not None:
@@ -138,7 +169,7 @@ def rearranged(kept: Kept | None, entering: Entering | None, shape: tuple[int, i
             kept.cache.layers[number].keys = kept.cache.layers[number].values = None
         layers.append((keys, values))
     device = layers[0][0].device
-    begins = torch.tensor([*(width - each for each in widths), *[width] * (shape[0] - len(widths))]).to(device)
+    begins = moved(torch.tensor([*(width - each for each in widths), *[width] * (shape[0] - len(widths))]), device)
     columns = torch.arange(shape[1], device=device)
     mask = (columns >= begins[:, None]) & (columns < width)
     if again is not None and again.column is not None:

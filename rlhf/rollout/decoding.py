@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers.cache_utils import Cache
 
-from rlhf.data.encode import Ids
+from rlhf.data.transfer import moved_together
 from rlhf.errors import ModelError
 from rlhf.models.attention import PACKED_SDPA, PACKED_VARLEN, no_mask
 from rlhf.ops.segments import Segments
-from rlhf.rollout.cache import Entering, Kept, SlotCache, enter, rearranged
+from rlhf.rollout.cache import Entering, Kept, PromptLayer, SlotCache, cache_argument, enter, rearranged
 from rlhf.rollout.capacity import CacheBuckets
 from rlhf.rollout.graphs import Capture, GraphedSteps, Graphs
 from rlhf.rollout.sampling import decoding_groups, draw_tokens, record_top_logprobs
@@ -64,6 +64,7 @@ class Decoder:
         if model.config._attn_implementation not in (PACKED_SDPA, PACKED_VARLEN):
             raise ModelError("the rollout needs a model loaded by this package", fix="use rlhf.models.loading")
         self._model, self._eos_id = model, eos_id
+        self._cache_argument = cache_argument(model)
         self._num_slots, self._enter_above = num_slots, enter_above
         self._device = next(model.parameters()).device
         self._waiting: deque[ActiveSequence] = deque()
@@ -122,18 +123,12 @@ class Decoder:
         if not keep and not entering:
             self._slots, self._step = [], None
             return []
-        prefilled, logits = self._prefill([answer.prompt for answer in entering])
-        grown = self._first_tokens(entering, logits) if entering else []
+        prefilled, grown = self._prefilled(entering)
         if prefilled is not None and not full and self._fits_in_place(keep, entering):
             self._enter_in_place(entering, prefilled)
         else:
             self._rearrange(keep, entering, prefilled)
         return grown
-
-    def _first_tokens(self, entering: list[ActiveSequence], logits: Tensor) -> list[ActiveSequence]:
-        uniform = torch.from_numpy(np.array([answer.draws[0] for answer in entering])).to(self._device)
-        groups = decoding_groups([answer.decoding for answer in entering], self._device)
-        return self._grown(entering, draw_tokens(logits, uniform, groups), logits)
 
     def _enter_in_place(self, entering: list[ActiveSequence], prefilled: Entering) -> None:
         assert self._step is not None
@@ -163,7 +158,7 @@ class Decoder:
 
     def _with_groups(self, cache: SlotCache, state: SlotState) -> DecodeStep:
         groups = decoding_groups([answer.decoding for answer in self._slots], self._device)
-        return DecodeStep(self._model, cache, state, groups)
+        return DecodeStep(self._model, self._cache_argument, cache, state, groups)
 
     def _fits_in_place(self, keep: list[int], entering: list[ActiveSequence]) -> bool:
         """Whether few enter, into free slots, with prompts no longer than the columns written so far."""
@@ -188,31 +183,36 @@ class Decoder:
             chosen.append(self._waiting.popleft())
         return chosen
 
-    def _prefill(self, prompts: list[Ids]) -> tuple[Entering | None, Tensor]:
-        """The distinct prompts as one packed row: its cache, and the logits of each prompt [prompts, V]."""
-        if not prompts:
-            return None, torch.empty(0)
+    def _prefilled(self, answers: list[ActiveSequence]) -> tuple[Entering | None, list[ActiveSequence]]:
+        """Prefills the distinct prompts as one packed row and draws the first token of each answer: the row's cache, and
+        the answers that grew."""
+        if not answers:
+            return None, []
+        prompts = [answer.prompt for answer in answers]
         numbers: dict[bytes, int] = {}
         order = [numbers.setdefault(prompt.tobytes(), len(numbers)) for prompt in prompts]
         distinct = [np.frombuffer(key, dtype=prompts[0].dtype) for key in numbers]
         ends = np.cumsum([len(prompt) for prompt in distinct])
         places = np.concatenate([np.arange(len(prompt)) for prompt in distinct])
-        rows = [np.concatenate(distinct), places, ends - 1, order]
-        sent = torch.from_numpy(np.concatenate(rows).astype(np.int64)).to(self._device)
-        ids, positions, last, own = sent.split([len(row) for row in rows])
-        cache = DynamicCache()
+        host = {"ids": np.concatenate(distinct), "positions": places, "last": ends - 1, "own": np.array(order)}
+        tensors = {name: torch.from_numpy(values.astype(np.int64)) for name, values in host.items()}
+        uniform = torch.from_numpy(np.array([answer.draws[0] for answer in answers]))
+        sent = moved_together({**tensors, "uniform": uniform}, self._device)
+        cache = Cache(layer_class_to_replicate=PromptLayer)
         output = self._model(
-            input_ids=ids[None],
+            input_ids=sent["ids"][None],
             attention_mask=no_mask(self._device),
-            position_ids=positions[None],
+            position_ids=sent["positions"][None],
             segments=Segments.of_lengths([len(prompt) for prompt in distinct]),
-            past_key_values=cache,
             use_cache=True,
-            logits_to_keep=last,
+            logits_to_keep=sent["last"],
+            **{self._cache_argument: cache},
         )
         bounds = [(int(end) - len(prompt), int(end)) for prompt, end in zip(distinct, ends, strict=True)]
-        entering = Entering(cache, [bounds[number] for number in order])
-        return entering, output.logits[0].index_select(0, own).float()
+        logits = output.logits[0].index_select(0, sent["own"]).float()
+        groups = decoding_groups([answer.decoding for answer in answers], self._device)
+        grown = self._grown(answers, draw_tokens(logits, sent["uniform"], groups), logits)
+        return Entering(cache, [bounds[number] for number in order]), grown
 
     def _grown(self, answers: Sequence[ActiveSequence], drawn: Tensor, logits: Tensor) -> list[ActiveSequence]:
         """Appends the drawn tokens [2, S] to the answers that have not ended, and returns these."""

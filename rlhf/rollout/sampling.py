@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rlhf.data.transfer import moved
 from rlhf.ops.logprobs import SampledTokens, greedy, sample_inverse_cdf, sampling_logits
 from rlhf.rollout.sequences import ActiveSequence, Decoding, TopLogprobs
 
@@ -26,7 +27,7 @@ def decoding_groups(decodings: Sequence[Decoding], device: torch.device) -> list
     if len(distinct) == 1:
         return [DecodingGroup(distinct[0], None)]
     numbers = [[row for row, each in enumerate(decodings) if each == decoding] for decoding in distinct]
-    rows = torch.tensor([row for group in numbers for row in group]).to(device)
+    rows = moved(torch.tensor([row for group in numbers for row in group]), device)
     parts = rows.split([len(group) for group in numbers])
     return [DecodingGroup(decoding, part) for decoding, part in zip(distinct, parts, strict=True)]
 
@@ -63,7 +64,7 @@ def record_top_logprobs(answers: Sequence[ActiveSequence], logits: Tensor, token
     wanting = [row for row, each in enumerate(answers) if each.num_likeliest is not None and not each.ended]
     if not wanting:
         return
-    asked = torch.tensor([wanting, [tokens[row] for row in wanting]]).to(logits.device)
+    asked = moved(torch.tensor([wanting, [tokens[row] for row in wanting]]), logits.device)
     logprobs = logits.index_select(0, asked[0]).log_softmax(-1)
     own = logprobs.gather(1, asked[1, :, None])
     most = min(max(answers[row].num_likeliest or 0 for row in wanting), logits.shape[1])

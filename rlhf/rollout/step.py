@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlhf.data.transfer import moved
 from rlhf.rollout.cache import SlotCache
 from rlhf.rollout.sampling import DecodingGroup, draw_tokens
 from rlhf.rollout.sequences import ActiveSequence
@@ -45,7 +46,7 @@ class SlotState:
             row[:4] = slot, answer.tokens[-1], answer.cached, answer.last_position
             draws = answer.draws[len(answer.tokens) :][:width]
             row[4 : 4 + len(draws)] = draws
-        block = torch.from_numpy(rows).to(self.newest.device)
+        block = moved(torch.from_numpy(rows), self.newest.device)
         places, newest, positions, ceiling = block[:, :4].long().unbind(1)
         self.newest.index_copy_(0, places, newest)
         self.positions.index_copy_(0, places, positions)
@@ -66,6 +67,7 @@ class DecodeStep:
     """The computation of a step; `groups` are the slots by their settings."""
 
     model: Any
+    cache_argument: str
     cache: SlotCache
     state: SlotState
     groups: Sequence[DecodingGroup]
@@ -77,9 +79,9 @@ class DecodeStep:
             input_ids=state.newest[:, None],
             attention_mask=cache.next_mask(),
             position_ids=state.positions[:, None],
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            **{self.cache_argument: cache},
         ).logits[:, -1]
         logits = logits.float()
         if cache.column is None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from rlhf.errors import ModelError
 from rlhf.models.loading import load_causal_lm
 from rlhf.rollout import capacity
+from rlhf.rollout.base import uniform_draws
+from rlhf.rollout.cache import cache_argument
 from rlhf.rollout.capacity import CacheBuckets, check_cacheable, column_bytes, default_slots, slots_for
+from rlhf.rollout.decoding import Decoder
+from rlhf.rollout.sequences import ActiveSequence
 
 
 @pytest.fixture(scope="module", params=["tiny_neox", "tiny_llama"])
@@ -80,3 +85,63 @@ def test_no_more_slots_than_answers(model: Any, monkeypatch: pytest.MonkeyPatch)
     assert slots_for(model, None, num_answers=5, columns=25) == 5
     assert slots_for(model, None, num_answers=500, columns=25) == 64
     assert slots_for(model, 3, num_answers=5, columns=25) == 3
+
+
+class NewerModel:
+    """A model whose forward takes `cache` and refuses the older name."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def forward(self, cache: Any = None, **inputs: Any) -> Any:
+        assert "past_key_values" not in inputs
+        return self._model(past_key_values=cache, **inputs)
+
+    __call__ = forward
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+class Adapted:
+    """A model behind a forward without names, as peft wraps it."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def forward(self, *args: Any, **inputs: Any) -> Any:
+        return self._model(*args, **inputs)
+
+    __call__ = forward
+
+    def get_base_model(self) -> Any:
+        return self._model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+def tokens_of(model: Any) -> list[int]:
+    answer = ActiveSequence(np.array([5, 9, 3], np.int32), uniform_draws((3, 1), 6))
+    decoder = Decoder(model, -1, num_slots=1)
+    decoder.admit([answer])
+    while decoder.busy:
+        decoder.step()
+    return answer.tokens
+
+
+class OlderModel(NewerModel):
+    """A model whose forward takes `past_key_values` and refuses the newer name."""
+
+    def forward(self, past_key_values: Any = None, **inputs: Any) -> Any:
+        assert "cache" not in inputs
+        return self._model(past_key_values=past_key_values, **inputs)
+
+    __call__ = forward
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, Adapted])
+def test_the_cache_travels_under_the_name_that_forward_has(model, wrap):
+    older, newer = wrap(OlderModel(model)), wrap(NewerModel(model))
+    assert (cache_argument(older), cache_argument(newer)) == ("past_key_values", "cache")
+    assert tokens_of(older) == tokens_of(newer) == tokens_of(model)
