@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,7 +87,7 @@ class PackedRow:
         if self.input_ids.device.type == device.type:
             return self
         own = {name: getattr(self, name) for name in ROW_TENSORS}
-        moved = moved_together({**own, **self.carried}, device)
+        moved: dict[str, Any] = moved_together({**own, **self.carried}, device)  # type: ignore[assignment]
         carried = {name: moved.pop(name) for name in self.carried}
         return replace(self, carried=carried, **moved)
 

@@ -94,7 +94,7 @@ class SlotCache(Cache):
 
     def __init__(self, layers: list[SlotLayer], mask: Tensor, column: Tensor | None = None) -> None:
         super().__init__(layers=list(layers))
-        self.mask, self.column = mask, column
+        self.slot_layers, self.mask, self.column = layers, mask, column
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -104,8 +104,7 @@ class SlotCache(Cache):
     @property
     def length(self) -> int:
         """Columns written so far."""
-        newest: Any = self.layers[0]
-        return int(newest.length)
+        return self.slot_layers[0].length
 
     @property
     def room(self) -> int:
@@ -122,8 +121,8 @@ class SlotCache(Cache):
 
     def advance(self) -> None:
         """Counts the column that a step has written; `column` counts itself, on the device."""
-        for layer in self.layers:
-            layer.length += 1  # type: ignore[attr-defined]
+        for layer in self.slot_layers:
+            layer.length += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,17 +165,20 @@ def rearranged(kept: Kept | None, entering: Entering | None, shape: tuple[int, i
             earlier: Any = again.layers[number]
             keys, values = earlier.keys.copy_(keys), earlier.values.copy_(values)
         elif kept is not None:  # freed at once: no second whole cache is held
-            kept.cache.layers[number].keys = kept.cache.layers[number].values = None
+            kept.cache.slot_layers[number].keys = kept.cache.slot_layers[number].values = None
         layers.append((keys, values))
     device = layers[0][0].device
     begins = moved(torch.tensor([*(width - each for each in widths), *[width] * (shape[0] - len(widths))]), device)
     columns = torch.arange(shape[1], device=device)
     mask = (columns >= begins[:, None]) & (columns < width)
     if again is not None and again.column is not None:
-        mask, column = again.mask.copy_(mask), again.column.fill_(width)
-    else:
-        column = torch.full((1,), width, device=device) if fixed else None
-    return SlotCache([SlotLayer(keys, values, width, column) for keys, values in layers], mask, column)
+        return SlotCache(_slot_layers(layers, width, again.column), again.mask.copy_(mask), again.column.fill_(width))
+    column = torch.full((1,), width, device=device) if fixed else None
+    return SlotCache(_slot_layers(layers, width, column), mask, column)
+
+
+def _slot_layers(memory: Sequence[tuple[Tensor, Tensor]], width: int, column: Tensor | None) -> list[SlotLayer]:
+    return [SlotLayer(keys, values, width, column) for keys, values in memory]
 
 
 def _keys(cache: Any) -> Tensor:

@@ -184,8 +184,8 @@ class Decoder:
         return chosen
 
     def _prefilled(self, answers: list[ActiveSequence]) -> tuple[Entering | None, list[ActiveSequence]]:
-        """Prefills the distinct prompts as one packed row and draws the first token of each answer: the row's cache, and
-        the answers that grew."""
+        """Prefills the distinct prompts as one packed row and draws each answer's first token: the row's cache, and the
+        answers that grew."""
         if not answers:
             return None, []
         prompts = [answer.prompt for answer in answers]

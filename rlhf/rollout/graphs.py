@@ -115,7 +115,7 @@ class GraphedSteps:
 
 def _addresses(step: DecodeStep) -> tuple[int, ...]:
     """What a captured step depends on besides the contents of its tensors."""
-    layer = step.cache.layers[0]
-    assert layer.keys is not None
-    tensors = (layer.keys, step.cache.mask, step.state.newest, step.state.uniform)
+    keys = step.cache.slot_layers[0].keys
+    assert keys is not None
+    tensors = (keys, step.cache.mask, step.state.newest, step.state.uniform)
     return (*(tensor.data_ptr() for tensor in tensors), *step.cache.shape, hash(step.groups[0].decoding))

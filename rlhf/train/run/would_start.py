@@ -21,7 +21,6 @@ from rlhf.plan.launch import launch_line
 from rlhf.plan.machine import Device
 from rlhf.plan.names import models_of_runs
 from rlhf.train.run.readiness import parent_problems, parents_of
-from rlhf.train.run.start import require_checkout
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 OLDEST_BFLOAT16 = (8, 0)  # compute capability of Ampere
@@ -158,9 +157,5 @@ def _gpu_only(config: StageConfig) -> Iterator[tuple[str, bool, str, str]]:
 
 
 def _launcher(stage: str, path: str, words: Sequence[str], facts: MachineFacts) -> Check:
-    try:
-        require_checkout()
-    except RlhfError as error:
-        return _failed("launcher", error)
     line = launch_line(stage, path, words, nodes=1, gpus=facts.ranks, device="gpu" if facts.cards else "cpu")
     return Check("launcher", "info", line)
