@@ -3,9 +3,9 @@
 python benchmarks/gpu.py --out gpu.json [--only sft,decode] [--part-s 150]
 python benchmarks/gpu.py --device cpu --tiny --out gpu.json
 
-Writes the figures as JSON and, beside it, as a Markdown table. Parts, each in a process of its own with a time limit, so
-that one that fails leaves the others: steps of stage 1 by attention kernel, of stage 2, decode steps at 32, 64 and 128
-slots, and an iteration of PPO by generation, scoring and update. Formula and peaks of MFU: flops.py.
+Writes the figures as JSON and, beside it, as a Markdown table. Parts, each in a process of its own with a time limit,
+so that one that fails leaves the others: steps of stage 1 by attention kernel, of stage 2, decode steps at 32, 64 and
+128 slots, and an iteration of PPO by generation, scoring and update. Formula and peaks of MFU: flops.py.
 """
 
 from __future__ import annotations

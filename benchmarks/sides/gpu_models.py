@@ -1,4 +1,4 @@
-"""Models of random weights on the device, batches of random ids, clocks and peaks for the parts of the GPU benchmark."""
+"""Models of random weights, batches of random ids, clocks and peaks for the parts of the GPU benchmark."""
 
 from __future__ import annotations
 

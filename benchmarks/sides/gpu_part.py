@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from flops import Work, training_flops
 from gpu_models import Bench
 from gpu_setting import Setting
