@@ -76,7 +76,13 @@ class Steps:
         """Stage 1 with NEFTune and a loss on prompts."""
         config = SftConfig.model_validate(
             {
-                "train": {"lr": 1e-3, "epsilon": 1e-3, "micro_tokens": 64, "neftune_alpha": 5.0, "prompt_loss_weight": 0.25},
+                "train": {
+                    "lr": 1e-3,
+                    "epsilon": 1e-3,
+                    "micro_tokens": 64,
+                    "neftune_alpha": 5.0,
+                    "prompt_loss_weight": 0.25,
+                },
                 "data": {"max_length": 64},
                 "sampling": {"max_new_tokens": 6, "batch_size": 4},
             }
