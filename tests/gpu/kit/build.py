@@ -19,8 +19,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 LIMIT_BYTES = 60 * 2**20
-WITH_NEEDS = ("pydantic", "hjson")  # their own needs are small, and pydantic-core must fit pydantic
-ALONE = ("liger-kernel", "datasets", "dill", "multiprocess")  # their other needs are on the machine
+# At the versions that are installed here; what else these need is on the machine.
+INSTALLED = ("pydantic", "pydantic-core", "annotated-types", "typing-inspection", "typing-extensions")
+INSTALLED += ("hjson", "datasets", "dill", "multiprocess")
+GPU_ONLY = ("liger-kernel>=0.6.2",)
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 
 
@@ -50,12 +52,11 @@ def build_deepspeed(wheels: Path) -> None:
 
 
 def download(wheels: Path, python_version: str) -> None:
-    """Wheels for that machine's Python, at the versions of constraints.txt."""
+    """Wheels for that machine's Python."""
     target = ["--only-binary=:all:", "--python-version", python_version, "--implementation", "cp"]
     target += [word for platform in PLATFORMS for word in ("--platform", platform)]
-    common = ["download", *target, "--constraint", str(ROOT / "constraints.txt"), "--dest", str(wheels)]
-    pip(*common, *WITH_NEEDS)
-    pip(*common, "--no-deps", *ALONE)
+    wanted = [f"{name}=={version(name)}" for name in INSTALLED]
+    pip("download", "--no-deps", *target, "--dest", str(wheels), *wanted, *GPU_ONLY)
 
 
 def pip(*words: str, **environment: str) -> None:
