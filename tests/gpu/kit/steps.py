@@ -14,13 +14,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
+import psutil
+
 SOURCE = Path(__file__).resolve().parents[3]
 TOTAL_S = 810.0  # under 14 minutes
+GRACE_S = 8.0  # for a step that is ended to write its report
 LEAST_S = 10.0  # a step with less time left is not started
 # Steps and their limits in seconds. A point is a file of tests/gpu; the benchmark measures what the point `speed` does.
 LIMITS = {
@@ -48,28 +53,30 @@ class Kit:
     lines: list[str] = field(default_factory=list)
     failed: bool = False
 
-    def run(self, step: str) -> None:
+    def run(self, step: str, act: Callable[[float], str]) -> None:
+        """Runs a step unless no time is left; `act` gets its limit in seconds and returns how it ended."""
         limit = min(LIMITS[step], self.end - time.monotonic())
         if limit < LEAST_S:
             self._note(step, "not started: no time is left", 0.0)
             self.failed = True
             return
         started = time.monotonic()
-        outcome = self._doctor(limit) if step == "doctor" else self._measured(step, limit)
+        outcome = act(limit)
         self.failed |= outcome != "passed"
         self._note(step, outcome, time.monotonic() - started)
 
-    def _doctor(self, limit: float) -> str:
+    def doctor(self, limit: float) -> str:
         command = [sys.executable, "-m", "rlhf", "doctor", "--json"]
         with (self.out / "doctor.json").open("wb") as said, (self.out / "points.log").open("ab") as log:
             return ended(command, limit, said, log)
 
-    def _measured(self, step: str, limit: float) -> str:
-        if step == "benchmark":
-            command = [sys.executable, "benchmarks/gpu.py", "--out", str(self.out / "benchmark.json")]
-            command += ["--device", self.device, *(["--tiny"] if self.tiny else [])]
-            with (self.out / "benchmark.log").open("ab") as log:
-                return ended(command, limit, log, log)
+    def benchmark(self, limit: float) -> str:
+        command = [sys.executable, "benchmarks/gpu.py", "--out", str(self.out / "benchmark.json")]
+        command += ["--device", self.device, *(["--tiny"] if self.tiny else [])]
+        with (self.out / "benchmark.log").open("ab") as log:
+            return ended(command, limit, log, log)
+
+    def point(self, step: str, limit: float) -> str:
         report = self.out / f".{step}.xml"
         command = [sys.executable, "-m", "pytest", f"tests/gpu/test_{step}.py", "-m", "gpu", f"--junitxml={report}"]
         command += ["-p", "no:cacheprovider", f"--device={self.device}", *(["--tiny"] if self.tiny else [])]
@@ -90,10 +97,32 @@ def ended(command: Sequence[str], limit: float, said: object, log: object) -> st
     try:
         status = process.wait(limit)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        end_all(process)
         return f"no end after {limit:.0f} s"
     return "passed" if status == 0 else f"failed with status {status}"
+
+
+def end_all(process: subprocess.Popen[bytes]) -> None:
+    """Interrupts a process, so that pytest writes its report, and kills what is left of it and of its children.
+
+    Workers and launchers are in sessions of their own, so the process group alone does not reach them.
+    """
+    family = descendants(process.pid)
+    process.send_signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE_S)
+    for each in [*descendants(process.pid), *family]:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).children(recursive=True)
+    return []
 
 
 def add_report(report: Path, whole: Path) -> None:
@@ -120,8 +149,9 @@ def main() -> int:
     for name in ("points.xml", "points.log", "benchmark.log"):
         (out / name).unlink(missing_ok=True)
     kit = Kit(out, options.device, options.tiny, time.monotonic() + options.seconds)
+    whole = {"doctor": kit.doctor, "benchmark": kit.benchmark}
     for step in options.steps or LIMITS:
-        kit.run(step)
+        kit.run(step, whole.get(step) or partial(kit.point, step))
     return 1 if kit.failed else 0
 
 
