@@ -7,12 +7,14 @@ ARGS   ?=
 VERSIONS ?=
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup quickstart test test-versions test-full test-cluster test-container check format clean
+.PHONY: help setup quickstart test test-versions test-gpu gpu-kit test-full test-cluster test-container check format clean
 
 help:
 	@echo "make quickstart      install, then base, SFT, reward model and PPO on a tiny model (OUT=$(OUT), ARGS='--lora')"
 	@echo "make test            install, then all tests"
 	@echo "make test-versions    the unit tests and a step of each stage with the oldest and the newest versions (VERSIONS='--keep')"
+	@echo "make test-gpu        the tests that need a CUDA GPU, about 8 minutes; without one every skip is printed"
+	@echo "make gpu-kit         build/gpu-kit: a folder whose run.sh runs them, and the benchmark, without a network"
 	@echo "make test-cluster    jobs on a real Slurm of two virtual nodes (installs slurm-wlm and munge when root)"
 	@echo "make test-container  build docker/Dockerfile without Docker, then the quickstart in it (needs root, buildah)"
 	@echo "make test-full       kills in every stage, rank count and ZeRO stage: 48 cells, about an hour"
@@ -40,6 +42,13 @@ test-versions:
 
 test-full: setup
 	$(BIN)/python -m pytest -m full tests/integration/test_fault_matrix.py
+
+# Recorded figures are printed at the end, and are properties of the tests in the report.
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu tests/gpu --junitxml=runs/test-gpu.xml
+
+gpu-kit: setup
+	$(BIN)/python tests/gpu/kit/build.py
 
 test-cluster: setup
 	@PATH="$$PATH:/usr/sbin"; command -v slurmctld >/dev/null && command -v munged >/dev/null || { \

@@ -70,6 +70,12 @@ VOCABULARY = 400
 SHAPE = TinySize(hidden=32, layers=2, heads=4, vocabulary=VOCABULARY, positions=256)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Flags of tests/gpu, which runs at its real size on a GPU and can be tried at a tiny one on a CPU."""
+    parser.addoption("--device", default="cuda", help="tests/gpu: where to compute, cuda (default) or cpu")
+    parser.addoption("--tiny", action="store_true", help="tests/gpu: small tensors and few cases")
+
+
 @pytest.fixture(autouse=True)
 def _empty_working_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path_factory.mktemp("here"))

@@ -113,5 +113,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory, inputs: Path) -> Outcome:
 
 def run_worker(name: str, inputs: Path, out: Path, *, ranks: int) -> Outcome:
     run_deepspeed(WORKERS / name, inputs, out, ranks=ranks)
+    return read_outcome(out)
+
+
+def read_outcome(out: Path) -> Outcome:
     weights = torch.load(out / "weights.pt", weights_only=True)
     return Outcome(json.loads((out / "numbers.json").read_text(encoding="utf-8")), weights)

@@ -78,6 +78,9 @@ def _run(
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
         raise AssertionError(f"no end after {timeout} s: {' '.join(command)}\n{output[-TAIL_CHARACTERS:]}") from None
+    except BaseException:  # a time limit of the test, or Ctrl-C
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     if check and process.returncode:
         tail = output[-TAIL_CHARACTERS:]
         raise AssertionError(f"exit status {process.returncode}: {' '.join(command)}\n{tail}")

@@ -89,7 +89,7 @@ class Branches(nn.Module):
         self.used: tuple[str, ...] = ("left", "right")
 
     def forward(self, input_ids: Tensor, **_: Any) -> Tensor:
-        signal = torch.ones(1, 4, device=input_ids.device) * (1 + torch.arange(4.0))
+        signal = 1 + torch.arange(4.0, device=input_ids.device)[None]
         return sum(self.model[name](signal).sum() for name in self.used)  # type: ignore[return-value]
 
 
