@@ -50,14 +50,20 @@ class CudaCapture:
         return replay
 
 
-def require_graphs(graphs: Graphs, device: torch.device, *, where: str = "rollout.cuda_graphs") -> None:
-    """Raises ConfigError where graphs are asked for and there is no GPU."""
-    if graphs == "on" and device.type != "cuda":
+def graphs_in_words(graphs: Graphs, device: torch.device) -> str:
+    """How decode steps will run, for the start of a run.
+
+    Raises: ConfigError where graphs are asked for and there is no GPU.
+    """
+    if device.type == "cuda":
+        return "eager (rollout.cuda_graphs=off)" if graphs == "off" else "captured in CUDA graphs"
+    if graphs == "on":
         raise ConfigError(
             "CUDA graphs need a GPU, and this run has none",
-            where=where,
+            where="rollout.cuda_graphs",
             fix="set it to auto: eager steps on a CPU",
         )
+    return f"eager (no CUDA graphs on {device.type})"
 
 
 class GraphedSteps:

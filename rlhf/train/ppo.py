@@ -22,7 +22,7 @@ from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.doctor.proofs_head import model_head_proof
 from rlhf.errors import TrainingError
 from rlhf.ops.moments import Moments
-from rlhf.rollout.graphs import require_graphs
+from rlhf.rollout.graphs import graphs_in_words
 from rlhf.rollout.vllm import VllmRollout, require_vllm, start_engine
 from rlhf.train.inputs import LoadedRows, load, load_train_and_eval
 from rlhf.train.policy.build_roles import build_roles, checked_paths, role_tokenizers
@@ -128,7 +128,8 @@ def prepare(run: Run[PpoConfig]) -> PpoState:
     config = run.config
     paths = checked_paths(config)
     require_vllm(config.rollout.backend)
-    require_graphs(config.rollout.cuda_graphs, run.ranks.device)
+    if config.rollout.backend == "transformers":
+        run.say(f"decode steps: {graphs_in_words(config.rollout.cuda_graphs, run.ranks.device)}")
     tokenizers = role_tokenizers(config, paths)
     texts = text_sources(config.reward)
     check_sources(texts, run.ranks)

@@ -301,6 +301,7 @@ _TRIPWIRES = "tests/unit/train/policy/test_tripwire_keys.py"
 _OFFLOAD = "tests/unit/engine/test_zero_config.py::test_offload_keys"
 ELSEWHERE: dict[str, str] = {
     "model.cudnn_attention": "tests/unit/models/test_attention_choice.py::test_cudnn_is_off_unless_it_is_asked_for",
+    "rollout.cuda_graphs": "tests/unit/rollout/test_fixed_steps.py::test_graphs_that_are_off_are_not_captured",
     "rollout.gpu_memory": "tests/unit/rollout/test_vllm.py::"
     "test_the_engine_gets_the_share_of_memory_that_is_configured",
     "rollout.importance_cap": "tests/unit/train/policy/test_experience.py::"

@@ -22,7 +22,7 @@ from rlhf.models.loading import load_causal_lm
 from rlhf.rollout.base import uniform_draws
 from rlhf.rollout.capacity import CacheBuckets
 from rlhf.rollout.decoding import Decoder
-from rlhf.rollout.graphs import require_graphs
+from rlhf.rollout.graphs import graphs_in_words
 from rlhf.rollout.sequences import ActiveSequence, Decoding
 from rlhf.rollout.step import StepOutput
 
@@ -145,10 +145,12 @@ def test_a_failed_capture_is_an_error_where_graphs_are_on(model: Any) -> None:
 
 
 def test_graphs_need_a_gpu() -> None:
-    require_graphs("auto", torch.device("cpu"))
-    require_graphs("on", torch.device("cuda"))
+    cpu, card = torch.device("cpu"), torch.device("cuda")
+    assert graphs_in_words("auto", cpu) == "eager (no CUDA graphs on cpu)"
+    assert graphs_in_words("auto", card) == graphs_in_words("on", card) == "captured in CUDA graphs"
+    assert graphs_in_words("off", card) == "eager (rollout.cuda_graphs=off)"
     with pytest.raises(ConfigError, match="need a GPU"):
-        require_graphs("on", torch.device("cpu"))
+        graphs_in_words("on", cpu)
 
 
 def test_the_host_reads_once_a_step_and_sends_nothing(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

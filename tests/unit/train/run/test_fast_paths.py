@@ -147,6 +147,16 @@ def test_wrong_4_bit_weights_end_a_stage_before_it_loads_a_model(
     assert caught.value.fix == "set model.quantize=none"
 
 
+def test_graphs_are_asked_of_the_machine_before_models_load(
+    start: Callable[..., Run[Any]], tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"actor.path={tiny_llama}", "reward.functions=[{path: math:fsum}]"]
+    with pytest.raises(ConfigError) as caught:
+        train_ppo(start("ppo", *words, "rollout.cuda_graphs=on"))
+    assert caught.value.where == "rollout.cuda_graphs"
+    assert "decode steps" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("device", "words", "proved"),
     [
