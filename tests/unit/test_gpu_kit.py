@@ -68,13 +68,13 @@ def test_one_failure_does_not_take_the_rest(steps: ModuleType, tmp_path: Path) -
         return lambda limit: steps.ended([sys.executable, "-c", code], limit, subprocess.DEVNULL, subprocess.DEVNULL)
 
     kit.run("head", act("raise SystemExit(1)"))
+    assert kit.failed
     kit.run("ranks", act("pass"))
     kit.end = time.monotonic()
     kit.run("steps", act("pass"))
     lines = (tmp_path / "summary.txt").read_text().splitlines()
     said = [re.sub(r" +[\d.]+ s  ", ": ", line) for line in lines]
     assert said == ["head: failed with status 1", "ranks: passed", "steps: not started: no time is left"]
-    assert kit.failed
 
 
 def test_reports_become_one(steps: ModuleType, tmp_path: Path) -> None:
