@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -63,15 +64,36 @@ def check_targets(model: nn.Module, targets: list[str] | str) -> None:
         )
 
 
+@torch.no_grad()
 def plain_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Weights of a Hugging Face model by name, with the adapter merged into them while they are read."""
+    """Weights of a Hugging Face model by name, each with its active adapter added to it in a copy.
+
+    The frozen weights are only read: adding an update in place and taking it away again rounds them twice, and in half
+    precision they drift. The sum is computed in float32 and rounded once to the weight's type.
+    """
     if not hasattr(model, "peft_config"):
         yield from model.named_parameters()
         return
-    model.merge_adapter()
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    base = model.get_base_model()
+    adapted = {name: module for name, module in base.named_modules() if isinstance(module, BaseTunerLayer)}
+    for name, parameter in base.named_parameters():
+        layer = adapted.get(name.removesuffix(".base_layer.weight")) if name.endswith(".base_layer.weight") else None
+        if "lora_" not in name:
+            yield name.replace(".base_layer", ""), parameter if layer is None else _sum(layer)
+
+
+def _sum(layer: Any) -> Tensor:
+    """The weight of an adapted layer with its active adapters added, as peft merges them, but into a float32 copy."""
+    weight = layer.get_base_layer().weight
+    kept = weight.data
+    weight.data = kept.to(torch.float32, copy=True)
     try:
-        for name, parameter in model.get_base_model().named_parameters():
-            if "lora_" not in name:
-                yield name.replace(".base_layer", ""), parameter
+        layer.merge()
+        return weight.data.to(kept.dtype)
     finally:
-        model.unmerge_adapter()
+        weight.data = kept
+        layer.merged_adapters.clear()
+        for adapter in layer.active_adapters:
+            layer._caches.pop(f"{adapter}-weight_norm", None)  # what DoRA keeps to take its update away again

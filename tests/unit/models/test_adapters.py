@@ -151,3 +151,35 @@ def test_plain_weights_are_those_of_a_merged_copy(tiny_neox):
     for name, parameter in apart.items():  # and the live weights are themselves again
         if name.endswith("base_layer.weight"):
             torch.testing.assert_close(parameter, before[name.replace(".base_layer", "")], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", ["lora", "dora", "rslora"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_reading_plain_weights_never_changes_the_frozen_ones(variant, dtype, tiny_neox):
+    """Bit for bit, while they are read and after; the sum is the layer's own product, in float32 and rounded once."""
+    model = load_causal_lm(str(tiny_neox), dtype=dtype)
+    add_lora(model, lora("query_key_value", variant=variant))
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_A" in name or "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    frozen = {name: value for name, value in model.named_parameters() if "lora_" not in name}
+    before = {name: value.detach().clone() for name, value in frozen.items()}
+    for _ in range(3):
+        found = {}
+        for name, value in plain_weights(model.model):
+            found[name] = value.clone()
+            assert all(torch.equal(value, before[each]) for each, value in frozen.items())
+    layer = model.model.base_model.model.gpt_neox.layers[0].attention.query_key_value
+    up, down = layer.lora_B["default"].weight.float(), layer.lora_A["default"].weight.float()
+    expected = layer.base_layer.weight.float() + layer.scaling["default"] * up @ down
+    if variant == "dora":
+        length = layer.lora_magnitude_vector["default"].weight.float()
+        expected = length[:, None] * expected / expected.norm(dim=1, keepdim=True)
+    merged = found["gpt_neox.layers.0.attention.query_key_value.weight"]
+    assert merged.dtype == layer.base_layer.weight.dtype
+    # One rounding of the sum to eight bits is 2 ** -9 of it; peft multiplies up and down in the adapter's own type.
+    tolerance = {"rtol": 1e-5, "atol": 1e-6} if dtype == "float32" else {"rtol": 2**-7, "atol": 1e-3}
+    torch.testing.assert_close(merged.float(), expected, **tolerance)
+    assert not layer.merged
