@@ -50,7 +50,7 @@ class TransformersRollout:
         check_cacheable(self.model, longest)
         check_memory(self.model, min(len(prompts), sampling.batch_size), longest)
         decoding = Decoding(sampling.temperature, sampling.top_k, sampling.top_p)
-        ends = self._ends(sampling.stop)
+        ends = self.ends(sampling.stop)
         answers = [
             ActiveSequence(prompt, uniform_draws(stream, sampling.max_new_tokens), decoding, ends)
             for prompt, stream in zip(prompts, streams, strict=True)
@@ -64,7 +64,7 @@ class TransformersRollout:
             [answer.finished for answer in answers],
         )
 
-    def _ends(self, stops: Sequence[str]) -> Callable[[Sequence[int]], bool] | None:
+    def ends(self, stops: Sequence[str]) -> Callable[[Sequence[int]], bool] | None:
         """A check whether the newest tokens contain a stop string; None without stop strings."""
         if not stops:
             return None
