@@ -22,6 +22,7 @@ from rlhf.cli import (
     quickstart,
     ready,
     report,
+    rollout_server,
     runs,
     serve,
     stop,
@@ -47,6 +48,7 @@ COMMANDS: tuple[Command | Group, ...] = (
     keys.GROUP,
     serve.COMMAND,
     chat.COMMAND,
+    rollout_server.COMMAND,
 )
 
 
