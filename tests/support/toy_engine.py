@@ -60,9 +60,10 @@ class ToyEngine:
         import torch
 
         print("settings", json.dumps(settings), os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
-        self._fault, self._vocabulary = fault, json.loads((Path(settings["model"]) / "config.json").read_text())[
-            "vocab_size"
-        ]
+        self._fault, self._vocabulary = (
+            fault,
+            json.loads((Path(settings["model"]) / "config.json").read_text())["vocab_size"],
+        )
         self._table = torch.zeros(self._vocabulary, self._vocabulary)
         self._reader: Any = None
         self._loaded: list[int] = []

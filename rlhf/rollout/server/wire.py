@@ -29,7 +29,7 @@ class WireError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class Frame:
     """kind: what is asked or answered; fields: its arguments, as JSON holds them; payload: arrays as raw bytes."""
 
     kind: str
@@ -43,7 +43,7 @@ class Message:
 
 
 def joined(arrays: Sequence[npt.NDArray[Any]], dtype: Any) -> bytes:
-    """Arrays one after another, as `Message.arrays` reads them."""
+    """Arrays one after another, as `Frame.arrays` reads them."""
     return b"".join(np.ascontiguousarray(array, dtype=dtype).tobytes() for array in arrays)
 
 
@@ -62,7 +62,7 @@ class Channel:
         except OSError as error:
             raise ClosedError(str(error)) from error
 
-    def receive(self, tick: Callable[[], None] | None = None) -> Message:
+    def receive(self, tick: Callable[[], None] | None = None) -> Frame:
         """The next message. While none arrives, `tick` is called every `TICK_S` seconds and may raise.
 
         Raises: ClosedError, WireError.
@@ -71,7 +71,7 @@ class Channel:
         if magic != MAGIC or header_size > MAX_HEADER:
             raise WireError(f"{magic!r} does not begin a message of the rollout protocol")
         fields = json.loads(self._read(header_size, tick))
-        return Message(fields.pop("kind"), fields, self._read(payload_size, tick))
+        return Frame(fields.pop("kind"), fields, self._read(payload_size, tick))
 
     def close(self) -> None:
         self._connection.close()

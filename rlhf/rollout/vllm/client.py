@@ -118,7 +118,7 @@ class VllmRollout:
 
     def start(
         self, prompts: Sequence[Ids], streams: Sequence[tuple[int, ...]], sampling: SamplingSection
-    ) -> PendingAnswers:
+    ) -> PendingRollouts:
         """Begins to draw one answer per prompt; no other request may be made until the result is taken.
 
         An answer depends on its prompt, its stream and the weights alone. Its random numbers are those of the seed
@@ -143,7 +143,7 @@ class VllmRollout:
                     "eos": list(self.eos),
                 },
             )
-        return PendingAnswers(self.process, groups, self.ends_for(sampling.stop), self.eos)
+        return PendingRollouts(self.process, groups, self.ends_for(sampling.stop), self.eos)
 
     def generate(
         self, prompts: Sequence[Ids], streams: Sequence[tuple[int, ...]], sampling: SamplingSection
@@ -169,7 +169,7 @@ class VllmRollout:
 
 
 @dataclass(frozen=True, slots=True)
-class PendingAnswers:
+class PendingRollouts:
     """Answers of one `generate` request; `groups` are the items of each of its prompts."""
 
     process: EngineProcess
@@ -206,11 +206,11 @@ def stream_seed(stream: tuple[int, ...]) -> int:
     return int(np.random.default_rng(stream).integers(2**48))
 
 
-def request_groups(
-    prompts: Sequence[Ids], streams: Sequence[tuple[int, ...]], *, greedy: bool
-) -> list[list[int]]:
+def request_groups(prompts: Sequence[Ids], streams: Sequence[tuple[int, ...]], *, greedy: bool) -> list[list[int]]:
     """Items that one request answers: the same prompt, and streams whose last numbers follow one another."""
-    order = sorted(range(len(prompts)), key=lambda item: (streams[item][:-1], prompts[item].tobytes(), streams[item][-1]))
+    order = sorted(
+        range(len(prompts)), key=lambda item: (streams[item][:-1], prompts[item].tobytes(), streams[item][-1])
+    )
     if greedy:  # vLLM draws one greedy answer a request
         return [[item] for item in range(len(prompts))]
 

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from rlhf.engine.child_environment import child_environment
 from rlhf.errors import ConfigError, EngineError
-from rlhf.rollout.server.wire import PROTOCOL, Channel, ClosedError, Message, WireError
+from rlhf.rollout.server.wire import PROTOCOL, Channel, ClosedError, Frame, WireError
 
 TAIL_LINES = 15
 LAST_WORDS_S = 5.0  # an engine that closed its connection has this long to end by itself
@@ -38,7 +38,7 @@ class EngineProcess:
         command: Sequence[str],
         log: Path,
         *,
-        variables: Mapping[str, str] = {},  # noqa: B006 - only read
+        variables: Mapping[str, str] = {},
         timeout_s: float,
         start_timeout_s: float,
     ) -> None:
@@ -79,7 +79,7 @@ class EngineProcess:
         self._send("start", b"", settings)
         return self._receive("started", self._start_timeout_s).fields
 
-    def request(self, kind: str, answer: str = "done", payload: bytes = b"", **fields: Any) -> Message:
+    def request(self, kind: str, answer: str = "done", payload: bytes = b"", **fields: Any) -> Frame:
         """Sends a request and waits for its answer. Raises: EngineError."""
         self.send(kind, payload, **fields)
         return self.receive(answer)
@@ -88,7 +88,7 @@ class EngineProcess:
         """Sends a request whose answer is received later. Raises: EngineError."""
         self._send(kind, payload, fields)
 
-    def receive(self, answer: str) -> Message:
+    def receive(self, answer: str) -> Frame:
         """The answer to the oldest request. Raises: EngineError."""
         return self._receive(answer, self._timeout_s)
 
@@ -115,7 +115,7 @@ class EngineProcess:
         except ClosedError as error:
             raise self._gone() from error
 
-    def _receive(self, answer: str, timeout_s: float) -> Message:
+    def _receive(self, answer: str, timeout_s: float) -> Frame:
         deadline = time.monotonic() + timeout_s
 
         def tick() -> None:

@@ -68,4 +68,3 @@ def _attempt(action: Callable[[], Any]) -> EngineError | None:
     except EngineError as error:
         return error
     return None
-

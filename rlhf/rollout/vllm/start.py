@@ -166,7 +166,7 @@ def _listed(versions: Mapping[str, str]) -> str:
 
 
 def _release(version: str) -> tuple[int, int]:
-    major, minor = (re.findall(r"\d+", version) + ["0", "0"])[:2]
+    major, minor = [*re.findall(r"\d+", version), "0", "0"][:2]
     return int(major), int(minor)
 
 

@@ -304,9 +304,14 @@ ELSEWHERE: dict[str, str] = {
     **{
         f"rollout.vllm.{key}": f"tests/unit/rollout/vllm/test_start.py::{name}"
         for name, keys in {
-            "test_settings_reach_the_engine": (
-                "gpu_memory cpu_cache_gib tensor_parallel max_batched_tokens eager devices"
-            ).split(),
+            "test_settings_reach_the_engine": [
+                "gpu_memory",
+                "cpu_cache_gib",
+                "tensor_parallel",
+                "max_batched_tokens",
+                "eager",
+                "devices",
+            ],
             "test_the_transport_follows_the_configuration": ["transport"],
             "test_an_interpreter_that_is_not_there": ["python"],
             "test_weights_go_in_buckets_of_the_configured_size": ["bucket_mib"],

@@ -54,11 +54,11 @@ def engine(tmp_path):
             start_timeout_s=start_timeout_s,
         )
         made.append(process)
-        process.greet(lambda versions: check_versions(versions, kind="shared_memory"), {"model": str(tmp_path / "model")})
-        settings = {"bucket_bytes": 2**20, "ends_for": lambda stops: None, "eos": (EOS,)} | options
-        return VllmRollout(
-            process, transport_of=SharedMemory, dtype=torch.float32, vocabulary=VOCABULARY, **settings
+        process.greet(
+            lambda versions: check_versions(versions, kind="shared_memory"), {"model": str(tmp_path / "model")}
         )
+        settings = {"bucket_bytes": 2**20, "ends_for": lambda stops: None, "eos": (EOS,)} | options
+        return VllmRollout(process, transport_of=SharedMemory, dtype=torch.float32, vocabulary=VOCABULARY, **settings)
 
     yield make
     for process in made:
@@ -82,7 +82,9 @@ def test_answers_are_those_of_the_pushed_weights(engine):
     rollout, model = engine(), Bigram()
     assert rollout.push(model) is None
     assert rollout.check(expected_scores(model, rollout.check_rows())) < 1e-6
-    drawn = rollout.generate(prompts([1, 2], [5], [9, 9, 7]), [(1, row, 0) for row in range(3)], sampling(temperature=0.7))
+    drawn = rollout.generate(
+        prompts([1, 2], [5], [9, 9, 7]), [(1, row, 0) for row in range(3)], sampling(temperature=0.7)
+    )
     known = (model.table.detach() / 0.7).log_softmax(-1)
     for last, tokens, logprobs, finished in zip((2, 5, 7), drawn.tokens, drawn.logprobs, drawn.finished, strict=True):
         assert (tokens.dtype, logprobs.dtype) == (np.int32, np.float32)
