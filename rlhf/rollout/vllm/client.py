@@ -43,6 +43,7 @@ TOLERANCES = {
     torch.bfloat16: Tolerance(0.05, 0.5),
 }
 CHECKED_ROWS, CHECKED_LENGTH = 8, 16
+MOST_TOGETHER = 256  # answers of one request; vLLM refuses more than 16,384
 
 
 @dataclass(slots=True)
@@ -216,7 +217,8 @@ def request_groups(prompts: Sequence[Ids], streams: Sequence[tuple[int, ...]], *
 
     def run(place: int) -> tuple[Any, ...]:
         item = order[place]
-        return streams[item][:-1], prompts[item].tobytes(), streams[item][-1] - place
+        number = streams[item][-1]
+        return streams[item][:-1], prompts[item].tobytes(), number - place, number // MOST_TOGETHER
 
     return [[order[place] for place in places] for _, places in groupby(range(len(order)), key=run)]
 

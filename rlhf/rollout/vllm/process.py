@@ -42,7 +42,7 @@ class EngineProcess:
         timeout_s: float,
         start_timeout_s: float,
     ) -> None:
-        self.log, self._timeout_s, self._start_timeout_s = log, timeout_s, start_timeout_s
+        self.log, self.timeout_s, self.start_timeout_s = log, timeout_s, start_timeout_s
         self._closed = False
         log.parent.mkdir(parents=True, exist_ok=True)
         self._folder = tempfile.mkdtemp(prefix="rlhf-engine-")  # 0700: only this user can connect
@@ -66,7 +66,7 @@ class EngineProcess:
 
         Raises: ConfigError for another protocol; EngineError when the engine ends or hangs.
         """
-        hello = self._receive("hello", self._start_timeout_s)
+        hello = self._receive("hello", self.start_timeout_s)
         theirs = hello.fields["protocol"]
         if theirs != PROTOCOL:
             older = "the engine's" if theirs < PROTOCOL else "the trainer's"
@@ -77,7 +77,7 @@ class EngineProcess:
             )
         check(hello.fields["versions"])
         self._send("start", b"", settings)
-        return self._receive("started", self._start_timeout_s).fields
+        return self._receive("started", self.start_timeout_s).fields
 
     def request(self, kind: str, answer: str = "done", payload: bytes = b"", **fields: Any) -> Frame:
         """Sends a request and waits for its answer. Raises: EngineError."""
@@ -90,7 +90,7 @@ class EngineProcess:
 
     def receive(self, answer: str) -> Frame:
         """The answer to the oldest request. Raises: EngineError."""
-        return self._receive(answer, self._timeout_s)
+        return self._receive(answer, self.timeout_s)
 
     def close(self) -> None:
         """Ends the engine and all it started."""
@@ -134,7 +134,7 @@ class EngineProcess:
         return message
 
     def _accepted(self, listener: socket.socket) -> socket.socket:
-        deadline = time.monotonic() + self._start_timeout_s
+        deadline = time.monotonic() + self.start_timeout_s
         listener.settimeout(0.2)
         while True:
             try:
@@ -143,7 +143,7 @@ class EngineProcess:
                 if self._process.poll() is not None:
                     raise self._gone() from None
                 if time.monotonic() > deadline:
-                    raise self._hung("hello", self._start_timeout_s) from None
+                    raise self._hung("hello", self.start_timeout_s) from None
 
     def _ended(self, within_s: float) -> int | None:
         """The exit status, if the process ends within so many seconds."""

@@ -311,12 +311,12 @@ ELSEWHERE: dict[str, str] = {
                 "max_batched_tokens",
                 "eager",
                 "devices",
+                "bucket_mib",
+                "timeout_s",
+                "start_timeout_s",
             ],
             "test_the_transport_follows_the_configuration": ["transport"],
             "test_an_interpreter_that_is_not_there": ["python"],
-            "test_weights_go_in_buckets_of_the_configured_size": ["bucket_mib"],
-            "test_an_engine_that_does_not_start_in_time": ["start_timeout_s"],
-            "test_an_engine_that_hangs": ["timeout_s"],
         }.items()
         for key in keys
     },

@@ -235,6 +235,8 @@ def test_answers_to_one_prompt_are_one_request_where_their_numbers_follow():
     streams = [(7, 0), (8, 0), (7, 1), (7, 3), (9, 2)]
     found = request_groups(asked, streams, greedy=False)
     assert sorted(map(sorted, found)) == [[0, 2], [1], [3], [4]]
+    many = request_groups(prompts([1]) * 600, [(7, number) for number in range(600)], greedy=False)
+    assert [len(group) for group in many] == [256, 256, 88]
     assert request_groups(asked, streams, greedy=True) == [[0], [1], [2], [3], [4]]
 
 

@@ -49,8 +49,13 @@ def test_settings_reach_the_engine(tiny_neox, tmp_path):
         eager=True,
         tensor_parallel=2,
         devices=[4, 5],
+        bucket_mib=3,
+        timeout_s=44,
+        start_timeout_s=55,
     )
     try:
+        assert engine.bucket_bytes == 3 * 2**20
+        assert (engine.process.timeout_s, engine.process.start_timeout_s) == (44, 55)
         log = (tmp_path / "rollout" / "engine-rank3.log").read_text()
         assert json.loads(log.removeprefix("settings ").rpartition("}")[0] + "}") == {
             "model": str(tiny_neox),
