@@ -52,7 +52,7 @@ def require_engine_run(folder: Path) -> list[dict]:
 @pytest.mark.parametrize(
     "more",
     [[], ["model.lora.rank=2", "model.lora.alpha=64", "deepspeed.zero_stage=2"], ["deepspeed.zero_stage=3"],
-     ["ppo.roles=shared"], ["ppo.roles=shared", "model.quantize=4bit"]],
+     ["ppo.roles=shared"], ["ppo.roles=shared", "model.quantize=4bit", "model.lora.rank=2"]],
     ids=["whole", "lora", "zero3", "shared", "shared-4bit"],
 )  # fmt: skip
 def test_three_iterations_on_one_rank(starter: Starter, words, tmp_path, more):
