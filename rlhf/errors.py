@@ -13,6 +13,7 @@ RlhfError
 ├── EndpointError        a language-model service that does not answer, or refuses to
 │   └── BudgetError      the next request could cost more than is left to spend
 ├── TrainingError        a run that failed while it ran
+│   ├── EngineError      a rollout engine that ended, hangs or disagrees with the trainer
 │   └── NonFiniteError   a loss or gradient that is not finite; the optimizer did not step
 └── PreemptedError       a run that was asked to stop, and has saved what it did
 """
@@ -112,6 +113,10 @@ class BudgetError(EndpointError):
 
 class TrainingError(RlhfError):
     """A run that failed while it ran."""
+
+
+class EngineError(TrainingError):
+    """A rollout engine that ended, hangs, or disagrees with the trainer; the trainer's own state is whole."""
 
 
 class NonFiniteError(TrainingError):

@@ -23,6 +23,7 @@ from rlhf.cli import (
     quickstart,
     ready,
     report,
+    rollout_server,
     runs,
     serve,
     stop,
@@ -51,6 +52,7 @@ COMMANDS: tuple[Command | Group, ...] = (
     keys.GROUP,
     serve.COMMAND,
     chat.COMMAND,
+    rollout_server.COMMAND,
 )
 
 

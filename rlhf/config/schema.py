@@ -282,11 +282,6 @@ class PpoConfig(LanguageConfig):
                 f"{', '.join(own)}: with ppo.roles = shared the roles are one engine; set deepspeed instead, or "
                 "ppo.roles=separate"
             )
-        if self.rollout.backend == "vllm" and (self.ppo.roles == "shared" or self.model.quantize != "none"):
-            raise ValueError(
-                "rollout.backend = vllm takes whole weights: it does not work with ppo.roles = shared or "
-                "model.quantize; set rollout.backend=transformers"
-            )
         for key, section in own.items():
             require_partitionable(self.model, section, f"{key}.zero_stage")
         return self

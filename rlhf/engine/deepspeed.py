@@ -78,6 +78,12 @@ class InferenceModel(RowModel):
         with unwrapped_zero3(self._engine) if self._partitioned else nullcontext():
             yield (self._engine.module if self._partitioned else self._engine).model
 
+    @contextmanager
+    def held_weights(self) -> Iterator[nn.Module]:
+        """The Hugging Face model as this rank holds it: partitioned at ZeRO 3."""
+        self._fetch()
+        yield (self._engine.module if self._partitioned else self._engine).model
+
     def park(self) -> None:
         """Frees the device of an offloaded model's weights until they are used again."""
         if self._parking is not None:
@@ -195,6 +201,12 @@ class TrainedModel(RowModel, StoredEngine):
     def full_weights(self) -> Iterator[nn.Module]:
         """The Hugging Face model with whole weights, in eval mode, for generation: gathered once, not per token."""
         with self.evaluating(), unwrapped_zero3(self._engine) if self._section.zero_stage == 3 else nullcontext():
+            yield self._engine.module.model
+
+    @contextmanager
+    def held_weights(self) -> Iterator[nn.Module]:
+        """The Hugging Face model as this rank holds it, in eval mode: partitioned at ZeRO 3."""
+        with self.evaluating():
             yield self._engine.module.model
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -53,3 +53,13 @@ def writable(parameters: list[nn.Parameter]) -> Iterator[None]:
     partitioned = any(hasattr(parameter, "ds_id") for parameter in parameters)
     with deepspeed.zero.GatheredParameters(parameters, modifier_rank=0, enabled=partitioned):
         yield
+
+
+@contextmanager
+def whole(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Gathers parameters, if they are partitioned, so that they can be read; every rank must come here alike."""
+    import deepspeed
+
+    partitioned = any(hasattr(parameter, "ds_id") for parameter in parameters)
+    with deepspeed.zero.GatheredParameters(parameters, enabled=partitioned):
+        yield

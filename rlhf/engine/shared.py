@@ -168,6 +168,8 @@ class SharedFrozenRole(RowModel):
             self._shared.backbone.select(self._role)
             yield self._shared.backbone.language.model
 
+    held_weights = full_weights
+
 
 class SharedTrainedRole(SharedFrozenRole):
     """A trained role of a shared backbone, with the interface of `TrainedModel`."""

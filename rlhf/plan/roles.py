@@ -147,7 +147,7 @@ def _plan_ppo(planned: PlannedStage, config: PpoConfig) -> MemoryPlan:
         phases["rollout"] = base + _rollout(planned, config.sampling, actor, slots, prompts=own)
     else:  # vLLM holds the weights once more, beside its cache
         engine = float(actor.shape.parameters * placement.element)
-        phases["rollout"] = [*base, Allocation("vllm", "weights", engine), *actor.gathered()]
+        phases["rollout"] = [*base, Allocation("vllm", "weights", engine)]  # ZeRO 3 gathers a bucket at a time
     host = [each for role in roles for each in role.part("offloaded", role.states.host)]
     host += [each for role in roles if role.parked for each in role.part("offloaded", role.states.weights)]
     return MemoryPlan(placement, phases, host, config.model.lora is not None or shared)

@@ -54,7 +54,7 @@ class TransformersRollout:
         slots = slots_for(self.model, sampling.batch_size, num_answers=len(prompts), columns=longest)
         decoder = Decoder(self.model, self.eos_id, num_slots=slots, graphs=self.graphs)
         decoding = Decoding(sampling.temperature, sampling.top_k, sampling.top_p)
-        ends = self._ends(sampling.stop)
+        ends = self.ends(sampling.stop)
         answers = [
             ActiveSequence(prompt, uniform_draws(stream, sampling.max_new_tokens), decoding, ends)
             for prompt, stream in zip(prompts, streams, strict=True)
@@ -68,7 +68,7 @@ class TransformersRollout:
             [answer.finished for answer in answers],
         )
 
-    def _ends(self, stops: Sequence[str]) -> Callable[[Sequence[int]], bool] | None:
+    def ends(self, stops: Sequence[str]) -> Callable[[Sequence[int]], bool] | None:
         """A check whether the newest tokens contain a stop string; None without stop strings."""
         if not stops:
             return None

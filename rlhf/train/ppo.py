@@ -23,7 +23,8 @@ from rlhf.doctor.proofs_head import model_head_proof
 from rlhf.errors import TrainingError
 from rlhf.ops.moments import Moments
 from rlhf.rollout.graphs import graphs_in_words
-from rlhf.rollout.vllm import VllmRollout, require_vllm, start_engine
+from rlhf.rollout.vllm.client import VllmRollout
+from rlhf.rollout.vllm.start import require_vllm, start_engine
 from rlhf.train.inputs import LoadedRows, load, load_train_and_eval
 from rlhf.train.policy.build_roles import build_roles, checked_paths, role_tokenizers
 from rlhf.train.policy.control_group import run_control
@@ -127,7 +128,7 @@ def prepare(run: Run[PpoConfig]) -> PpoState:
     """Checks the reward sources, reads the data, builds the roles and restores them from a checkpoint."""
     config = run.config
     paths = checked_paths(config)
-    require_vllm(config.rollout.backend)
+    require_vllm(config.rollout, run.ranks.device)
     if config.rollout.backend == "transformers":
         run.say(f"decode steps: {graphs_in_words(config.rollout.cuda_graphs, run.ranks.device)}")
     tokenizers = role_tokenizers(config, paths)
@@ -145,8 +146,16 @@ def prepare(run: Run[PpoConfig]) -> PpoState:
     tripwires.resume(progress.tripwires)
     engine = None
     if config.rollout.backend == "vllm":
-        longest = config.sampling.max_prompt_tokens + config.sampling.max_new_tokens
-        engine = start_engine(paths.actor, config.rollout, dtype=config.model.dtype, max_length=longest)
+        engine = start_engine(
+            paths.actor,
+            config.rollout,
+            config.sampling,
+            run.ranks,
+            dtype=config.model.dtype,
+            eos=[tokenizers[0].eos_id],
+            decode=tokenizers[0].text,
+            run_folder=run.folder.path,
+        )
     return _at(PpoState(data, paths, roles, sources, tripwires, progress, engine), progress)
 
 
@@ -165,7 +174,8 @@ def iteration(run: Run[PpoConfig], state: PpoState, step: int) -> dict[str, floa
     rows = data.stream.batch(progress.consumed)
     asked = [data.prompts.items[row] for row in rows for _ in range(config.ppo.answers_per_prompt)]
     # 2. answers, with the log-probabilities of the distribution they were sampled from
-    samples = draw_answers(state.roles.actor, state.sources.tokenizers[0], asked, config, step, state.engine)
+    with _completed_work_saved(run, state):
+        samples = draw_answers(state.roles.actor, state.sources.tokenizers[0], asked, config, step, state.engine)
     importance, gaps = None, dict[str, float]()
     if state.engine is not None:
         samples, importance, gaps = correct_for_engine(samples, state.roles, config)
@@ -201,7 +211,8 @@ def iteration(run: Run[PpoConfig], state: PpoState, step: int) -> dict[str, floa
 def _completed_work_saved(
     run: Run[PpoConfig], state: PpoState, before: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
-    """When a reward source fails inside, `before` is called, the last complete iteration is saved, and the run stops.
+    """When a reward source or a rollout engine fails inside, on every rank, `before` is called, the last complete
+    iteration is saved, and the run stops.
 
     Nothing inside may change weights.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -39,6 +40,9 @@ LAYERS = (
     "__main__",
 )
 ENGINE_ONLY = ("deepspeed", "torch.distributed")
+# A process in another environment, which need have nothing of rlhf's dependencies and is no rank of the trainer.
+SERVER = "rlhf.rollout.server"
+SERVER_MAY_IMPORT = {"numpy", "torch", "vllm", "rollout_server"} | sys.stdlib_module_names
 
 
 def level(module: str) -> int:
@@ -126,11 +130,18 @@ def problems(source: str, module: str, *, is_package: bool = False) -> list[str]
                 found.append(f"{module}:{line} imports {name}, a later layer")
             if module.startswith("rlhf.ops") and not name.startswith("rlhf.ops"):
                 found.append(f"{module}:{line} imports {name}: ops imports nothing of ours")
-        if not module.startswith("rlhf.engine") and any(
+        if in_server(module):
+            if not name.startswith(SERVER) and name.partition(".")[0] not in SERVER_MAY_IMPORT:
+                found.append(f"{module}:{line} imports {name}, which the engine's environment need not have")
+        elif not module.startswith("rlhf.engine") and any(
             name == bad or name.startswith(f"{bad}.") for bad in ENGINE_ONLY
         ):
             found.append(f"{module}:{line} imports {name}: only engine does")
     return found
+
+
+def in_server(module: str) -> bool:
+    return module == SERVER or module.startswith(f"{SERVER}.")
 
 
 def modules() -> list[tuple[str, Path]]:
@@ -319,6 +330,16 @@ def test_a_bad_import_is_found(source):
 )
 def test_a_good_import_passes(source):
     assert problems(source, "rlhf.data.encode") == []
+
+
+@pytest.mark.parametrize(
+    "source", ["import pydantic", "from rlhf.errors import RlhfError", "from ..base import Rollouts", "import rlhf"]
+)
+def test_the_server_imports_its_own_modules_numpy_torch_and_vllm_alone(source):
+    assert len(problems(source, "rlhf.rollout.server.loop")) == 1
+    assert (
+        problems("import torch.distributed\nimport mmap\nfrom .wire import Channel", "rlhf.rollout.server.loop") == []
+    )
 
 
 def test_ops_imports_nothing_of_ours():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,21 +16,22 @@ from torch import Tensor
 
 from rlhf.config.algorithm import PpoSection
 from rlhf.config.schema import PpoConfig
-from rlhf.data.encode import EncodedPrompt
-from rlhf.data.packing import PackedRow
+from rlhf.data.encode import EncodedPrompt, EncodedSequence, Ids
+from rlhf.data.packing import PackedRow, pack_sequences
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.ranks import Ranks
-from rlhf.models.adapters import plain_weights
+from rlhf.errors import EngineError
 from rlhf.ops.advantages import Advantages, discounted_returns, explained_variance, gae, grpo, rloo
 from rlhf.ops.importance import truncated_importance, weighted_advantages
 from rlhf.ops.linear_logprobs import TokenLogprobs
 from rlhf.ops.masking import masked_mean, masked_sum, whiten
 from rlhf.ops.moments import Moments, standardised, updated
 from rlhf.ops.rewards import kl_estimate, token_rewards
+from rlhf.rollout.base import Floats, Rollouts
 from rlhf.rollout.transformers import TransformersRollout
-from rlhf.rollout.vllm import VllmRollout
+from rlhf.rollout.vllm.client import VllmRollout, occurrences
 from rlhf.train.policy.reward_sources import RewardSources, Scores
-from rlhf.train.policy.roles import FrozenRole, Roles
+from rlhf.train.policy.roles import ReferenceRole, Roles
 from rlhf.train.policy.samples import Sample, padded, read_table, response_mask, with_tables
 
 
@@ -43,32 +45,99 @@ class Experience:
 
 
 def draw_answers(
-    policy: FrozenRole,
+    policy: ReferenceRole,
     tokenizer: ChatTokenizer,
     prompts: Sequence[EncodedPrompt],
     config: PpoConfig,
     step: int,
     engine: VllmRollout | None = None,
 ) -> list[Sample]:
-    """One answer per prompt, sampled by all ranks; random streams are seeded by (seed, step, row, place in the batch).
+    """One answer per prompt, sampled by all ranks; random streams are seeded by (seed, step, row, place in the batch),
+    with `engine` by (seed, step, row, number of the answer to that prompt).
 
     With `engine`, vLLM samples with the policy's weights in place of the transformers rollout.
+
+    Raises: EngineError, on every rank, when the engine of one fails.
     """
+    if engine is not None:
+        return _draw_by_engine(policy, prompts, config, step, engine)
     ranks = policy.ranks
     mine = range(ranks.rank, len(prompts), ranks.world_size)
     with policy.full_weights() as model:
-        if engine is not None:
-            engine.wake(plain_weights(model))
         plain = TransformersRollout(model, tokenizer.eos_id, tokenizer.text, config.rollout.cuda_graphs)
-        rollout = engine or plain
-        drawn = rollout.generate(
+        drawn = plain.generate(
             [prompts[item].ids for item in mine],
             [(config.run.seed, step, prompts[item].row, item) for item in mine],
             config.sampling,
         )
-        if engine is not None:
-            engine.rest()
-    parts = ranks.gather((list(mine), drawn))
+    return _in_order(prompts, ranks.gather((list(mine), drawn)))
+
+
+def _draw_by_engine(
+    policy: ReferenceRole, prompts: Sequence[EncodedPrompt], config: PpoConfig, step: int, engine: VllmRollout
+) -> list[Sample]:
+    """Each rank takes all answers to its prompts, so that an engine reads a prompt once."""
+    ranks = policy.ranks
+    push_checked(policy, engine)
+    numbers = occurrences(prompt.row for prompt in prompts)
+    shares = list(dict.fromkeys(prompt.row for prompt in prompts))
+    mine = [item for item, prompt in enumerate(prompts) if shares.index(prompt.row) % ranks.world_size == ranks.rank]
+
+    def draw() -> Rollouts:
+        drawn = engine.generate(
+            [prompts[item].ids for item in mine],
+            [(config.run.seed, step, prompts[item].row, numbers[item]) for item in mine],
+            config.sampling,
+        )
+        engine.rest()
+        return drawn
+
+    return _in_order(prompts, _agreed(ranks, lambda: (mine, draw())))
+
+
+def push_checked(policy: ReferenceRole, engine: VllmRollout) -> None:
+    """Gives the engine the policy's weights; after the first push the two must agree on the log-probabilities of fixed
+    rows. Raises: EngineError on every rank."""
+    with policy.held_weights() as model:
+        failure = engine.push(model)
+    if engine.checked and failure is None and policy.ranks.world_size == 1:
+        return
+
+    def check() -> None:
+        if failure is not None:
+            raise failure
+        if not engine.checked:
+            engine.check(expected)
+
+    expected = [] if engine.checked else [_logprobs_of(policy, row) for row in engine.check_rows()]
+    _agreed(policy.ranks, check)
+
+
+def _logprobs_of(policy: ReferenceRole, ids: Ids) -> Floats:
+    """Log-probabilities of the ids from the second on, nats."""
+    row = pack_sequences([EncodedSequence(ids, np.arange(len(ids)) > 0, "")])
+    return policy.infer_logprobs(row, 1.0).logprobs.float().cpu().numpy()
+
+
+Result = TypeVar("Result")
+
+
+def _agreed(ranks: Ranks, action: Callable[[], Result]) -> list[Result]:
+    """What `action` returns on each rank; when the engine of one fails, every rank raises its error."""
+    try:
+        own: Result | EngineError = action()
+    except EngineError as error:
+        own = error
+    found: list[Result] = []
+    for each in ranks.gather(own):
+        if isinstance(each, EngineError):
+            raise each
+        found.append(each)
+    return found
+
+
+def _in_order(prompts: Sequence[EncodedPrompt], parts: Sequence[tuple[list[int], Rollouts]]) -> list[Sample]:
+    """Samples in the order of the prompts, of what each rank drew for its items."""
     samples = {
         item: Sample(prompts[item], tokens, finished, logprobs)
         for items, rollouts in parts

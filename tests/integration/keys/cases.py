@@ -294,7 +294,7 @@ MORE_METRICS: dict[str, list[tuple[str, ...]]] = {
     "reward": [],
     "ppo": [("data.train=[{path: {data}/prompts_train.jsonl, name: a}, {path: {data}/prompts_dev.jsonl, name: b}]",)],
 }
-NEVER_LOGGED = {"rollout/gap", "rollout/gap_max"}  # need a GPU; tests/unit/train/policy/test_experience.py has them
+NEVER_LOGGED = {"rollout/gap", "rollout/gap_max"}  # need vLLM; tests/unit/train/policy/test_experience.py has them
 _WATCHDOG = "tests/unit/train/run/test_watchdog.py"
 _ENDPOINTS = "tests/unit/train/policy/test_reward_endpoints.py"
 _TRIPWIRES = "tests/unit/train/policy/test_tripwire_keys.py"
@@ -302,8 +302,25 @@ _OFFLOAD = "tests/unit/engine/test_zero_config.py::test_offload_keys"
 ELSEWHERE: dict[str, str] = {
     "model.cudnn_attention": "tests/unit/models/test_attention_choice.py::test_cudnn_is_off_unless_it_is_asked_for",
     "rollout.cuda_graphs": "tests/unit/rollout/test_fixed_steps.py::test_graphs_that_are_off_are_not_captured",
-    "rollout.gpu_memory": "tests/unit/rollout/test_vllm.py::"
-    "test_the_engine_gets_the_share_of_memory_that_is_configured",
+    **{
+        f"rollout.vllm.{key}": f"tests/unit/rollout/vllm/test_start.py::{name}"
+        for name, keys in {
+            "test_settings_reach_the_engine": [
+                "gpu_memory",
+                "cpu_cache_gib",
+                "tensor_parallel",
+                "max_batched_tokens",
+                "eager",
+                "devices",
+                "bucket_mib",
+                "timeout_s",
+                "start_timeout_s",
+            ],
+            "test_the_transport_follows_the_configuration": ["transport"],
+            "test_an_interpreter_that_is_not_there": ["python"],
+        }.items()
+        for key in keys
+    },
     "rollout.importance_cap": "tests/unit/train/policy/test_experience.py::"
     "test_answers_of_another_engine_are_read_again_and_weighed",
     "run.watchdog_minutes": f"{_WATCHDOG}::test_a_step_that_does_not_end_is_named_with_its_place_and_ended",
