@@ -114,7 +114,7 @@ class ToyEngine:
         import torch
         from rollout_server.readers import open_reader
 
-        print("transport", transport["kind"], transport["size"], flush=True)
+        print("transport", transport["kind"], transport["size"], transport["path"], flush=True)
         self._reader = open_reader(transport, torch.device("cpu"), 0)
 
     def load_bucket(self, bucket: dict[str, Any]) -> None:

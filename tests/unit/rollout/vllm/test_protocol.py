@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -148,7 +149,8 @@ def test_weights_go_in_buckets_of_the_configured_size(engine):
     rollout.push(model)
     log = rollout.process.log.read_text()
     assert "bucket table\nbucket unused\n" in log
-    assert [name for name in os.listdir("/dev/shm") if name.startswith("rlhf-weights-")] == []
+    path = re.findall(r"transport shared_memory \d+ (\S+)", log)
+    assert [Path(each).exists() for each in path] == [False]
 
 
 @pytest.mark.parametrize(
