@@ -60,6 +60,8 @@ class ToyEngine:
         import torch
 
         print("settings", json.dumps(settings), os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+        if fault == "never starts":
+            time.sleep(600)
         self._fault, self._vocabulary = (
             fault,
             json.loads((Path(settings["model"]) / "config.json").read_text())["vocab_size"],
@@ -112,7 +114,7 @@ class ToyEngine:
         import torch
         from rollout_server.readers import open_reader
 
-        print("transport", transport["kind"], transport["size"], flush=True)
+        print("transport", transport["kind"], transport["size"], transport["path"], flush=True)
         self._reader = open_reader(transport, torch.device("cpu"), 0)
 
     def load_bucket(self, bucket: dict[str, Any]) -> None:

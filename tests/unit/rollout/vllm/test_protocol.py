@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -148,7 +149,8 @@ def test_weights_go_in_buckets_of_the_configured_size(engine):
     rollout.push(model)
     log = rollout.process.log.read_text()
     assert "bucket table\nbucket unused\n" in log
-    assert [name for name in os.listdir("/dev/shm") if name.startswith("rlhf-weights-")] == []
+    path = re.findall(r"transport shared_memory \d+ (\S+)", log)
+    assert [Path(each).exists() for each in path] == [False]
 
 
 @pytest.mark.parametrize(
@@ -201,11 +203,16 @@ def test_a_wrong_version_says_which_side_to_change(engine, fault, match):
         engine(fault)
 
 
-def test_the_engine_ends_with_a_trainer_that_is_killed(tmp_path):
+def test_a_busy_engine_ends_with_a_trainer_that_is_killed(tmp_path):
+    """It is building its model and reads no socket."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"vocab_size": VOCABULARY}))
+    log = tmp_path / "log"
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom rlhf.rollout.vllm.process import EngineProcess\n"
-        f"engine = EngineProcess({TOY!r}, Path({str(tmp_path / 'log')!r}), timeout_s=60, start_timeout_s=60)\n"
-        "print(engine.pid, flush=True)\nsys.stdin.read()"
+        "import sys\nfrom pathlib import Path\nfrom rlhf.rollout.vllm.process import EngineProcess\n"
+        f"engine = EngineProcess({TOY!r}, Path({str(log)!r}), variables={{'TOY_ENGINE': 'never starts'}}, "
+        "timeout_s=60, start_timeout_s=60)\n"
+        f"print(engine.pid, flush=True)\nengine.greet(lambda versions: None, {{'model': {str(tmp_path / 'model')!r}}})"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     trainer = subprocess.Popen(
@@ -213,6 +220,8 @@ def test_the_engine_ends_with_a_trainer_that_is_killed(tmp_path):
     )
     assert trainer.stdout is not None
     pid = int(trainer.stdout.readline())
+    while "settings" not in log.read_text():
+        time.sleep(0.05)
     assert _runs(pid)
     trainer.kill()
     trainer.wait()

@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import load_file
 from transformers import MixtralConfig, MixtralForCausalLM
+from transformers.core_model_loading import Chunk, WeightConverter
 
 from rlhf.config.sections import LoraSection
 from rlhf.models.adapters import add_lora
@@ -48,6 +49,18 @@ def test_experts_that_the_module_joins_are_the_files_own(tmp_path):
     expected = load_file(tmp_path / "model.safetensors")
     assert any("experts.2.w1" in name for name in expected)
     same(tensors_of(MixtralForCausalLM.from_pretrained(tmp_path)), expected)
+
+
+def test_parameters_that_a_file_holds_as_one_are_joined(tiny_llama):
+    """As transformers loads a file of `gate_up_proj` into two modules: the way back needs both."""
+    model = load_causal_lm(str(tiny_llama)).model
+    halves = ["mlp.gate_proj.weight", "mlp.up_proj.weight"]
+    model._weight_conversions = [WeightConverter("mlp.gate_up_proj.weight", halves, operations=[Chunk(dim=0)])]
+    expected = load_file(tiny_llama / "model.safetensors")
+    for layer in range(2):
+        gate, up = (expected.pop(f"model.layers.{layer}.{name}") for name in halves)
+        expected[f"model.layers.{layer}.mlp.gate_up_proj.weight"] = torch.cat([gate, up])
+    same(tensors_of(model), expected)
 
 
 @pytest.mark.parametrize("variant", ["lora", "dora", "rslora"])
