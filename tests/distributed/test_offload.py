@@ -13,23 +13,15 @@ import torch
 from torch import Tensor
 
 from tests.distributed.conftest import Outcome, run_worker
-from tests.support.launcher import together
 
 STAGES = [2, 3]
 
 
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory, inputs: Path) -> dict[int, Outcome]:
-    one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-    found = together(
-        lambda: run_worker("offload.py", inputs, one, ranks=1), lambda: run_worker("offload.py", inputs, two, ranks=2)
-    )
-    return {1: found[0], 2: found[1]}
-
-
-@pytest.fixture(params=[1, 2], ids=["1 rank", "2 ranks"])
-def outcome(request: pytest.FixtureRequest, outcomes: dict[int, Outcome]) -> Outcome:
-    return outcomes[request.param]
+@pytest.fixture(
+    scope="module", params=[pytest.param(1, id="1 rank", marks=pytest.mark.full), pytest.param(2, id="2 ranks")]
+)
+def outcome(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, inputs: Path) -> Outcome:
+    return run_worker("offload.py", inputs, tmp_path_factory.mktemp("offload"), ranks=request.param)
 
 
 def require_close(found: dict[str, Tensor], expected: dict[str, Tensor], atol: float = 2e-6) -> None:

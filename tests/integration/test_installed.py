@@ -15,6 +15,8 @@ import pytest
 
 from tests.support.launcher import ENVIRONMENT, REPOSITORY
 
+pytestmark = pytest.mark.full
+
 SOURCES = ("LICENSE", "README.md", "pyproject.toml", "configs", "scripts", "rlhf")
 
 
