@@ -11,8 +11,8 @@ kit=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python3}
 mkdir -p "${OUT:=out}"
 OUT=$(cd "$OUT" && pwd)
-site=$(mktemp -d)
-trap 'rm -rf "$site"' EXIT
+site=$kit/site # the same at each run: ops that DeepSpeed builds depend on where it lies
+rm -rf "$site"
 
 "$python" -m pip install --quiet --no-index --no-deps --no-compile --disable-pip-version-check \
 	--target "$site" "$kit"/wheels/*.whl

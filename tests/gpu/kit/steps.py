@@ -32,7 +32,7 @@ LIMITS = {
     "doctor": 120.0,
     "attention": 75.0,
     "steps": 140.0,  # its walk on a CPU builds an op of DeepSpeed first
-    "ranks": 45.0,
+    "ranks": 60.0,
     "head": 60.0,
     "memory": 75.0,
     "offload": 150.0,
