@@ -58,7 +58,7 @@ test-full: setup
 
 # Recorded figures are printed at the end, and are properties of the tests in the report.
 test-gpu: setup
-	$(BIN)/python -m pytest -m gpu tests/gpu --junitxml=runs/test-gpu.xml
+	$(BIN)/python -m pytest -m gpu tests/gpu -o junit_family=xunit1 --junitxml=runs/test-gpu.xml
 
 gpu-kit: setup
 	$(BIN)/python tests/gpu/kit/build.py

@@ -11,10 +11,12 @@ kit=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python3}
 mkdir -p "${OUT:=out}"
 OUT=$(cd "$OUT" && pwd)
-site=$(mktemp -d)
-trap 'rm -rf "$site"' EXIT
-
-"$python" -m pip install --quiet --no-index --no-deps --no-compile --disable-pip-version-check \
-	--target "$site" "$kit"/wheels/*.whl
+site=$kit/site # installed once: ops that DeepSpeed builds are built again when its files are newer
+if [ ! -f "$site/.installed" ]; then
+	rm -rf "$site"
+	"$python" -m pip install --quiet --no-index --no-deps --no-compile --disable-pip-version-check \
+		--target "$site" "$kit"/wheels/*.whl
+	touch "$site/.installed"
+fi
 export OUT PYTHONPATH="$site:$kit/source${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 "$python" "$kit/source/tests/gpu/kit/steps.py" "$@"
