@@ -113,7 +113,7 @@ def _folder(config: StageConfig) -> Check:
 
 def _memory(config: StageConfig, path: str, facts: MachineFacts) -> Check:
     """The plan against the free memory of the fullest card; on the CPU against that of the machine."""
-    free = min((card.free for card in facts.cards), default=_free_memory(facts))
+    free = min((card.free for card in facts.cards), default=facts.memory_free)
     device: Device = "gpu" if facts.cards else "cpu"
     try:
         plan = check_fits(config, facts.ranks, free, device=device, named=models_of_runs(path))
@@ -124,10 +124,6 @@ def _memory(config: StageConfig, path: str, facts: MachineFacts) -> Check:
     said = f"about {plan.peak / GIB:.1f} GiB a rank on the {device} planned, {free / GIB:.1f} GiB free"
     tight = "; with full rows it may run out: see `rlhf plan`" if plan.peak > free else ""
     return Check("memory", "passed", said + tight)
-
-
-def _free_memory(facts: MachineFacts) -> int:
-    return min(facts.memory_free, facts.memory_limit or facts.memory_free)
 
 
 def _unsupported(config: StageConfig, facts: MachineFacts) -> Iterator[ConfigError]:
