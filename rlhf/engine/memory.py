@@ -25,6 +25,11 @@ def free_memory(device: torch.device) -> int:
     return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
+def total_memory(device: torch.device) -> int:
+    """Bytes of a whole GPU."""
+    return int(torch.cuda.mem_get_info(device)[1])
+
+
 def grow_segments() -> None:
     """Lets torch's allocator grow its segments, so that freed blocks of one size serve allocations of another.
 

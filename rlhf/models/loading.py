@@ -135,13 +135,15 @@ def artifact_model_path(path: str) -> str:
 class LoadOptions(TypedDict, total=False):
     """How a model is loaded; `quantize` stores its linear layers in four bits, `context` is active while it loads.
 
-    `device` is where it will compute, on which the attention kernel depends; it is loaded into host memory.
+    `device` is where it will compute, on which the attention kernel depends; `place` is where its weights are loaded
+    (default: CPU memory).
     """
 
     dtype: str
     attention: Wanted
     cudnn_attention: bool
     device: torch.device
+    place: torch.device
     context: LoadContext
     quantize: Quantize
 
@@ -180,6 +182,7 @@ def _load(
                 dtype=dtype,
                 attn_implementation=ATTENTION[attention.kind],
                 output_loading_info=True,
+                **_placed(options.get("place")),
                 **quantized_loading(options.get("quantize", "none"), dtype),
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -195,6 +198,11 @@ def _load(
         )
     keep_differentiable(model)
     return model
+
+
+def _placed(place: torch.device | None) -> dict[str, Any]:
+    """Options of `from_pretrained`: read straight onto a device, a model is never whole in CPU memory."""
+    return {} if place is None or place.type == "cpu" else {"device_map": {"": place}}
 
 
 def model_config(path: str, **options: Any) -> Any:

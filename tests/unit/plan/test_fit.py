@@ -99,7 +99,8 @@ def test_an_offloaded_reference_leaves_the_card():
 
     assert step[0] - step[1] == pytest.approx(1.04 * 2 * stage_shapes(there)["reference"].parameters)
     assert asked[0] == asked[1]
-    assert plans[1].host_bytes == 2 * stage_shapes(there)["reference"].parameters
+    shape = stage_shapes(there)["reference"]
+    assert 2 * shape.parameters < plans[1].host_bytes < 1.1 * 2 * shape.parameters  # in blocks of a power of two
 
 
 @pytest.fixture
