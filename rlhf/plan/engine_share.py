@@ -58,14 +58,18 @@ def require_engine_share(
 
 
 def require_room_for_engine(config: StageConfig, plan: MemoryPlan, memory: float) -> None:
-    """Raises ConfigError for a plan of which nothing but the rollout, with vLLM's share, exceeds `memory` bytes."""
+    """Raises ConfigError for a plan whose rollout, with vLLM's share, exceeds `memory` bytes.
+
+    Without a margin: what lies there beside the share is weights and optimizer states, and vLLM refuses to start where
+    its share is not free.
+    """
     if not isinstance(config, PpoConfig) or config.rollout.backend != "vllm" or not plan.placement.card:
         return
     engine = sum(each.bytes for each in plan.phases["rollout"] if each.role == "vllm")
-    if any(plan.phase_bytes(name) > memory for name in plan.phases if name != "rollout"):
+    if plan.phase_bytes("rollout") <= memory:
         return
     roles = plan.phase_bytes("rollout") - (1 + LOST["gpu"]) * engine
-    room = max(0.0, math.floor(100 * (memory - roles) / plan.placement.card) / 100)
+    room = max(0.0, math.floor(100 * (memory - roles) / (1 + LOST["gpu"]) / plan.placement.card) / 100)
     raise ConfigError(
         f"the roles take {roles / GIB:.1f} GiB and vLLM {engine / GIB:.1f} GiB; {memory / GIB:.1f} GiB are free",
         where=KEY,

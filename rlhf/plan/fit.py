@@ -165,9 +165,10 @@ def check_fits(
     placement = Placement(world_size, device, config.model.dtype, card)
     require_engine_share(config, shapes, placement, memory_per_rank)
     least = plan_memory(config, shapes, placement, SHORTEST)
+    if all(least.phase_bytes(name) * (1 - MARGIN) <= memory_per_rank for name in least.phases if name != "rollout"):
+        require_room_for_engine(config, least, memory_per_rank)
     if least.peak * (1 - MARGIN) <= memory_per_rank:
         return plan_memory(config, shapes, placement)
-    require_room_for_engine(config, least, memory_per_rank / (1 - MARGIN))
     raise ConfigError(
         f"a rank needs at least {least.peak / GIB:.1f} GiB ({least.largest}), and {memory_per_rank / GIB:.1f} GiB are "
         "free",
