@@ -8,6 +8,7 @@ from typing import Literal
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPE = "data type of the weights; auto is bfloat16 on a GPU and float32 elsewhere"
+SCORING_DTYPE = "data type of the reward model's weights; auto is that of its folder on a GPU and float32 elsewhere"
 BAD_ROW = "at a bad row: stop, or skip and count it"
 
 

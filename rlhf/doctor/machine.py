@@ -49,6 +49,7 @@ class MachineFacts:
         versions: installed distributions of this project's requirements and a few more; empty where one is absent.
         requirements: of this project, as its metadata states them.
         torchvision_needs: torchvision's requirement of torch; empty where there is no torchvision.
+        memory_free: in CPU memory, within the limit of the control group.
         memory_limit: of the control group, in bytes; None without one. Also the ulimits: None is unlimited.
     """
 

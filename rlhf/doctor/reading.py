@@ -15,13 +15,12 @@ import psutil
 
 from rlhf.doctor.machine import Card, Disk, MachineFacts, Tool
 from rlhf.engine.accelerator import chosen_accelerator, gpu_device_files
+from rlhf.engine.container_memory import free_host_memory, group_memory
 
 DISTRIBUTION = "rlhf-ko"
 TOOLS = ("g++", "nvcc", "ninja")
 SHOWN = ("torch", "transformers", "deepspeed", "accelerate", "peft", "bitsandbytes", "liger-kernel", "vllm")
 VARIABLES = ("DS_ACCELERATOR", "CUDA_VISIBLE_DEVICES", "TORCH_EXTENSIONS_DIR", "HF_HUB_OFFLINE")
-CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-NO_CGROUP_LIMIT = 2**60  # version 1 writes a number near 2**63
 TOOL_LIMIT_S = 20
 
 
@@ -34,7 +33,7 @@ def read_machine(runs: str | Path = "runs") -> MachineFacts:
     import torch
     from huggingface_hub import constants
 
-    memory = psutil.virtual_memory()
+    memory, group = psutil.virtual_memory(), group_memory()
     requirements = _requirements(DISTRIBUTION)
     return MachineFacts(
         device_files=tuple(gpu_device_files()),
@@ -53,8 +52,8 @@ def read_machine(runs: str | Path = "runs") -> MachineFacts:
         cores=len(os.sched_getaffinity(0)),
         cpu_flags=_cpu_flags(_text("/proc/cpuinfo")),
         memory=memory.total,
-        memory_free=memory.available,
-        memory_limit=memory_limit(_text(path) for path in CGROUP_FILES),
+        memory_free=free_host_memory(),
+        memory_limit=None if group is None else group.limit,
         locked_memory=_limit(resource.RLIMIT_MEMLOCK),
         open_files=_limit(resource.RLIMIT_NOFILE),
         versions=_versions(requirements),
@@ -67,12 +66,6 @@ def driver_version(text: str) -> str:
     """The version in /proc/driver/nvidia/version; empty where there is none."""
     found = re.search(r"NVRM version:.*?\s(\d+\.\d+(?:\.\d+)?)\s", text)
     return found.group(1) if found else ""
-
-
-def memory_limit(texts: Iterable[str]) -> int | None:
-    """The control group's limit in bytes from the first of its files that names one."""
-    numbers = [int(text) for text in texts if text.strip().isdigit()]
-    return next((number for number in numbers if number < NO_CGROUP_LIMIT), None)
 
 
 def _text(path: str) -> str:

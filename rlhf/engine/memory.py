@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import psutil
 import torch
+
+from rlhf.engine.container_memory import free_host_memory
 
 ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 GROWING_SEGMENTS = "expandable_segments:True"
@@ -16,12 +17,17 @@ def free_memory(device: torch.device) -> int:
     """Bytes that this process can still allocate on the device.
 
     On a GPU what the driver says is free, and what torch has reserved and does not use: its allocator keeps freed
-    blocks, which the driver counts as taken.
+    blocks, which the driver counts as taken. On a CPU what the machine and the limit of its container leave.
     """
     if device.type != "cuda":
-        return int(psutil.virtual_memory().available)
+        return free_host_memory()
     free, _ = torch.cuda.mem_get_info(device)
     return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes of a whole GPU."""
+    return int(torch.cuda.mem_get_info(device)[1])
 
 
 def grow_segments() -> None:

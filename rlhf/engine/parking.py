@@ -30,13 +30,17 @@ class ParkingModel:
 
     def _keep(self) -> None:
         copies: dict[int, Tensor] = {}  # a tensor under two names stays one
+        seen: list[Tensor] = []
         for owner in self._module.modules():
             for registry in (owner._parameters, owner._buffers):
                 for name, tensor in registry.items():
                     if tensor is None:
                         continue
                     if id(tensor) not in copies:
-                        copies[id(tensor)] = page_locked(tensor.detach(), self._device)
+                        kept = page_locked(tensor.detach(), self._device)
+                        copies[id(tensor)] = kept
+                        seen.append(tensor)  # an id counts while its tensor is there
+                        tensor.data = kept  # frees the first copy: no second whole model is held
                     self._kept.append((registry, name, copies[id(tensor)]))
         self._put({id(copy): copy for copy in copies.values()})
 

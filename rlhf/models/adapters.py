@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from rlhf.config.sections import LoraSection
 from rlhf.errors import ModelError
 from rlhf.models.loading import PackedModel, PackedScalarModel
+from rlhf.models.quantization import dequantized
 
 ADAPTABLE = (nn.Linear, nn.Embedding, Conv1D)
 
@@ -66,34 +67,39 @@ def check_targets(model: nn.Module, targets: list[str] | str) -> None:
 
 @torch.no_grad()
 def plain_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Weights of a Hugging Face model by name, each with its active adapter added to it in a copy.
+    """Weights of a Hugging Face model by name, whole: 4-bit ones dequantised, each with its active adapters added.
 
     The frozen weights are only read: adding an update in place and taking it away again rounds them twice, and in half
-    precision they drift. The sum is computed in float32 and rounded once to the weight's type.
+    precision they drift. The sum is computed in float32 and rounded once to the type that the model computes in.
     """
-    if not hasattr(model, "peft_config"):
-        yield from model.named_parameters()
-        return
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    base = model.get_base_model()
-    adapted = {name: module for name, module in base.named_modules() if isinstance(module, BaseTunerLayer)}
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    layers = {name: module for name, module in base.named_modules() if _is_adapted(module)}
     for name, parameter in base.named_parameters():
-        layer = adapted.get(name.removesuffix(".base_layer.weight")) if name.endswith(".base_layer.weight") else None
+        layer = layers.get(name.removesuffix(".base_layer.weight")) if name.endswith(".base_layer.weight") else None
         if "lora_" not in name:
-            yield name.replace(".base_layer", ""), parameter if layer is None else _sum(layer)
+            value = dequantized(parameter) if layer is None else merged_weight(layer)
+            yield name.replace(".base_layer", ""), value
 
 
-def _sum(layer: Any) -> Tensor:
-    """The weight of an adapted layer with its active adapters added, as peft merges them, but into a float32 copy."""
-    weight = layer.get_base_layer().weight
-    kept = weight.data
-    weight.data = kept.to(torch.float32, copy=True)
-    try:
-        layer.merge()
-        return weight.data.to(kept.dtype)
-    finally:
-        weight.data = kept
-        layer.merged_adapters.clear()
-        for adapter in layer.active_adapters:
-            layer._caches.pop(f"{adapter}-weight_norm", None)  # what DoRA keeps to take its update away again
+def _is_adapted(module: Any) -> bool:
+    return hasattr(module, "base_layer") and hasattr(module, "active_adapters")
+
+
+@torch.no_grad()
+def merged_weight(layer: Any) -> Tensor:
+    """The weight of an adapted layer with its active adapters added, in a copy, as peft merges them.
+
+    An adapter that this layer does not have adds nothing.
+    """
+    weight = dequantized(layer.get_base_layer().weight)
+    total = weight.to(torch.float32, copy=True)
+    for adapter in layer.active_adapters:
+        if adapter not in layer.lora_A and adapter not in layer.lora_embedding_A:
+            continue
+        variant = layer.lora_variant.get(adapter)
+        if variant is None:
+            total += layer.get_delta_weight(adapter).to(total)
+        else:  # DoRA's rows are scaled too, from the weight itself
+            total = variant.merge_safe(layer, adapter, total)
+            layer._cache_pop(f"{adapter}-weight_norm")  # kept for an unmerge that does not come
+    return total.to(weight.dtype)

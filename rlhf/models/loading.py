@@ -135,13 +135,15 @@ def artifact_model_path(path: str) -> str:
 class LoadOptions(TypedDict, total=False):
     """How a model is loaded; `quantize` stores its linear layers in four bits, `context` is active while it loads.
 
-    `device` is where it will compute, on which the attention kernel depends; it is loaded into host memory.
+    `device` is where it will compute, on which the attention kernel depends; `place` is where its weights are loaded
+    (default: CPU memory).
     """
 
     dtype: str
     attention: Wanted
     cudnn_attention: bool
     device: torch.device
+    place: torch.device
     context: LoadContext
     quantize: Quantize
 
@@ -180,6 +182,7 @@ def _load(
                 dtype=dtype,
                 attn_implementation=ATTENTION[attention.kind],
                 output_loading_info=True,
+                **_placed(options.get("place")),
                 **quantized_loading(options.get("quantize", "none"), dtype),
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -195,6 +198,11 @@ def _load(
         )
     keep_differentiable(model)
     return model
+
+
+def _placed(place: torch.device | None) -> dict[str, Any]:
+    """Options of `from_pretrained`: read straight onto a device, a model is never whole in CPU memory."""
+    return {} if place is None or place.type == "cpu" else {"device_map": {"": place}}
 
 
 def model_config(path: str, **options: Any) -> Any:
@@ -224,3 +232,12 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 def _whole_size(parameter: nn.Parameter) -> int:
     packed = getattr(parameter, "quant_state", None)
     return int(packed.shape.numel() if packed is not None else getattr(parameter, "ds_numel", parameter.numel()))
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Lets the layers of a Hugging Face model recompute their activations in the backward pass.
+
+    The method has this name from transformers 5.24 on, which warns about the older one.
+    """
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})

@@ -61,17 +61,21 @@ def keep_differentiable(model: Any) -> None:
         module.support_avx512bf16_for_cpu = False
 
 
+def dequantized(weight: Tensor) -> Tensor:
+    """The weight that a layer computes with: a 4-bit one unpacked in the type of its products, another as it is."""
+    packed = getattr(weight, "quant_state", None)
+    if packed is None:
+        return weight.detach()
+    from bitsandbytes.functional import dequantize_4bit
+
+    unpacked: Tensor = dequantize_4bit(weight.data, packed)
+    return unpacked
+
+
 def dequantized_weights(model: Any) -> dict[str, Tensor]:
     """The weights that 4-bit layers compute with, float32 on the CPU, by their name in the unquantised model."""
     layers = _quantized_layers(model)
-    if not layers:
-        return {}
-    from bitsandbytes.functional import dequantize_4bit
-
-    return {
-        f"{name}.weight": dequantize_4bit(module.weight.data, module.weight.quant_state).float().cpu()
-        for name, module in layers
-    }
+    return {f"{name}.weight": dequantized(module.weight).float().cpu() for name, module in layers}
 
 
 def _quantized_layers(model: Any) -> list[tuple[str, Any]]:

@@ -16,9 +16,10 @@ def initialise_head(head: nn.Linear, *, seed: int, zero: bool = False) -> None:
     if zero:
         nn.init.zeros_(head.weight)
         return
-    generator = torch.Generator(head.weight.device).manual_seed(seed)
+    drawn = torch.empty(head.weight.shape, dtype=head.weight.dtype)  # on the CPU: one head per seed on every device
+    drawn.normal_(0.0, (head.in_features + 1) ** -0.5, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        head.weight.normal_(0.0, (head.in_features + 1) ** -0.5, generator=generator)
+        head.weight.copy_(drawn)
 
 
 def scaled_head(weights: dict[str, Tensor], factor: float) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import combinations
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from rlhf.config.schema import PpoConfig, RewardConfig, StageConfig
 from rlhf.errors import ConfigError, ModelError
 from rlhf.plan.batches import SHORTEST, longest_item
+from rlhf.plan.engine_share import require_engine_share, require_room_for_engine
 from rlhf.plan.machine import Device
 from rlhf.plan.memory import GIB, MemoryPlan
 from rlhf.plan.roles import Shapes, plan_memory, stage_shapes
@@ -135,7 +137,7 @@ def ranks_that_fit(config: StageConfig, shapes: Shapes, placement: Placement, me
     """The smallest larger number of ranks that fits as configured; None if 64 do not."""
     for world in MORE_RANKS:
         if world > placement.world_size:
-            plan = plan_memory(config, shapes, Placement(world, placement.device, placement.dtype))
+            plan = plan_memory(config, shapes, replace(placement, world_size=world))
             if plan.peak <= memory:
                 return world
     return None
@@ -147,19 +149,24 @@ def check_fits(
     memory_per_rank: float,
     *,
     device: Device = "cpu",
+    card: float = 0.0,
     named: Mapping[str, str] | None = None,
 ) -> MemoryPlan | None:
-    """The plan of a run with full rows; None if the shape of a model is not known.
+    """The plan of a run with full rows; None if the shape of a model is not known. `card`: bytes of a whole GPU.
 
     Raises: ConfigError, with what would fit, for a run that exceeds `memory_per_rank` bytes even with rows of one token
-        and 15 % less than planned: one that cannot fit whatever its data.
+        and 15 % less than planned: one that cannot fit whatever its data. It names rollout.vllm.gpu_memory where
+        the share of vLLM is what does not fit.
     """
     try:
         shapes = stage_shapes(config, named)
     except ModelError:
         return None
-    placement = Placement(world_size, device, config.model.dtype)
+    placement = Placement(world_size, device, config.model.dtype, card)
+    require_engine_share(config, shapes, placement, memory_per_rank)
     least = plan_memory(config, shapes, placement, SHORTEST)
+    if all(least.phase_bytes(name) * (1 - MARGIN) <= memory_per_rank for name in least.phases if name != "rollout"):
+        require_room_for_engine(config, least, memory_per_rank)
     if least.peak * (1 - MARGIN) <= memory_per_rank:
         return plan_memory(config, shapes, placement)
     raise ConfigError(
@@ -168,6 +175,22 @@ def check_fits(
         where="memory",
         expected="a run that fits; `rlhf plan CONFIG` shows every part of it",
         fix=advice(config, shapes, placement, memory_per_rank) + "; run.memory_check=warn starts it all the same",
+    )
+
+
+def check_host(plan: MemoryPlan, free: float) -> None:
+    """Raises ConfigError for a run whose offloaded parts need more CPU memory than the `free` bytes of a rank."""
+    if plan.host_bytes * (1 - MARGIN) <= free:
+        return
+    parts = ", ".join(f"{each.role} {each.part} {each.bytes / GIB:.1f}" for each in plan.host)
+    keys = [f"{each.role}.offload" for each in plan.host if each.part == "parked"]
+    if len(keys) < len(plan.host):
+        keys.append("deepspeed.offload_optimizer or deepspeed.offload_parameters")
+    raise ConfigError(
+        f"a rank needs {plan.host_bytes / GIB:.1f} GiB of CPU memory ({parts}), and {free / GIB:.1f} GiB are free",
+        where=", ".join(keys),
+        expected="its offloaded parts in CPU memory, page-locked in blocks of a power of two",
+        fix="offload less, or start fewer ranks per machine; run.memory_check=warn starts it all the same",
     )
 
 

@@ -74,7 +74,7 @@ def make_report(
     """
     config = load_config(STAGES[stage].config, path, words)
     shapes = stage_shapes(config, models_of_runs(path))
-    placement = Placement(machine.ranks, machine.device, config.model.dtype)
+    placement = Placement(machine.ranks, machine.device, config.model.dtype, machine.memory)
     plan = plan_memory(config, shapes, placement)
     fit, more = None, None
     if plan.peak > machine.memory:

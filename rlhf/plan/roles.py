@@ -13,6 +13,8 @@ from rlhf.config.sections import DeepSpeedSection, LoraSection, SamplingSection
 from rlhf.errors import ModelError
 from rlhf.plan import activations as acts
 from rlhf.plan.batches import Batches, batches_of
+from rlhf.plan.engine_share import engine_bytes
+from rlhf.plan.host import parked_bytes
 from rlhf.plan.memory import Allocation, MemoryPlan, Role, inference_phases, training_phases
 from rlhf.plan.shapes import ModelShape, on_disk, shape_of
 from rlhf.plan.states import (
@@ -130,8 +132,20 @@ def _rollout(
         Allocation(role.name, "KV cache beside it", whole if prompts > slots else max(prefill, 0.75 * whole)),
         Allocation(role.name, "logits", drawing, small=True),
         *role.part("weights gathered to sample", weights, small=True, transient=True),
+        *_graph(planned, role, slots, drawing),
         *_dequantized(planned, role.name, role.shape),
     ]
+
+
+def _graph(planned: PlannedStage, role: Role, slots: int, drawing: float) -> list[Allocation]:
+    """The pool of a captured decode step, which nothing else may use: the activations of a token per slot, and the
+    logits. The first steps, before the capture, take as much outside of it."""
+    config, placement = planned.config, planned.placement
+    graphs = config.rollout.cuda_graphs if isinstance(config, PpoConfig) else "auto"
+    if placement.device != "gpu" or graphs == "off":
+        return []
+    step = acts.inference_bytes(role.shape, config.model, placement.element, slots, placement.device, kind="score")
+    return [Allocation(role.name, "CUDA graph", step + drawing)]
 
 
 def _plan_ppo(planned: PlannedStage, config: PpoConfig) -> MemoryPlan:
@@ -145,12 +159,20 @@ def _plan_ppo(planned: PlannedStage, config: PpoConfig) -> MemoryPlan:
     if config.rollout.backend == "transformers":
         slots = planned_slots(config.sampling.batch_size, own, on_gpu=placement.device == "gpu")
         phases["rollout"] = base + _rollout(planned, config.sampling, actor, slots, prompts=own)
-    else:  # vLLM holds the weights once more, beside its cache
-        engine = float(actor.shape.parameters * placement.element)
-        phases["rollout"] = [*base, Allocation("vllm", "weights", engine)]  # ZeRO 3 gathers a bucket at a time
+    else:  # vLLM takes its whole share at once: the weights once more, and as much cache as is left
+        # Under ZeRO 3 whole weights are gathered a bucket at a time.
+        engine = engine_bytes(config, actor.shape, placement)
+        phases["rollout"] = [*base, Allocation("vllm", "weights and cache", engine)]
     host = [each for role in roles for each in role.part("offloaded", role.states.host)]
-    host += [each for role in roles if role.parked for each in role.part("offloaded", role.states.weights)]
+    host += [each for role in roles if role.parked for each in role.part("parked", _parked_bytes(planned, role))]
     return MemoryPlan(placement, phases, host, config.model.lora is not None or shared)
+
+
+def _parked_bytes(planned: PlannedStage, role: Role) -> float:
+    """CPU memory of a role that leaves the GPU: page-locked, but for weights in four bits."""
+    if planned.config.model.quantize != "none":
+        return role.states.weights
+    return parked_bytes(role.shape, planned.placement.element)
 
 
 def _separate_roles(planned: PlannedStage, config: PpoConfig) -> list[Role]:

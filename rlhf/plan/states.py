@@ -7,23 +7,28 @@ from typing import Any
 
 from rlhf.config.sections import DeepSpeedSection, ModelSection
 from rlhf.engine.zero_config import REDUCE_BUCKET
+from rlhf.plan.host import SUB_GROUP, offloaded_bytes, partitioned_bytes
 from rlhf.plan.machine import Device
 from rlhf.plan.shapes import ModelShape
 
 ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
 MASTER, MOMENTS = 4, 8  # float32: a copy of the weight; Adam's two moments
-SUB_GROUP, LIVE, PREFETCH = 1e9, 1e9, 5e7  # DeepSpeed's defaults, in entries
+LIVE, PREFETCH = 1e9, 5e7  # DeepSpeed's defaults, in entries
 # nf4: half a byte; a byte of scale for 64 weights, and 4 bytes for 256 such scales (bitsandbytes, double quantisation)
 FOUR_BITS = 0.5 + 1 / 64 + 4 / (64 * 256)
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a model is trained: number of ranks, their kind, and the type of arithmetic."""
+    """Where a model is trained: number of ranks, their kind, and the type of arithmetic.
+
+    card: bytes of one GPU, of which an engine beside the trainer takes a share; 0 where it is not known.
+    """
 
     world_size: int
     device: Device
     dtype: str
+    card: float = 0.0
 
     @property
     def element(self) -> int:
@@ -86,7 +91,8 @@ def inference_states(
     part = whole / placement.world_size
     parked = placement.device == "gpu" and (offload or section.offload_parameters)
     gathered = _live(shape, section) * placement.element
-    return States(weights=0 if parked else part, gathered=gathered, host=part if parked else 0)
+    beside = partitioned_bytes(part / placement.element, placement.element) if parked else 0
+    return States(weights=0 if parked else part, gathered=gathered, host=beside)
 
 
 def trained_states(
@@ -142,7 +148,8 @@ def engine_states(
         bucket=buckets,
         step=step,
         gathered=_live(shape, section) * element if stage == 3 else 0,
-        host=((MASTER + MOMENTS + 4 + element) * part if offloaded else 0) + (whole / held if parked else 0),
+        host=(offloaded_bytes(part, element, stage=stage) if offloaded else 0)
+        + (partitioned_bytes(whole / held / element, element) if parked else 0),
     )
 
 

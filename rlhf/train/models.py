@@ -25,6 +25,7 @@ from rlhf.models.loading import (
     PackedScalarModel,
     artifact_model_path,
     check_model_path,
+    checkpoint_activations,
     count_parameters,
     load_causal_lm,
     load_scalar_model,
@@ -35,13 +36,17 @@ from rlhf.models.scalar_head import HEAD_WEIGHT, initialise_head
 Say = Callable[[str], None]
 
 
-def _load_options(model: ModelSection, section: DeepSpeedSection, ranks: Ranks) -> LoadOptions:
+def _load_options(model: ModelSection, section: DeepSpeedSection, ranks: Ranks, *, parked: bool) -> LoadOptions:
+    """On a GPU weights are read straight onto it, so that the ranks of a machine do not each hold the model in CPU
+    memory; not those that ZeRO 3 partitions as they are read, nor those of a `parked` model, which stay there."""
+    straight = ranks.device.type == "cuda" and section.zero_stage < 3 and not parked
     context = partial(loading_context, section, dtype=model.dtype, on_gpu=ranks.device.type != "cpu")
     return LoadOptions(
         dtype=model.dtype,
         attention=model.attention,
         cudnn_attention=model.cudnn_attention,
         device=ranks.device,
+        place=ranks.device if straight else torch.device("cpu"),
         context=context,
         quantize=model.quantize,
     )
@@ -55,10 +60,11 @@ def build_causal_lm(
     tokenizer: ChatTokenizer,
     *,
     key: str,
+    parked: bool = False,
 ) -> PackedCausalLM:
-    """The language model at `path`, ready to be wrapped."""
+    """The language model at `path`, ready to be wrapped; a `parked` one is in CPU memory."""
     check_model_path(path, key=key)
-    wrapped = load_causal_lm(path, **_load_options(model, section, ranks))
+    wrapped = load_causal_lm(path, **_load_options(model, section, ranks, parked=parked))
     _fit_tokenizer(wrapped, tokenizer, path, override_eos=model.override_eos)
     install_head(wrapped.model, model.head)
     return wrapped
@@ -73,10 +79,13 @@ def build_scalar_model(
     *,
     key: str,
     new_head_seed: int | None = None,
+    parked: bool = False,
 ) -> PackedScalarModel:
-    """The one-number model at `path`; `new_head_seed` starts a head on a language model's weights."""
+    """The one-number model at `path`; `new_head_seed` starts a head on a language model's weights. A `parked` one is in
+    CPU memory."""
     check_model_path(path, key=key)
-    wrapped = load_scalar_model(path, new_head=new_head_seed is not None, **_load_options(model, section, ranks))
+    options = _load_options(model, section, ranks, parked=parked)
+    wrapped = load_scalar_model(path, new_head=new_head_seed is not None, **options)
     if new_head_seed is not None:
         head: Any = wrapped.model.score
         with writable(list(head.parameters())):
@@ -114,7 +123,7 @@ def make_trainable(wrapped: PackedModel, model: ModelSection, say: Say) -> None:
     if isinstance(wrapped, PackedCausalLM) and isinstance(model, LanguageModelSection):
         install_head(unwrap_peft(wrapped.model), model.head)  # refuses a head that the adapter has replaced
     if model.gradient_checkpointing:
-        wrapped.model.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint_activations(wrapped.model)
     total, trained = count_parameters(wrapped)
     say(f"model: {total:,} parameters, {trained:,} trained ({trained / total:.2%})")
 

@@ -81,3 +81,24 @@ def test_a_role_that_is_not_stepped_stays(outcome: Outcome, stage: int) -> None:
     ):
         assert found == pytest.approx(expected, rel=2e-5)
     require_close(outcome.weights[f"roles {offloaded}"], outcome.weights[f"roles {resident}"])
+
+
+UNCHECKED = "bfloat16 unchecked"
+KINDS = [
+    f"{kind} zero{stage} {place}"
+    for kind, place in (("float32", "offloaded"), (UNCHECKED, "resident"), (UNCHECKED, "offloaded"))
+    for stage in (1, 2, 3)
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gradient_that_is_not_finite_stops_every_rank_before_the_update(outcome: Outcome, kind: str) -> None:
+    """Also where DeepSpeed is told not to look for it, and would step with a norm that is infinite."""
+    roles = [f"role {kind}"] if kind.startswith(UNCHECKED) and "zero3" not in kind else []
+    for name in (f"gradient {kind}", *roles):
+        for message in outcome.numbers[name]:
+            assert "update 2: the gradient norm is" in message
+            assert "the weights were not updated" in message
+        before, after = outcome.weights[f"before {name}"], outcome.weights[f"after {name}"]
+        assert all(torch.isfinite(value).all() for value in before.values())
+        assert not moved(before, after)

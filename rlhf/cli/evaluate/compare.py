@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from rlhf.cli.answer_flags import add_answer_flags, add_page_flag, request_of
 from rlhf.cli.judge_flags import add_judges, panel_of
 from rlhf.cli.parser import Command
+from rlhf.config.flag_values import SCORING_DTYPE, Dtype
 from rlhf.config.flags import add_flags, fill
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=out)
     add_answer_flags(parser)
     parser.add_argument("--reward", default="", metavar="RUN", help="a run of stage 2 whose score decides")
+    parser.add_argument(
+        "--reward-dtype", choices=get_args(Dtype), default="auto", help=f"{SCORING_DTYPE} (default: auto)"
+    )
     people = parser.add_argument_group(
         "people", "a page that shows two answers per prompt without saying which model wrote them"
     )
@@ -50,6 +54,7 @@ def run_evaluate_compare(arguments: argparse.Namespace) -> int:
         arguments.out,
         panel=panel_of(arguments) if arguments.judge else None,
         reward=arguments.reward,
+        reward_dtype=arguments.reward_dtype,
         labels=arguments.labels,
         page=page,
         shown=arguments.show,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from typing import get_args
 
 from rlhf.cli.parser import Command
-from rlhf.config.flag_values import BAD_ROW
+from rlhf.config.flag_values import BAD_ROW, SCORING_DTYPE, Dtype
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +16,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for report_card.json and .html")
     parser.add_argument("--limit", type=int, metavar="N", help="use only the first N rows of each file")
     parser.add_argument("--on-bad-row", choices=("error", "skip"), default="error", help=f"{BAD_ROW} (default: error)")
+    parser.add_argument("--dtype", choices=get_args(Dtype), default="auto", help=f"{SCORING_DTYPE} (default: auto)")
 
 
 def run_evaluate_reward(arguments: argparse.Namespace) -> int:
@@ -22,7 +24,12 @@ def run_evaluate_reward(arguments: argparse.Namespace) -> int:
     from rlhf.evaluate.reward.command import evaluate_reward
 
     evaluate_reward(
-        arguments.model, arguments.data, arguments.out, limit=arguments.limit, on_bad_row=arguments.on_bad_row
+        arguments.model,
+        arguments.data,
+        arguments.out,
+        limit=arguments.limit,
+        on_bad_row=arguments.on_bad_row,
+        dtype=arguments.dtype,
     )
     return 0
 

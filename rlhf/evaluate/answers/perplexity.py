@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from rlhf.curate.sample.sources import LONGEST_PROMPT
 from rlhf.data.encode import EncodedSequence, Encoder
@@ -41,7 +42,7 @@ class ReferenceLikelihood:
 
 
 def reference_likelihood(
-    folder: str, prompts: Sequence[Prompt], *, dtype: str, device: Any
+    folder: str, prompts: Sequence[Prompt], *, dtype: str, device: torch.device
 ) -> ReferenceLikelihood | None:
     """Likelihood of the references under a model; None where no prompt has one.
 

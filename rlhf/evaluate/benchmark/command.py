@@ -140,13 +140,15 @@ def _write_tasks(place: Path, files: Mapping[str, Path], shots: Mapping[str, Pat
 def _run(folder: str, names: Sequence[str], place: Path, options: BenchmarkOptions) -> dict[str, Any]:
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager, get_task_dict
+    from lm_eval.tasks import TaskManager
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     settled = options.dtype if options.dtype != "auto" else "bfloat16" if device == "cuda" else "float32"
     model = HFLM(pretrained=folder, dtype=settled, device=device, batch_size=options.batch_size)
     manager = TaskManager(include_path=str(place), include_defaults=False)
-    tasks = get_task_dict([f"{PREFIX}{name}_local" for name in names], manager)
+    wanted = [f"{PREFIX}{name}_local" for name in names]
+    # `load` replaces the other method, of which newer releases warn.
+    tasks = manager.load(wanted)["tasks"] if hasattr(manager, "load") else manager.load_task_or_group(wanted)
     for task in tasks.values():
         task.set_config(key="num_fewshot", value=options.num_fewshot)
         task.set_fewshot_seed(seed=1234)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rlhf.config.flag_values import Dtype
 from rlhf.curate.label.command import LabelOptions
 from rlhf.curate.sample.options import SampleOptions
 from rlhf.data.readers import locate
@@ -27,6 +28,7 @@ def evaluate_compare(
     *,
     panel: JudgePanel | None = None,
     reward: str = "",
+    reward_dtype: Dtype = "auto",
     labels: str = "",
     page: LabelOptions | None = None,
     shown: int = 60,
@@ -36,6 +38,7 @@ def evaluate_compare(
     Args:
         panel: judges to ask.
         reward: a reward model's run.
+        reward_dtype: of its weights; auto is that of the folder on a GPU, float32 on a CPU.
         labels: a file of people's labels.
         page: open this page for people now.
 
@@ -52,7 +55,7 @@ def evaluate_compare(
     report = generation_report(generations, reference_likelihoods(request, generations))
     verdicts: list[Verdicts] = []
     if reward:
-        verdicts.append(reward_verdicts(generations, reward))
+        verdicts.append(reward_verdicts(generations, reward, reward_dtype))
     if panel is not None:
         judged = judge_answers(generations, panel, out / "answers.jsonl")
         verdicts[:0] = [judge_verdicts(each, generations) for each in judged]

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rlhf.artifacts.files import sha256_of
 from rlhf.artifacts.manifest import manifest_of, require_stage
 from rlhf.artifacts.run_folder import short_names
+from rlhf.config.flag_values import Dtype
 from rlhf.data.encode import Encoder
 from rlhf.data.formats import parse
 from rlhf.data.packing import trees_of
@@ -23,8 +22,8 @@ from rlhf.evaluate.answers.generation import EMPTY, AnswerSet, Generations
 from rlhf.evaluate.compare.statistics import Verdicts
 from rlhf.evaluate.geval.judging import JudgeResults
 from rlhf.evaluate.reward.accuracy import outcome
-from rlhf.evaluate.reward.scoring import trained_length, tree_scores
-from rlhf.models.loading import artifact_model_path, check_model_path, load_scalar_model
+from rlhf.evaluate.reward.scoring import scoring_model, trained_length, tree_scores
+from rlhf.models.loading import artifact_model_path, check_model_path
 
 TRAINED_ON = (
     "{name} was trained against this reward model: the score shows what training optimised, not whether the answers "
@@ -58,15 +57,14 @@ def reward_folder(reward: str) -> str:
     return path
 
 
-def reward_verdicts(generations: Generations, reward: str) -> Verdicts:
+def reward_verdicts(generations: Generations, reward: str, dtype: Dtype = "auto") -> Verdicts:
     """The higher score wins, equal scores tie. Every answer is scored with EOS, as in training.
 
     Raises: ModelError for a folder that cannot be read; ArtifactError for one that stage 2 did not make.
     """
     path = reward_folder(reward)
     tokenizer = load_tokenizer(path)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_scalar_model(path, device=device).to(device)
+    model = scoring_model(path, dtype)
     samples = len(generations.sets[0].answers[0])
     rankings = [
         Ranking(prompt.messages, texts, (1,) * len(texts))

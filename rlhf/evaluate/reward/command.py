@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from rich.console import Console
 from rich.progress import Progress
 
 from rlhf.artifacts.manifest import manifest_of
+from rlhf.config.flag_values import Dtype
 from rlhf.data.embedded import data_path
 from rlhf.data.records import Ranking
 from rlhf.data.sources import DataSource, read_records
@@ -24,14 +24,20 @@ from rlhf.evaluate.report_folder import report_folder, write_report
 from rlhf.evaluate.reward.card import build_reward_card
 from rlhf.evaluate.reward.card_plots import card_values
 from rlhf.evaluate.reward.leakage import training_rankings
-from rlhf.evaluate.reward.scoring import trained_length, tree_scores
+from rlhf.evaluate.reward.scoring import scoring_model, trained_length, tree_scores
 from rlhf.evaluate.reward.test_set import build_test_set, score_test_set
 from rlhf.html.plots import require_matplotlib
-from rlhf.models.loading import artifact_model_path, check_model_path, load_scalar_model
+from rlhf.models.loading import artifact_model_path, check_model_path
 
 
 def evaluate_reward(
-    model: str, data: Sequence[str], out: str, *, limit: int | None, on_bad_row: Literal["error", "skip"]
+    model: str,
+    data: Sequence[str],
+    out: str,
+    *,
+    limit: int | None,
+    on_bad_row: Literal["error", "skip"],
+    dtype: Dtype = "auto",
 ) -> dict[str, Any]:
     """Writes out/report_card.json and out/report_card.html, prints a summary, and returns the card.
 
@@ -40,6 +46,7 @@ def evaluate_reward(
         data: files of rankings or pairs.
         out: folder to write.
         limit: use only the first rows of each file.
+        dtype: of the weights; auto is that of the folder on a GPU, float32 on a CPU.
 
     Raises: ConfigError without matplotlib, before anything is scored; ModelError or DataError for what cannot be
         read, and for files in which all answers of every ranking are equal.
@@ -63,8 +70,7 @@ def evaluate_reward(
         )
     folder = Path(out)
     report_folder(folder)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    reward, manifest = load_scalar_model(path, device=device).to(device), manifest_of(path)
+    reward, manifest = scoring_model(path, dtype), manifest_of(path)
     with _bar("scoring", len(test_set.trees)) as advance:
         scores = score_test_set(test_set, partial(tree_scores, reward, advance=advance), max_tokens=MICRO_TOKENS)
     sys.stderr.write("shortcut baselines and leakage ...\n")

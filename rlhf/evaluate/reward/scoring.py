@@ -5,16 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
 import yaml
 
+from rlhf.config.flag_values import Dtype
 from rlhf.data.encode import Ids
 from rlhf.data.packing import pack_trees
 from rlhf.errors import ModelError
 from rlhf.evaluate.packed_forward import forward_packed, in_micro_batches
 from rlhf.evaluate.reward.test_set import Tree
-from rlhf.models.loading import PackedScalarModel
+from rlhf.models.loading import PackedScalarModel, load_scalar_model
+from rlhf.models.stored_dtype import evaluation_dtype
 
 DEFAULT_MAX_LENGTH = 1024
+
+
+def scoring_model(path: str, dtype: Dtype = "auto") -> PackedScalarModel:
+    """The reward model of a folder on this machine's device; see `evaluation_dtype` for "auto".
+
+    Raises: ModelError when it cannot be read.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return load_scalar_model(path, dtype=evaluation_dtype(path, dtype, device), device=device).to(device)
 
 
 def tree_scores(

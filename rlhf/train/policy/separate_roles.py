@@ -44,5 +44,5 @@ def frozen_role(
     if settings.offload and ranks.device.type == "cpu":
         run.say(f"{role}.offload has no effect: the run is on the CPU")
     build = build_causal_lm if role == "reference" else build_scalar_model
-    wrapped = build(path, config.model, section, ranks, tokenizer, key=f"{role}.path")
+    wrapped = build(path, config.model, section, ranks, tokenizer, key=f"{role}.path", parked=settings.offload)
     return InferenceModel(wrapped, section, ranks, dtype=config.model.dtype, offload=settings.offload)

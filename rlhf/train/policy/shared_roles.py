@@ -18,7 +18,7 @@ from rlhf.engine.shared import SharedActor, SharedEngine, SharedFrozenRole, Shar
 from rlhf.errors import ArtifactError, ConfigError
 from rlhf.models.adapters import lora_settings
 from rlhf.models.head import install_head
-from rlhf.models.loading import PackedCausalLM, count_parameters, unwrap_peft
+from rlhf.models.loading import PackedCausalLM, checkpoint_activations, count_parameters, unwrap_peft
 from rlhf.models.shared import SharedBackbone, stored_settings
 from rlhf.train.models import build_causal_lm
 from rlhf.train.policy.roles import FrozenRole, Roles
@@ -146,7 +146,7 @@ def build_backbone(run: Run[PpoConfig], sources: Sources, paths: RolePaths, toke
     fresh = None if model.lora is None else lora_settings(language, model.lora)
     install_head(language.model, model.head)
     if model.gradient_checkpointing:
-        language.model.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint_activations(language.model)
     width = int(language.model.get_input_embeddings().embedding_dim)
     backbone = SharedBackbone(language, _settings(sources.actor, fresh))
     if sources.actor is not None:

@@ -16,7 +16,7 @@ from rlhf.data.readers import locate
 from rlhf.doctor.checks import Check
 from rlhf.doctor.machine import GIB, MachineFacts
 from rlhf.errors import ConfigError, RlhfError
-from rlhf.plan.fit import check_fits
+from rlhf.plan.fit import check_fits, check_host
 from rlhf.plan.launch import launch_line
 from rlhf.plan.machine import Device
 from rlhf.plan.names import models_of_runs
@@ -112,10 +112,13 @@ def _folder(config: StageConfig) -> Check:
 
 def _memory(config: StageConfig, path: str, facts: MachineFacts) -> Check:
     """The plan against the free memory of the fullest card; on the CPU against that of the machine."""
-    free = min((card.free for card in facts.cards), default=_free_memory(facts))
+    free = min((card.free for card in facts.cards), default=facts.memory_free)
     device: Device = "gpu" if facts.cards else "cpu"
+    card = min((card.memory for card in facts.cards), default=0)
     try:
-        plan = check_fits(config, facts.ranks, free, device=device, named=models_of_runs(path))
+        plan = check_fits(config, facts.ranks, free, device=device, card=card, named=models_of_runs(path))
+        if plan is not None:
+            check_host(plan, facts.memory_free / max(1, min(facts.ranks, len(facts.cards))))
     except ConfigError as error:
         return Check("memory", "failed", f"on the {device} {error.problem}", error.fix)
     if plan is None:
@@ -123,10 +126,6 @@ def _memory(config: StageConfig, path: str, facts: MachineFacts) -> Check:
     said = f"about {plan.peak / GIB:.1f} GiB a rank on the {device} planned, {free / GIB:.1f} GiB free"
     tight = "; with full rows it may run out: see `rlhf plan`" if plan.peak > free else ""
     return Check("memory", "passed", said + tight)
-
-
-def _free_memory(facts: MachineFacts) -> int:
-    return min(facts.memory_free, facts.memory_limit or facts.memory_free)
 
 
 def _unsupported(config: StageConfig, facts: MachineFacts) -> Iterator[ConfigError]:

@@ -48,8 +48,11 @@ def tokenizer_of(path: str) -> ChatTokenizer:
     return load_tokenizer(path, "kullm")
 
 
-def section_of(stage: int, *, offload: bool = False) -> DeepSpeedSection:
-    overrides = {"zero_optimization": REALLY_PARTITIONED} if stage == 3 else {}
+def section_of(stage: int, *, offload: bool = False, precision: str = "float32") -> DeepSpeedSection:
+    """precision: a type; with "unchecked" after it DeepSpeed does not look for gradients that are not finite."""
+    overrides: dict[str, Any] = {"zero_optimization": REALLY_PARTITIONED} if stage == 3 else {}
+    if precision == "bfloat16 unchecked":
+        overrides["bf16"] = {"check_grad_overflow": False}
     return DeepSpeedSection.model_validate({"zero_stage": stage, "offload_optimizer": offload, "overrides": overrides})
 
 
@@ -62,12 +65,16 @@ def causal_lm(
     lora: bool = False,
     ema_decay: float | None = None,
     offload: bool = False,
+    precision: str = "float32",
 ) -> TrainedModel:
-    section = section_of(stage, offload=offload)
-    model = LanguageModelSection(path=path, lora=LoraSection(rank=2, targets=["query_key_value"]) if lora else None)
+    dtype = precision.split(maxsplit=1)[0]
+    section = section_of(stage, offload=offload, precision=precision)
+    model = LanguageModelSection(
+        path=path, dtype=dtype, lora=LoraSection(rank=2, targets=["query_key_value"]) if lora else None
+    )
     wrapped = build_causal_lm(path, model, section, ranks, tokenizer_of(path), key="model.path")
     make_trainable(wrapped, model, lambda _: None)
-    return TrainedModel(wrapped, optimizer, section, ranks, dtype="float32", ema_decay=ema_decay)
+    return TrainedModel(wrapped, optimizer, section, ranks, dtype=dtype, ema_decay=ema_decay)
 
 
 def scalar_model(path: str, stage: int, optimizer: OptimizerFields, ranks: Ranks) -> TrainedModel:

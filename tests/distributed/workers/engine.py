@@ -48,7 +48,8 @@ def main() -> None:
         for stage in (0, 1, 2, 3):
             run_resumed(results, problem, paths["neox"], out, stage, lora=False)
             run_poisoned(results, problem, paths["poisoned"], stage)
-            run_bad_gradient(results, problem, paths["neox"], stage)
+            trained = causal_lm(paths["neox"], stage, CONFIG.train, results.ranks)
+            run_bad_gradient(results, problem, trained, f"gradient zero{stage}")
         for stage in (0, 3):
             run_resumed(results, problem, paths["neox"], out, stage, lora=True)
         run_resumed_roles(results, problem, paths, out)
@@ -178,20 +179,19 @@ def run_poisoned(results: Results, problem: Problem, path: str, stage: int) -> N
     attempt(results, f"loss zero{stage}", trained, lambda: take(trained, [bad, *others], 2))
 
 
-def run_bad_gradient(results: Results, problem: Problem, path: str, stage: int) -> None:
-    """The loss is finite everywhere; rank 1's gradient is not."""
-    trained = causal_lm(path, stage, CONFIG.train, results.ranks)
+def run_bad_gradient(results: Results, problem: Problem, trained: TrainedModel, name: str) -> None:
+    """The loss is finite everywhere; the last rank's gradient is not."""
     take(trained, problem.demonstrations[0], 1)
     loss = trained.loss
 
     def spoilt(row: Any, total: float, **options: Any) -> CrossEntropy:
         entropy = loss(row, total, **options)
-        if results.ranks.rank == 1:
+        if results.ranks.rank == results.ranks.world_size - 1:
             entropy.loss.register_hook(lambda gradient: gradient * torch.nan)
         return entropy
 
     trained.loss = spoilt  # type: ignore[method-assign]
-    attempt(results, f"gradient zero{stage}", trained, lambda: take(trained, problem.demonstrations[1], 2))
+    attempt(results, name, trained, lambda: take(trained, problem.demonstrations[1], 2))
 
 
 def attempt(results: Results, name: str, trained: TrainedModel, action: Callable[[], object]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rlhf.config.sections import OptimizerFields
 from rlhf.data.packing import idle_row, pack_sequences
 from rlhf.engine.deepspeed import TrainedModel
 from rlhf.engine.ranks import session
+from rlhf.errors import NonFiniteError
 from tests.distributed.problem import EMA_DECAY, OPTIMIZER, SMALL, STEP_NUMBERS, Problem, sft_config
 from tests.distributed.workers import engine
 from tests.distributed.workers.building import Results, arguments, causal_lm, section_of
@@ -20,6 +22,8 @@ from tests.distributed.workers.sharing import shared_roles, take, weights_of
 
 CONFIG = sft_config(SMALL)
 STAGES = (2, 3)
+UNCHECKED = "bfloat16 unchecked"
+BAD_GRADIENTS = (("float32", True), (UNCHECKED, False), (UNCHECKED, True))
 BOTH, CRITIC = ("actor", "critic"), ("critic",)
 
 
@@ -33,6 +37,14 @@ def main() -> None:
             run_discarded(results, problem, paths["neox"], stage)
             run_unused(results, stage)
             run_resumed(results, problem, paths["neox"], out, stage)
+        for stage, (precision, offload) in product(
+            (1, 2, 3), (("float32", True), (UNCHECKED, False), (UNCHECKED, True))
+        ):
+            trained = causal_lm(paths["neox"], stage, CONFIG.train, ranks, precision=precision, offload=offload)
+            name = f"{precision} {name_of(stage, offload=offload)}"
+            engine.run_bad_gradient(results, problem, trained, f"gradient {name}")
+            if stage < 3 and precision == UNCHECKED:
+                run_bad_role(results, problem, paths, stage, offload=offload)
         for stage in (1, 2):
             run_warm_up(results, problem, paths, stage)
         results.write(out)
@@ -139,6 +151,25 @@ def run_resumed(results: Results, problem: Problem, path: str, out: Path, stage:
         trained = make()
         trained.load(folder)
         goes_on(name, trained)
+
+
+def run_bad_role(results: Results, problem: Problem, paths: dict[str, str], stage: int, *, offload: bool) -> None:
+    """Shared roles: the gradient of one adapter of the actor is not finite on the last rank, in the second step."""
+    name = f"{UNCHECKED} {name_of(stage, offload=offload)}"
+    roles = shared_roles(paths, stage, results.ranks, offload=offload, precision=UNCHECKED)
+    take(roles, problem.demonstrations[0], BOTH, BOTH)
+    if results.ranks.rank == results.ranks.world_size - 1:
+        backbone = roles.updates.backbone  # type: ignore[union-attr]
+        spoilt = next(each for key, each in backbone.named_parameters() if "lora_B.actor" in key)
+        spoilt.register_hook(lambda gradient: gradient * torch.nan)
+    results.weights[f"before role {name}"] = weights_of(roles)
+    message = ""
+    try:
+        take(roles, problem.demonstrations[1], BOTH, BOTH)
+    except NonFiniteError as error:
+        message = str(error)
+    results.numbers[f"role {name}"] = results.ranks.gather(message)
+    results.weights[f"after role {name}"] = weights_of(roles)
 
 
 def run_warm_up(results: Results, problem: Problem, paths: dict[str, str], stage: int) -> None:

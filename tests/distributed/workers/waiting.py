@@ -29,7 +29,7 @@ def timeouts_s() -> list[float]:
 def make_engine(ranks: Ranks) -> None:
     section = DeepSpeedSection(zero_stage=2)
     model = nn.Linear(4, 4)
-    optimizer = adamw([{"params": list(model.parameters())}], OptimizerFields(), offload=False, on_gpu=False)
+    optimizer = adamw([{"params": list(model.parameters())}], OptimizerFields(), offload=False)
     wrapped_engine(model, optimizer, section, ranks, dtype="float32", max_grad_norm=1.0)
 
 

@@ -33,6 +33,7 @@ LIMITS = {
     "attention": 75.0,
     "steps": 140.0,  # its walk on a CPU builds an op of DeepSpeed first
     "ranks": 60.0,
+    "decoding_graphs": 75.0,
     "head": 60.0,
     "memory": 75.0,
     "offload": 150.0,

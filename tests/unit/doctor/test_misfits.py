@@ -10,7 +10,7 @@ import pytest
 from rlhf.doctor.checks import Check
 from rlhf.doctor.machine import Card, Disk, MachineFacts, Tool
 from rlhf.doctor.misfits import misfits
-from rlhf.doctor.reading import driver_version, memory_limit
+from rlhf.doctor.reading import driver_version
 
 GIB = 2**30
 H100 = Card("NVIDIA H100 80GB HBM3", (9, 0), 80 * GIB, 79 * GIB)
@@ -166,9 +166,3 @@ def test_the_version_of_a_driver_is_read_from_the_kernels_file() -> None:
     closed = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\nGCC version: 12"
     opened = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (dvs)\n"
     assert [driver_version(text) for text in (closed, opened, "")] == ["535.104.05", "580.65.06", ""]
-
-
-def test_the_limit_of_a_control_group_is_the_first_that_is_a_number() -> None:
-    assert memory_limit(["max\n", ""]) is None
-    assert memory_limit(["25769803776\n"]) == 25769803776
-    assert memory_limit(["", "9223372036854771712\n"]) is None  # version 1 without a limit

@@ -13,6 +13,7 @@ from rlhf.config.sections import DeepSpeedSection
 from rlhf.data.encode import EncodedSequence
 from rlhf.data.packing import PackedRow, pack_sequences
 from rlhf.engine.deepspeed import InferenceModel
+from rlhf.engine.parking import ParkingModel
 from rlhf.engine.ranks import Ranks
 
 DEVICE = torch.device("meta")  # any device that is not the CPU
@@ -85,6 +86,22 @@ def test_a_parked_model_computes_what_it_did() -> None:
     for _ in range(2):
         assert torch.equal(model.infer(row()), expected)
         model.park()
+
+
+def test_page_locked_copies_replace_the_weights_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a copy is made, the weights before it have left their first place: there are never two whole models."""
+    module: Any = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 3))
+    module.register_buffer("scale", torch.tensor(2.0))
+    tensors = [*module.parameters(), module.scale]
+    first, left = [each.data_ptr() for each in tensors], []
+
+    def pin(tensor: Tensor, _: torch.device) -> Tensor:
+        left.append(sum(each.data_ptr() != place for each, place in zip(tensors, first, strict=True)))
+        return tensor.clone()
+
+    monkeypatch.setattr("rlhf.engine.parking.page_locked", pin)
+    ParkingModel(module, torch.device("cuda"))
+    assert left == [0, 1, 2, 3, 4]
 
 
 def test_weights_that_move_only_with_their_module_do_so() -> None:

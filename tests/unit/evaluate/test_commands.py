@@ -101,7 +101,7 @@ def test_perplexity_by_another_way(runs: Path, tmp_path: Path, chat_tokenizer: C
 
     asked, answer = Message("user", "점심 뭐 먹지?"), "김치찌개는 어떠세요?"
     folder, prompts = str(runs / "sft" / "model"), [Prompt((asked,), "", answer)]
-    found = reference_likelihood(folder, prompts, dtype="float32", device="cpu")
+    found = reference_likelihood(folder, prompts, dtype="float32", device=torch.device("cpu"))
     encoded = Encoder(chat_tokenizer, 256).demonstrations([Demonstration((asked, Message("assistant", answer)))])[0]
     ids = torch.from_numpy(encoded.ids)[None].long()
     labels = torch.where(torch.from_numpy(encoded.answer_mask)[None], ids, -100)

@@ -7,8 +7,9 @@ import torch
 
 from rlhf.config.sections import LoraSection
 from rlhf.errors import ModelError
-from rlhf.models.adapters import add_lora, check_targets, plain_weights
+from rlhf.models.adapters import add_lora, check_targets, lora_settings, plain_weights
 from rlhf.models.loading import count_parameters, load_causal_lm, load_scalar_model
+from rlhf.models.shared import SharedBackbone
 from rlhf.ops.segments import Segment, Segments
 
 ROW = (torch.tensor([[5, 9, 300, 42]]), torch.arange(4)[None], Segments((Segment(0, 4),)), torch.arange(4))
@@ -183,3 +184,27 @@ def test_reading_plain_weights_never_changes_the_frozen_ones(variant, dtype, tin
     tolerance = {"rtol": 1e-5, "atol": 1e-6} if dtype == "float32" else {"rtol": 2**-7, "atol": 1e-3}
     torch.testing.assert_close(merged.float(), expected, **tolerance)
     assert not layer.merged
+
+
+def test_plain_weights_of_a_shared_backbone_have_the_selected_role_alone(tiny_neox):
+    """Adapters of several roles lie in one layer under one name each; a role without an adapter is the backbone."""
+    plain = load_causal_lm(str(tiny_neox))
+    settings = lora_settings(plain, lora("query_key_value"))
+    before = {name: value.detach().clone() for name, value in plain.model.named_parameters()}
+    backbone = SharedBackbone(plain, settings)
+    backbone.add_adapter("critic", settings)
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for name, parameter in backbone.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    layer = backbone.language.model.base_model.model.gpt_neox.layers[1].attention.query_key_value
+    name = "gpt_neox.layers.1.attention.query_key_value.weight"
+    for role in ("actor", "critic", "reference"):
+        backbone.select(role)
+        found = dict(plain_weights(backbone.language.model))
+        assert set(found) == set(before)
+        update = 0.0 if role == "reference" else 2 * layer.lora_B[role].weight @ layer.lora_A[role].weight
+        torch.testing.assert_close(found[name], before[name] + update, rtol=1e-6, atol=1e-6)
+        others = [each for each in before if not each.endswith("query_key_value.weight")]
+        assert all(torch.equal(found[each], before[each]) for each in others)

@@ -11,7 +11,13 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Mist
 
 from rlhf.errors import ModelError
 from rlhf.models.attention import PACKED_SDPA, PACKED_VARLEN, no_mask, packed_sdpa, packed_varlen, varlen_plan
-from rlhf.models.loading import PackedCausalLM, PackedScalarModel, load_causal_lm, load_scalar_model
+from rlhf.models.loading import (
+    PackedCausalLM,
+    PackedScalarModel,
+    checkpoint_activations,
+    load_causal_lm,
+    load_scalar_model,
+)
 from rlhf.ops.segments import Segment, Segments
 from tests.support.varlen_kernel import varlen_by_definition
 
@@ -91,7 +97,7 @@ def test_packed_equals_separate_in_logits_and_gradients(family, checkpointing, r
     sequences = random_ids(7, 1, 12, 5)
     model, reference = own_model(folder), reference_model(folder)
     if checkpointing:
-        model.model.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint_activations(model.model)
     ids, places, segments = packed_row(sequences)
     direction = cotangents(ids.shape[1])
 
@@ -114,7 +120,7 @@ def test_trees_equal_separate_sequences(family, num_answers, checkpointing, requ
     trees = [(prompt, answers), (second, others)]
     model, reference = own_model(folder), reference_model(folder)
     if checkpointing:
-        model.model.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint_activations(model.model)
     ids, places, segments, where = tree_row(trees)
 
     shared = model(ids, places, segments, torch.cat(where))
@@ -344,7 +350,7 @@ def test_all_layers_and_recomputations_read_one_plan(tiny_llama, checkpointing, 
     model = own_model(tiny_llama)
     model.model.set_attn_implementation(PACKED_VARLEN)
     if checkpointing:
-        model.model.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint_activations(model.model)
     ids, places, segments, where = tree_row([(random_ids(6)[0], random_ids(3, 2, seed=1))])
     model(ids, places, segments, torch.cat(where)).sum().backward()
     layers = model.model.config.num_hidden_layers

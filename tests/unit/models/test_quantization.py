@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 from unittest.mock import patch
 
 import pytest
@@ -13,7 +14,7 @@ from rlhf.config.sections import LoraSection
 from rlhf.demo.options import TinySize
 from rlhf.demo.tiny_base import polyglot_shape
 from rlhf.errors import ConfigError
-from rlhf.models.adapters import add_lora
+from rlhf.models.adapters import add_lora, plain_weights
 from rlhf.models.loading import count_parameters, load_causal_lm, load_scalar_model
 from rlhf.models.quantization import dequantized_weights, require_quantizer
 from rlhf.ops.segments import Segment, Segments
@@ -81,6 +82,35 @@ def test_adapters_learn_on_it_before_and_after_an_evaluation(base: Path) -> None
     after = dequantized_weights(model.model.get_base_model())
     assert all(torch.equal(after[name], held[name]) for name in held)
     assert len(held) == 8
+
+
+@pytest.mark.parametrize("variant", ["none", "lora", "dora"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_plain_weights_are_whole_and_leave_the_packed_ones_alone(
+    base: Path, variant: Literal["none", "lora", "dora"], dtype: str
+) -> None:
+    """A model of plain weights computes what the 4-bit one does with its adapters, and loads without a type of its
+    own for them."""
+    held = load_causal_lm(str(base), quantize="4bit", dtype=dtype)
+    if variant != "none":
+        add_lora(held, LoraSection(rank=2, alpha=4, variant=variant, targets=["query_key_value", "dense_4h_to_h"]))
+        generator = torch.Generator().manual_seed(3)
+        with torch.no_grad():
+            for name, parameter in held.named_parameters():
+                if "lora_A" in name or "lora_B" in name:
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    before = {name: value.detach().clone() for name, value in held.named_parameters()}
+    found = {name: value.clone() for name, value in plain_weights(held.model)}
+    assert all(torch.equal(value, before[name]) for name, value in held.named_parameters())
+    assert {value.dtype for value in found.values()} == {getattr(torch, dtype)}
+    plain = load_causal_lm(str(base), dtype=dtype)
+    assert {name: value.shape for name, value in plain.model.named_parameters()} == {
+        name: value.shape for name, value in found.items()
+    }
+    plain.model.load_state_dict(found, strict=True)
+    expected = held.eval()(*ROW).float()
+    tolerance = 1e-5 if dtype == "float32" else 0.02 * float(expected.abs().max().detach())  # eight bits per operation
+    torch.testing.assert_close(plain.eval()(*ROW).float(), expected, rtol=0, atol=tolerance)
 
 
 def test_a_scalar_head_stays_whole(base: Path) -> None:

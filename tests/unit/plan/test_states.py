@@ -5,6 +5,7 @@ from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
 from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
 
 from rlhf.config.sections import DeepSpeedSection, LoraSection, ModelSection
+from rlhf.plan.host import offloaded_bytes, parked_bytes, pinned
 from rlhf.plan.shapes import BUILT_IN, neox
 from rlhf.plan.states import Placement, frozen_bytes, trained_states
 
@@ -37,8 +38,29 @@ def test_zero_2_with_offload_keeps_the_weights_as_deepspeed_says():
     ours = states(2, 1, offload_optimizer=True)
 
     assert at_step(ours) == pytest.approx(theirs, rel=1e-6)
-    # Theirs counts 16 bytes; DeepSpeed 0.19 also keeps a half-precision copy beside them to send back.
-    assert ours.host - 2 * SHAPE.parameters == pytest.approx(theirs_cpu, rel=1e-6)
+    # Theirs counts 16 bytes: 4 masters, 4 gradients, 8 moments. DeepSpeed 0.19 also keeps gradients and updated
+    # weights in half precision. All but the moments is page-locked, in blocks of a power of two: 5.9e9 parameters take
+    # 23.5e9 bytes in float32, in a block of 2 ** 35, and 11.8e9 in two bytes, in one of 2 ** 34.
+    assert theirs_cpu == 16 * SHAPE.parameters
+    assert ours.host == 2 * 2**35 + 2 * 2**34 + 8 * SHAPE.parameters
+
+
+def test_zero_3_with_offload_by_hand():
+    """2.5e9 of 10e9 numbers on each of four ranks: sub-groups of 1e9, 1e9 and 0.5e9."""
+    flat = 2 * (2**32 + 2**32 + 2**31)  # 4e9, 4e9 and 2e9 bytes of masters, as many of gradients
+    assert offloaded_bytes(2.5e9, 2, stage=3) == flat + 2**33 + 8 * 2.5e9  # and 5e9 of gradients in two bytes
+
+
+def test_a_page_locked_block_is_a_power_of_two():
+    assert [pinned(size) for size in (0, 1, 4096, 4097, 3 * 2**30)] == [0, 1, 4096, 8192, 2**32]
+
+
+def test_a_parked_model_is_page_locked_weight_by_weight():
+    """GPT-NeoX of width 96: in each of 2 layers 96 x 288, 96 x 96 and two of 96 x 384; two of 1000 x 96."""
+    shape = neox("x", 2, 96, 4, vocabulary=1000)
+    matrices = 2 * (2**16 + 2**15 + 2 * 2**17) + 2 * 2**18  # 55,296; 18,432; 73,728 twice; 192,000 bytes
+    rest = 2 * (shape.parameters - 2 * (27648 + 9216 + 2 * 36864) - 2 * 96000)  # biases and norms
+    assert parked_bytes(shape, 2) == matrices + pinned(rest)
 
 
 @pytest.mark.parametrize("ranks", [1, 8])

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from rlhf.config.sections import DeepSpeedSection, LanguageModelSection
+from rlhf.config.sections import DeepSpeedSection, LanguageModelSection, ModelSection
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import ModelError
-from rlhf.models.loading import PackedCausalLM
-from rlhf.train.models import build_causal_lm, build_scalar_model
+from rlhf.models.loading import PackedCausalLM, load_causal_lm
+from rlhf.train.models import _load_options, build_causal_lm, build_scalar_model
 
 RANKS = Ranks(0, 0, 1, torch.device("cpu"))
 
@@ -100,3 +100,25 @@ def test_padded_embeddings_are_kept(folder):
     model.resize_token_embeddings(len(tokenizer.tokenizer) + 16)
     model.save_pretrained(folder)
     assert build(folder, tokenizer).model.get_input_embeddings().num_embeddings == len(tokenizer.tokenizer) + 16
+
+
+@pytest.mark.parametrize(
+    ("device", "stage", "parked", "place"),
+    [
+        ("cuda:1", 0, False, "cuda:1"),
+        ("cuda:1", 2, False, "cuda:1"),
+        ("cuda:1", 2, True, "cpu"),  # page-locked where it is
+        ("cuda:1", 3, False, "cpu"),  # partitioned as it is read
+        ("cpu", 2, False, "cpu"),
+    ],
+)
+def test_where_weights_are_read_to(device, stage, parked, place):
+    ranks, section = Ranks(0, 0, 1, torch.device(device)), DeepSpeedSection(zero_stage=stage)
+    assert _load_options(ModelSection(), section, ranks, parked=parked)["place"] == torch.device(place)
+
+
+def test_weights_are_read_straight_to_their_place(tiny_neox):
+    """The meta device stands for a GPU: whatever is read to it never took CPU memory."""
+    model = load_causal_lm(str(tiny_neox), place=torch.device("meta"))
+    assert {each.device.type for each in model.parameters()} == {"meta"}
+    assert {each.device.type for each in load_causal_lm(str(tiny_neox)).parameters()} == {"cpu"}

@@ -180,6 +180,16 @@ def test_the_command_writes_card_and_page(tiny_reward, tmp_path, capsys):
     assert f"{card['accuracy']:.3f}" in capsys.readouterr().out
 
 
+def test_the_commands_flag_decides_the_type_of_the_weights(tiny_reward, tmp_path):
+    data, cards = write_rankings(tmp_path / "rows.jsonl"), []
+    for dtype in ("float32", "bfloat16"):
+        out = tmp_path / dtype
+        words = ["--model", str(tiny_reward), "--data", data, "--out", str(out), "--dtype", dtype]
+        assert main(["evaluate", "reward", *words]) == 0
+        cards.append(json.loads((out / "report_card.json").read_text(encoding="utf-8")))
+    assert cards[0]["calibration"] != cards[1]["calibration"]  # scores are rounded
+
+
 def test_without_matplotlib_nothing_is_read_or_scored(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("rlhf.errors.find_spec", lambda name: None)
     words = ["--model", "nowhere/model", "--data", "nowhere.jsonl", "--out", str(tmp_path / "report")]
