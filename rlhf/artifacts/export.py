@@ -22,6 +22,7 @@ from rlhf.artifacts.files import flush_tree, read_json, sha256_of, write_json
 from rlhf.config.sections import SamplingSection
 from rlhf.data.packing import PackedRow
 from rlhf.data.tokenizer import ChatTokenizer
+from rlhf.engine.memory import free_memory
 from rlhf.errors import ArtifactError
 from rlhf.models.loading import (
     DTYPES,
@@ -34,6 +35,7 @@ from rlhf.models.loading import (
 from rlhf.models.quantization import Quantize, dequantized_weights
 from rlhf.models.scalar_head import scaled_head, shift_scores
 
+ROOM_TO_RELOAD = 1.2  # of the weights' size, for a pass over the probe
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}  # of the largest output
 
 
@@ -240,14 +242,28 @@ def set_generation(model: Any, tokenizer: ChatTokenizer, sampling: SamplingSecti
             settings.temperature, settings.top_k, settings.top_p = sampling.temperature, sampling.top_k, sampling.top_p
 
 
+CPU = torch.device("cpu")
+
+
+def reload_device(folder: Path, device: torch.device) -> torch.device:
+    """Where to compute with a folder that was written on `device`: there, with the same kernels, if its weights fit
+    beside the live model; else on the CPU, whose rounding in half precision is another."""
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return device if device.type == "cpu" or size * ROOM_TO_RELOAD <= free_memory(device) else CPU
+
+
 @torch.no_grad()
-def check_export(folder: Path, row: PackedRow, expected: Tensor, *, scalar: bool, dtype: str) -> float:
-    """Loads `folder` and compares its output on `row` with the live model's; returns the largest difference.
+def check_export(
+    folder: Path, row: PackedRow, expected: Tensor, *, scalar: bool, dtype: str, device: torch.device = CPU
+) -> float:
+    """Loads `folder` onto the live model's device, if it fits, and compares its output on `row` with that model's;
+    returns the largest difference.
 
     Raises: ArtifactError when it differs by more than the type's rounding.
     """
-    model = load_packed(str(folder), scalar=scalar, dtype=dtype).eval()
-    output = model(row.input_ids, row.position_ids, row.segments, row.positions).float()
+    device = reload_device(folder, device)
+    model, row = load_packed(str(folder), scalar=scalar, dtype=dtype).to(device).eval(), row.to(device)
+    output = model(row.input_ids, row.position_ids, row.segments, row.positions).float().cpu()
     expected = expected.float().cpu()
     difference = float((output - expected).abs().max())
     if not difference <= TOLERANCE[dtype] * max(1.0, float(expected.abs().max())):

@@ -176,7 +176,8 @@ def export(
 ) -> None:
     """Writes run.dir/model with the manifest and `files` (JSON) inside, and verifies it by a reload.
 
-    The reload runs on rank 0's CPU, so it reads the first 64 tokens of `probe`, each of which is compared.
+    The reload reads the first 64 tokens of `probe`, each of which is compared: on rank 0's device, or on its CPU where
+    the device has no room for the model a second time.
     """
     probe = first_tokens(probe, PROBE_TOKENS)
     expected: Tensor = trained.infer(probe) * score_scale + score_offset
@@ -197,7 +198,9 @@ def export(
             score_scale=score_scale,
             score_offset=score_offset,
         )
-        difference = check_export(run.folder.model, probe, expected, scalar=scalar, dtype=dtype)
+        difference = check_export(
+            run.folder.model, probe, expected, scalar=scalar, dtype=dtype, device=run.ranks.device
+        )
         shutil.copy(run.folder.path / "manifest.json", run.folder.model / "manifest.json")
         for name, content in (files or {}).items():
             write_json(run.folder.model / name, content)

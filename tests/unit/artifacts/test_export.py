@@ -17,7 +17,7 @@ from transformers import (
     GenerationConfig,
 )
 
-from rlhf.artifacts.export import check_adapter, check_export, save_model
+from rlhf.artifacts.export import check_adapter, check_export, reload_device, save_model
 from rlhf.config.sections import LoraSection, SamplingSection
 from rlhf.data.encode import EncodedSequence
 from rlhf.data.packing import PackedRow, first_tokens, pack_sequences
@@ -330,3 +330,15 @@ def test_a_short_probe_refuses_a_wrong_tensor(damage, tiny_neox, chat_tokenizer,
     save_file(saved, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ArtifactError, match="computes other numbers"):
         check_export(folder, probe, expected, scalar=False, dtype="float32")
+
+
+@pytest.mark.parametrize(("free", "expected"), [(1200, "cuda"), (1199, "cpu")])
+def test_a_reload_computes_where_the_live_model_does_if_it_fits(
+    free: int, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of 1,000 bytes in two shards."""
+    for name, size in (("model-1.safetensors", 600), ("model-2.safetensors", 400), ("tokenizer.json", 9000)):
+        (tmp_path / name).write_bytes(bytes(size))
+    monkeypatch.setattr("rlhf.artifacts.export.free_memory", lambda device: free)
+    assert reload_device(tmp_path, torch.device("cuda")).type == expected
+    assert reload_device(tmp_path, torch.device("cpu")).type == "cpu"
