@@ -35,8 +35,9 @@ setup: $(VENV)/.installed
 quickstart: setup
 	$(BIN)/rlhf quickstart --out $(OUT) $(ARGS)
 
+# Tests that start processes run one after another, beside the others.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-versions:
 	$(PYTHON) tests/versions/run.py $(VERSIONS)

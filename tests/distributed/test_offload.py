@@ -18,7 +18,7 @@ STAGES = [2, 3]
 
 
 @pytest.fixture(
-    scope="module", params=[pytest.param(1, id="1 rank", marks=pytest.mark.full), pytest.param(2, id="2 ranks")]
+    scope="module", params=[pytest.param(1, id="1 rank"), pytest.param(2, id="2 ranks", marks=pytest.mark.full)]
 )
 def outcome(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, inputs: Path) -> Outcome:
     return run_worker("offload.py", inputs, tmp_path_factory.mktemp("offload"), ranks=request.param)
