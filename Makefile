@@ -35,9 +35,8 @@ setup: $(VENV)/.installed
 quickstart: setup
 	$(BIN)/rlhf quickstart --out $(OUT) $(ARGS)
 
-# Tests that start processes run one after another, beside the others.
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest
 
 test-versions:
 	$(PYTHON) tests/versions/run.py $(VERSIONS)

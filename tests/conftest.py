@@ -66,7 +66,6 @@ TEXTS = (
     "그냥 혼자 먹어. 귀찮게 왜 물어봐?",
     "제주도 2박 3일이면 충분히 즐거우실 거예요!",
 )
-TESTS = Path(__file__).parent
 VOCABULARY = 400
 SHAPE = TinySize(hidden=32, layers=2, heads=4, vocabulary=VOCABULARY, positions=256)
 
@@ -75,14 +74,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Flags of tests/gpu, which runs at its real size on a GPU and can be tried at a tiny one on a CPU."""
     parser.addoption("--device", default="cuda", help="tests/gpu: where to compute, cuda (default) or cpu")
     parser.addoption("--tiny", action="store_true", help="tests/gpu: small tensors and few cases")
-
-
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps what starts ranks, services and browsers on one worker where tests run in parallel (make test)."""
-    for item in items:
-        if item.path.relative_to(TESTS).parts[0] != "unit":
-            item.add_marker(pytest.mark.xdist_group("processes"))
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,8 @@ import pytest
 from tests.distributed.conftest import WORKERS
 from tests.support.launcher import run_deepspeed
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture(scope="module")
 def observed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:

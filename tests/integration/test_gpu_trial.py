@@ -12,6 +12,8 @@ import pytest
 
 from tests.support.launcher import REPOSITORY
 
+pytestmark = pytest.mark.full
+
 # Those of offload, stages and speed take minutes on a CPU, and train as other tests here do.
 POINTS = ("attention", "head", "steps", "memory", "ranks")
 
@@ -34,7 +36,6 @@ def test_without_a_gpu_every_test_is_skipped_and_says_so(tmp_path: Path) -> None
     assert "no CUDA GPU here" in said
 
 
-@pytest.mark.full
 @pytest.mark.timeout(300)
 def test_the_gpu_tests_run_on_a_cpu(tmp_path: Path) -> None:
     files = [f"tests/gpu/test_{point}.py" for point in POINTS]
