@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from rlhf.config.algorithm import PpoSection
 from rlhf.config.reward_sources import RewardRole
+from rlhf.config.rollout import RolloutSection
 from rlhf.config.sections import (
     AnswerSources,
     CheckpointSection,
@@ -18,7 +19,6 @@ from rlhf.config.sections import (
     LogSection,
     ModelSection,
     OptimizerFields,
-    RolloutSection,
     RunSection,
     SampleLogSection,
     SamplingSection,

@@ -22,7 +22,7 @@ class ParkingModel:
     """
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:
-        self._module, self._device, self._away = module, device, False
+        self._module, self._device, self._fetched = module, device, False
         self._moves_itself = any(hasattr(each, "quant_state") for each in module.parameters())
         self._kept: list[tuple[dict[str, Any], str, Tensor]] = []
         if not self._moves_itself:
@@ -46,9 +46,9 @@ class ParkingModel:
 
     def fetch(self) -> None:
         """Puts the weights on the device, if they are not there."""
-        if self._away:
+        if self._fetched:
             return
-        self._away = True
+        self._fetched = True
         if self._moves_itself:
             self._module.to(self._device)
             return
@@ -57,9 +57,9 @@ class ParkingModel:
 
     def park(self) -> None:
         """Frees the device of the weights."""
-        if not self._away:
+        if not self._fetched:
             return
-        self._away = False
+        self._fetched = False
         if self._moves_itself:
             self._module.to("cpu")
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -65,31 +64,18 @@ def check_targets(model: nn.Module, targets: list[str] | str) -> None:
         )
 
 
-@torch.no_grad()
-def plain_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Weights of a Hugging Face model by name, whole: 4-bit ones dequantised, each with its active adapters added.
-
-    The frozen weights are only read: adding an update in place and taking it away again rounds them twice, and in half
-    precision they drift. The sum is computed in float32 and rounded once to the type that the model computes in.
-    """
-    base = model.get_base_model() if hasattr(model, "peft_config") else model
-    layers = {name: module for name, module in base.named_modules() if _is_adapted(module)}
-    for name, parameter in base.named_parameters():
-        layer = layers.get(name.removesuffix(".base_layer.weight")) if name.endswith(".base_layer.weight") else None
-        if "lora_" not in name:
-            value = dequantized(parameter) if layer is None else merged_weight(layer)
-            yield name.replace(".base_layer", ""), value
-
-
-def _is_adapted(module: Any) -> bool:
+def is_adapted(module: nn.Module) -> bool:
+    """Whether peft has put a layer with adapters in this place."""
     return hasattr(module, "base_layer") and hasattr(module, "active_adapters")
 
 
 @torch.no_grad()
 def merged_weight(layer: Any) -> Tensor:
-    """The weight of an adapted layer with its active adapters added, in a copy, as peft merges them.
+    """The weight of an adapted layer with its active adapters added, as peft merges them; a 4-bit one is dequantised.
 
-    An adapter that this layer does not have adds nothing.
+    The frozen weight is only read: adding an update in place and taking it away again rounds it twice, and in half
+    precision it drifts. The sum is computed in float32 and rounded once to the type that the layer computes in. An
+    adapter that this layer does not have adds nothing.
     """
     weight = dequantized(layer.get_base_layer().weight)
     total = weight.to(torch.float32, copy=True)

@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +32,7 @@ from rlhf.config.schema import PpoConfig, RewardConfig, SftConfig
 from rlhf.config.sections import DeepSpeedSection, SamplingSection
 from rlhf.curate.sample.options import SampleOptions
 from rlhf.curate.sample.sampler import sample_answers as sample_file
-from rlhf.data.encode import EncodedPrompt, EncodedRanking, EncodedSequence, Encoder
+from rlhf.data.encode import EncodedPrompt, EncodedSequence
 from rlhf.data.loader import RowStream
 from rlhf.data.packing import ROW_TENSORS, PackedRow
 from rlhf.data.records import Message, Prompt, Ranking
@@ -61,14 +61,13 @@ from rlhf.train.policy.samples import Sample
 from rlhf.train.policy.update import Demonstrations, update
 from rlhf.train.ranking_rows import pack_rankings
 from rlhf.train.reward import held_out_accuracy, reward_step, score_trees
-from rlhf.train.schedules import Schedule
 from rlhf.train.sft import evaluate_sft, sample_answers, sft_step
+from tests.support import stage_steps
 from tests.support.pretend_engine import plain_engine, plain_varlen
+from tests.support.stage_steps import SCHEDULE, TEXTS, rankings, sequences
 
 RANKS = Ranks(0, 0, 1, DEVICE)
 SECTION = DeepSpeedSection()
-SCHEDULE = Schedule(total=5, warmup=1, kind="linear", floor=0.1)
-TEXTS = ("안녕하세요?", "점심에 뭘 먹으면 좋을까요?", "날씨가 참 좋네요", "제주도 여행", "속상해요", "비가 온대요")
 
 
 @dataclass
@@ -135,45 +134,11 @@ class Walk:
         return load_scalar_model(path, dtype=self.dtype, attention=self.attention).to(DEVICE)
 
     def prompts(self) -> list[EncodedPrompt]:
-        encoded = Encoder(self.tokenizer, 40).prompts([Prompt((Message("user", text),)) for text in TEXTS])
-        return [replace(prompt, row=row) for row, prompt in enumerate(encoded)]
-
-
-def sequences(*lengths: int) -> list[EncodedSequence]:
-    rng = np.random.default_rng(sum(lengths))
-    return [
-        EncodedSequence(rng.integers(2, 300, length).astype(np.int32), np.arange(length) >= 6, "ab"[length % 2])
-        for length in lengths
-    ]
-
-
-def rankings(*sizes: int) -> list[EncodedRanking]:
-    rng = np.random.default_rng(7)
-    return [
-        EncodedRanking(
-            rng.integers(2, 300, 10).astype(np.int32),
-            tuple(rng.integers(2, 300, 5 + place).astype(np.int32) for place in range(size)),
-            tuple(range(1, size + 1)),
-            "x",
-            tuple(float(size - place) for place in range(size)),
-        )
-        for size in sizes
-    ]
+        return stage_steps.encoded_prompts(self.tokenizer)
 
 
 def ppo_config(walk: Walk, **ppo: Any) -> PpoConfig:
-    """The configuration of stage 3 with these fields of `ppo`, which need not fit its data keys."""
-    config = PpoConfig.model_validate(
-        {
-            "model": {"dtype": walk.dtype, "attention": walk.attention},
-            "train": {"lr": 1e-3, "micro_tokens": 128, "batch_size": 3},
-            "ppo": {"rollout_size": 6, "entropy_weight": 0.01, "epochs": 1, "value_clip": 0.2},
-            "sampling": {"max_new_tokens": 8, "max_prompt_tokens": 40, "batch_size": 4},
-            "control": {"best_of": [2], "samples": 1, "max_prompts": 2},
-            "data": {"max_length": 64},
-        }
-    )
-    return config.model_copy(update={"ppo": config.ppo.model_copy(update=ppo)})
+    return stage_steps.ppo_config(walk.dtype, walk.attention, **ppo)
 
 
 def policy_steps(walk: Walk, name: str, roles: Roles, demonstrations: Sequence[EncodedSequence]) -> list[Sample]:

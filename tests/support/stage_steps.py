@@ -62,8 +62,7 @@ class Steps:
         return load_scalar_model(path, dtype=self.dtype, attention=self.attention, device=device)  # type: ignore[arg-type]
 
     def prompts(self) -> list[EncodedPrompt]:
-        encoded = Encoder(self.tokenizer, 40).prompts([Prompt((Message("user", text),)) for text in TEXTS])
-        return [replace(prompt, row=row) for row, prompt in enumerate(encoded)]
+        return encoded_prompts(self.tokenizer)
 
     def all(self) -> Iterator[Step]:
         for name in ("neox", "llama"):
@@ -158,6 +157,11 @@ class Steps:
         )
 
 
+def encoded_prompts(tokenizer: ChatTokenizer) -> list[EncodedPrompt]:
+    encoded = Encoder(tokenizer, 40).prompts([Prompt((Message("user", text),)) for text in TEXTS])
+    return [replace(prompt, row=row) for row, prompt in enumerate(encoded)]
+
+
 def sequences(*lengths: int) -> list[EncodedSequence]:
     rng = np.random.default_rng(sum(lengths))
     return [
@@ -180,14 +184,15 @@ def rankings(*sizes: int) -> list[EncodedRanking]:
     ]
 
 
-def ppo_config(dtype: str, **ppo: Any) -> PpoConfig:
+def ppo_config(dtype: str, attention: str = "auto", **ppo: Any) -> PpoConfig:
     """Of stage 3 with these fields of `ppo`, which need not fit its data keys."""
     config = PpoConfig.model_validate(
         {
-            "model": {"dtype": dtype},
+            "model": {"dtype": dtype, "attention": attention},
             "train": {"lr": 1e-3, "micro_tokens": 128, "batch_size": 3},
             "ppo": {"rollout_size": 6, "entropy_weight": 0.01, "epochs": 1, "value_clip": 0.2},
             "sampling": {"max_new_tokens": 8, "max_prompt_tokens": 40, "batch_size": 4},
+            "control": {"best_of": [2], "samples": 1, "max_prompts": 2},
             "data": {"max_length": 64},
         }
     )

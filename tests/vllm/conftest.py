@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from rlhf.config.sections import RolloutSection, SamplingSection, VllmSection
+from rlhf.config.rollout import RolloutSection, VllmSection
+from rlhf.config.sections import SamplingSection
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.models.loading import PackedCausalLM, load_causal_lm
 from rlhf.rollout.vllm.client import VllmRollout

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from rlhf.config.sections import RolloutSection, SamplingSection, VllmSection
+from rlhf.config.rollout import RolloutSection, VllmSection
+from rlhf.config.sections import SamplingSection
 from rlhf.engine.broadcast import WeightBroadcast
 from rlhf.engine.child_environment import visible_devices
 from rlhf.engine.ranks import Ranks
@@ -71,18 +71,7 @@ def start_engine(
         start_timeout_s=section.start_timeout_s,
     )
     vocabulary = int(model_config(path).get_text_config().vocab_size)
-    settings = {
-        "model": str(Path(path).resolve()),
-        "dtype": dtype,
-        "max_length": sampling.max_prompt_tokens + sampling.max_new_tokens,
-        "max_answers": sampling.batch_size,
-        "max_batched_tokens": section.max_batched_tokens,
-        "tensor_parallel": section.tensor_parallel,
-        "gpu_memory": section.gpu_memory,
-        "cpu_cache_gib": section.cpu_cache_gib,
-        "eager": section.eager,
-        "sleeps": kind == "cuda_ipc",
-    }
+    settings = _settings(path, section, sampling, dtype=dtype, sleeps=kind == "cuda_ipc")
     try:
         facts = process.greet(partial(check_versions, kind=kind), settings)
         _check_facts(facts, ranks.device, vocabulary)
@@ -102,6 +91,24 @@ def start_engine(
         process.close()
         raise
     return engine
+
+
+def _settings(
+    path: str, section: VllmSection, sampling: SamplingSection, *, dtype: str, sleeps: bool
+) -> dict[str, Any]:
+    """What the server is told to make its engine with."""
+    return {
+        "model": str(Path(path).resolve()),
+        "dtype": dtype,
+        "max_length": sampling.max_prompt_tokens + sampling.max_new_tokens,
+        "max_answers": sampling.batch_size,
+        "max_batched_tokens": section.max_batched_tokens,
+        "tensor_parallel": section.tensor_parallel,
+        "gpu_memory": section.gpu_memory,
+        "cpu_cache_gib": section.cpu_cache_gib,
+        "eager": section.eager,
+        "sleeps": sleeps,
+    }
 
 
 def transport_kind(section: VllmSection, device: torch.device) -> str:
@@ -204,8 +211,4 @@ def _transports(kind: str, ranks: Ranks, section: VllmSection) -> Callable[[int]
     if kind == "cuda_ipc":
         return lambda size: CudaIpc(size, ranks.device)
     group = WeightBroadcast(ranks.device, workers=section.tensor_parallel)
-
-    def send(buffer: Tensor) -> None:
-        group.send(buffer)
-
-    return lambda size: Nccl(size, ranks.device, send, group.address)
+    return lambda size: Nccl(size, ranks.device, group.send, group.address)

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from rlhf.engine.partitioned import whole
 from rlhf.errors import ModelError
+from rlhf.models.adapters import is_adapted, merged_weight
 from rlhf.models.loading import unwrap_peft
+from rlhf.models.quantization import dequantized
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class WeightGroup:
         """All that must be whole to compute the tensors, adapters included."""
         found: list[nn.Parameter] = []
         for _, module, name in self.members:
-            found += list(module.parameters()) if _is_adapted(module, name) else [getattr(module, name)]
+            found += list(module.parameters()) if _is_merged(module, name) else [_own(module, name)]
         return found
 
     def count(self) -> int:
@@ -39,7 +41,7 @@ class WeightGroup:
 def weight_groups(model: Any) -> list[WeightGroup]:
     """All weights of a Hugging Face model, in the order of its modules."""
     base = unwrap_peft(model)
-    adapted = {name: module for name, module in base.named_modules() if _is_adapter(module)}
+    adapted = {name: module for name, module in base.named_modules() if is_adapted(module)}
     groups: dict[str, list[tuple[str, nn.Module, str]]] = {}
     for full, parameter in base.named_parameters():
         inside = next((name for name in adapted if full.startswith(f"{name}.")), None)
@@ -56,6 +58,12 @@ def weight_groups(model: Any) -> list[WeightGroup]:
 
 
 @torch.no_grad()
+def whole_weight(module: nn.Module, name: str) -> Tensor:
+    """A parameter of a module, dequantised, with the module's active adapters added in a copy."""
+    return merged_weight(module) if _is_merged(module, name) else dequantized(_own(module, name))
+
+
+@torch.no_grad()
 def checkpoint_tensors(model: Any, group: WeightGroup, dtype: torch.dtype) -> dict[str, Tensor]:
     """The group's tensors by their names in a checkpoint, in `dtype`; its parameters must be whole.
 
@@ -63,7 +71,7 @@ def checkpoint_tensors(model: Any, group: WeightGroup, dtype: torch.dtype) -> di
     """
     from transformers.core_model_loading import revert_weight_conversion
 
-    held = {full: _value(module, name).to(dtype) for full, module, name in group.members}
+    held = {full: whole_weight(module, name).to(dtype) for full, module, name in group.members}
     try:
         return revert_weight_conversion(unwrap_peft(model), held)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -95,46 +103,18 @@ def gathered(bucket: list[WeightGroup]) -> Iterator[None]:
         yield
 
 
-def _is_adapter(module: nn.Module) -> bool:
-    return hasattr(module, "base_layer") and hasattr(module, "active_adapters")
-
-
-def _is_adapted(module: nn.Module, name: str) -> bool:
-    return _is_adapter(module) and name == "weight"
+def _is_merged(module: nn.Module, name: str) -> bool:
+    return is_adapted(module) and name == "weight"
 
 
 def _own(module: nn.Module, name: str) -> Any:
-    layer: Any = module.base_layer if _is_adapter(module) else module
+    layer: Any = module.base_layer if is_adapted(module) else module
     return getattr(layer, name)
 
 
 def _count(weight: Any) -> int:
     state = getattr(weight, "quant_state", None)  # two numbers in a byte
     return int(state.shape.numel()) if state is not None else int(getattr(weight, "ds_numel", weight.numel()))
-
-
-def _value(module: nn.Module, name: str) -> Tensor:
-    """A parameter, dequantised, with its active adapters added in float32 in a copy: the frozen weight is only read."""
-    weight = _own(module, name)
-    state = getattr(weight, "quant_state", None)
-    if state is not None:
-        from bitsandbytes.functional import dequantize_4bit
-
-        weight = dequantize_4bit(weight.data, state)
-    if not _is_adapted(module, name):
-        return weight.detach()
-    layer: Any = module
-    total = weight.detach().to(torch.float32, copy=True)
-    for adapter in layer.active_adapters:
-        if adapter not in getattr(layer, "lora_A", {}) and adapter not in getattr(layer, "lora_embedding_A", {}):
-            continue
-        variant = layer.lora_variant.get(adapter)
-        if variant is None:
-            total += layer.get_delta_weight(adapter).to(total)
-        else:  # DoRA's rows are scaled too
-            total = variant.merge_safe(layer, adapter, total)
-            layer._cache_pop(f"{adapter}-weight_norm")  # kept for an unmerge that does not come
-    return total
 
 
 def _group_key(model: Any, name: str) -> str:

@@ -7,10 +7,11 @@ import torch
 
 from rlhf.config.sections import LoraSection
 from rlhf.errors import ModelError
-from rlhf.models.adapters import add_lora, check_targets, lora_settings, plain_weights
+from rlhf.models.adapters import add_lora, check_targets, lora_settings
 from rlhf.models.loading import count_parameters, load_causal_lm, load_scalar_model
 from rlhf.models.shared import SharedBackbone
 from rlhf.ops.segments import Segment, Segments
+from tests.support.plain_weights import plain_weights
 
 ROW = (torch.tensor([[5, 9, 300, 42]]), torch.arange(4)[None], Segments((Segment(0, 4),)), torch.arange(4))
 

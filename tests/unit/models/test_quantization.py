@@ -14,10 +14,11 @@ from rlhf.config.sections import LoraSection
 from rlhf.demo.options import TinySize
 from rlhf.demo.tiny_base import polyglot_shape
 from rlhf.errors import ConfigError
-from rlhf.models.adapters import add_lora, plain_weights
+from rlhf.models.adapters import add_lora
 from rlhf.models.loading import count_parameters, load_causal_lm, load_scalar_model
 from rlhf.models.quantization import dequantized_weights, require_quantizer
 from rlhf.ops.segments import Segment, Segments
+from tests.support.plain_weights import plain_weights
 
 pytest.importorskip("bitsandbytes")
 ROW = (torch.tensor([[5, 9, 300, 42]]), torch.arange(4)[None], Segments((Segment(0, 4),)), torch.arange(4))

@@ -11,7 +11,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from rlhf.config.sections import RolloutSection, SamplingSection, VllmSection
+from rlhf.config.rollout import RolloutSection, VllmSection
+from rlhf.config.sections import SamplingSection
 from rlhf.engine.child_environment import child_environment, visible_devices
 from rlhf.errors import ConfigError
 from rlhf.rollout.vllm.start import check_versions, engine_devices, require_vllm, start_engine, transport_kind
