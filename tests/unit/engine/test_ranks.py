@@ -27,3 +27,9 @@ def test_a_port_that_is_taken_is_named_with_the_flag_that_changes_it(monkeypatch
         with pytest.raises(TrainingError, match=f"cannot connect at port {port} of 127.0.0.1") as caught:
             join_group(collective_timeout(60))
     assert f"--master_port {port + 1}" in caught.value.fix
+
+
+@pytest.mark.parametrize(("step_limit_s", "minutes"), [(60.0, 40), (1800.0, 40), (3000.0, 60), (None, 7 * 24 * 60)])
+def test_a_collective_waits_ten_minutes_longer_than_the_watchdog(step_limit_s: float | None, minutes: int) -> None:
+    """And no less than half an hour and ten minutes, as loading and export take longer than a short step."""
+    assert collective_timeout(step_limit_s).total_seconds() == 60 * minutes

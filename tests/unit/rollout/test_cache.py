@@ -13,7 +13,7 @@ from rlhf.models.loading import load_causal_lm
 from rlhf.rollout import capacity
 from rlhf.rollout.base import uniform_draws
 from rlhf.rollout.cache import cache_argument
-from rlhf.rollout.capacity import CacheBuckets, check_cacheable, column_bytes, default_slots, slots_for
+from rlhf.rollout.capacity import CacheBuckets, check_cacheable, column_bytes, default_slots, planned_slots, slots_for
 from rlhf.rollout.decoding import Decoder
 from rlhf.rollout.sequences import ActiveSequence
 
@@ -78,6 +78,12 @@ def test_a_default_batch_takes_half_of_what_is_free_on_a_gpu(
     monkeypatch.setattr(capacity, "free_memory", lambda device: free)
     assert default_slots(torch.device("cuda"), 2**20) == expected
     assert default_slots(torch.device("cpu"), 2**20) == 64
+
+
+def test_an_open_batch_is_planned_as_small_as_memory_may_make_it() -> None:
+    assert [planned_slots(None, 500, on_gpu=on_gpu) for on_gpu in (False, True)] == [64, 8]
+    assert planned_slots(None, 5, on_gpu=True) == 5
+    assert planned_slots(32, 500, on_gpu=True) == planned_slots(32, 500, on_gpu=False) == 32
 
 
 def test_no_more_slots_than_answers(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

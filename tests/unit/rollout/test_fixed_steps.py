@@ -23,6 +23,7 @@ from rlhf.rollout.base import uniform_draws
 from rlhf.rollout.capacity import CacheBuckets
 from rlhf.rollout.decoding import Decoder
 from rlhf.rollout.graphs import graphs_in_words
+from rlhf.rollout.sampling import decoding_groups, draw_tokens
 from rlhf.rollout.sequences import ActiveSequence, Decoding
 from rlhf.rollout.step import StepOutput
 
@@ -174,11 +175,55 @@ def test_the_host_reads_once_a_step_and_sends_nothing(model: Any, monkeypatch: p
 
 
 def test_an_ended_answer_stays_within_the_models_positions(model: Any) -> None:
-    """It keeps its slot while others go on; a learned position table would be left otherwise."""
-    decoder = Decoder(model, -1, num_slots=4, buckets=FIXED)
-    limits = (2, 30, 30, 30)
+    """It keeps its slot while most others go on; a learned position table would be left otherwise."""
+    decoder = Decoder(model, -1, num_slots=8, buckets=FIXED)
+    limits = (2, *[30] * 7)
     decoder.admit(ActiveSequence(PROMPTS[0], uniform_draws((1, row), limit)) for row, limit in enumerate(limits))
+    decoder.step()
     while decoder.num_running:
         decoder.step()
-        state = decoder._step.state  # type: ignore[union-attr]
-        assert int(state.positions[0]) <= len(PROMPTS[0]) + 2 - 1
+        assert decoder._step is not None
+        assert len(decoder._slots) == 8  # the ended one is still there
+        assert int(decoder._step.state.positions[0]) <= len(PROMPTS[0]) + 2 - 1
+    assert decoder._step is not None
+    assert decoder._step.cache.length > len(PROMPTS[0]) + 20
+
+
+def test_rows_of_several_settings_are_drawn_as_each_would_be_alone() -> None:
+    generator = torch.Generator().manual_seed(2)
+    logits, uniform = torch.randn(9, 50, generator=generator), torch.rand(9, generator=generator).double()
+    decodings = [MIXED[row % len(MIXED)] for row in (2, 0, 3, 3, 1, 0, 2, 1, 0)]
+    cpu = torch.device("cpu")
+    found = draw_tokens(logits, uniform, decoding_groups(decodings, cpu))
+    for row, decoding in enumerate(decodings):
+        own = slice(row, row + 1)
+        alone = draw_tokens(logits[own], uniform[own], decoding_groups([decoding], cpu))
+        assert torch.equal(found[:, own], alone)
+
+
+class Spoilt:
+    """A model whose decode steps give NaN for the slot `row`."""
+
+    def __init__(self, model: Any, row: int) -> None:
+        self._model, self._row = model, row
+
+    def __call__(self, **inputs: Any) -> Any:
+        output = self._model(**inputs)
+        if "segments" not in inputs:
+            output.logits[self._row] = torch.nan
+        return output
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+def test_logits_that_are_not_finite_are_an_error_unless_their_answer_has_ended(model: Any) -> None:
+    def run(row: int) -> None:
+        decoder = Decoder(Spoilt(model, row), -1, num_slots=8)
+        decoder.admit(ActiveSequence(PROMPTS[0], uniform_draws((1, each), 1 if each == 3 else 6)) for each in range(8))
+        while decoder.busy:
+            decoder.step()
+
+    run(3)
+    with pytest.raises(ValueError, match="logits row 4 has NaN"):
+        run(4)
