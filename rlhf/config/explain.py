@@ -45,7 +45,7 @@ def explain(
         elif detail["type"] != "value_error" or (key is not None and not key.is_section):
             found[path] = [_wrong_value(table, document, path, detail)]
         elif complete:
-            found[path] = [_keys_together(table, document, _message(detail))]
+            found[path] = [_keys_together(table, document, _message(detail), path)]
     return [problem for problems in found.values() for problem in problems]
 
 
@@ -146,9 +146,15 @@ def _message(detail: ErrorDetails) -> str:
     return str(detail["ctx"]["error"]) if "error" in detail.get("ctx", {}) else detail["msg"]
 
 
-def _keys_together(table: dict[str, ConfigKey], document: Document, message: str) -> ConfigError:
-    """A rule over several keys. Its message names them; the part after the last semicolon is the fix."""
-    named = dict.fromkeys(re.findall(r"[a-z_0-9]+(?:\.[a-z_0-9]+)+", message))
+def _keys_together(table: dict[str, ConfigKey], document: Document, message: str, section: KeyPath) -> ConfigError:
+    """A rule over several keys. Its message names them; the part after the last semicolon is the fix.
+
+    A section that stands in several places names its keys without itself: they are completed where a value follows.
+    """
+    own = {word: f"{dotted(section)}.{word}" for word in re.findall(r"[a-z_0-9]+", message) if section}
+    own = {word: name for word, name in own.items() if name in table}
+    message = re.sub(r"(?<![\w.])[a-z_0-9]+(?= ?= ?)", lambda found: own.get(found[0], found[0]), message)
+    named = dict.fromkeys([*re.findall(r"[a-z_0-9]+(?:\.[a-z_0-9]+)+", message), *own.values()])
     places = [
         document.origins[path].of(name)
         for name in named

@@ -188,9 +188,13 @@ def _started(command: list[str], output: IO[bytes], variables: Mapping[str, str]
             start_new_session=True,
         )
     except OSError as error:
-        raise ConfigError(
-            f"{command[0]} cannot be started: {error.strerror}",
-            where="rollout.vllm.python",
-            expected="the Python of an environment that has vLLM",
-            fix="set rollout.vllm.python=ENV/bin/python",
-        ) from error
+        raise cannot_start(command[0], str(error.strerror)) from error
+
+
+def cannot_start(program: str, reason: str) -> ConfigError:
+    return ConfigError(
+        f"{program} cannot be started: {reason}",
+        where="rollout.vllm.python",
+        expected="the Python of an environment that has vLLM",
+        fix="set rollout.vllm.python=ENV/bin/python",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -20,7 +21,7 @@ from rlhf.errors import ConfigError, require_packages
 from rlhf.models.loading import DTYPES, model_config
 from rlhf.rollout.transformers import TransformersRollout
 from rlhf.rollout.vllm.client import VllmRollout
-from rlhf.rollout.vllm.process import SERVER, EngineProcess
+from rlhf.rollout.vllm.process import SERVER, EngineProcess, cannot_start
 from rlhf.rollout.vllm.transport import CudaIpc, Nccl, SharedMemory, Transport
 
 SUPPORTED = ((0, 31), (0, 33))  # from, below: versions with these methods; 0.32.0 is the one that the tests run
@@ -32,6 +33,8 @@ def require_vllm(rollout: RolloutSection, device: torch.device) -> None:
         return
     if not rollout.vllm.python:
         require_packages("vllm", extra="vllm", needed_by="rollout.backend=vllm", where="rollout.vllm.python")
+    elif shutil.which(rollout.vllm.python) is None:
+        raise cannot_start(rollout.vllm.python, "no such program")
     if device.type == "cpu" and (rollout.vllm.devices or rollout.vllm.transport not in ("auto", "shared_memory")):
         raise ConfigError(
             "rollout.vllm.devices and the transports between GPUs need a GPU, and the run is on the CPU",

@@ -162,3 +162,19 @@ def test_a_rule_over_keys_shows_its_message_and_where_they_were_set() -> None:
     assert error.where == "my.yaml:4  train.micro_tokens = 8, command line  data.max_length = 16"
     assert error.problem == "train.micro_tokens = 8 cannot hold one sequence of data.max_length = 16 tokens"
     assert error.fix == "raise the first or lower the second"
+
+
+def test_a_rule_of_a_section_names_the_keys_where_it_stands() -> None:
+    """The same section stands under `deepspeed` and under roles."""
+    error = refuse("deepspeed.offload_parameters=true", "deepspeed.zero_stage=2")
+    places = {"command line  deepspeed.offload_parameters = true", "command line  deepspeed.zero_stage = 2"}
+    assert set(error.where.split(", ")) == places
+    assert error.problem == "offload_parameters needs zero_stage 3, and zero_stage is 2"
+    assert error.fix == "set deepspeed.zero_stage=3, or deepspeed.offload_parameters=false"
+
+
+def test_a_rule_of_a_section_names_the_keys_of_its_role() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(PpoConfig, None, ["actor.path=a", "reward.path=r", "critic.deepspeed.offload_optimizer=true"])
+    assert "critic.deepspeed.offload_optimizer = true" in caught.value.where
+    assert caught.value.fix == "set critic.deepspeed.zero_stage=2, or critic.deepspeed.offload_optimizer=false"

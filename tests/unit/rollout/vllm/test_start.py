@@ -90,12 +90,14 @@ def test_another_vocabulary_is_refused(tiny_neox, tmp_path, monkeypatch):
 
 def test_vllm_is_never_replaced(monkeypatch):
     require_vllm(RolloutSection(), CPU)
-    require_vllm(RolloutSection(backend="vllm", vllm=VllmSection(python="ENV/bin/python")), CPU)
+    require_vllm(RolloutSection(backend="vllm", vllm=VllmSection(python=sys.executable)), CPU)
+    with pytest.raises(ConfigError, match=r"rollout\.vllm\.python: ENV/bin/python cannot be started"):
+        require_vllm(RolloutSection(backend="vllm", vllm=VllmSection(python="ENV/bin/python")), CPU)
     with pytest.raises(ConfigError, match=r"rollout\.vllm\.python"):
         require_vllm(RolloutSection(backend="vllm"), CPU)
     for key, section in (
-        ("devices", VllmSection(python="p", devices=[1])),
-        ("transport", VllmSection(python="p", transport="cuda_ipc")),
+        ("devices", VllmSection(python=sys.executable, devices=[1])),
+        ("transport", VllmSection(python=sys.executable, transport="cuda_ipc")),
     ):
         with pytest.raises(ConfigError, match=rf"rollout\.vllm\.{key}: .*need a GPU"):
             require_vllm(RolloutSection(backend="vllm", vllm=section), CPU)
