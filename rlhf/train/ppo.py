@@ -24,7 +24,7 @@ from rlhf.errors import TrainingError
 from rlhf.ops.moments import Moments
 from rlhf.rollout.graphs import graphs_in_words
 from rlhf.rollout.vllm.client import VllmRollout
-from rlhf.rollout.vllm.start import require_vllm, start_engine
+from rlhf.rollout.vllm.start import require_same_shape, require_vllm, start_engine
 from rlhf.train.inputs import LoadedRows, load, load_train_and_eval
 from rlhf.train.policy.build_roles import build_roles, checked_paths, role_tokenizers
 from rlhf.train.policy.control_group import run_control
@@ -113,7 +113,7 @@ def train_ppo(run: Run[PpoConfig]) -> None:
             due = is_due(step, config.eval.every_steps or config.log.samples_every_steps, last) or tripwires.stopped
             if held_out and due and not tripwires.rolls_back:
                 with _completed_work_saved(run, state, partial(log.log, step, metrics)):
-                    metrics |= evaluate(run, state.roles, state.sources, held_out, log)
+                    metrics |= evaluate(run, state.roles, state.sources, held_out, log, state.engine)
             # 11. log, and a checkpoint or the way back to one
             log.log(step, metrics)
             if tripwires.rolls_back:
@@ -129,6 +129,8 @@ def prepare(run: Run[PpoConfig]) -> PpoState:
     config = run.config
     paths = checked_paths(config)
     require_vllm(config.rollout, run.ranks.device)
+    if config.rollout.backend == "vllm" and config.control.enabled:
+        require_same_shape(paths.actor, paths.reference)
     if config.rollout.backend == "transformers":
         run.say(f"decode steps: {graphs_in_words(config.rollout.cuda_graphs, run.ranks.device)}")
     tokenizers = role_tokenizers(config, paths)
@@ -228,13 +230,18 @@ def _completed_work_saved(
 
 
 def evaluate(
-    run: Run[PpoConfig], roles: Roles, sources: RewardSources, prompts: Sequence[EncodedPrompt], log: MetricsLog
+    run: Run[PpoConfig],
+    roles: Roles,
+    sources: RewardSources,
+    prompts: Sequence[EncodedPrompt],
+    log: MetricsLog,
+    engine: VllmRollout | None,
 ) -> dict[str, float]:
     """Score and EOS rate on held-out prompts, answered with the same random streams every time (by the averaged
-    weights, with train.ema_decay)."""
+    weights, with train.ema_decay), by the backend that draws in training."""
     config, tokenizer = run.config, sources.tokenizers[0]
     with roles.actor.averaged():
-        samples = draw_answers(roles.actor, tokenizer, prompts, config, EVAL_STEP)
+        samples = draw_answers(roles.actor, tokenizer, prompts, config, EVAL_STEP, engine)
     scores = sources.scores(samples).totals
     rows = [
         {
@@ -261,7 +268,7 @@ def _finish(run: Run[PpoConfig], state: PpoState) -> None:
     probe = pack_sequences([_probe(state.data.prompts.items[0], tokenizer)])
     with roles.actor.averaged():
         roles.export_actor(run, tokenizer, probe, state.paths.actor)
-    run_control(run, roles, state.sources, tokenizer, state.data.held_out.items)
+    run_control(run, roles, state.sources, tokenizer, state.data.held_out.items, state.engine)
     state.tripwires.conclude()
 
 

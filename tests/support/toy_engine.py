@@ -51,8 +51,9 @@ def main() -> int:
 
 
 class ToyEngine:
-    """Logits of the next token are a row of `table`, which begins as zeros; a draw is the inverse CDF of the seed's
-    uniform numbers. `settings` are printed, so that they are in the log."""
+    """Logits of the next token are a row of `table`, which begins as zeros, or as the folder's table.npy where the
+    engine reads the weights itself; a draw is the inverse CDF of the seed's uniform numbers. Settings and the numbers
+    of answers per prompt are printed, so that they are in the log."""
 
     def __init__(self, settings: dict[str, Any], fault: str) -> None:
         import json
@@ -67,6 +68,10 @@ class ToyEngine:
             json.loads((Path(settings["model"]) / "config.json").read_text())["vocab_size"],
         )
         self._table = torch.zeros(self._vocabulary, self._vocabulary)
+        if settings.get("weights") == "folder" and fault != "withholds":
+            import numpy as np
+
+            self._table = torch.from_numpy(np.load(Path(settings["model"]) / "table.npy"))
         self._reader: Any = None
         self._loaded: list[int] = []
 
@@ -83,6 +88,7 @@ class ToyEngine:
             os._exit(9)
         if self._fault == "raises":
             raise RuntimeError("the kernel is not there")
+        print("answers", [request.number for request in requests], flush=True)
         return [
             Answer(*self._answer(request.prompt[-1], request.seed + k, sampling))
             for request in requests

@@ -11,7 +11,8 @@ from .loop import Answer, PromptRequest
 
 
 class VllmEngine:
-    """An engine with random weights until the first push: a tensor that is not pushed shows at once.
+    """An engine whose weights are pushed, random until then: a tensor that is not pushed shows at once; or one that
+    reads the weights of the model's folder.
 
     Args:
         settings: fields of the trainer's `start` message.
@@ -31,7 +32,7 @@ class VllmEngine:
             max_num_seqs=settings["max_answers"],
             max_num_batched_tokens=max(settings["max_batched_tokens"], settings["max_length"]),
             tensor_parallel_size=settings["tensor_parallel"],
-            load_format="dummy",
+            load_format={"pushed": "dummy", "folder": "auto"}[settings["weights"]],
             worker_extension_cls=f"{__package__}.receiver.WeightReceiver",
             logprobs_mode="processed_logprobs",  # after temperature, top-k and top-p: of the sampling distribution
             generation_config="vllm",  # no settings from the model's folder

@@ -68,6 +68,7 @@ def test_settings_reach_the_engine(tiny_neox, tmp_path):
             "gpu_memory": 0.45,
             "cpu_cache_gib": 0.5,
             "eager": True,
+            "weights": "pushed",
             "sleeps": False,
         }
         assert log.endswith(" None\n")  # CUDA_VISIBLE_DEVICES is left alone on a CPU
