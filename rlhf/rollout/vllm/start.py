@@ -75,6 +75,12 @@ def start_engine(
     Raises: ConfigError for an environment that does not fit; EngineError when the engine ends or hangs.
     """
     section, kind = rollout.vllm, transport_kind(rollout.vllm, ranks.device)
+    if rollout.overlap and kind == "cuda_ipc":
+        raise ConfigError(
+            "an engine on the trainer's GPU sleeps while the trainer learns, so it cannot draw ahead",
+            where="rollout.overlap",
+            fix="give the engine GPUs of its own (rollout.vllm.devices), or set rollout.overlap=0",
+        )
     devices = engine_devices(section, ranks)
     process = _process(section, devices, run_folder / "rollout" / f"engine-rank{ranks.rank}.log", command)
     vocabulary = int(model_config(path).get_text_config().vocab_size)

@@ -321,6 +321,7 @@ ELSEWHERE: dict[str, str] = {
         }.items()
         for key in keys
     },
+    "rollout.overlap": "tests/unit/train/policy/test_ahead.py::test_overlap_needs_an_engine",
     "rollout.importance_cap": "tests/unit/train/policy/test_experience.py::"
     "test_answers_of_another_engine_are_read_again_and_weighed",
     "run.watchdog_minutes": f"{_WATCHDOG}::test_a_step_that_does_not_end_is_named_with_its_place_and_ended",

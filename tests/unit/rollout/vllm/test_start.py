@@ -130,6 +130,21 @@ def test_options_that_contradict_one_another(options, match):
         VllmSection(**options)
 
 
+def test_an_engine_on_the_trainers_gpu_cannot_draw_ahead(tiny_neox, tmp_path):
+    with pytest.raises(ConfigError, match=r"rollout\.overlap: an engine on the trainer.s GPU"):
+        start_engine(
+            str(tiny_neox),
+            RolloutSection(backend="vllm", overlap=1),
+            SamplingSection(),
+            ranks(GPU),
+            dtype="float32",
+            eos=[0],
+            decode=str,
+            run_folder=tmp_path,
+            command=TOY,
+        )
+
+
 def test_each_rank_of_a_machine_gets_its_own_gpus():
     section = VllmSection(devices=[4, 5, 6, 7], tensor_parallel=2)
     assert engine_devices(section, ranks(GPU, local_rank=0)) == [4, 5]
