@@ -25,8 +25,8 @@ def run_sample(arguments: argparse.Namespace) -> int:
     from rlhf.curate.sample.command import run
     from rlhf.curate.sample.options import SampleOptions
 
-    drawn = {"sampling": fill_section(SamplingSection, arguments), "rollout": rollout_of(arguments)}
-    options = fill(SampleOptions, arguments, **drawn)
+    sampling = fill_section(SamplingSection, arguments)
+    options = fill(SampleOptions, arguments, sampling=sampling, rollout=rollout_of(arguments))
     return run(options, fill(EndpointOptions, arguments))
 
 

@@ -54,8 +54,16 @@ def local_model(folder: str, number: int, options: SampleOptions, ranks: Ranks) 
     _check_room(model_config(folder), options.sampling, folder)
     if options.rollout.backend == "vllm":
         log = options.out.with_name(f"{options.out.name}.engine{number}-rank{ranks.rank}.log")
-        names = {"dtype": options.dtype, "eos": [tokenizer.eos_id], "decode": tokenizer.text, "log": log}
-        with frozen_engine(folder, options.rollout, options.sampling, ranks, **names) as engine:
+        with frozen_engine(
+            folder,
+            options.rollout,
+            options.sampling,
+            ranks,
+            dtype=options.dtype,
+            eos=[tokenizer.eos_id],
+            decode=tokenizer.text,
+            log=log,
+        ) as engine:
             yield LocalModel(engine, tokenizer, number, options)
         return
     packed = load_causal_lm(folder, dtype=options.dtype, device=ranks.device).to(ranks.device)

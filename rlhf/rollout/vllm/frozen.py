@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from rlhf.config.sections import SamplingSection
 from rlhf.data.encode import EncodedSequence
 from rlhf.data.packing import pack_sequences
 from rlhf.engine.ranks import Ranks
-from rlhf.errors import ConfigError, EngineError, ModelError
+from rlhf.errors import ConfigError, EngineError, ModelError, RlhfError
 from rlhf.models.loading import load_causal_lm, model_config
 from rlhf.ops.logprobs import token_logprobs
 from rlhf.rollout.base import Floats, Rollout
@@ -25,7 +24,6 @@ from rlhf.rollout.vllm.client import check_rows
 from rlhf.rollout.vllm.start import load_engine, require_vllm
 
 KEY = re.compile(r"\brollout\.(vllm\.)?(backend|python|gpu_memory|cpu_cache_gib|eager|timeout_s|start_timeout_s)\b(=?)")
-ErrorT = TypeVar("ErrorT", ConfigError, EngineError)
 
 
 @contextmanager
@@ -93,12 +91,14 @@ def _keys_as_flags() -> Iterator[None]:
         raise with_flags(error) from error
 
 
-def with_flags(error: ErrorT) -> ErrorT:
+def with_flags(error: RlhfError) -> RlhfError:
     """The error with the flags of commands in place of configuration keys."""
 
     def flag(found: re.Match[str]) -> str:
         prefix, name, equals = found.groups()
         return f"--{(prefix or '').replace('.', '-')}{name.replace('_', '-')}{' ' if equals else ''}"
 
-    parts = {name: KEY.sub(flag, getattr(error, name)) for name in ("problem", "where", "expected", "fix")}
-    return type(error)(**parts)
+    problem, where, expected, fix = (
+        KEY.sub(flag, text) for text in (error.problem, error.where, error.expected, error.fix)
+    )
+    return type(error)(problem, where=where, expected=expected, fix=fix)
