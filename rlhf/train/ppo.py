@@ -187,7 +187,7 @@ def iteration(run: Run[PpoConfig], state: PpoState, step: int) -> dict[str, floa
             samples = from_json(progress.ahead, asked)
         else:
             samples = draw_answers(state.roles.actor, state.sources.tokenizers[0], asked, config, step, state.engine)
-        if config.rollout.overlap and state.engine is not None and step < data.last:
+        if config.rollout.overlap and state.engine is not None and step < data.stream.num_steps:
             following = _asked(state, config, progress.consumed + _num_prompts(asked, config))
             state.ahead.begin(begin_answers(state.roles.actor, following, config, step + 1, state.engine))
     importance, gaps = None, dict[str, float]()

@@ -45,6 +45,8 @@ def run_control(
     )
     # Random streams are seeded by place (an engine's by row and number). In this order the policy's answers share
     # theirs with the first of the pool.
+    if engine is not None:
+        engine.checked = False  # the first push of these weights
     before = draw_answers(roles.reference, tokenizer, [*asked] * pool, config, CONTROL_STEP, engine)
     with roles.actor.averaged():
         after = draw_answers(roles.actor, tokenizer, [*asked] * section.samples, config, CONTROL_STEP, engine)
