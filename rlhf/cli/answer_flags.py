@@ -20,10 +20,16 @@ ANSWERS = ("prompts", "k", "dtype", "seed", "limit", "on_bad_row")
 
 def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     """How each answer is drawn, and by what."""
-    from rlhf.config.rollout import RolloutSection, VllmSection
     from rlhf.config.sections import SamplingSection
 
     add_section_flags(parser, SamplingSection, SAMPLING, max_new_tokens=256)
+    add_engine_flags(parser)
+
+
+def add_engine_flags(parser: argparse.ArgumentParser) -> None:
+    """What draws the answers."""
+    from rlhf.config.rollout import RolloutSection, VllmSection
+
     engine = parser.add_argument_group("engine", "what draws the answers; see docs/rollout.md")
     add_section_flags(engine, RolloutSection, ("backend",))
     add_section_flags(engine, VllmSection, ENGINE, prefix="vllm", gpu_memory=ENGINE_SHARE)

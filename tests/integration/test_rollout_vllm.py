@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
 
 import pytest
+from openai import OpenAI
 
 from rlhf.cli import main
 from rlhf.data.tokenizer import load_tokenizer
 from tests.integration.conftest import read_json, read_lines, read_run, require_same_run
 from tests.integration.starts import Fault, Starter
 from tests.support.lora_runs import make_lora_run
+from tests.support.serving import service_process
 from tests.support.vllm_engine import engine_python, make_engine_model
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
@@ -169,6 +172,32 @@ def test_greedy_answers_of_commands_are_those_of_the_other_backend(runs, configs
     assert main(["evaluate", "generation", *given, "--out", str(tmp_path / "report"), *engine]) == 0
     answered = read_lines(tmp_path / "report" / "answers.jsonl")
     assert [row["responses"] for row in answered] == [row["responses"] for row in ours]
+
+
+def test_the_service_answers_by_the_engine(runs):
+    """The openai client: greedy text as without the engine, a seed's answer whole, streamed and beside others."""
+    words = ["--model", f"friendly={runs['sft']}", "--max-batch", "3"]
+    engine = ["--backend", "vllm", "--vllm-python", engine_python(), "--vllm-cpu-cache-gib", "0.25"]
+    greedy, asked = {"temperature": 0, "max_tokens": 16, "logprobs": True, "top_logprobs": 2}, []
+    for more in (engine, []):
+        with service_process(*words, *more) as (_, said):
+            url = re.search(r"serving on (\S+)", said)[1]
+            create = OpenAI(base_url=url, api_key="none", max_retries=0).chat.completions.create
+            chat = {"model": "friendly", "messages": [{"role": "user", "content": "오늘 뭐 해?"}]}
+            asked.append(create(**chat, **greedy).choices[0])
+            if more:
+                sampled = create(**chat, n=3, seed=5, max_tokens=20).choices
+                streamed = create(**chat, seed=5, max_tokens=20, stream=True)
+                text = "".join(chunk.choices[0].delta.content or "" for chunk in streamed if chunk.choices)
+                assert text == sampled[0].message.content
+                assert len({choice.message.content for choice in sampled}) == 3
+    theirs, ours = asked
+    assert theirs.message.content == ours.message.content
+    assert theirs.finish_reason == ours.finish_reason
+    for their, our in zip(theirs.logprobs.content, ours.logprobs.content, strict=True):
+        assert their.token == our.token
+        assert their.logprob == pytest.approx(our.logprob, abs=FLOAT32_GAP)
+        assert [each.token for each in their.top_logprobs] == [each.token for each in our.top_logprobs]
 
 
 def test_no_engine_outlives_a_killed_run(starter: Starter, words, tmp_path):

@@ -314,7 +314,9 @@ class PretendBatcher(Batcher):
 
 async def serve(walk: Walk, model: Any) -> None:
     observer: Any = SimpleNamespace(step=lambda _: None, first_token=lambda _: None)
-    batcher = PretendBatcher(model, -1, walk.tokenizer.text, num_slots=3, queue=9, observer=observer)
+    with PretendGpu():
+        decoder = Decoder(model, -1, num_slots=3, enter_above=1.0)
+    batcher = PretendBatcher(decoder, -1, walk.tokenizer.text, num_slots=3, queue=9, observer=observer)
     try:
         pending = [
             batcher.submit([AnswerRequest(prompt.ids, 5 + row, Decoding(1.0), seed=row, num_likeliest=2)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from rlhf.errors import ModelError
 from rlhf.models.loading import artifact_model_path, check_model_path, load_causal_lm, model_config
 from rlhf.rollout.base import Rollout
 from rlhf.rollout.transformers import TransformersRollout
-from rlhf.rollout.vllm.frozen import frozen_engine
+from rlhf.rollout.vllm.frozen import frozen_engine, keys_as_flags
 
 Answer = dict[str, Any]  # text, finished, and whatever else is known about one answer
 LONGEST_PROMPT = 1024  # tokens, where the model has room for it
@@ -54,16 +54,19 @@ def local_model(folder: str, number: int, options: SampleOptions, ranks: Ranks) 
     _check_room(model_config(folder), options.sampling, folder)
     if options.rollout.backend == "vllm":
         log = options.out.with_name(f"{options.out.name}.engine{number}-rank{ranks.rank}.log")
-        with frozen_engine(
+        sampling = options.sampling
+        engine = frozen_engine(
             folder,
             options.rollout,
-            options.sampling,
             ranks,
+            max_length=sampling.max_prompt_tokens + sampling.max_new_tokens,
+            max_answers=sampling.batch_size,
             dtype=options.dtype,
             eos=[tokenizer.eos_id],
             decode=tokenizer.text,
             log=log,
-        ) as engine:
+        )
+        with closing(engine), keys_as_flags():
             yield LocalModel(engine, tokenizer, number, options)
         return
     packed = load_causal_lm(folder, dtype=options.dtype, device=ranks.device).to(ranks.device)

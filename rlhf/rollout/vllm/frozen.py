@@ -12,43 +12,43 @@ import numpy as np
 import torch
 
 from rlhf.config.rollout import RolloutSection
-from rlhf.config.sections import SamplingSection
 from rlhf.data.encode import EncodedSequence
 from rlhf.data.packing import pack_sequences
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import ConfigError, EngineError, ModelError, RlhfError
 from rlhf.models.loading import load_causal_lm, model_config
 from rlhf.ops.logprobs import token_logprobs
-from rlhf.rollout.base import Floats, Rollout
-from rlhf.rollout.vllm.client import check_rows
+from rlhf.rollout.base import Floats
+from rlhf.rollout.vllm.client import VllmRollout, check_rows
 from rlhf.rollout.vllm.start import load_engine, require_vllm
 
 KEY = re.compile(r"\brollout\.(vllm\.)?(backend|python|gpu_memory|cpu_cache_gib|eager|timeout_s|start_timeout_s)\b(=?)")
 
 
-@contextmanager
 def frozen_engine(
     folder: str,
     rollout: RolloutSection,
-    sampling: SamplingSection,
     ranks: Ranks,
     *,
+    max_length: int,
+    max_answers: int | None,
     dtype: str,
     eos: Sequence[int],
     decode: Callable[[Sequence[int]], str],
     log: Path,
-) -> Iterator[Rollout]:
-    """Answers of a model folder by vLLM while the block runs.
+    raw_logprobs: bool = False,
+) -> VllmRollout:
+    """Answers of a model folder by vLLM; whoever calls closes it.
 
     The model is first loaded by transformers, scores 8 fixed rows and is freed, so that the engine has the device to
     itself; then the engine reads the folder and must agree on these rows.
 
     Args:
         folder: holds the model and its tokenizer.
-        dtype, eos, decode: as for `start_engine`.
         log: file that gets what the engine writes.
 
-    Raises: ConfigError, EngineError, which name the flags of commands; ModelError for a model that is no folder.
+    The others are those of `load_engine`. Raises: ConfigError, EngineError, which name the flags of commands;
+    ModelError for a model that is no folder.
     """
     if not Path(folder).is_dir():
         raise ModelError(
@@ -56,15 +56,27 @@ def frozen_engine(
             where="--model",
             fix="download it first: hf download NAME --local-dir FOLDER; or --backend transformers",
         )
-    with _keys_as_flags():
+    with keys_as_flags():
         require_vllm(rollout, ranks.device)
         expected = _scores(folder, dtype, ranks.device)
-        engine = load_engine(folder, rollout, sampling, ranks, dtype=dtype, eos=eos, decode=decode, log=log)
+        engine = load_engine(
+            folder,
+            rollout,
+            ranks,
+            max_length=max_length,
+            max_answers=max_answers,
+            dtype=dtype,
+            eos=eos,
+            decode=decode,
+            log=log,
+            raw_logprobs=raw_logprobs,
+        )
         try:
             engine.check(expected)
-            yield engine
-        finally:
+        except BaseException:
             engine.close()
+            raise
+    return engine
 
 
 @torch.no_grad()
@@ -84,7 +96,8 @@ def _scores(folder: str, dtype: str, device: torch.device) -> list[Floats]:
 
 
 @contextmanager
-def _keys_as_flags() -> Iterator[None]:
+def keys_as_flags() -> Iterator[None]:
+    """Errors of the block name the flags of commands in place of configuration keys."""
     try:
         yield
     except (ConfigError, EngineError) as error:

@@ -84,7 +84,9 @@ def start_engine(
     devices = engine_devices(section, ranks)
     process = _process(section, devices, run_folder / "rollout" / f"engine-rank{ranks.rank}.log", command)
     vocabulary = int(model_config(path).get_text_config().vocab_size)
-    settings = {**_settings(path, section, sampling, dtype), "weights": "pushed", "sleeps": kind == "cuda_ipc"}
+    length = sampling.max_prompt_tokens + sampling.max_new_tokens
+    settings = _settings(path, section, dtype, length, sampling.batch_size)
+    settings |= {"weights": "pushed", "sleeps": kind == "cuda_ipc"}
     try:
         facts = process.greet(partial(check_versions, kind=kind), settings)
         _check_facts(facts, ranks.device, vocabulary)
@@ -109,22 +111,31 @@ def start_engine(
 def load_engine(
     path: str,
     rollout: RolloutSection,
-    sampling: SamplingSection,
     ranks: Ranks,
     *,
+    max_length: int,
+    max_answers: int | None,
     dtype: str,
     eos: Sequence[int],
     decode: Callable[[Sequence[int]], str],
     log: Path,
+    raw_logprobs: bool = False,
 ) -> VllmRollout:
-    """An engine of this rank with the weights of a model folder, which it reads itself; arguments as `start_engine`'s.
+    """An engine of this rank with the weights of a model folder, which it reads itself.
+
+    Args:
+        max_length: tokens of a prompt and its answer; max_answers: most at once, None for what vLLM chooses.
+        eos, decode: as for `start_engine`.
+        raw_logprobs: of the model's own distribution, not of the one that answers are sampled from.
 
     Raises: ConfigError for an environment that does not fit; EngineError when the engine ends or hangs.
     """
     section = rollout.vllm
     process = _process(section, engine_devices(section, ranks), log)
     vocabulary = int(model_config(path).get_text_config().vocab_size)
-    settings = {**_settings(path, section, sampling, dtype), "weights": "folder", "sleeps": False}
+    settings = _settings(path, section, dtype, max_length, max_answers) | {"weights": "folder", "sleeps": False}
+    if raw_logprobs:
+        settings["logprobs"] = "raw_logprobs"
     try:
         facts = process.greet(partial(check_versions, kind="folder"), settings)
         _check_facts(facts, ranks.device, vocabulary)
@@ -147,13 +158,14 @@ def _process(
     )
 
 
-def _settings(path: str, section: VllmSection, sampling: SamplingSection, dtype: str) -> dict[str, Any]:
+def _settings(path: str, section: VllmSection, dtype: str, max_length: int, max_answers: int | None) -> dict[str, Any]:
     """What every engine is told when it starts."""
     return {
         "model": str(Path(path).resolve()),
         "dtype": dtype,
-        "max_length": sampling.max_prompt_tokens + sampling.max_new_tokens,
-        "max_answers": sampling.batch_size,
+        "max_length": max_length,
+        "max_answers": max_answers,
+        "logprobs": "processed_logprobs",
         "max_batched_tokens": section.max_batched_tokens,
         "tensor_parallel": section.tensor_parallel,
         "gpu_memory": section.gpu_memory,
