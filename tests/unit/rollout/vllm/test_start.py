@@ -68,6 +68,7 @@ def test_settings_reach_the_engine(tiny_neox, tmp_path):
             "gpu_memory": 0.45,
             "cpu_cache_gib": 0.5,
             "eager": True,
+            "logprobs": "processed_logprobs",
             "weights": "pushed",
             "sleeps": False,
         }
