@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from curves import final, interval
 from harness import ROOT, Side, alternate, deepspeed, ratio, run, say, write
 from material import Base
@@ -95,7 +94,7 @@ def speed(start: Start, python: Path, work: Path, rounds: int) -> tuple[dict[str
         str(start.policy),
         rollout,
         _sampling(max(TOGETHER)),
-        Ranks(0, 0, 1, torch.device("cpu")),
+        Ranks(0, 0, 1, packed.model.device),
         dtype="float32",
         eos=[tokenizer.eos_id],
         decode=tokenizer.text,
@@ -107,7 +106,7 @@ def speed(start: Start, python: Path, work: Path, rounds: int) -> tuple[dict[str
         figures: dict[str, float] = {"push_s": statistics.median(pushes[1:])}
         details: dict[str, Any] = {"pushes_s": pushes, "weights_mib": _weights_mib(packed)}
         for count in TOGETHER:
-            prompts = [np.asarray(ids, np.int32) for ids in json.loads(start.prompts.ids.read_text())[:count]]
+            prompts = [np.asarray(ids, np.int32) for ids in json.loads(start.prompts.ids.read_text())["ids"][:count]]
             sides = [
                 Side("vllm", _drawing(engine, prompts, count)),
                 Side("transformers", _drawing(own, prompts, count)),
