@@ -103,6 +103,10 @@ class SourceSection(Section):
     format: str = Field("auto", description="auto, or a format by name (see docs/formats.md)")
     name: str = Field("", description="name in metrics and reports; the file's stem if empty")
     limit: int | None = Field(None, gt=0, description="use only the first rows")
+    ignore: list[str] = Field(
+        default_factory=list,
+        description="names of keys that are left out although they change what a row means, such as [tools]",
+    )
 
 
 class TrainingSource(SourceSection):

@@ -33,6 +33,9 @@ def _source(key: str, path: str, *, weighted: bool = True, sample: str = "") -> 
         ),
         f"{key}.N.format": case(f"{key}=[{{path: {path}, format: alpaca}}]", f"{key}=[{{path: {path}}}]"),
         f"{key}.N.name": case(f"{key}=[{{path: {path}, name: other}}]", f"{key}=[{{path: {path}}}]"),
+        f"{key}.N.ignore": case(
+            f"{key}=[{{path: {{data}}/margin.jsonl, ignore: [margin]}}]", f"{key}=[{{path: {{data}}/margin.jsonl}}]"
+        ),
         f"{key}.N.limit": case(f"{key}=[{{path: {path}, limit: 2}}]", f"{key}=[{{path: {path}}}]"),
     }
     if weighted:

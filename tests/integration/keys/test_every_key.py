@@ -89,6 +89,7 @@ def rows(korean) -> None:
     said = [("user", "비 와요?"), ("assistant", "네, 와요."), ("user", "많이요?"), ("assistant", "조금요.")]
     turns = [{"messages": [{"role": role, "content": text} for role, text in said]}]
     write_rows(korean / "turns.jsonl", turns * 12)
+    write_rows(korean / "margin.jsonl", [{**row, "margin": 1} for row in RANKINGS])
     write_rows(korean / "scored.jsonl", [{**row, "scores": [9, 5, 1]} for row in RANKINGS])
 
 
