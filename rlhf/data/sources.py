@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast
 
 from rlhf.data.formats import FORMATS, described, parse, rename_hint, sniff
 from rlhf.data.public_shapes import import_command, import_hint, public_shape
-from rlhf.data.readers import Row, locate, read_rows, sha256_of, usable
+from rlhf.data.readers import Location, Row, locate, read_rows, sha256_of, usable
 from rlhf.data.records import Demonstration, Prompt, Ranking, Record, demonstration_of, prompt_of
 from rlhf.data.row_values import key_of, quoted_keys
 from rlhf.errors import DataError
@@ -107,10 +107,33 @@ def read_records(
         raise DataError(f"on_bad_row {on_bad_row!r}", expected="error or skip")
     location = locate(source.path)
     report = SourceReport(source.path, source.format, sha256_of(location))
-    if source.format != "auto":
-        _check_kind(source.format, kind, source.path)
     records: list[RecordT] = []
     lines: list[int] = []
+    for line, record in _usable_records(source, location, kind, on_bad_row, report):
+        records.append(record)
+        lines.append(line)
+    if not records:
+        raise nothing_usable(report)
+    return SourceRecords(records, lines, report)
+
+
+def require_usable(source: DataSource, kind: type[RecordT], *, on_bad_row: OnBadRow = "error") -> None:
+    """Reads a source up to its first usable row, which takes no time however large the file is.
+
+    Raises: DataError as `read_records`, for what is found so far.
+    """
+    report = SourceReport(source.path, source.format, "")
+    records = _usable_records(source, locate(source.path), kind, on_bad_row, report)
+    if next(records, None) is None:
+        raise nothing_usable(report)
+
+
+def _usable_records(
+    source: DataSource, location: Location, kind: type[RecordT], on_bad_row: OnBadRow, report: SourceReport
+) -> Iterator[tuple[int, RecordT]]:
+    """(line, record) of every usable row; `report` counts all rows."""
+    if source.format != "auto":
+        _check_kind(source.format, kind, source.path)
     for line, row in read_rows(location):
         if report.num_kept == source.limit:
             break
@@ -125,12 +148,8 @@ def read_records(
             report.skip(error, line)
             continue
         if record is not None:
-            records.append(record)
-            lines.append(line)
             report.num_kept += 1
-    if not records:
-        raise nothing_usable(report)
-    return SourceRecords(records, lines, report)
+            yield line, record
 
 
 def _sniffed(row: Mapping[str, Any], kind: type[Record], path: str, line: int) -> str:

@@ -43,4 +43,5 @@ COMMAND = Command(
     "  with an endpoint: ... --endpoint https://api.openai.com/v1 --endpoint-model gpt-4o-mini\n"
     "  on two devices: deepspeed --num_accelerators 2 --module rlhf data sample ...\n"
     "then: rlhf data judge --in sampled.jsonl ..., or rlhf data label --in sampled.jsonl ...",
+    files=("prompts",),
 )
