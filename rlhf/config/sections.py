@@ -99,7 +99,13 @@ class LanguageModelSection(ModelSection):
 class SourceSection(Section):
     """One data file or folder."""
 
-    path: str = Field(description="file or folder; demo:NAME is a file that comes with the package")
+    path: str = Field(
+        description="file, folder, or data set of the Hugging Face hub (org/name); demo:NAME comes with the package"
+    )
+    split: str = Field(
+        "", description="split of a folder or data set, or sheet of an Excel file; the only one if empty"
+    )
+    config: str = Field("", description="configuration of a data set that has several")
     format: str = Field("auto", description="auto, or a format by name (see docs/formats.md)")
     name: str = Field("", description="name in metrics and reports; the file's stem if empty")
     limit: int | None = Field(None, gt=0, description="use only the first rows")
@@ -107,6 +113,12 @@ class SourceSection(Section):
         default_factory=list,
         description="names of keys that are left out although they change what a row means, such as [tools]",
     )
+
+    @property
+    def address(self) -> str:
+        """The path with configuration and split, as `rlhf.data.readers.locate` reads it."""
+        part = f"{self.config}/{self.split}" if self.config else self.split
+        return f"{self.path}#{part}" if part else self.path
 
 
 class TrainingSource(SourceSection):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast
 
+from rlhf.data.byte_streams import name_of
 from rlhf.data.formats import FORMATS, described, parse, rename_hint, sniff
 from rlhf.data.public_shapes import import_command, import_hint, public_shape
 from rlhf.data.readers import Location, Row, locate, read_rows, sha256_of, usable
@@ -179,7 +179,7 @@ def _check_kind(name: str, kind: type[Record], where: str, row: Mapping[str, Any
 
 def _record(row: Row | DataError, source: DataSource, kind: type[RecordT], report: SourceReport) -> RecordT | None:
     """The record of one row; None for a ranking in which all answers tie, which is counted."""
-    name = source.name or Path(source.path).stem
+    name = source.name or name_of(source.path)
     parsed = parse(usable(row), report.format, name, ignore=source.ignore, unread=report.unread)
     if isinstance(parsed, Ranking) and parsed.all_tied and kind is not Prompt:
         report.num_tied += 1

@@ -9,6 +9,7 @@ from typing import Any
 from rlhf.config.schema import PpoConfig, RewardConfig, StageConfig
 from rlhf.config.sections import AnswerSource, SourceSection, TrainSection
 from rlhf.data.embedded import data_path
+from rlhf.data.hub_sets import is_hub_id
 from rlhf.data.loader import RowStream
 from rlhf.data.records import Demonstration, Prompt, Ranking
 from rlhf.data.sources import DataSource, read_records
@@ -50,8 +51,8 @@ def count_rows(config: StageConfig) -> tuple[tuple[int, ...], bool]:
     """Usable rows of each training file; (1000,) and True if one does not exist."""
     found = []
     for source in config.data.train:
-        path = data_path(source.path)
-        if not Path(path.partition("#")[0]).exists():
+        path = data_path(source.address)
+        if not Path(path.partition("#")[0]).exists() and not is_hub_id(path.partition("#")[0]):
             return (ASSUMED_ROWS,), True
         found.append(_rows(config, path, source))
     return (tuple(found), False) if found else ((ASSUMED_ROWS,), True)

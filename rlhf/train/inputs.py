@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from rlhf.config.schema import StageConfig
 from rlhf.config.sections import AnswerSource, DataSection, SourceSection, TrainingSource
+from rlhf.data.byte_streams import name_of
 from rlhf.data.embedded import data_path
 from rlhf.data.encode import Encoder
 from rlhf.data.loader import RowStream
@@ -122,8 +122,8 @@ class _Read:
 
 
 def _read(source: SourceSection, kind: type[Record], on_bad_row: Literal["error", "skip"]) -> _Read:
-    path = data_path(source.path)
-    name = source.name or Path(path.partition("#")[0]).stem
+    path = data_path(source.address)
+    name = source.name or name_of(path)
     wanted = DataSource(path, source.format, name, source.limit, tuple(source.ignore))
     if isinstance(source, AnswerSource) and source.answers == "all":
         rankings = read_records(wanted, Ranking, on_bad_row=on_bad_row)

@@ -28,9 +28,10 @@ from rlhf.curate.kakao.turns import Chat, conversations, open_chat
 from rlhf.curate.output import Output, manifest_path, progress
 from rlhf.curate.privacy import mask_personal, require_privacy
 from rlhf.curate.row_texts import texts_of, with_texts_changed
+from rlhf.data.byte_streams import inner_suffix, name_of
 from rlhf.data.lines import encoding_of
 from rlhf.data.public_shapes import public_shape
-from rlhf.data.readers import NumberedRow, Row, locate, read_rows, usable
+from rlhf.data.readers import SUFFIXES, NumberedRow, Row, locate, read_rows, usable
 from rlhf.data.row_keys import check_unread, unread_summary
 from rlhf.data.row_values import key_of, reason_of
 from rlhf.errors import DataError
@@ -201,10 +202,11 @@ def _open(file: str, options: ImportOptions) -> _Source:
         raise DataError(
             "plain text that is not a KakaoTalk chat",
             where=file,
-            expected="KakaoTalk (.txt, .csv), JSONL, a JSON array or CSV",
+            expected=f"KakaoTalk (.txt, .csv), or rows: {', '.join(SUFFIXES)}",
             fix="make it a CSV with a header, e.g. prompt,response",
         )
-    encoding = encoding_of(path) if path.suffix.lower() == ".csv" else "utf-8"
+    is_text_table = inner_suffix(path) in (".csv", ".tsv")
+    encoding = encoding_of(path) if is_text_table else "utf-8"
     read = partial(read_rows, location, encoding)
     first, line = _first(read(), file)
     name = options.format if options.format != "auto" else "csv" if options.columns else public_shape(first)
@@ -214,7 +216,7 @@ def _open(file: str, options: ImportOptions) -> _Source:
         columns = columns_of(list(first), options.columns) if name == "csv" else {}
         chosen = converter(name, first, Choices(columns, options.separator, options.stop, options.by))
     except DataError as error:
-        where = f"{file}:{1 if path.suffix.lower() == '.csv' else line}"
+        where = f"{file}:{1 if is_text_table else line}"
         raise DataError(error.problem, where=where, expected=error.expected, fix=error.fix) from None
     roles = {column: role for role, column in columns.items()}
     shown = {column: roles.get(column) for column in first} if name == "csv" else {}
@@ -301,7 +303,7 @@ def _write_all(sources: Sequence[_Source], output: Output, options: ImportOption
             for row in rows:
                 kind = kind or _kind(row)
                 _check_kind(row, kind, place)
-                output.write({**row, "source": Path(source.name).stem})
+                output.write({**row, "source": name_of(source.name)})
         output.count_all(counts)
         if source.unread:
             output.extra["keys not read"][source.name] = source.unread

@@ -65,7 +65,7 @@ def data_problems(config: StageConfig) -> Iterator[RlhfError]:
     if not config.data.train:
         yield ConfigError("no data is named", where="data.train", fix="set data.train=FILE")
     for key, source, kind in _sources(config):
-        path = data_path(source.path)
+        path = data_path(source.address)
         try:
             wanted = DataSource(path, source.format, ignore=tuple(source.ignore))
             require_usable(wanted, kind, on_bad_row=config.data.on_bad_row)
@@ -90,7 +90,7 @@ def _sources(config: StageConfig) -> Iterator[tuple[str, SourceSection, Any]]:
 def schedule_problems(config: StageConfig) -> Iterator[ConfigError]:
     """A warm-up that is too long for the rows of the training files; nothing for files too large to be counted here."""
     try:
-        sizes = [_size(data_path(source.path)) for source in config.data.train]
+        sizes = [_size(data_path(source.address)) for source in config.data.train]
         if not sizes or sum(sizes) > MOST_COUNTED:
             return
         rows, _ = count_rows(config)

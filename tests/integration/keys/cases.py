@@ -36,6 +36,12 @@ def _source(key: str, path: str, *, weighted: bool = True, sample: str = "") -> 
         f"{key}.N.ignore": case(
             f"{key}=[{{path: {{data}}/margin.jsonl, ignore: [margin]}}]", f"{key}=[{{path: {{data}}/margin.jsonl}}]"
         ),
+        f"{key}.N.split": case(
+            f"{key}=[{{path: {{data}}/hub, config: a, split: b}}]", f"{key}=[{{path: {{data}}/hub, config: a}}]"
+        ),
+        f"{key}.N.config": case(
+            f"{key}=[{{path: {{data}}/hub, config: a, split: b}}]", f"{key}=[{{path: {{data}}/hub, split: b}}]"
+        ),
         f"{key}.N.limit": case(f"{key}=[{{path: {path}, limit: 2}}]", f"{key}=[{{path: {path}}}]"),
     }
     if weighted:
