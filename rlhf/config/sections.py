@@ -278,7 +278,11 @@ class StoppingEvalSection(EvalSection):
 class LogSection(Section):
     """What is written while training."""
 
-    tensorboard: bool = Field(True, description="write metrics for TensorBoard, beside metrics.jsonl")
+    to: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = Field(
+        default_factory=lambda: ["tensorboard"],
+        description="where metrics, samples, tripwires and the report card go beside the run folder; []: nowhere",
+    )
+    project: str = Field("rlhf", min_length=1, description="project (MLflow: experiment) of the run in those services")
 
 
 class SampleLogSection(LogSection):

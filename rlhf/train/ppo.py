@@ -107,7 +107,7 @@ def train_ppo(run: Run[PpoConfig]) -> None:
             metrics = iteration(run, state, step)
             run.step = step
             # 9. tripwires
-            tripwires.observe(step, metrics, log.say)
+            tripwires.observe(step, metrics, partial(log.event, step))
             state.progress.tripwires = tripwires.state
             # 10. held-out prompts
             due = is_due(step, config.eval.every_steps or config.log.samples_every_steps, last) or tripwires.stopped

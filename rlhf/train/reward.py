@@ -39,6 +39,7 @@ from rlhf.train.run.lifecycle import (
     require_finite,
     restore,
     save,
+    track_report,
     write_manifest,
 )
 from rlhf.train.run.progress import EvaluatedProgress
@@ -189,6 +190,7 @@ def _finish(
         run, trained, tokenizer, probe, base_path=path, score_scale=zero.scale, score_offset=zero.offset, files=files
     )
     if card["num_rankings"]:
+        track_report(run, "report_card", card)
         run.say(render("evaluate/reward/summary.txt.j2", report=card).rstrip())
 
 
