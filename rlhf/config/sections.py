@@ -279,7 +279,7 @@ class LogSection(Section):
     """What is written while training."""
 
     to: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = Field(
-        default_factory=lambda: ["tensorboard"],
+        ["tensorboard"],
         description="where metrics, samples, tripwires and the report card go beside the run folder; []: nowhere",
     )
     project: str = Field("rlhf", min_length=1, description="project (MLflow: experiment) of the run in those services")
