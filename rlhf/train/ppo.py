@@ -25,7 +25,7 @@ from rlhf.ops.moments import Moments
 from rlhf.rollout.graphs import graphs_in_words
 from rlhf.rollout.vllm.client import VllmRollout
 from rlhf.rollout.vllm.start import require_same_shape, require_vllm, start_engine
-from rlhf.train.inputs import LoadedRows, load, load_train_and_eval
+from rlhf.train.inputs import LoadedRows, encode_summary, load, load_train_and_eval
 from rlhf.train.policy.ahead import Ahead, from_json
 from rlhf.train.policy.build_roles import build_roles, checked_paths, role_tokenizers
 from rlhf.train.policy.control_group import run_control
@@ -110,7 +110,7 @@ def train_ppo(run: Run[PpoConfig]) -> None:
             metrics = iteration(run, state, step)
             run.step = step
             # 9. tripwires
-            tripwires.observe(step, metrics, log.say)
+            tripwires.observe(step, metrics, partial(log.event, step))
             state.progress.tripwires = tripwires.state
             # the next iteration's answers are in before anything is saved, evaluated or rolled back
             with _completed_work_saved(run, state, partial(log.log, step, metrics)):
@@ -315,8 +315,9 @@ def _load_data(run: Run[PpoConfig], tokenizer: ChatTokenizer) -> TrainingData:
     reports = {"train": prompts.reports, "eval": held_out.reports}
     demonstrations = None
     if data.ptx:
-        encode = Encoder(tokenizer, data.max_length).demonstrations
-        loaded = load(data, data.ptx, Demonstration, encode, key="data.ptx")
+        encoder = Encoder(tokenizer, data.max_length)
+        loaded = load(data, data.ptx, Demonstration, encoder.demonstrations, key="data.ptx")
+        run.say(f"ptx: {encode_summary(encoder)}{loaded.notes}")
         order = loaded.stream(seed=config.run.seed, batch_size=config.train.batch_size, epochs=1.0)
         demonstrations, reports["ptx"] = Demonstrations(loaded.items, order), loaded.reports
     schedule, last = schedule_of(config.train, stream.num_steps), run.last_step(stream.num_steps)

@@ -45,4 +45,5 @@ COMMAND = Command(
     "  by vLLM: ... --backend vllm --vllm-python ENV/bin/python\n"
     "  on two devices: deepspeed --num_accelerators 2 --module rlhf data sample ...\n"
     "then: rlhf data judge --in sampled.jsonl ..., or rlhf data label --in sampled.jsonl ...",
+    files=("prompts",),
 )

@@ -18,6 +18,7 @@ from rlhf.train.policy.experience import correct_for_engine, draw_answers, read_
 from rlhf.train.policy.reward_sources import RewardSources
 from rlhf.train.policy.roles import Roles
 from rlhf.train.policy.samples import Sample, padded, response_mask
+from rlhf.train.run.lifecycle import track_report
 from rlhf.train.run.run import Run
 
 CONTROL_STEP = 2**31 + 1  # gives random streams apart from those of training and evaluation
@@ -60,6 +61,7 @@ def run_control(
         decoding=config.sampling.model_dump(),
     )
     run.on_main(lambda: write_json(run.folder.path / "control.json", card))
+    track_report(run, "control", card)
     run.say(f"control group: {card['verdict']}")
 
 

@@ -192,7 +192,7 @@ def test_the_commands_flag_decides_the_type_of_the_weights(tiny_reward, tmp_path
 
 def test_without_matplotlib_nothing_is_read_or_scored(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("rlhf.errors.find_spec", lambda name: None)
-    words = ["--model", "nowhere/model", "--data", "nowhere.jsonl", "--out", str(tmp_path / "report")]
+    words = ["--model", "nowhere/model", "--data", "demo:rankings_dev", "--out", str(tmp_path / "report")]
     assert main(["evaluate", "reward", *words]) == 1
     assert "pip install -e '.[report]'" in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
