@@ -1,4 +1,4 @@
-"""Rules on Korean text that need no model: politeness, rude words, repetition, share of Hangul.
+"""Rules on Korean text that need no model: sentences, register, repetition, share of Hangul.
 
 Every function is pure and cheap, because PPO measures each rollout with them. They are rules of thumb: good for
 comparing many answers of two models, not for judging one answer.
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
-from importlib.resources import files
+from typing import Literal
 
-import yaml
+Register = Literal["polite", "plain", "mixed", "none"]
 
 _ENDS, _CLOSING = "[.!?…。！？]", "[\"'”’」』)】》\\]]"
 _SENTENCE = re.compile(
@@ -68,6 +67,18 @@ def _append(sentences: list[str], sentence: str) -> None:
         sentences.append(sentence)
 
 
+_QUOTED = re.compile(
+    r"“[^”\n]*”|‘[^’\n]*’|《[^》\n]*》|「[^」\n]*」|『[^』\n]*』"
+    r"|(?<!\w)\"[^\"\n]*\"|(?<!\w)'[^'\n]*[가-힣][^'\n]*'"
+)
+
+
+def without_quotes(text: str) -> str:
+    """`text` with what stands in quotation marks taken out, unless nothing else would be left."""
+    bare = _QUOTED.sub("‘’", text)
+    return bare if _WORD.search(bare) else text
+
+
 def is_polite(sentence: str) -> bool:
     """Whether a sentence ends in a polite form (해요 or 합쇼 style), by its last word.
 
@@ -98,44 +109,45 @@ def _without_tail(sentence: str) -> str:
     return text
 
 
-def polite_share(text: str) -> float:
-    """Share of the sentences of `text` that are polite, 0 to 1; 0 where there is none."""
-    sentences = split_sentences(text)
-    return sum(map(is_polite, sentences)) / len(sentences) if sentences else 0.0
-
-
-RUDE_STEMS: dict[str, list[str]] = yaml.safe_load((files("rlhf.data") / "rude_words.yaml").read_text(encoding="utf-8"))
-
-
-def _pattern(stems: Iterable[str]) -> re.Pattern[str]:
-    words = "|".join(re.escape(stem).replace(r"\ ", r"\s*") for stem in stems)
-    return re.compile(rf"(?<![가-힣])(?:개|왕|핵|참)?(?:{words})")
-
-
-_INSULT, _REPROACH = _pattern(RUDE_STEMS["insults"]), _pattern(RUDE_STEMS["reproaches"])
-# What follows the stem when it is said of someone's feelings, of a condition, or denied:
-# 답답하겠다, 짜증 나면, 짜증 날 땐, 멍청하지 않아, 찌질한 게 아니야; and 닥쳐올, which is another verb.
-_HARMLESS = re.compile(
-    r"[가-힣]{0,3}(?: ?[나났])?겠[다네어구]"
-    r"|[가-힣]{0,2}(?: ?[나났])?[가-힣]?면"
-    r"|[가-힣]{0,2} ?날? [때땐]"
-    r"|[가-힣]{0,2}(?:지 않| [게건] 아니)"
-    r"|[오온올왔]"
+# How a sentence in plain speech ends: 했어, 하네, 간다, 그래, 할까, 하자, 이야 ...; nouns and headings do not count.
+_PLAIN = re.compile(
+    r"(?:다|어|아|해|야|여|지|네|까|자|라|래|걸|군|구나|니|냐|게|대|데|음|함|봐|줘|돼|워|려|렴|거든|잖아|더군|든가|든지|고말고)$"
+    r"|(?:힘|보|꺼|끝|이겨|해|알아|만들어)내$|(?:^|\s)(?:가|와|나가|나와|나라|들어가|들어와|이리 와|사|놔|둬|마|써|꺼|켜|서|쳐|펴|빼|비켜)$"
+    r"|내 말이$"
+)
+# Nouns whose last syllable reads like such an ending.
+_PLAIN_NOUNS = re.compile(
+    r"(?:바다|판다|수다|의자|감자|과자|모자|남자|여자|부자|글자|숫자|한자|투자|환자|기자|학자|[소생][비산]자|사용자|관리자|피자|상자"
+    r"|나라|노래|미래|빨래|고래|모래|거래|카메라|드라마|언어|단어|[영국용외]어|[본국]어|문어|인어|동네|가게|무게|집게|시대|기대|군대|세대|침대|상대"
+    r"|올해|이해|오해|피해|새해|동해|[머]니|언니|바구니|바지|돼지|편지|휴지|반지|먼지|강아지|아버지|가지|페이지|메시지|이미지|토지|복지"
+    r"|분야|시야|치아|[시리]아|피아|마음|처음|다음|얼음|웃음|걸음|믿음|소음|녹음|발음|포함|사물함|명함|찌개|조개|날개"
+    r"|약대|의대|공대|무대|막대|토대|확대|오페라|참여|수여|기여|급여|대여)$"
 )
 
 
-def rude_word_count(text: str) -> int:
-    """How many rude words `text` holds. Those that can also comfort count in impolite sentences only."""
-    count = 0
-    for sentence in split_sentences(text):
-        patterns = (_INSULT,) if is_polite(sentence) else (_INSULT, _REPROACH)
-        ends = [match.end() for pattern in patterns for match in pattern.finditer(sentence)]
-        count += sum(_HARMLESS.match(sentence, end) is None for end in ends)
-    return count
+def is_plain(sentence: str) -> bool:
+    """Whether a sentence ends in plain speech (반말 or 한다 style): a verbal ending, and not a polite one."""
+    text = _NOT_A_WORD.sub("", unicodedata.normalize("NFC", sentence))
+    return not is_polite(sentence) and _PLAIN.search(text) is not None and _PLAIN_NOUNS.search(text) is None
 
 
-def contains_rude(text: str) -> bool:
-    return rude_word_count(text) > 0
+def register(text: str) -> Register:
+    """How a text speaks to its reader, by the ends of its sentences; what it quotes is another's speech."""
+    sentences = split_sentences(without_quotes(text))
+    polite, plain = any(map(is_polite, sentences)), any(map(is_plain, sentences))
+    return "mixed" if polite and plain else "polite" if polite else "plain" if plain else "none"
+
+
+def polite_sentences(text: str) -> tuple[int, int]:
+    """How many sentences of `text` are polite, and how many there are, without what it quotes."""
+    sentences = split_sentences(without_quotes(text))
+    return sum(map(is_polite, sentences)), len(sentences)
+
+
+def polite_share(text: str) -> float:
+    """Share of the sentences of `text` that are polite, 0 to 1; 0 where there is none."""
+    polite, number = polite_sentences(text)
+    return polite / number if number else 0.0
 
 
 def hangul_letters(text: str) -> tuple[int, int]:
