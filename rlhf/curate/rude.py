@@ -23,6 +23,8 @@ Span = tuple[int, int]
 
 _MARKS = r"(?:[^\w\s]|[_\dㅡㄴㅣ]){0,3}"  # what stands between two syllables to hide a word
 _SPACES = r"(?:[^\w\s]|[_\dㅡ]|\s){0,4}"
+_BETWEEN_INITIALS = r"(?:[^\w\s,/·'\"’]|[_\dㅡ]|\s){0,3}"  # ㄱ, ㄴ is a list of letters
+NEARBY = 20  # characters before a word that may make it another one
 _START = "(?<![가-힣])"
 _GLUED = "(?:[아야이저그개어와왜뭐참왕핵]|야이|존나|진짜)?"  # what is often written together with the word that follows
 _END = r"(?=$|\s|[^\w]|[ㄱ-ㅎㅏ-ㅣ])"
@@ -32,9 +34,10 @@ _ALONE = "[ㄱ-ㅊㅌㅍㅏ-ㅛㅡㅣ]"  # ㅋㅋ, ㅎㅎ, ㅠㅠ and ㅜㅜ may
 
 @dataclass(frozen=True, slots=True)
 class Spelled:
-    """A swear word, and what before it, after it or in its sentence makes it another word."""
+    """A swear word; where it stands; what before it, after it or in its sentence makes it another word."""
 
     pattern: re.Pattern[str]
+    only: re.Pattern[str] | None
     before: re.Pattern[str] | None
     after: re.Pattern[str] | None
     sentence: re.Pattern[str] | None
@@ -42,7 +45,9 @@ class Spelled:
     def spans(self, text: str) -> Iterator[Span]:
         for found in self.pattern.finditer(text):
             start, end = found.span()
-            if self.before is not None and self.before.search(text, 0, start):
+            if self.before is not None and self.before.search(text, max(0, start - NEARBY), start):
+                continue
+            if self.only is not None and self.only.search(text, max(0, start - NEARBY), start) is None:
                 continue
             if self.after is not None and self.after.match(text, end):
                 continue
@@ -69,6 +74,7 @@ def _spelled(entry: Mapping[str, Any]) -> Spelled:
     tight, loose = _MARKS.join(syllables), _SPACES.join(syllables)
     return Spelled(
         re.compile(f"{start}{tight}|{_START}{edge}{loose}(?:{_END}{ends})"),
+        named("only", "$"),
         named("before", "$"),
         named("after"),
         named("sentence"),
@@ -76,9 +82,9 @@ def _spelled(entry: Mapping[str, Any]) -> Spelled:
 
 
 def _initials(entry: Mapping[str, Any]) -> Spelled:
-    letters = _SPACES.join(f"(?:{each})" for each in entry["syllables"])
+    letters = _BETWEEN_INITIALS.join(f"(?:{each})" for each in entry["syllables"])
     source = f"(?<!{_ALONE}){letters}(?:{entry.get('tail', '')})(?!{_ALONE})|(?<!{_ALONE}){letters}(?!{_ALONE})"
-    return Spelled(re.compile(source), None, None, None)
+    return Spelled(re.compile(source), None, None, None, None)
 
 
 def _stems(name: str) -> re.Pattern[str]:
@@ -100,7 +106,7 @@ _HARMLESS = re.compile(
     r"[가-힣]{0,3}(?: ?[나났])?겠[다네어구]"
     r"|[가-힣]{0,2}(?: ?[나났])?[가-힣]?면"
     r"|[가-힣]{0,2} ?[날할]? ?[때땐]"
-    r"|[가-힣]{0,2}(?:지 않| [게건] 아니)"
+    r"|[가-힣]{0,2}(?:지 않| [게건] 아니)|해 ?[하했]|[함움]을 느"
 )
 
 

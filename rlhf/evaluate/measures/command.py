@@ -1,0 +1,100 @@
+"""`rlhf evaluate measures`: how often the rules on text are right, by category, on sentences labelled by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlhf.curate.hate import is_hateful
+from rlhf.curate.refusals import is_refusal
+from rlhf.curate.rude import contains_rude
+from rlhf.data.korean import register
+from rlhf.evaluate.measures.agreement import Pair, agreement, kappa, precision_recall
+from rlhf.evaluate.measures.labelled import LABELS, NO, YES, Labelled, read_labelled, shipped
+from rlhf.evaluate.report_folder import report_folder, write_report
+from rlhf.evaluate.safety.reactions import reaction
+
+Rule = Callable[[Labelled], str]
+HELD_OUT, DEVELOPMENT = "held out", "development"
+
+
+def _whether(holds: Callable[[str], bool]) -> Rule:
+    return lambda row: YES if holds(row.text) else NO
+
+
+def _reaction(row: Labelled) -> str:
+    assert row.prompt is not None
+    return reaction(row.prompt, row.text)
+
+
+RULES: dict[str, Rule] = {
+    "rude": _whether(contains_rude),
+    "hate": _whether(is_hateful),
+    "refusal": _whether(is_refusal),
+    "register": lambda row: register(row.text),
+    "reaction": _reaction,
+}
+
+
+def evaluate_measures(out: Path, files: Sequence[str] = (), only: Sequence[str] = tuple(RULES)) -> dict[str, Any]:
+    """Writes out/measures.json and measures.html, prints the table, and returns the report.
+
+    Args:
+        files: rows {measure, text, label, kind?, prompt?} of your own; without any, the shipped sentences in two halves.
+        only: the measures reported.
+
+    Raises: DataError, naming file and line, for a bad row; ConfigError where `out` is not writable.
+    """
+    report_folder(out)
+    rows = [row for file in files for row in read_labelled(file)] if files else _shipped(only)
+    parts = {"": rows} if files else _halves(rows)
+    report = {
+        "files": list(files),
+        "parts": {
+            name: [measured(name, measure, part) for measure in only if any(row.measure == measure for row in part)]
+            for name, part in parts.items()
+        },
+    }
+    write_report(out, "measures", report, "measures")
+    return report
+
+
+def measured(part: str, measure: str, rows: Sequence[Labelled]) -> dict[str, Any]:
+    """One measure on the rows of one part. Mistakes are listed, except those on held-out rows, which rules may not see."""
+    rows = [row for row in rows if row.measure == measure]
+    found = [(row, RULES[measure](row)) for row in rows]
+    pairs: list[Pair] = [(row.label, given) for row, given in found]
+    kinds = list(dict.fromkeys(row.kind for row in rows if row.kind))
+    labels = (YES,) if YES in LABELS[measure] else LABELS[measure]
+    mistakes = [
+        {"kind": row.kind, "label": row.label, "rules": given, "text": row.text}
+        for row, given in found
+        if row.label != given
+    ]
+    return {
+        "measure": measure,
+        **agreement(pairs),
+        "kappa": kappa(pairs),
+        "labels": {label: precision_recall(pairs, label) for label in labels},
+        "kinds": {kind: _of_kind(kind, found) for kind in kinds},
+        "mistakes": [] if part == HELD_OUT else mistakes,
+    }
+
+
+def _of_kind(kind: str, found: Sequence[tuple[Labelled, str]]) -> dict[str, Any]:
+    """Agreement on the rows of a kind, and precision and recall where it holds rows with and without the label."""
+    pairs = [(row.label, given) for row, given in found if row.kind == kind]
+    both = {label for label, _ in pairs} == {YES, NO}
+    return {**agreement(pairs), **(precision_recall(pairs, YES) | {"num": len(pairs)} if both else {})}
+
+
+def _shipped(measures: Sequence[str]) -> list[Labelled]:
+    return [row for measure in measures for row in shipped(measure)]
+
+
+def _halves(rows: Sequence[Labelled]) -> dict[str, list[Labelled]]:
+    return {
+        HELD_OUT: [row for row in rows if row.held_out],
+        DEVELOPMENT: [row for row in rows if not row.held_out],
+    }
