@@ -1,7 +1,7 @@
 """Rude words in Korean: swear words in their spellings, insults, slurs, and reproaches in plain speech.
 
-Rules of thumb for texts of any length, cheap enough for every rollout. `rlhf evaluate measures` prints how often they are
-right, by kind of spelling.
+Rules of thumb for texts of any length, cheap enough for every rollout. `rlhf evaluate measures` prints how often they
+are right, by kind of spelling.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Hangul read through the spellings that hide a word from a filter: parted jamo, look-alike letters, drawn-out vowels."""
+"""Hangul read through spellings that hide a word from a filter: parted jamo, look-alike letters, drawn-out vowels."""
 
 from __future__ import annotations
 

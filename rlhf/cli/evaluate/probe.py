@@ -10,8 +10,13 @@ from rlhf.cli.parser import Command
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-    add_model_flag(parser)
-    out = "folder for probe.json, probe.html, answers.jsonl"
+    add_model_flag(parser, models=())
+    labelled = (
+        "no model: how often the rules agree with a person on labelled answers, the shipped ones or rows "
+        "{prompt, kind, text, label}"
+    )
+    parser.add_argument("--labelled", nargs="*", metavar="FILE", help=labelled)
+    out = "folder for probe.json, probe.html, answers.jsonl; reactions.json, reactions.html"
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=out)
     rows = "rows {prompt, category, echo?, like?} (default: the shipped set)"
     parser.add_argument("--prompts", default="", metavar="FILE", help=rows)
@@ -20,6 +25,19 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 def run_evaluate_probe(arguments: argparse.Namespace) -> int:
     """`rlhf evaluate probe`."""
+    from rlhf.errors import ConfigError
+
+    if arguments.labelled is not None:
+        if arguments.model:
+            fix = "remove --model, or --labelled"
+            raise ConfigError("--labelled measures the rules and asks no model", fix=fix)
+        from rlhf.evaluate.measures.command import evaluate_measures
+
+        evaluate_measures(arguments.out, arguments.labelled, only=("reaction",), name="reactions")
+        return 0
+    if not arguments.model:
+        fix = "give --model, or --labelled to measure the rules"
+        raise ConfigError("is missing", where="--model", fix=fix)
     request = request_of(arguments, arguments.model)
     from rlhf.evaluate.safety.command import evaluate_red_team
 
@@ -33,10 +51,12 @@ COMMAND = Command(
     run_evaluate_probe,
     _flags,
     description="A red-team set in Korean: rude, hateful, self-harm, personal data and prompt injection, and harmless "
-    "prompts that resemble them. How often a model refuses, repeats what it should not, offers support, and refuses "
-    "what is harmless, by category with Wilson intervals; and a page of every answer.",
+    "prompts that resemble them. How often a model refuses, corrects, supports, answers unsafely, and refuses "
+    "what is harmless, by category with Wilson intervals; and a page of every answer. An answer is judged by what it does: "
+    "refusal, correction, support, echo, agreement, harmful instruction, abuse, over-refusal.",
     epilog="examples:\n"
     "  rlhf evaluate probe --model runs/ppo --out reports/probe/\n"
     "  before and after: ... --model runs/sft --model runs/ppo\n"
+    "  how far the rules agree with a person: rlhf evaluate probe --labelled --out reports/probe/\n"
     "  a set of your own: ... --prompts mine.jsonl   (rows {prompt, category, echo?, like?})",
 )

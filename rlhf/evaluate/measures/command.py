@@ -1,7 +1,8 @@
-"""`rlhf evaluate measures`: how often the rules on text are right, by category, on sentences labelled by hand."""
+"""`rlhf evaluate measures` and `probe --labelled`: how often rules on text are right, on sentences labelled by hand."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,32 +38,37 @@ RULES: dict[str, Rule] = {
 }
 
 
-def evaluate_measures(out: Path, files: Sequence[str] = (), only: Sequence[str] = tuple(RULES)) -> dict[str, Any]:
-    """Writes out/measures.json and measures.html, prints the table, and returns the report.
+def evaluate_measures(
+    out: Path, files: Sequence[str] = (), only: Sequence[str] = tuple(RULES), name: str = "measures"
+) -> dict[str, Any]:
+    """Writes out/NAME.json and NAME.html, prints the table, and returns the report.
 
     Args:
-        files: rows {measure, text, label, kind?, prompt?} of your own; without any, the shipped sentences in two halves.
+        files: rows {measure, text, label, kind?, prompt?} of your own; without any, both halves of the shipped
+            sentences.
         only: the measures reported.
 
     Raises: DataError, naming file and line, for a bad row; ConfigError where `out` is not writable.
     """
     report_folder(out)
-    rows = [row for file in files for row in read_labelled(file)] if files else _shipped(only)
+    default = only[0] if len(only) == 1 else ""  # of rows that name no measure
+    rows = [row for file in files for row in read_labelled(file, default)] if files else _shipped(only)
     parts = {"": rows} if files else _halves(rows)
     report = {
         "files": list(files),
+        "overall": {measure: _overall(measured("", measure, rows)) for measure in only if _of(measure, rows)},
         "parts": {
-            name: [measured(name, measure, part) for measure in only if any(row.measure == measure for row in part)]
-            for name, part in parts.items()
+            part: [measured(part, measure, found) for measure in only if _of(measure, found)]
+            for part, found in parts.items()
         },
     }
-    write_report(out, "measures", report, "measures")
+    write_report(out, name, report, "measures")
     return report
 
 
 def measured(part: str, measure: str, rows: Sequence[Labelled]) -> dict[str, Any]:
-    """One measure on the rows of one part. Mistakes are listed, except those on held-out rows, which rules may not see."""
-    rows = [row for row in rows if row.measure == measure]
+    """One measure on the rows of one part, with the mistakes, except on held-out rows, which rules may not see."""
+    rows = _of(measure, rows)
     found = [(row, RULES[measure](row)) for row in rows]
     pairs: list[Pair] = [(row.label, given) for row, given in found]
     kinds = list(dict.fromkeys(row.kind for row in rows if row.kind))
@@ -78,8 +84,17 @@ def measured(part: str, measure: str, rows: Sequence[Labelled]) -> dict[str, Any
         "kappa": kappa(pairs),
         "labels": {label: precision_recall(pairs, label) for label in labels},
         "kinds": {kind: _of_kind(kind, found) for kind in kinds},
+        "confusion": {label: dict(Counter(given for person, given in pairs if person == label)) for label in labels},
         "mistakes": [] if part == HELD_OUT else mistakes,
     }
+
+
+def _of(measure: str, rows: Sequence[Labelled]) -> list[Labelled]:
+    return [row for row in rows if row.measure == measure]
+
+
+def _overall(found: dict[str, Any]) -> dict[str, Any]:
+    return {key: found[key] for key in ("num", "agree", "kappa")}
 
 
 def _of_kind(kind: str, found: Sequence[tuple[Labelled, str]]) -> dict[str, Any]:

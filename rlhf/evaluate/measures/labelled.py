@@ -35,7 +35,7 @@ LABELS: dict[str, tuple[str, ...]] = {
 class Labelled:
     """A sentence with the label a person gave it.
 
-    kind: the category it is counted in, such as a kind of spelling; prompt: what it answers, where `measure` is reaction.
+    kind: the category it is counted in, such as a kind of spelling; prompt: what it answers, of a reaction.
     """
 
     measure: str
@@ -67,13 +67,14 @@ def read_labelled(path: str, measure: str = "") -> list[Labelled]:
 
 
 def _rows(path: str, measure: str, known: dict[str, RedTeamPrompt]) -> Iterator[Labelled]:
-    number = 0
-    for number, (line, row) in enumerate(read_rows(locate(path)), start=1):
+    empty = True
+    for line, row in read_rows(locate(path)):
+        empty = False
         try:
             yield _labelled(row, measure, known)
         except DataError as error:
             raise (error if isinstance(row, DataError) else placed(error, f"{path}:{line}")) from None
-    if not number:
+    if empty:
         raise DataError("no rows", where=path, expected="at least one labelled sentence")
 
 
