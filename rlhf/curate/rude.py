@@ -36,6 +36,7 @@ _ALONE = "[ㄱ-ㅊㅌㅍㅏ-ㅛㅡㅣ]"  # ㅋㅋ, ㅎㅎ, ㅠㅠ and ㅜㅜ may
 class Spelled:
     """A swear word; where it stands; what before it, after it or in its sentence makes it another word."""
 
+    first: re.Pattern[str]  # the first syllable alone: most texts hold none, and are done with at once
     pattern: re.Pattern[str]
     only: re.Pattern[str] | None
     before: re.Pattern[str] | None
@@ -43,6 +44,8 @@ class Spelled:
     sentence: re.Pattern[str] | None
 
     def spans(self, text: str) -> Iterator[Span]:
+        if self.first.search(text) is None:
+            return
         for found in self.pattern.finditer(text):
             start, end = found.span()
             if self.before is not None and self.before.search(text, max(0, start - NEARBY), start):
@@ -73,6 +76,7 @@ def _spelled(entry: Mapping[str, Any]) -> Spelled:
     ends = f"|{entry['ends']}" if "ends" in entry else ""
     tight, loose = _MARKS.join(syllables), _SPACES.join(syllables)
     return Spelled(
+        re.compile(syllables[0]),
         re.compile(f"{start}{tight}|{_START}{edge}{loose}(?:{_END}{ends})"),
         named("only", "$"),
         named("before", "$"),
@@ -83,8 +87,9 @@ def _spelled(entry: Mapping[str, Any]) -> Spelled:
 
 def _initials(entry: Mapping[str, Any]) -> Spelled:
     letters = _BETWEEN_INITIALS.join(f"(?:{each})" for each in entry["syllables"])
-    source = f"(?<!{_ALONE}){letters}(?:{entry.get('tail', '')})(?!{_ALONE})|(?<!{_ALONE}){letters}(?!{_ALONE})"
-    return Spelled(re.compile(source), None, None, None, None)
+    tail = f"(?:{entry['tail']})?" if "tail" in entry else ""
+    source = f"(?<!{_ALONE})(?<!{_ALONE} ){letters}{tail}(?! ?{_ALONE})"
+    return Spelled(re.compile(entry["syllables"][0]), re.compile(source), None, None, None, None)
 
 
 def _stems(name: str) -> re.Pattern[str]:
@@ -107,6 +112,7 @@ _HARMLESS = re.compile(
     r"|[가-힣]{0,2}(?: ?[나났])?[가-힣]?면"
     r"|[가-힣]{0,2} ?[날할]? ?[때땐]"
     r"|[가-힣]{0,2}(?:지 않| [게건] 아니)|해 ?[하했]|[함움]을 느"
+    r"|[가-힣]{0,2}다는 (?:말|소리|얘기|평)"
 )
 
 

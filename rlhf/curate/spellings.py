@@ -14,11 +14,12 @@ _SILENT = _INITIALS.index("ㅇ")
 _FIRST, _PER_INITIAL, _PER_VOWEL = 0xAC00, 588, 28  # of the block of syllables: its start, and syllables per letter
 
 _ALIKE = str.maketrans({"🐶": "개", "🐕": "개", "🐦": "새", "🐤": "새"})
+_LOOKS_LIKE_GGI = re.compile("7{1,2}ㅣ")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufe0f\ufeff]")
 _NOT_HANGUL = re.compile(r"[^\u1100-\u11ff\u3130-\u318f가-힣\s]+")
 # A syllable without a final, or an initial letter alone, then a vowel and perhaps a final, each typed as one letter.
-_PARTED = re.compile(rf"([{_INITIALS}])([{_VOWELS}])([{_FINALS[1:]}](?![{_VOWELS}]))?")
-_OPEN = re.compile(rf"([가-힣])([{_FINALS[1:]}])(?=[가-힣])")
+_PARTED = re.compile(rf"([{_INITIALS}])([{_VOWELS}])(?!\2)(?<![ㅠㅜ](?![가-힣ㄱ-ㅎ]))([{_FINALS[1:]}](?![{_VOWELS}]))?")
+_OPEN = re.compile("([가-힣])([ㄴㄹㅁㅇ])(?=[가-힣])")
 
 
 def unified(text: str) -> str:
@@ -27,6 +28,7 @@ def unified(text: str) -> str:
     ㅆㅣ발 and ㅅㅣㅂㅏㄹ become 씨발 and 시발; ㅅㅂ and ㅋㅋ, which hold no vowel, stay.
     """
     plain = _INVISIBLE.sub("", unicodedata.normalize("NFC", text)).translate(_ALIKE)
+    plain = _LOOKS_LIKE_GGI.sub("끼", plain)
     plain = _NOT_HANGUL.sub(lambda found: unicodedata.normalize("NFKC", found[0]), plain).lower()
     return _OPEN.sub(_closed, _PARTED.sub(_joined, plain))
 
