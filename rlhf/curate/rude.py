@@ -88,7 +88,8 @@ def _spelled(entry: Mapping[str, Any]) -> Spelled:
 def _initials(entry: Mapping[str, Any]) -> Spelled:
     letters = _BETWEEN_INITIALS.join(f"(?:{each})" for each in entry["syllables"])
     tail = f"(?:{entry['tail']})?" if "tail" in entry else ""
-    source = f"(?<!{_ALONE})(?<!{_ALONE} ){letters}{tail}(?! ?{_ALONE})"
+    listed = rf"(?<!^{_ALONE} )(?<!\s{_ALONE} )", rf"(?! {_ALONE}(?:\s|$))"  # ㅂ ㅅ ㅈ is a list of letters
+    source = f"(?<!{_ALONE}){listed[0]}{letters}{tail}(?!{_ALONE}){listed[1]}"
     return Spelled(re.compile(entry["syllables"][0]), re.compile(source), None, None, None, None)
 
 
