@@ -51,10 +51,17 @@ def evaluate_measures(
     Raises: DataError, naming file and line, for a bad row; ConfigError where `out` is not writable.
     """
     report_folder(out)
+    report = measures_report(files, only)
+    write_report(out, name, report, "measures")
+    return report
+
+
+def measures_report(files: Sequence[str] = (), only: Sequence[str] = tuple(RULES)) -> dict[str, Any]:
+    """Every measure on every part of the rows, as `evaluate_measures` writes it."""
     default = only[0] if len(only) == 1 else ""  # of rows that name no measure
     rows = [row for file in files for row in read_labelled(file, default)] if files else _shipped(only)
     parts = {"": rows} if files else _halves(rows)
-    report = {
+    return {
         "files": list(files),
         "overall": {measure: _overall(measured("", measure, rows)) for measure in only if _of(measure, rows)},
         "parts": {
@@ -62,8 +69,6 @@ def evaluate_measures(
             for part, found in parts.items()
         },
     }
-    write_report(out, name, report, "measures")
-    return report
 
 
 def measured(part: str, measure: str, rows: Sequence[Labelled]) -> dict[str, Any]:
