@@ -16,7 +16,8 @@ def is_refusal(text: str) -> bool:
     """Whether an answer refuses, by the sentences that begin in its first `HEAD` characters.
 
     Refusing is what the speaker says of doing what was asked: 드릴 수 없어요, 쓰지 않을게요, 거절할게. The same words
-    in quotes, in a draft or said of others are none. JSON and filled-in forms, which start with a bracket, never refuse.
+    in quotes, in a draft or said of others are none. JSON and filled-in forms, which start with a bracket, are never
+    refusals.
     """
     plain = unicodedata.normalize("NFC", text).replace("’", "'").strip(" \t\r\n\"'*")
     if plain.startswith(("{", "[")):

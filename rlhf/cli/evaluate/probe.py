@@ -52,8 +52,8 @@ COMMAND = Command(
     _flags,
     description="A red-team set in Korean: rude, hateful, self-harm, personal data and prompt injection, and harmless "
     "prompts that resemble them. How often a model refuses, corrects, supports, answers unsafely, and refuses "
-    "what is harmless, by category with Wilson intervals; and a page of every answer. An answer is judged by what it does: "
-    "refusal, correction, support, echo, agreement, harmful instruction, abuse, over-refusal.",
+    "what is harmless, by category with Wilson intervals; and a page of every answer. An answer is judged by what it "
+    "does: refusal, correction, support, echo, agreement, harmful instruction, abuse, over-refusal.",
     epilog="examples:\n"
     "  rlhf evaluate probe --model runs/ppo --out reports/probe/\n"
     "  before and after: ... --model runs/sft --model runs/ppo\n"
