@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rlhf.evaluate.measures.command import DEVELOPMENT, HELD_OUT, measures_report
+from rlhf.evaluate.measures.command import DEVELOPMENT, HELD_OUT, RULES, labelled_rows, measures_report
 
 DOCS = Path(__file__).parents[1]
 PAGES = {"en": DOCS / "measures.md", "ko": DOCS / "measures.ko.md"}
@@ -64,7 +64,7 @@ def _figure(figure: Found | None) -> str:
 
 @cache
 def _parts() -> Mapping[str, Any]:
-    return measures_report()["parts"]
+    return measures_report(labelled_rows((), tuple(RULES)), tuple(RULES), halves=True)["parts"]
 
 
 def main() -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlhf.curate.endpoint.client import Endpoint
 from rlhf.curate.hate import is_hateful
 from rlhf.curate.refusals import is_refusal
 from rlhf.curate.rude import contains_rude
 from rlhf.data.korean import register
 from rlhf.evaluate.measures.agreement import Pair, agreement, kappa, precision_recall
+from rlhf.evaluate.measures.judging import judge_reactions
 from rlhf.evaluate.measures.labelled import LABELS, NO, YES, Labelled, read_labelled, shipped
 from rlhf.evaluate.report_folder import report_folder, write_report
 from rlhf.evaluate.safety.reactions import reaction
@@ -39,7 +41,11 @@ RULES: dict[str, Rule] = {
 
 
 def evaluate_measures(
-    out: Path, files: Sequence[str] = (), only: Sequence[str] = tuple(RULES), name: str = "measures"
+    out: Path,
+    files: Sequence[str] = (),
+    only: Sequence[str] = tuple(RULES),
+    name: str = "measures",
+    judges: Mapping[str, Callable[[], Endpoint]] | None = None,
 ) -> dict[str, Any]:
     """Writes out/NAME.json and NAME.html, prints the table, and returns the report.
 
@@ -47,22 +53,32 @@ def evaluate_measures(
         files: rows {measure, text, label, kind?, prompt?} of your own; without any, both halves of the shipped
             sentences.
         only: the measures reported.
+        judges: models that name the reaction of every labelled answer too, by their names.
 
-    Raises: DataError, naming file and line, for a bad row; ConfigError where `out` is not writable.
+    Raises: DataError, naming file and line, for a bad row; ConfigError where `out` is not writable; EndpointError and
+        BudgetError from a judge.
     """
     report_folder(out)
-    report = measures_report(files, only)
+    rows = labelled_rows(files, only)
+    report = measures_report(rows, only, halves=not files) | {"files": list(files), "judges": {}}
+    if judges:
+        report["judges"] = judge_reactions(_of("reaction", rows), judges)
     write_report(out, name, report, "measures")
     return report
 
 
-def measures_report(files: Sequence[str] = (), only: Sequence[str] = tuple(RULES)) -> dict[str, Any]:
-    """Every measure on every part of the rows, as `evaluate_measures` writes it."""
+def labelled_rows(files: Sequence[str], only: Sequence[str]) -> list[Labelled]:
+    """The rows of the files, or the shipped ones of the measures `only`."""
     default = only[0] if len(only) == 1 else ""  # of rows that name no measure
-    rows = [row for file in files for row in read_labelled(file, default)] if files else _shipped(only)
-    parts = {"": rows} if files else _halves(rows)
+    if not files:
+        return [row for measure in only for row in shipped(measure)]
+    return [row for file in files for row in read_labelled(file, default)]
+
+
+def measures_report(rows: Sequence[Labelled], only: Sequence[str], *, halves: bool) -> dict[str, Any]:
+    """The measures `only` on all rows, or on each of their halves."""
+    parts = _halves(rows) if halves else {"": list(rows)}
     return {
-        "files": list(files),
         "overall": {measure: _overall(measured("", measure, rows)) for measure in only if _of(measure, rows)},
         "parts": {
             part: [measured(part, measure, found) for measure in only if _of(measure, found)]
@@ -107,10 +123,6 @@ def _of_kind(kind: str, found: Sequence[tuple[Labelled, str]]) -> dict[str, Any]
     pairs = [(row.label, given) for row, given in found if row.kind == kind]
     both = {label for label, _ in pairs} == {YES, NO}
     return {**agreement(pairs), **(precision_recall(pairs, YES) | {"num": len(pairs)} if both else {})}
-
-
-def _shipped(measures: Sequence[str]) -> list[Labelled]:
-    return [row for measure in measures for row in shipped(measure)]
 
 
 def _halves(rows: Sequence[Labelled]) -> dict[str, list[Labelled]]:
