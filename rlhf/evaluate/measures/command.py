@@ -17,8 +17,10 @@ from rlhf.evaluate.measures.judging import judge_reactions
 from rlhf.evaluate.measures.labelled import LABELS, NO, YES, Labelled, read_labelled, shipped
 from rlhf.evaluate.report_folder import report_folder, write_report
 from rlhf.evaluate.safety.reactions import reaction
+from rlhf.html.texts import Texts
 
 Rule = Callable[[Labelled], str]
+TEXTS = Texts("rlhf.evaluate.measures")
 HELD_OUT, DEVELOPMENT = "held out", "development"
 
 
@@ -63,7 +65,7 @@ def evaluate_measures(
     report = measures_report(rows, only, halves=not files) | {"files": list(files), "judges": {}}
     if judges:
         report["judges"] = judge_reactions(_of("reaction", rows), judges)
-    write_report(out, name, report, "measures")
+    write_report(out, name, report, "measures", texts=TEXTS)
     return report
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from rlhf.artifacts.files import read_json
 from rlhf.cli import main
-from rlhf.evaluate.measures.command import HELD_OUT, evaluate_measures
+from rlhf.evaluate.measures.command import HELD_OUT, TEXTS, evaluate_measures
 from rlhf.evaluate.measures.judging import label_in
-from rlhf.evaluate.measures.labelled import LABELS
+from rlhf.evaluate.measures.labelled import LABELS, shipped
 from tests.support.openai_server import Behaviour, serve
 
 
@@ -38,6 +38,13 @@ def test_agreement_on_held_out_rows(report: dict, measure: str, aim: float) -> N
 def test_mistakes_on_held_out_rows_are_not_shown(report: dict) -> None:
     assert set(report) == set(LABELS)
     assert all(not each["mistakes"] for each in report.values())
+
+
+def test_every_measure_label_and_category_has_a_name_in_both_languages(report: dict) -> None:
+    for measure, found in report.items():
+        assert f"measure.{measure}" in TEXTS.all
+        assert {f"label.{label}" for label in found["labels"] if label != "yes"} <= TEXTS.all.keys()
+        assert {f"{measure}.{row.kind}" for row in shipped(measure)} <= TEXTS.all.keys()
 
 
 def test_rows_of_a_file_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
