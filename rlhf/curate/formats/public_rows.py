@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from rlhf.curate.kakao.turns import answered_part
+from rlhf.curate.chats.turns import answered_part
 from rlhf.data.formats import at_key, text_at
 from rlhf.data.readers import Row
 from rlhf.errors import DataError
