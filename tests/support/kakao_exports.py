@@ -100,9 +100,9 @@ def as_mac(chat: Sequence[Spoken]) -> bytes:
     stream = io.StringIO(newline="")
     stream.write("Date,User,Message\n")
     for moment, name, text in chat:
-        name = text.partition("님")[0] if name == APP else name
+        row = [text.partition("님")[0] if name == APP else name, text]
         stream.write(f"{moment:%Y-%m-%d %H:%M:%S},")
-        csv.writer(stream, quoting=csv.QUOTE_ALL, lineterminator="\n").writerow([name, text])
+        csv.writer(stream, quoting=csv.QUOTE_ALL, lineterminator="\n").writerow(row)
     return stream.getvalue().encode()
 
 
@@ -115,3 +115,12 @@ FORMATS: dict[str, Callable[[Sequence[Spoken]], bytes]] = {
     "ios_2025.txt": as_ios_2025,
     "mac.csv": as_mac,
 }
+
+
+def names_end_clearly(chat: Sequence[Spoken], known: Sequence[str] = ()) -> bool:
+    """Whether no name could be read as longer: not all of somebody's messages go on with ` : ` in their first line."""
+    texts: dict[str, list[str]] = {}
+    for _, name, text in chat:
+        if name != APP and name not in known:
+            texts.setdefault(name, []).append(text.partition("\n")[0])
+    return not any(len(each) > 1 and all(" : " in f"{text} " for text in each) for each in texts.values())

@@ -6,7 +6,7 @@ title, or because all messages under the shorter name go on with the same few wo
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from rlhf.curate.chats.kakao.lines import notice_of
 
 SEPARATOR = " : "
 _LONGEST = 40  # characters of the second part of a name
+_TEXTS = 2  # different texts after a second part that make it one of a name
 
 
 class Spoken(NamedTuple):
@@ -29,22 +30,22 @@ class Names:
 
     def __init__(self, rests: Iterable[str], known: Collection[str]) -> None:
         self._known = sorted((name for name in known if name), key=len, reverse=True)
-        seconds: dict[str, Counter[str]] = defaultdict(Counter)
+        seconds: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
         plain: set[str] = set()
         for rest in rests:
             name, text = split(rest)
             if not text and SEPARATOR not in f"{rest} ":
                 continue
-            second, more, _ = f"{text} ".partition(SEPARATOR)
+            second, more, after = f"{text} ".partition(SEPARATOR)
             if more and len(second) <= _LONGEST and "\n" not in second:
-                seconds[name][second] += 1
+                seconds[name][second].add(after)
             elif not notice_of(rest):
                 plain.add(name)
         self._plain = plain
         self._longer = {
             f"{name}{SEPARATOR}{second}"
             for name, found in seconds.items()
-            if name not in plain and found.total() >= 2 * len(found)
+            if name not in plain and all(len(texts) >= _TEXTS for texts in found.values())
             for second in found
         }
         self._ambiguous = set(seconds) - plain

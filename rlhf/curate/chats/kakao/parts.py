@@ -47,7 +47,7 @@ def parts_of(lines: Sequence[TextLine]) -> Iterator[Part]:
     for index, line in enumerate(lines):
         if index < starts[-1][1]:
             continue
-        if line.marked and index:
+        if line.marked and index and _starts_a_record(lines, index, starts[-1][1]):
             starts.append((index, _first_form(lines, index)))
         elif is_saved(line.text) and (header := _header_around(lines, index, starts[-1][1])) is not None:
             starts = [header] if header[0] == 0 else [*starts, header]

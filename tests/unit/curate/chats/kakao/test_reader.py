@@ -13,7 +13,7 @@ from rlhf.curate.chats.events import ChatEvent
 from rlhf.curate.chats.kakao.lines import kind_of
 from rlhf.curate.chats.kakao.reader import is_kakao, read_kakao
 from rlhf.errors import DataError
-from tests.support.kakao_exports import FORMATS, Spoken, as_mac, as_pc
+from tests.support.kakao_exports import FORMATS, Spoken, as_mac, as_pc, names_end_clearly
 
 
 def parsed(folder: Path, name: str, content: bytes) -> list[ChatEvent]:
@@ -46,7 +46,9 @@ words = st.sampled_from(
         "",
     ]
 )
-free = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters="\t"), max_size=30)
+free = st.text(
+    st.characters(exclude_categories=["Cs", "Cc"], include_characters="\t", exclude_characters="\ufeff"), max_size=30
+)
 texts = st.lists(st.one_of(words, free), min_size=1, max_size=4).map("\n".join)
 minutes = st.integers(0, 3 * 24 * 60)
 
@@ -57,6 +59,7 @@ def chats(draw: st.DrawFn) -> list[Spoken]:
     start = datetime(2024, 3, 5, 0, 0)
     moments = sorted(draw(st.lists(minutes, min_size=1, max_size=6)))
     chat = [(start + timedelta(minutes=moment), draw(names), draw(texts).strip()) for moment in moments]
+    assume(names_end_clearly(chat))
     assume(all(text and kind_of(text)[0] == "message" for _, _, text in chat))
     return chat
 
