@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from rlhf.curate.chats.turns import answered_part
 from rlhf.curate.formats.compared import from_pair
 from rlhf.curate.formats.turns import (
     HISTORY,
@@ -20,7 +21,6 @@ from rlhf.curate.formats.turns import (
     turns_of,
     with_system,
 )
-from rlhf.curate.kakao.turns import answered_part
 from rlhf.data.public_shapes import COLUMNS, LISTS
 from rlhf.data.readers import Row
 from rlhf.data.row_keys import below

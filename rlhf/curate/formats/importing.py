@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlhf.config.flags import flag
+from rlhf.curate.chats.events import Guesses, shown_guesses
+from rlhf.curate.chats.exports import CHAT_FORMATS, export_format
+from rlhf.curate.chats.turns import Chat, conversations, open_chat
 from rlhf.curate.formats.answered import columns_of, completions
 from rlhf.curate.formats.judged import Judged, good_answers, rankings
+from rlhf.curate.formats.persona import with_persona
 from rlhf.curate.formats.registry import Choices, Converter, converter
-from rlhf.curate.kakao.reader import is_kakao
-from rlhf.curate.kakao.turns import Chat, conversations, open_chat
 from rlhf.curate.output import Output, manifest_path, progress
 from rlhf.curate.privacy import mask_personal, require_privacy
 from rlhf.curate.row_texts import texts_of, with_texts_changed
@@ -40,6 +42,11 @@ ROLES = ("prompt", "response", "input", "system", "history", "chosen", "rejected
 Format = Literal[
     "auto",
     "kakao",
+    "line",
+    "discord",
+    "telegram",
+    "slack",
+    "instagram",
     "openai",
     "messages",
     "alpaca",
@@ -97,6 +104,7 @@ class ImportOptions:
     format: Format = flag("auto", "format of the files (default: recognised by their content)")
     me: tuple[str, ...] = flag((), "speaker of a chat to imitate; repeat it for their other names", metavar="NAME")
     partner: str = flag("", "in a group chat, keep only this other speaker", metavar="NAME")
+    system: str = flag("", "persona: a system text that every conversation begins with", metavar="TEXT")
     gap: timedelta = flag(
         timedelta(hours=6),
         "a longer silence starts a new conversation: 30m, 6h, 2d (default: 6h)",
@@ -136,6 +144,7 @@ class ImportOptions:
             "format": self.format,
             "me": self.me,
             "partner": self.partner,
+            **({"system": self.system} if self.system else {}),
             "gap": str(self.gap),
             "style": self.style,
             **({"separator": self.separator, "stop": self.stop} if self.style == "completion" else {}),
@@ -156,6 +165,8 @@ def run(options: ImportOptions) -> int:
     for file, columns in output.extra["columns"].items():
         shown = ", ".join(f"{column} -> {role or 'not used'}" for column, role in columns.items())
         sys.stdout.write(f"columns of {file}: {shown}\n")
+    for file, guesses in output.extra["guessed"].items():
+        sys.stdout.write("".join(f"{line}\n" for line in shown_guesses(file, guesses)))
     return 0
 
 
@@ -167,6 +178,8 @@ def import_files(options: ImportOptions) -> Output:
             to imitate, a file of no known format; later for a file that breaks off, for files that hold different
             kinds of rows, and when no row is left.
     """
+    if options.system and options.style == "completion":
+        raise DataError("--system with --style completion, which has no place for it", fix="drop one of them")
     if not options.keep_pii:
         require_privacy("--keep-pii to keep it")
     sources = [_open(file, options) for file in options.files]
@@ -175,7 +188,15 @@ def import_files(options: ImportOptions) -> Output:
         output.extra["keys not read"] = {}
         output.extra["columns"] = {source.name: source.columns for source in sources if source.columns}
         _write_all(sources, output, options)
+        mask = str if options.keep_pii else _masked
+        output.extra["guessed"] = {
+            source.name: recorded for source in sources if (recorded := source.guesses.recorded(mask))
+        }
     return output
+
+
+def _masked(text: str) -> str:
+    return mask_personal(text)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +204,8 @@ class _Source:
     """A file of a known format; `rows` yields (line, rows or why there are none) and counts what it skips.
 
     `columns` gives the role of each column of a table, None for unused ones; `unread` counts the rows with each key
-    that is not read, once all rows are.
+    that is not read, once all rows are. `guesses` receives what had to be decided by the form of a text while `rows`
+    runs.
     """
 
     name: str
@@ -191,18 +213,23 @@ class _Source:
     rows: Callable[[Counter[str]], Iterator[tuple[int, list[Row] | DataError]]]
     columns: dict[str, str | None] = field(default_factory=dict)
     unread: dict[str, int] = field(default_factory=dict)
+    guesses: Guesses = field(default_factory=Guesses)
 
 
 def _open(file: str, options: ImportOptions) -> _Source:
     location = locate(file)
     path = location.path
-    if options.format == "kakao" or (options.format == "auto" and path.is_file() and is_kakao(path)):
-        return _Source(file, "kakao", partial(_chat_rows, open_chat(path, options.me, options.partner, options.gap)))
-    if path.suffix.lower() == ".txt":
+    app = (
+        options.format if options.format in CHAT_FORMATS else export_format(path) if options.format == "auto" else None
+    )
+    if app is not None:
+        guesses, chat = Guesses(), open_chat(path, app, options.me, options.partner, options.gap)
+        return _Source(file, app, partial(_chat_rows, chat, guesses), guesses=guesses)
+    if path.suffix.lower() in (".txt", ".eml"):
         raise DataError(
             "plain text that is not a KakaoTalk chat",
             where=file,
-            expected=f"KakaoTalk (.txt, .csv), or rows: {', '.join(SUFFIXES)}",
+            expected=f"KakaoTalk (.txt, .csv, .eml), LINE (.txt), or rows: {', '.join(SUFFIXES)}",
             fix="make it a CSV with a header, e.g. prompt,response",
         )
     is_text_table = inner_suffix(path) in (".csv", ".tsv")
@@ -235,8 +262,8 @@ def _first(rows: Iterator[NumberedRow], file: str) -> tuple[Row, int]:
     raise problem
 
 
-def _chat_rows(chat: Chat, counts: Counter[str]) -> Iterator[tuple[int, list[Row] | DataError]]:
-    for line, messages in conversations(chat, counts):
+def _chat_rows(chat: Chat, guesses: Guesses, counts: Counter[str]) -> Iterator[tuple[int, list[Row] | DataError]]:
+    for line, messages in conversations(chat, counts, guesses):
         if isinstance(messages, DataError):
             yield line, messages
             continue
@@ -327,6 +354,8 @@ def _ready(rows: list[Row] | DataError, output: Output, options: ImportOptions) 
         return masked
 
     ready = [row if options.keep_pii else with_texts_changed(row, mask) for row in rows]
+    if options.system:
+        ready = [with_persona(row, options.system) for row in ready]
     if options.style != "completion":
         return ready
     if any("messages" not in row for row in ready):

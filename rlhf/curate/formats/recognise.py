@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from rlhf.curate.kakao.reader import is_kakao
+from rlhf.curate.chats.exports import APPS, export_format
 from rlhf.data.byte_streams import inner_suffix, opened
 from rlhf.data.readers import SUFFIXES
 from rlhf.data.tables import TABLE_SUFFIXES
@@ -50,6 +50,9 @@ def recognise(path: Path) -> Recognised | None:
 
 
 def _by_head(path: Path, head: bytes) -> Recognised | None:
+    if app := _chat_app(path):
+        fix = f"rlhf data import --format {app} --in {path} --out rows.jsonl --me NAME converts it"
+        return Recognised(f"a chat exported by {APPS[app]}", fix, True)
     if found := _binary(head):
         return found
     text, encoding = _decoded(head)
@@ -58,17 +61,14 @@ def _by_head(path: Path, head: bytes) -> Recognised | None:
     if text is None:
         fix = "write it as UTF-8; a Korean file is often CP949: iconv -f cp949 -t utf-8 OLD > NEW"
         return Recognised("text in an unknown encoding", fix, False)
-    if _is_kakao(path):
-        fix = f"rlhf data import --format kakao --in {path} --out rows.jsonl --me NAME converts it"
-        return Recognised("a KakaoTalk export", fix, True)
     return _text(path, text, encoding)
 
 
-def _is_kakao(path: Path) -> bool:
+def _chat_app(path: Path) -> str | None:
     try:
-        return is_kakao(path)
+        return export_format(path)
     except DataError:
-        return False
+        return None
 
 
 def _text(path: Path, text: str, encoding: str) -> Recognised | None:

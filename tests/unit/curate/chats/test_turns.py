@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from rlhf.curate.kakao.turns import conversations, open_chat
+from rlhf.curate.chats.events import Guesses
+from rlhf.curate.chats.turns import conversations, open_chat
 from rlhf.errors import DataError
 
 PAIR = """Date,User,Message
@@ -33,7 +34,9 @@ def chat_of(
     path = folder / "chat.csv"
     path.write_text(text, encoding="utf-8")
     counts: Counter[str] = Counter()
-    found: list[Any] = [found for _, found in conversations(open_chat(path, me, partner, gap), counts)]
+    found: list[Any] = [
+        found for _, found in conversations(open_chat(path, "kakao", me, partner, gap), counts, Guesses())
+    ]
     kept = [[(turn["role"], turn["content"]) for turn in turns] for turns in found if isinstance(turns, list)]
     return kept, [error.problem for error in found if isinstance(error, DataError)], +counts
 

@@ -13,7 +13,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from rlhf.curate.kakao.reader import ChatEvent, read_kakao
+from rlhf.curate.chats.events import ChatEvent, Guesses
+from rlhf.curate.chats.export_text import composed
+from rlhf.curate.chats.exports import read_export
 from rlhf.errors import DataError
 
 
@@ -22,6 +24,7 @@ class Chat:
     """A chat and how it is cut into conversations.
 
     Attributes:
+        format: name of the app, as `exports.export_format` gives it.
         speakers: number of messages by speaker.
         me: names of the speaker to imitate (a person has different names in different exports).
         partner: the only other speaker to keep; "" keeps all.
@@ -29,6 +32,7 @@ class Chat:
     """
 
     path: Path
+    format: str
     speakers: dict[str, int]
     me: tuple[str, ...]
     partner: str
@@ -39,15 +43,22 @@ class Chat:
         """Whether there are several others, so that a turn must name its speaker."""
         return not self.partner and len(set(self.speakers) - set(self.me)) > 1
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that the user gave."""
+        return (*self.me, self.partner) if self.partner else self.me
 
-def open_chat(path: Path, me: tuple[str, ...], partner: str, gap: timedelta) -> Chat:
-    """Reads the speakers of an export.
+
+def open_chat(path: Path, format: str, me: tuple[str, ...], partner: str, gap: timedelta) -> Chat:
+    """Reads the speakers of an export; names are compared as NFC.
 
     Raises:
         DataError: without `me`, or for a name that nobody has in this chat; it lists the speakers.
     """
-    events = (event for event in read_kakao(path) if isinstance(event, ChatEvent) and event.kind == "message")
-    speakers = dict(Counter(event.sender for event in events).most_common())
+    me, partner = tuple(map(composed, me)), composed(partner)
+    events = (event for event in read_export(path, format, (*me, partner)) if isinstance(event, ChatEvent))
+    spoken = (event.sender for event in events if event.kind in ("message", "cut"))
+    speakers = dict(Counter(spoken).most_common())
     shown = ", ".join(f"{name} ({number} messages)" for name, number in speakers.items())
     if speakers:
         if not me:
@@ -60,23 +71,28 @@ def open_chat(path: Path, me: tuple[str, ...], partner: str, gap: timedelta) -> 
         if partner and (partner not in speakers or partner in me):
             problem = f"no partner is called {partner}"
             raise DataError(problem, where=str(path), expected=f"--partner, one of {shown}")
-    return Chat(path, speakers, me, partner, gap)
+    return Chat(path, format, speakers, me, partner, gap)
 
 
 def _quoted(name: str) -> str:
     return name if name.isalnum() else f'"{name}"'
 
 
-def conversations(chat: Chat, counts: Counter[str]) -> Iterator[tuple[int, list[dict[str, Any]] | DataError]]:
+def conversations(
+    chat: Chat, counts: Counter[str], guesses: Guesses
+) -> Iterator[tuple[int, list[dict[str, Any]] | DataError]]:
     """(line, messages as {role, content}) of every conversation, or the error of one that cannot be used.
 
-    `counts` receives what is dropped inside conversations: pictures, notices, turns at the ends.
+    `counts` receives what is dropped inside conversations: pictures, notices, turns at the ends; `guesses` receives
+    what was decided by the form of a text.
     """
-    for events in _cut(read_kakao(chat.path), chat.gap):
+    for events in _cut(read_export(chat.path, chat.format, chat.names), chat.gap):
         if isinstance(events, DataError):
             yield int(events.where.rpartition(":")[2]), events
             continue
         first = events[0]
+        for event in events:
+            guesses.add(event)
         turns = _turns(events, chat, counts)
         kept = answered_part(turns)
         counts["turns before a partner or after the last answer"] += len(turns) - len(kept)
@@ -105,6 +121,17 @@ def _cut(events: Iterable[ChatEvent | DataError], gap: timedelta) -> Iterator[li
 
 
 _NOT_MESSAGES = {"media": "pictures, files and calls", "deleted": "deleted messages", "system": "notices of the room"}
+_CUT_ANSWERS = "answers that the app cut"  # learnt, they would teach to stop in the middle; a cut question does no harm
+
+
+def _left_out(event: ChatEvent, chat: Chat) -> str:
+    """Why an event is no message to train on; "" for one that is."""
+    mine = event.sender in chat.me
+    if event.kind in _NOT_MESSAGES:
+        return _NOT_MESSAGES[event.kind]
+    if event.kind == "cut" and mine:
+        return _CUT_ANSWERS
+    return "messages by other speakers" if chat.partner and not mine and event.sender != chat.partner else ""
 
 
 def _turns(events: Iterable[ChatEvent], chat: Chat, counts: Counter[str]) -> list[dict[str, Any]]:
@@ -113,8 +140,8 @@ def _turns(events: Iterable[ChatEvent], chat: Chat, counts: Counter[str]) -> lis
     before = ""
     for event in events:
         mine, text = event.sender in chat.me, event.text.strip()
-        if event.kind != "message" or (chat.partner and not mine and event.sender != chat.partner):
-            counts[_NOT_MESSAGES.get(event.kind, "messages by other speakers")] += 1
+        if left_out := _left_out(event, chat):
+            counts[left_out] += 1
             continue
         if not text:
             continue

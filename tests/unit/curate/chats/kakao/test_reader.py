@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -12,92 +9,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from rlhf.curate.kakao.lines import kind_of
-from rlhf.curate.kakao.reader import ChatEvent, is_kakao, read_kakao
+from rlhf.curate.chats.events import ChatEvent
+from rlhf.curate.chats.kakao.lines import kind_of
+from rlhf.curate.chats.kakao.reader import is_kakao, read_kakao
 from rlhf.errors import DataError
-
-Spoken = tuple[datetime, str, str]
-DAYS = "월화수목금토일"
-
-
-# Writers of each format, from the description of the formats
-
-
-def half(moment: datetime) -> str:
-    return f"{'오전' if moment.hour < 12 else '오후'} {(moment.hour + 11) % 12 + 1}:{moment.minute:02}"
-
-
-def as_pc(chat: Sequence[Spoken]) -> bytes:
-    return pc(chat, lambda day: f"{day.year}년 {day.month}월 {day.day}일 {DAYS[day.weekday()]}요일", half)
-
-
-def as_english_pc(chat: Sequence[Spoken]) -> bytes:
-    return pc(chat, lambda day: f"{day:%A, %B} {day.day}, {day.year}", lambda moment: f"{moment:%H:%M}")
-
-
-def pc(chat: Sequence[Spoken], day_text: Callable[[datetime], str], clock: Callable[[datetime], str]) -> bytes:
-    lines, day = ["산책 모임 님과 카카오톡 대화", "저장한 날짜 : 2024-03-09 10:00:00", ""], None
-    for moment, name, text in chat:
-        if moment.date() != day:
-            day = moment.date()
-            lines.append(f"--------------- {day_text(moment)} ---------------")
-        lines += f"[{name}] [{clock(moment)}] {text}".split("\n")
-    return "".join(f"{line}\r\n" for line in lines).encode()
-
-
-def as_android(chat: Sequence[Spoken]) -> bytes:
-    def stamp(moment: datetime) -> str:
-        return f"{moment.year}년 {moment.month}월 {moment.day}일 {half(moment)}"
-
-    return phone(chat, "산책 모임 3 님과 카카오톡 대화\r\n저장한 날짜 : 2024년 3월 9일 오전 10:00\n\r\n", stamp, stamp)
-
-
-def as_ios(chat: Sequence[Spoken]) -> bytes:
-    return phone(
-        chat, IOS_HEAD, dotted, lambda day: f"{day.year}년 {day.month}월 {day.day}일 {DAYS[day.weekday()]}요일"
-    )
-
-
-def as_ios_2025(chat: Sequence[Spoken]) -> bytes:
-    return phone(chat, IOS_HEAD, dotted, lambda day: f"{day.year}. {day.month}. {day.day}. {DAYS[day.weekday()]}요일")
-
-
-IOS_HEAD = "산책 모임 (3명)과 카카오톡 대화-1.txt\r\n저장한 날짜 : 2024. 3. 9. 오전 10:00\r\n\r\n\r\n"
-
-
-def dotted(moment: datetime) -> str:
-    return f"{moment.year}. {moment.month}. {moment.day}. {half(moment)}"
-
-
-def phone(
-    chat: Sequence[Spoken], head: str, stamp: Callable[[datetime], str], day_text: Callable[[datetime], str]
-) -> bytes:
-    text, day = head, None
-    for moment, name, said in chat:
-        if moment.date() != day:
-            day = moment.date()
-            text += f"\r\n{day_text(moment)}\r\n"
-        text += f"{stamp(moment)}, {name} : {said}\r\n"
-    return text.encode("utf-8-sig")
-
-
-def as_mac(chat: Sequence[Spoken]) -> bytes:
-    stream = io.StringIO(newline="")
-    stream.write("Date,User,Message\n")
-    for moment, name, text in chat:
-        stream.write(f"{moment:%Y-%m-%d %H:%M:%S},")
-        csv.writer(stream, quoting=csv.QUOTE_ALL, lineterminator="\n").writerow([name, text])
-    return stream.getvalue().encode()
-
-
-FORMATS: dict[str, Callable[[Sequence[Spoken]], bytes]] = {
-    "pc.txt": as_pc,
-    "english_pc.txt": as_english_pc,
-    "android.txt": as_android,
-    "ios.txt": as_ios,
-    "ios_2025.txt": as_ios_2025,
-    "mac.csv": as_mac,
-}
+from tests.support.kakao_exports import FORMATS, Spoken, as_mac, as_pc, names_end_clearly
 
 
 def parsed(folder: Path, name: str, content: bytes) -> list[ChatEvent]:
@@ -130,7 +46,9 @@ words = st.sampled_from(
         "",
     ]
 )
-free = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters="\t"), max_size=30)
+free = st.text(
+    st.characters(exclude_categories=["Cs", "Cc"], include_characters="\t", exclude_characters="\ufeff"), max_size=30
+)
 texts = st.lists(st.one_of(words, free), min_size=1, max_size=4).map("\n".join)
 minutes = st.integers(0, 3 * 24 * 60)
 
@@ -141,7 +59,8 @@ def chats(draw: st.DrawFn) -> list[Spoken]:
     start = datetime(2024, 3, 5, 0, 0)
     moments = sorted(draw(st.lists(minutes, min_size=1, max_size=6)))
     chat = [(start + timedelta(minutes=moment), draw(names), draw(texts).strip()) for moment in moments]
-    assume(all(text and kind_of(text) == "message" for _, _, text in chat))
+    assume(names_end_clearly(chat))
+    assume(all(text and kind_of(text)[0] == "message" for _, _, text in chat))
     return chat
 
 
@@ -198,7 +117,7 @@ PC = """산책 모임 님과 카카오톡 대화
 --------------- 2024년 3월 5일 화요일 ---------------
 다온님이 새봄님과 팀:기획님을 초대하였습니다.
 [다온] [오전 12:05] 다들 안녕
-아까 회의에서 김 대리님이 나갔습니다.
+아까 회의에서 오래 이야기하다가 중간에 전화를 받으러 나간 옆 팀 김 대리님이 나갔습니다.
 [새봄] [오후 12:30] 반가워
 새봄님이 나갔습니다.
 처음본사람님이 들어왔습니다.운영정책을 위반한 메시지로 신고 접수 시 이용에 제한이 있을 수 있습니다.
@@ -221,7 +140,10 @@ def test_notices_of_the_pc_app_by_hand(tmp_path: Path) -> None:
         ("system", "", 13),
         ("message", "다온", 14),
     ]
-    assert events[1].text == "다들 안녕\n아까 회의에서 김 대리님이 나갔습니다."
+    assert (
+        events[1].text
+        == "다들 안녕\n아까 회의에서 오래 이야기하다가 중간에 전화를 받으러 나간 옆 팀 김 대리님이 나갔습니다."
+    )
     assert events[1].moment == datetime(2024, 3, 5, 0, 5)
     assert events[2].moment == datetime(2024, 3, 5, 12, 30)
     assert events[4].text.endswith("있습니다.\n안내가 이어집니다")
@@ -246,6 +168,9 @@ def test_notices_of_the_phone_apps(tmp_path: Path, line: str, sender: str) -> No
     "line",
     [
         "2024년 3월 5일 오후 1:40, Dana : hi",
+        "2024年3月5日 午後1:40, Dana : hi",
+        "March 5, 2024 at 1:40\u202fp.m., Dana : hi",
+        "5 March 2024 at 13:40, Dana : hi",
         "2024년 3월 5일 13:40, Dana : hi",
         "2024. 3. 5. 13:40, Dana : hi",
         "1:40pm, March 5, 2024, Dana : hi",
@@ -277,29 +202,6 @@ def test_a_csv_without_header(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("사진", "media"),
-        ("(사진)", "media"),
-        ("<사진>", "media"),
-        ("사진 3장", "media"),
-        ("파일: 일정.pdf", "media"),
-        ("보이스톡 0:17", "media"),
-        ("페이스톡 해요", "media"),
-        ("톡게시판 '투표': 점심\n메뉴", "media"),
-        ("30,400원을 받으세요.", "media"),
-        ("삭제된 메시지입니다.", "deleted"),
-        ("사진 보냈어", "message"),
-        ("파일: 여기\n봐 줘", "message"),
-        ("보이스톡 걸어도 돼?", "message"),
-        ("(웃음)", "message"),
-    ],
-)
-def test_placeholders_are_whole_messages(text: str, kind: str) -> None:
-    assert kind_of(text) == kind
-
-
 # Bad files
 
 
@@ -317,8 +219,12 @@ def test_a_file_cut_inside_a_character(tmp_path: Path) -> None:
     assert error.problem == "the file ends in the middle of a character"
 
 
-def test_utf_16_names_the_way_out(tmp_path: Path) -> None:
-    assert "utf-16" in refused(tmp_path, "chat.txt", PC.encode("utf-16")).fix
+def test_utf_16_is_read(tmp_path: Path) -> None:
+    assert parsed(tmp_path, "chat.txt", PC.encode("utf-16")) == parsed(tmp_path, "chat2.txt", PC.encode())
+
+
+def test_utf_16_that_is_cut_names_the_file(tmp_path: Path) -> None:
+    assert "UTF-16" in refused(tmp_path, "chat.txt", PC.encode("utf-16")[:-1]).problem
 
 
 def test_plain_text_is_no_export(tmp_path: Path) -> None:
