@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import NamedTuple
 
-from rlhf.data.public_shapes import import_command, is_transcript
+from rlhf.data.public_shapes import LABELS, import_command, is_transcript, label_of
 from rlhf.data.records import (
     Demonstration,
     Message,
@@ -38,7 +38,6 @@ from rlhf.data.row_values import (
 )
 from rlhf.errors import DataError
 
-LABELS = ("label", "kto_tag")  # whether an answer is good: KTO of TRL and ms-swift, and of LLaMA-Factory
 PAIR_SCORES = (
     ("score_chosen", "score_rejected"),
     ("chosen_score", "rejected_score"),
@@ -166,14 +165,14 @@ def _with_system(row: Row, turns: tuple[Message, ...]) -> tuple[Message, ...]:
 
 def _check_label(row: Row) -> None:
     """Refuses an answer that is labelled bad, which must not become a demonstration."""
-    for key in LABELS:
-        if row.get(key) is None:
-            continue
-        if not isinstance(row[key], bool):
-            raise DataError(f"is {row[key]!r}", where=f"key `{key}`", expected="true (good) or false (bad)")
-        if not row[key]:
-            fix = f"pair it with a good answer for stage 2: {import_command(row)}"
-            raise DataError("says that the answer is bad", where=f"key `{key}`", fix=fix)
+    key, good = label_of(row)
+    if row.get(key) is None:
+        return
+    if good is None:
+        raise DataError(f"is {row[key]!r}", where=f"key `{key}`", expected="true (good) or false (bad)")
+    if not good:
+        fix = f"pair it with a good answer for stage 2: {import_command(row)}"
+        raise DataError("says that the answer is bad", where=f"key `{key}`", fix=fix)
 
 
 def _answered(answer_key: str, row: Row, source: str) -> Record:

@@ -36,7 +36,8 @@ _MARKS: dict[str, tuple[set[str], ...]] = {
     ),
 }
 _ANSWER_COLUMNS = ("prompt", "response")
-_LABELS = ("label", "kto_tag")
+LABELS = ("label", "kto_tag", "rating")  # whether an answer is good: TRL and ms-swift, LLaMA-Factory, our chat page
+_VERDICTS = {True: True, False: False, "up": True, "down": False}
 _ANSWERED = ({"prompt", "completion"}, {"prompt", "response"}, {"instruction", "output"}, {"query", "response"})
 
 
@@ -51,7 +52,7 @@ def public_shape(row: Mapping[str, Any]) -> str:
     if _objects(row, "completions", "response"):
         return "ultrafeedback"
     answered = any(mark <= keys for mark in _ANSWERED) or any(isinstance(row.get(key), list) for key in LISTS)
-    if answered and any(isinstance(row.get(key), bool) for key in _LABELS):
+    if answered and label_of(row)[1] is not None:
         return "kto"
     return _plain_shape(row)
 
@@ -70,6 +71,13 @@ def _plain_shape(row: Mapping[str, Any]) -> str:
 def _objects(row: Mapping[str, Any], key: str, inner: str) -> bool:
     values = row.get(key)
     return isinstance(values, list) and bool(values) and isinstance(values[0], dict) and inner in values[0]
+
+
+def label_of(row: Mapping[str, Any]) -> tuple[str, bool | None]:
+    """The key that says whether the row's answer is good, and what it says; None for a value that is no verdict."""
+    key = next((key for key in LABELS if row.get(key) is not None), LABELS[0])
+    value = row.get(key)
+    return key, _VERDICTS[value] if isinstance(value, bool | str) and value in _VERDICTS else None
 
 
 def is_transcript(value: object) -> bool:

@@ -23,8 +23,7 @@ from rlhf.curate.formats.turns import (
     turns_of,
     with_system,
 )
-from rlhf.data.formats import LABELS
-from rlhf.data.public_shapes import LISTS
+from rlhf.data.public_shapes import LABELS, LISTS, label_of
 from rlhf.data.readers import Row
 from rlhf.data.records import check_scores
 from rlhf.data.row_values import at_key, text_at
@@ -51,14 +50,14 @@ class Judged:
 
 def from_kto(row: Mapping[str, Any], notes: Notes) -> Judged:
     """KTO of TRL (prompt, completion, label), LLaMA-Factory (kto_tag) and ms-swift (messages, label); 1 is good."""
-    key = next((key for key in LABELS if row.get(key) is not None), LABELS[0])
-    if not isinstance(row.get(key), bool):
+    key, good = label_of(row)
+    if good is None:
         raise DataError(f"is {row.get(key)!r}", where=f"key `{key}`", expected="true (good) or false (bad)")
     turns = _answered_turns(row)
     if turns[-1]["role"] != "assistant":
         raise DataError("does not end in an answer", where=f"key `{key}`")
     check_question(turns[:-1])
-    return Judged(turns[:-1], turns[-1]["content"], float(row[key]))
+    return Judged(turns[:-1], turns[-1]["content"], float(good))
 
 
 def _answered_turns(row: Mapping[str, Any]) -> list[Row]:

@@ -239,6 +239,7 @@ KTO = [
         ]
     ),
     ([{"messages": CHAT, "label": True}, {"messages": [user(ASKED), said(BAD)], "label": False}]),
+    ([{"messages": CHAT, "rating": "up"}, {"messages": [user(ASKED), said(BAD)], "rating": "down"}]),
     (
         [
             {"conversations": [{"from": "human", "value": ASKED}, {"from": "gpt", "value": GOOD}], "kto_tag": True},
