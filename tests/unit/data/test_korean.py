@@ -125,6 +125,7 @@ def test_what_is_quoted_is_taken_out():
     assert without_quotes("it's fine, isn't it") == "it's fine, isn't it"
     assert polite_sentences("안녕하세요. “야, 이리 와.” 하고 불렀어요. 가자.") == (2, 3)
     assert polite_sentences("") == (0, 0)
+    assert without_quotes("“" + "가" * 500 + "”") == "“" + "가" * 500 + "”"  # too long for somebody's words
 
 
 def test_hangul_share():
