@@ -224,12 +224,12 @@ def test_every_path_that_is_named_exists(name):
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """Words of each command in a page's shell blocks: lines joined at backslashes, comments removed."""
+    """Words of each command in a page's shell blocks: lines joined at backslashes, without comments and a final `&`."""
     for language, content in FENCE.findall(text):
         if language in SHELL and "<<" not in content:
             for line in content.replace("\\\n", " ").splitlines():
                 for part in re.split(r" && ", line):
-                    yield shlex.split(part, comments=True)
+                    yield shlex.split(part.removesuffix(" &"), comments=True)
 
 
 SHOWN = [words for page in PAGES for words in commands(page.read_text(encoding="utf-8")) if "..." not in words]

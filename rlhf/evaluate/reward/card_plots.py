@@ -68,7 +68,7 @@ def accuracy_plot(groups: Named) -> str:
             axes.plot(each["accuracy"], place, "o", color=colour, markersize=6)
         axes.axvline(0.5, color=GREY, linewidth=1, linestyle="--")
         _label(axes, [name for name, _ in groups])
-        axes.set_xlim(0, 1)
+        axes.set_xlim(-0.02, 1.02)
         axes.set_xlabel("pairs in the right order (0.5 = a coin)")
         return svg(drawn)
 
