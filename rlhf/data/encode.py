@@ -118,6 +118,11 @@ class Encoder:
         learn = learn[-sum(answer for _, answer in turns) :]  # old exchanges may be gone
         if self.train_on == "last" and not learn[-1]:
             raise DataError("the last answer has weight 0, and data.train_on=last", fix="drop the row")
+        if self.tokenizer.history_changes and self.train_on == "all" and sum(answer for _, answer in turns) > 1:
+            raise DataError(
+                "the chat template writes earlier answers otherwise than it opens them, so only the last can be learnt",
+                fix="set data.train_on=last",
+            )
         ids, answers = _joined(turns)
         kept = self._kept(len(ids), last_answer=len(turns[-1][0]))
         unlearnt = _spread(turns, [not each for each in learn])
