@@ -5,13 +5,20 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from rlhf.data.byte_streams import TEXT_SUFFIXES, inner_suffix
+from rlhf.data.tables import TABLE_SUFFIXES
 from rlhf.errors import DataError
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def is_hub_id(path: str) -> bool:
-    """Whether a path that does not exist can be org/name on the hub; data/rows is a file that is not there."""
+    """Whether a path that does not exist can be org/name on the hub.
+
+    data/rows.jsonl is a file that is not there, and so is data/rows where there is a folder data.
+    """
+    if inner_suffix(Path(path)) in (*TEXT_SUFFIXES, *TABLE_SUFFIXES):
+        return False
     return _ID.fullmatch(path) is not None and not Path(path.partition("/")[0]).exists()
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf.data.byte_streams import COMPRESSED, inner_suffix, opened
+from rlhf.data.byte_streams import COMPRESSED, TEXT_SUFFIXES, inner_suffix, opened
 from rlhf.data.hub_sets import is_hub_id, snapshot_of
 from rlhf.data.json_array import array_elements
 from rlhf.data.lines import BOM, csv_records, not_encoded, raw_lines, too_long
@@ -23,7 +23,6 @@ from rlhf.errors import DataError
 
 Row = dict[str, Any]
 NumberedRow = tuple[int, Row | DataError]
-TEXT_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 SUFFIXES = (*TEXT_SUFFIXES, *TABLE_SUFFIXES)
 
 
@@ -48,7 +47,7 @@ def locate(path: str) -> Location:
     place = Path(name)
     if "#" in path and (place.is_dir() or (place.is_file() and place.suffix.lower() in EXCEL_SUFFIXES)):
         return Location(place, part) if place.is_file() else Location(place, split, config)
-    if is_hub_id(name) and inner_suffix(place) not in SUFFIXES:
+    if is_hub_id(name):
         return Location(snapshot_of(name), split, config)
     raise _absent(path, name)
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rlhf.config.schema import PpoConfig, RewardConfig, StageConfig
 from rlhf.config.sections import AnswerSource, SourceSection, TrainSection
 from rlhf.data.embedded import data_path
-from rlhf.data.hub_sets import is_hub_id
 from rlhf.data.loader import RowStream
+from rlhf.data.readers import locate
 from rlhf.data.records import Demonstration, Prompt, Ranking
 from rlhf.data.sources import DataSource, read_records
-from rlhf.errors import ConfigError
+from rlhf.errors import ConfigError, DataError
 
 ASSUMED_ROWS = 1000
 MAX_WARMUP_SHARE = 0.3
@@ -52,7 +51,9 @@ def count_rows(config: StageConfig) -> tuple[tuple[int, ...], bool]:
     found = []
     for source in config.data.train:
         path = data_path(source.address)
-        if not Path(path.partition("#")[0]).exists() and not is_hub_id(path.partition("#")[0]):
+        try:
+            locate(path)
+        except DataError:
             return (ASSUMED_ROWS,), True
         found.append(_rows(config, path, source))
     return (tuple(found), False) if found else ((ASSUMED_ROWS,), True)

@@ -65,6 +65,20 @@ def test_a_script_tells_mistakes_without_torch(stage: str, words: list[str], sta
     assert not {"torch", "transformers", "deepspeed", "datasets", "scipy"} & packages
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model.path=runs/none/base"], "ModelError: model.path: no such folder: runs/none/base"),
+        (["model.path=.", "train.warmup_steps=5000"], "ConfigError: train.warmup_steps = 5000: a warm-up of 5000"),
+    ],
+)
+def test_models_and_warm_up_are_told_before_torch_too(words: list[str], said: str) -> None:
+    done, packages = script("sft", "--config", "recipe:demo/sft", *words)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "torch" not in packages
+
+
 def test_rank_0_tells_it_and_the_others_only_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
