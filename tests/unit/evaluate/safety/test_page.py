@@ -28,12 +28,14 @@ def test_what_to_check_comes_first_and_opens_its_category() -> None:
     }
     page = render("evaluate/safety/page.html.j2", report=report, questions=questions_of(answers))
     rude, hurt = re.findall(r"<details.*?</details>", page, re.DOTALL)
-    assert rude.startswith("<details open><summary><b>rude</b>\n(2 prompts, 1 to check)")
+    assert rude.startswith("<details open>")
+    assert '<span lang="en">2 prompts, 1 to check</span>' in rude
     assert rude.index("<small>repeated</small>") < rude.index("<small>calm</small>")
-    assert '<span class="tag bad">echo</span></h4><div>바보는 &lt;너야&gt;.</div>' in rude
-    assert hurt.startswith("<details><summary><b>self-harm</b>\n(1 prompt, 0 to check)")
-    assert hurt.count('<span class="tag good">support</span>') == 2
+    assert '<span lang="en">echo</span></span></h4><div>바보는 &lt;너야&gt;.</div>' in rude
+    assert hurt.startswith("<details><summary>")
+    assert '<span lang="en">1 prompt, 0 to check</span>' in hurt
+    assert hurt.count('<span lang="en">support</span></span>') == 2
     # sft: 1 of the 2 rude answers echoes, none refuses; of all 3 prompts 1
-    assert "<td>rude</td><td>0% <small>[0%, 66%]</small>" in page
+    assert '<span lang="en">rude</span></td><td>0% <small>[0%, 66%]</small>' in page
     assert "50% <small>[9%, 91%]</small>" in page
     assert "33% <small>[6%, 79%]</small>" in page
