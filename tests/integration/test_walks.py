@@ -1,6 +1,7 @@
 """The walks of docs/data.md and docs/chat-with-your-own-style.md: their commands train models and test them.
 
-The chats are shorter than on the pages, and the service's job makes one epoch.
+The chats are shorter than on the pages, the job of the service makes one epoch, and stage 3 makes more of them, so that its
+fewer prompts fill a batch.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ SHORTER = {".splitlines()]": ".splitlines()[:60]]"}
 
 def test_from_a_chat_export_to_a_tested_policy(tmp_path: Path) -> None:
     text = section("data.md", "## The walk", "## More instructions")
-    shorter = {**SHORTER, "8177": str(free_port()), "--limit 40": "--limit 16"}
+    shorter = {**SHORTER, "8177": str(free_port()), "--limit 40": "--limit 16", "train.epochs=1": "train.epochs=4"}
     run_walk(text, tmp_path, shorter)
     manifest = json.loads((tmp_path / "ppo" / "model" / "rlhf_manifest.json").read_text(encoding="utf-8"))
     assert manifest["stage"] == "ppo"

@@ -18,7 +18,7 @@ _LINKED = ("configs", "scripts", "tests", "rlhf")
 
 def section(page: str, start: str, end: str) -> str:
     """The part of a page from the heading `start` up to the heading `end`."""
-    text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
+    text = "\n" + (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
     return text[text.index(f"\n{start}\n") : text.index(f"\n{end}\n")]
 
 
@@ -52,12 +52,13 @@ def run_walk(text: str, folder: Path, replaced: Mapping[str, str], timeout: floa
         (folder / name).symlink_to(REPOSITORY / name)
     binaries = folder / "bin"
     binaries.mkdir()
-    for name, module in (("rlhf", "rlhf"), ("deepspeed", "deepspeed.launcher.runner"), ("python", "")):
-        command = f'exec "{sys.executable}" {f"-m {module}" if module else ""} "$@"'
+    launcher = f"-m deepspeed.launcher.runner --master_port {free_port()}"
+    for name, words in (("rlhf", "-m rlhf"), ("deepspeed", launcher), ("python", "")):
+        command = f'exec "{sys.executable}" {words} "$@"'
         (binaries / name).write_text(f"#!/bin/sh\n{command}\n", encoding="utf-8")
         (binaries / name).chmod(0o755)
     paths = {"PATH": f"{binaries}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
-    environment = {**os.environ, **ENVIRONMENT, **paths, "MASTER_PORT": str(free_port())}
+    environment = {**os.environ, **ENVIRONMENT, **paths}
     script = walk_script(text, replaced)
     done = subprocess.run(
         ["bash", "-c", script],
