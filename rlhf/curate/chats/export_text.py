@@ -83,7 +83,8 @@ def _letter(path: Path) -> str | None:
 
 
 def _is_text(part: EmailMessage) -> bool:
-    return part.get_content_type() == "text/plain" or (part.get_filename() or "").lower().endswith((".txt", ".csv"))
+    kind = part.get_content_maintype(), part.get_content_subtype()
+    return kind == ("text", "plain") or (part.get_filename() or "").lower().endswith((".txt", ".csv"))
 
 
 def _decoded(part: EmailMessage) -> str:
