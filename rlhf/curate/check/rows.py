@@ -46,6 +46,8 @@ class RowChecks:
 
     def parsed(self, row: Mapping[str, Any], format: str, line: int) -> Record | None:
         """The record of a row; None for a bad row, which is noted."""
+        for path, value in unread(row, FORMATS[format].reads):
+            self.unread_examples.setdefault(path, f"`{path}`: {str(value)[:40]!r}")
         try:
             record = parse(row, format, "", unread=self.unread)
         except DataError as error:
@@ -54,8 +56,6 @@ class RowChecks:
             fix = error.fix or _synonym_hint(row, error)
             self.findings.add("bad-row", line, _other_format(row, format), title=title, fix=fix)
             return None
-        for path, value in unread(row, FORMATS[format].reads):
-            self.unread_examples.setdefault(path, f"`{path}`: {str(value)[:40]!r}")
         self.texts(row, line)
         return record
 
