@@ -1,7 +1,7 @@
 """The walks of docs/data.md and docs/chat-with-your-own-style.md: their commands train models and test them.
 
-The chats are shorter than on the pages, the job of the service makes one epoch, and stage 3 makes more of them, so
-that its fewer prompts fill a batch.
+The chats are shorter than on the pages, the job of the service makes one epoch, and stage 3 makes more of them, so that
+its fewer prompts fill a batch.
 """
 
 from __future__ import annotations

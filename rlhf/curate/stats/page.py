@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy
+from markupsafe import Markup
 
 from rlhf.artifacts.files import write_text
 from rlhf.curate.stats import plots
@@ -33,7 +35,7 @@ ROWS, ANSWERS = Words("{:,}행", "{:,} rows"), Words("답변 {}개", "{} answers
 
 def render_page(stats: Stats) -> str:
     """The whole page."""
-    sources = stats.sources.most_common(MAX_SOURCES)
+    sources: list[tuple[str | Words, int]] = [*stats.sources.most_common(MAX_SOURCES)]
     if rest := stats.sources.total() - sum(count for _, count in sources):
         sources.append((Words("나머지", "all others"), rest))
     labels = [(title, f"{stats.labels[name] / (stats.labels['compared'] or 1):.1%}") for name, title in LABELS.items()]
@@ -55,8 +57,12 @@ def render_page(stats: Stats) -> str:
 
 def drawn_plot(kind: str, *values: Any) -> Words:
     """A plot of `plots`, by its name, with its texts in both languages."""
-    draw = {"histogram": plots.histogram, "bars": plots.bars, "shares": plots.shares}[kind]
-    return in_both(lambda language: draw(*(in_language(value, language) for value in values), language=language))
+    kinds: dict[str, Callable[..., Markup]] = {
+        "histogram": plots.histogram,
+        "bars": plots.bars,
+        "shares": plots.shares,
+    }
+    return in_both(lambda language: kinds[kind](*(in_language(value, language) for value in values), language=language))
 
 
 def render_text(stats: Stats) -> str:

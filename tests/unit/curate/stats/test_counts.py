@@ -80,7 +80,9 @@ def test_page_stands_alone_and_is_escaped(tmp_path):
 
 def test_text_summary(tmp_path, capsys):
     assert main(["data", "stats", write(tmp_path / "a.jsonl", PAIRS[:2])]) == 0
-    assert "2 rows (chosen-rejected)" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "2 rows (chosen-rejected)" in shown
+    assert "  characters per prompt: mean" in shown
 
 
 def test_nothing_usable(tmp_path):
