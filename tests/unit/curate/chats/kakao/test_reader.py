@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -58,7 +59,10 @@ def chats(draw: st.DrawFn) -> list[Spoken]:
     """Messages over three days, in order of time, each text neither empty nor a placeholder."""
     start = datetime(2024, 3, 5, 0, 0)
     moments = sorted(draw(st.lists(minutes, min_size=1, max_size=6)))
-    chat = [(start + timedelta(minutes=moment), draw(names), draw(texts).strip()) for moment in moments]
+    chat = [
+        (start + timedelta(minutes=moment), draw(names), unicodedata.normalize("NFC", draw(texts).strip()))
+        for moment in moments
+    ]
     assume(names_end_clearly(chat))
     assume(all(text and kind_of(text)[0] == "message" for _, _, text in chat))
     return chat
