@@ -59,8 +59,8 @@ def chats(draw: st.DrawFn) -> list[Spoken]:
     """Messages over three days, in order of time, each text neither empty nor a placeholder."""
     start = datetime(2024, 3, 5, 0, 0)
     moments = sorted(draw(st.lists(minutes, min_size=1, max_size=6)))
-    chat = [  # what is read is in NFC
-        (start + timedelta(minutes=moment), draw(names), unicodedata.normalize("NFC", draw(texts)).strip())
+    chat = [
+        (start + timedelta(minutes=moment), draw(names), unicodedata.normalize("NFC", draw(texts).strip()))
         for moment in moments
     ]
     assume(names_end_clearly(chat))
