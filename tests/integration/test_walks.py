@@ -17,11 +17,12 @@ from tests.support.walks import run_walk, section, walk_script
 SHORTER = {".splitlines()]": ".splitlines()[:60]]", "--out base ": "--hidden 64 --layers 2 --epochs 0.2 --out base "}
 
 
+@pytest.mark.full
 def test_from_a_chat_export_to_a_tested_policy(tmp_path: Path) -> None:
     text = section("data.md", "## The walk", "## More instructions")
     shorter = {**SHORTER, "8177": str(free_port()), "--limit 40": "--limit 16", "train.epochs=1": "train.epochs=4"}
     run_walk(text, tmp_path, shorter)
-    manifest = json.loads((tmp_path / "ppo" / "model" / "rlhf_manifest.json").read_text(encoding="utf-8"))
+    manifest = json.loads((tmp_path / "ppo" / "model" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["stage"] == "ppo"
     card = json.loads((tmp_path / "tested" / "reward" / "report_card.json").read_text(encoding="utf-8"))
     assert card["num_pairs"] > 0
@@ -31,6 +32,7 @@ def test_from_a_chat_export_to_a_tested_policy(tmp_path: Path) -> None:
     assert compared["num_prompts"] == len(held_out) > 0
 
 
+@pytest.mark.full
 def test_a_model_that_talks_like_a_friend(tmp_path: Path) -> None:
     text = section("chat-with-your-own-style.md", "# A model that talks like a friend", "## Limits")
     shorter = {**SHORTER, "8391": str(free_port()), '"n_epochs": 4': '"n_epochs": 1'}
