@@ -21,7 +21,7 @@ def test_from_a_chat_export_to_a_tested_policy(tmp_path: Path) -> None:
     text = section("data.md", "## The walk", "## More instructions")
     shorter = {**SHORTER, "8177": str(free_port()), "--limit 40": "--limit 16", "train.epochs=1": "train.epochs=4"}
     run_walk(text, tmp_path, shorter)
-    manifest = json.loads((tmp_path / "ppo" / "model" / "rlhf_manifest.json").read_text(encoding="utf-8"))
+    manifest = json.loads((tmp_path / "ppo" / "model" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["stage"] == "ppo"
     card = json.loads((tmp_path / "tested" / "reward" / "report_card.json").read_text(encoding="utf-8"))
     assert card["num_pairs"] > 0
