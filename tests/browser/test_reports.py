@@ -71,14 +71,15 @@ def test_no_page_is_wider_than_its_screen(browser, name, viewport, request):
 
 @pytest.mark.parametrize("locale", ["ko-KR", "en-US"])
 def test_tables_of_figures_fit_a_phone(browser, stats_page, locale):
-    page = opened(browser, stats_page, locale, PHONE)
+    page = opened(browser, stats_page, locale, {"width": 320, "height": 640})
     wide = "[...document.querySelectorAll('.wide')].filter((each) => each.scrollWidth > each.clientWidth).length"
     assert page.evaluate(wide) == 0
 
 
-def test_korean_breaks_between_words(browser, compare_page):
+@pytest.mark.parametrize("locale", ["ko-KR", "en-US"])
+def test_korean_breaks_between_words(browser, compare_page, locale):
     """Each word of an answer lies on one line, and so does each word of a heading."""
-    page = opened(browser, compare_page, "ko-KR", PHONE)
+    page = opened(browser, compare_page, locale, PHONE)
     broken = """() => [...document.querySelectorAll('.said div, th')].flatMap((node) => {
       const found = [], walker = document.createTreeWalker(node, NodeFilter.SHOW_TEXT);
       while (walker.nextNode()) for (const word of walker.currentNode.data.matchAll(/\\S+/g)) {
