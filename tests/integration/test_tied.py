@@ -15,7 +15,7 @@ from tests.integration.starts import Starter
 EMBEDDINGS = {"gpt2": "transformer.wte.weight", "qwen2": "model.embed_tokens.weight"}
 
 
-@pytest.fixture(scope="module", params=sorted(EMBEDDINGS))
+@pytest.fixture(scope="module", params=[pytest.param("gpt2", marks=pytest.mark.full), "qwen2"])
 def tied(request, tmp_path_factory, tiny_tokenizer) -> tuple[str, Path]:
     size = {"vocab_size": len(tiny_tokenizer), "bos_token_id": 0, "eos_token_id": 0, "tie_word_embeddings": True}
     if request.param == "gpt2":
@@ -45,6 +45,7 @@ def test_three_stages_at_zero_3(starter: Starter, configs, tied, tmp_path):
         before = embedding.detach().clone()
 
 
+@pytest.mark.full
 def test_the_weights_are_those_of_no_partitioning(starter: Starter, configs, tied, tmp_path):
     _, base = tied
     for stage in (0, 3):

@@ -168,8 +168,10 @@ def policy_steps(walk: Walk, name: str, roles: Roles, demonstrations: Sequence[E
         )
     run: Any = SimpleNamespace(
         config=config,
-        dry_run=False,
+        dry_run=True,  # two prompts, and no trackers
+        ranks=RANKS,
         folder=SimpleNamespace(path=walk.folder),
+        step=1,
         say=lambda _: None,
         on_main=RANKS.on_main,
     )
