@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-QUIET = 1e-3  # of the usual start: scores begin equal within any model's hidden states, whatever their scale
+QUIET = 1e-3  # of the usual start, so that scores start equal whatever the scale of a model's hidden states
 HEAD_WEIGHT = re.compile(r"(^|\.)score\.(modules_to_save\.\w+\.)?weight$")
 
 
 def initialise_head(head: nn.Linear, *, seed: int, zero: bool = False) -> None:
     """Standard deviation 0.001 / sqrt(d + 1), or zeros for a value head.
 
-    1 / sqrt(d + 1) (arXiv:2009.01325 appendix) supposes hidden states of size 1. Where they are tens of times larger, as
-    in models whose final norm has large weights, it starts with score differences of that size and has to unlearn them.
-    A thousandth of it starts every model at a loss of ln 2; the first steps on the head are then those of its data.
+    1 / sqrt(d + 1) (arXiv:2009.01325 appendix) supposes hidden states of size 1. Where they are tens of times larger,
+    as in models whose final norm has large weights, scores start that far apart and have to be unlearnt first. With a
+    thousandth of it every model starts at a loss of ln 2.
     """
     if zero:
         nn.init.zeros_(head.weight)

@@ -37,6 +37,7 @@ from rlhf.train.run.lifecycle import (
     is_due,
     load_best,
     metrics_log,
+    require_exportable,
     require_finite,
     restore,
     save,
@@ -74,6 +75,7 @@ def train_reward(run: Run[RewardConfig]) -> None:
     )
     make_trainable(wrapped, config.model, run.say)
     trained = TrainedModel(wrapped, config.train, config.deepspeed, ranks, dtype=config.model.dtype)
+    require_exportable(run, trained)
     roles = {"model": trained}
     data = {"train": train.reports, "eval": held_out.reports, "demonstrations": reports}
     write_manifest(run, tokenizer, starting_points(config.model, path), data)

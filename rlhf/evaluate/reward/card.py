@@ -15,7 +15,6 @@ from rlhf.evaluate.reward.probes import ProbeInputs
 from rlhf.evaluate.reward.shortcuts import shortcut_section
 from rlhf.evaluate.reward.test_set import TestScores, TestSet
 
-
 SWAP_TOLERANCE = 0.01
 
 

@@ -154,9 +154,8 @@ def test_a_score_by_place_is_found_by_the_swap(chat_tokenizer):
     test_set = build_test_set(rankings(), chat_tokenizer, 200)
     scores = score_test_set(test_set, by_place, max_tokens=10_000)
     card = build_reward_card(test_set, scores, training=rankings(), manifest=None)
-    # in the file's order (best, worst, middle) two of three pairs are right. Reversed, with labels swapped, the order is
-    # (middle, best of now, worst of now): the pair of the last two is right, and the pairs of the first with them are
-    # wrong and right: two of three again
+    # ranks 1 3 2: pairs (1, 3) and (1, 2) are right, (3, 2) is wrong. Reversed and with labels swapped the ranks are
+    # 2 1 3: (2, 3) and (1, 3) are right, (2, 1) is wrong
     assert card["swapped"]["accuracy"] == pytest.approx(2 / 3)
     assert card["swapped"]["accuracy_swapped"] == pytest.approx(2 / 3)
     assert card["swapped"]["largest_score_change"] == 2.0
