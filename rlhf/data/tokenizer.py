@@ -15,7 +15,9 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from rlhf.data.continuation import PieceTokenizer
 from rlhf.data.records import Message
+from rlhf.data.sequence_start import follow_start
 from rlhf.data.templates import TextSpan, audit_template, render_pieces, template_text
 from rlhf.errors import TokenizerError
 
@@ -26,13 +28,21 @@ NEW_PAD = "<|padding|>"
 
 @dataclass(frozen=True, slots=True)
 class ChatTokenizer:
-    """A Hugging Face tokenizer that passed the audit, and its template."""
+    """A Hugging Face tokenizer that passed the audit, and its template.
+
+    start: the ids that every sequence starts with, such as BOS; empty for a tokenizer that adds none.
+    piece_tokenizer: tokenises the pieces of a sequence.
+    notes: what the audit changed or decided, for people to read.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     template: str
     eos_id: int
     pad_id: int
     special_texts: tuple[str, ...]
+    start: tuple[int, ...]
+    piece_tokenizer: PieceTokenizer
+    notes: tuple[str, ...] = ()
 
     def pieces(self, messages: Sequence[Message], *, open_answer: bool = False) -> list[TextSpan]:
         """The conversation as text, split at the boundaries of its answers."""
@@ -45,6 +55,15 @@ class ChatTokenizer:
         if not texts:
             return []
         return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+
+    def piece_ids(self, pieces: Sequence[str]) -> list[list[int]]:
+        """The ids of each piece of one sequence, as they are within the whole (see `continuation`)."""
+        return self.piece_tokenizer.ids(pieces)
+
+    def text_ids(self, text: str) -> list[int]:
+        """The ids of a text that is a sequence of its own, with the tokenizer's start unless the text has it."""
+        (ids,) = self.token_ids([text])
+        return ids if tuple(ids[: len(self.start)]) == self.start else [*self.start, *ids]
 
     def text(self, ids: Sequence[int]) -> str:
         """Ids as text without special tokens."""
@@ -99,12 +118,14 @@ def audited(tokenizer: Any, template: str | None, *, where: str) -> ChatTokenize
             where=where,
             fix="set data.template to kullm, kullm-input, vaiv-reward, polyglot-chat or a Jinja file",
         )
+    start, notes = follow_start(tokenizer, where)
     eos_id = _checked_eos(tokenizer, where)
     pad_id = _padding_apart_from(tokenizer, eos_id)
     _check_hangul(tokenizer, where)
     audit_template(tokenizer.chat_template, tokenizer.eos_token)
     special = tuple(sorted({str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}))
-    return ChatTokenizer(tokenizer, tokenizer.chat_template, eos_id, pad_id, special)
+    pieces = PieceTokenizer(tokenizer, special)
+    return ChatTokenizer(tokenizer, tokenizer.chat_template, eos_id, pad_id, special, start, pieces, tuple(notes))
 
 
 def _checked_eos(tokenizer: Any, where: str) -> int:

@@ -140,6 +140,7 @@ def prepare(run: Run[PpoConfig]) -> PpoState:
     if config.rollout.backend == "transformers":
         run.say(f"decode steps: {graphs_in_words(config.rollout.cuda_graphs, run.ranks.device)}")
     tokenizers = role_tokenizers(config, paths)
+    run.say_all(tokenizers[0].notes)
     texts = text_sources(config.reward)
     check_sources(texts, run.ranks)
     data = _load_data(run, tokenizers[0])

@@ -59,6 +59,7 @@ def train_reward(run: Run[RewardConfig]) -> None:
     check_model_path(path, key="model.path")
     require_quantizer(config.model.quantize)
     tokenizer = load_tokenizer(path, config.data.template)
+    run.say_all(tokenizer.notes)
     train, held_out, records = load_rankings(run, tokenizer)
     demonstrations, reports = _demonstrations(run, tokenizer, train.items)
     if config.train.margin == "scores" and (missing := rows_without_scores(train.items)):
