@@ -7,11 +7,12 @@ ARGS   ?=
 VERSIONS ?=
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup quickstart test test-versions test-vllm test-trackers test-gpu gpu-kit test-full test-cluster test-container check format clean
+.PHONY: help setup quickstart test test-models test-versions test-vllm test-trackers test-gpu gpu-kit test-full test-cluster test-container check format clean
 
 help:
 	@echo "make quickstart      install, then base, SFT, reward model and PPO on a tiny model (OUT=$(OUT), ARGS='--lora')"
 	@echo "make test            install, then all tests"
+	@echo "make test-models     nine architectures through three stages, at ZeRO 0 and 3, whole and LoRA, about 10 minutes"
 	@echo "make test-versions   the unit tests and a step of each stage with the oldest and the newest versions (VERSIONS='--keep')"
 	@echo "make test-gpu        the tests that need a CUDA GPU, about 8 minutes; without one every skip is printed"
 	@echo "make gpu-kit         build/gpu-kit: a folder whose run.sh runs them, and the benchmark, without a network"
@@ -38,6 +39,9 @@ quickstart: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-models: setup
+	$(BIN)/python -m pytest -m models tests/integration/test_models.py
 
 test-versions:
 	$(PYTHON) tests/versions/run.py $(VERSIONS)

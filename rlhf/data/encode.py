@@ -2,7 +2,8 @@
 
 Each answer is tokenised separately from the text before it, so the ids of a prompt are the same whether an answer
 follows (training) or is generated (rollout). A row that is too long first loses its oldest turns, then the left of
-its prompt; only then is its answer truncated, and a truncated answer has no EOS. All of it is counted.
+its prompt (never the BOS before it); only then is its answer truncated, and a truncated answer has no EOS. All of it is
+counted.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ class Encoder:
         before, _ = _joined(turns[0][:-1])
         answers = [turn[-1][0] for turn in turns]
         room = max(self.max_length - max(map(len, answers)), int(self.max_length * MIN_PROMPT_SHARE))
-        cut_prompt = before[-room:] if len(before) > room else before
+        cut_prompt = self._cut_left(before, room)
         cut_answers = tuple(answer[: self.max_length - len(cut_prompt)] for answer in answers)
         encoded = EncodedRanking(cut_prompt, cut_answers, record.ranks, record.source, record.scores)
         self.report.rows_with_cut_prompt += len(cut_prompt) < len(before)
@@ -161,7 +162,7 @@ class Encoder:
         ids = self._fitted(self._cleaned(record.messages), self._open_ids, len)
         self.report.num_rows += 1
         self.report.rows_with_cut_prompt += len(ids) > self.max_length
-        ids = ids[-self.max_length :]
+        ids = self._cut_left(ids, self.max_length)
         self.report.num_tokens += len(ids)
         return EncodedPrompt(ids, row, record.messages, record.source, record.reference)
 
@@ -183,7 +184,7 @@ class Encoder:
     def _open_ids(self, messages: tuple[Message, ...]) -> Ids:
         """The ids of a prompt up to where an answer begins, each piece tokenised separately as in training."""
         pieces = self.tokenizer.pieces(messages, open_answer=True)
-        parts = self.tokenizer.token_ids([piece.text for piece in pieces])
+        parts = self.tokenizer.piece_ids([piece.text for piece in pieces])
         return np.asarray([token for part in parts for token in part], dtype=np.int32)
 
     def _turn_ids(self, messages: tuple[Message, ...]) -> list[tuple[Ids, bool]]:
@@ -191,7 +192,7 @@ class Encoder:
         pieces = self.tokenizer.pieces(messages)
         while not pieces[-1].answer:  # text of the template after the last answer is not trained on
             pieces.pop()
-        ids = self.tokenizer.token_ids([piece.text for piece in pieces])
+        ids = self.tokenizer.piece_ids([piece.text for piece in pieces])
         turns = [
             (np.asarray(piece_ids, dtype=np.int32), piece.answer) for piece_ids, piece in zip(ids, pieces, strict=True)
         ]
@@ -199,15 +200,24 @@ class Encoder:
             raise DataError("an answer does not end in EOS after tokenisation", fix="check data.template")
         return turns
 
-    def _kept(self, length: int, *, last_answer: int) -> slice:
-        """What fits: the left of the prompt goes, then, if that is not enough, the right of the answer; counted."""
+    def _kept(self, length: int, *, last_answer: int) -> Ids:
+        """The places of what fits, [T]: the left of the prompt goes, after the start of the sequence, then, if that is
+        not enough, the right of the answer; counted."""
         if length <= self.max_length:
-            return slice(0, length)
+            return np.arange(length, dtype=np.int32)
         prompt = length - last_answer
         room = max(self.max_length - last_answer, min(prompt, int(self.max_length * MIN_PROMPT_SHARE)))
         self.report.rows_with_cut_prompt += room < prompt
         self.report.rows_with_cut_answer += room + last_answer > self.max_length
-        return slice(prompt - room, prompt - room + self.max_length)
+        before = self._cut_left(np.arange(prompt, dtype=np.int32), room)
+        return np.concatenate([before, np.arange(prompt, length, dtype=np.int32)[: self.max_length - room]])
+
+    def _cut_left(self, prompt: Ids, room: int) -> Ids:
+        """The last `room` tokens of a prompt [P], of which the first are those that every sequence starts with."""
+        if len(prompt) <= room:
+            return prompt
+        start = min(len(self.tokenizer.start), room - 1)
+        return np.concatenate([prompt[:start], prompt[len(prompt) - room + start :]])
 
     def _cleaned(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         return tuple(self._clean(message) for message in messages)

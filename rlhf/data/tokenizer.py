@@ -16,7 +16,9 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rlhf.data.answer_spans import has_spans
+from rlhf.data.continuation import PieceTokenizer
 from rlhf.data.records import Message
+from rlhf.data.sequence_start import follow_start
 from rlhf.data.templates import TextSpan, audit_template, history_changes, render_pieces, stock_end, template_text
 from rlhf.errors import TokenizerError
 
@@ -30,7 +32,9 @@ class ChatTokenizer:
     """A Hugging Face tokenizer that passed the audit, and its template.
 
     history_changes: only the last answer of a conversation can be trained on (see `templates.history_changes`).
-    notes: what was decided for a template that does not say it, for people to read.
+    start: the ids that every sequence starts with, such as BOS; empty for a tokenizer that adds none.
+    piece_tokenizer: tokenises the pieces of a sequence.
+    notes: what the audit changed or decided, for people to read.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -38,6 +42,8 @@ class ChatTokenizer:
     eos_id: int
     pad_id: int
     special_texts: tuple[str, ...]
+    start: tuple[int, ...]
+    piece_tokenizer: PieceTokenizer
     history_changes: bool = False
     notes: tuple[str, ...] = ()
 
@@ -50,6 +56,15 @@ class ChatTokenizer:
         if not texts:
             return []
         return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+
+    def piece_ids(self, pieces: Sequence[str]) -> list[list[int]]:
+        """The ids of each piece of one sequence, as they are within the whole (see `continuation`)."""
+        return self.piece_tokenizer.ids(pieces)
+
+    def text_ids(self, text: str) -> list[int]:
+        """The ids of a text that is a sequence of its own, with the tokenizer's start unless the text has it."""
+        (ids,) = self.token_ids([text])
+        return ids if tuple(ids[: len(self.start)]) == self.start else [*self.start, *ids]
 
     def text(self, ids: Sequence[int]) -> str:
         """Ids as text without special tokens."""
@@ -107,6 +122,7 @@ def audited(tokenizer: Any, template: str | None, *, where: str) -> ChatTokenize
             fix="set data.template to kullm, kullm-input, vaiv-reward, polyglot-chat or a Jinja file",
         )
     special = tuple(sorted({str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}))
+    start, notes = follow_start(tokenizer, where)
     before = tokenizer.eos_token
     _end_by_template(tokenizer, special)
     eos_id = _checked_eos(tokenizer, where)
@@ -115,8 +131,11 @@ def audited(tokenizer: Any, template: str | None, *, where: str) -> ChatTokenize
     audit_template(tokenizer.chat_template, tokenizer.eos_token, _special(tokenizer))
     special = tuple(sorted({str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}))
     changes = history_changes(tokenizer.chat_template, _special(tokenizer))
-    notes = tuple(_notes(tokenizer, before, changes=changes))
-    return ChatTokenizer(tokenizer, tokenizer.chat_template, eos_id, pad_id, special, changes, notes)
+    notes += _notes(tokenizer, before, changes=changes)
+    pieces = PieceTokenizer(tokenizer, special)
+    return ChatTokenizer(
+        tokenizer, tokenizer.chat_template, eos_id, pad_id, special, start, pieces, changes, tuple(notes)
+    )
 
 
 def _notes(tokenizer: Any, eos_before: str | None, *, changes: bool) -> Iterator[str]:

@@ -21,6 +21,7 @@ from rlhf.engine.partitioned import unwrapped_zero3
 from rlhf.engine.ranks import Ranks
 from rlhf.engine.rows import RowModel
 from rlhf.engine.saving import StoredEngine
+from rlhf.engine.shared_parameters import every_name
 from rlhf.engine.wrapping import adamw, not_finite, wrapped_engine
 from rlhf.engine.zero_config import zero_config
 from rlhf.errors import ModelError
@@ -214,15 +215,10 @@ class TrainedModel(RowModel, StoredEngine):
         import deepspeed
 
         state: dict[str, Tensor] = {}
-        known: dict[int, str] = {}  # a parameter of several names, as tied embeddings are, is gathered once
-        for name, parameter in self._engine.module.model.named_parameters(remove_duplicate=False):
-            first = known.setdefault(id(parameter), name)
-            if first != name:
-                state |= {name: state[first]} if self.ranks.is_main else {}
-                continue
+        for parameter, names in every_name(self._engine.module.model):
             with deepspeed.zero.GatheredParameters([parameter], enabled=self._section.zero_stage == 3):
                 if self.ranks.is_main:
-                    state[name] = parameter.detach().to("cpu", copy=True)
+                    state |= dict.fromkeys(names, parameter.detach().to("cpu", copy=True))
         if self.ranks.is_main:
             whole = self._engine.module.model.state_dict()
             state |= {name: whole[name].detach().cpu() for name in whole if name not in state}

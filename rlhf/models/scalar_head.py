@@ -8,16 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+QUIET = 1e-3  # of the usual start, so that scores start equal whatever the scale of a model's hidden states
 HEAD_WEIGHT = re.compile(r"(^|\.)score\.(modules_to_save\.\w+\.)?weight$")
 
 
 def initialise_head(head: nn.Linear, *, seed: int, zero: bool = False) -> None:
-    """Standard deviation 1 / sqrt(d + 1) (arXiv:2009.01325 appendix), or zeros for a value head."""
+    """Standard deviation 0.001 / sqrt(d + 1), or zeros for a value head.
+
+    1 / sqrt(d + 1) (arXiv:2009.01325 appendix) supposes hidden states of size 1. Where they are tens of times larger,
+    as in models whose final norm has large weights, scores start that far apart and have to be unlearnt first. With a
+    thousandth of it every model starts at a loss of ln 2.
+    """
     if zero:
         nn.init.zeros_(head.weight)
         return
     drawn = torch.empty(head.weight.shape, dtype=head.weight.dtype)  # on the CPU: one head per seed on every device
-    drawn.normal_(0.0, (head.in_features + 1) ** -0.5, generator=torch.Generator().manual_seed(seed))
+    drawn.normal_(0.0, QUIET * (head.in_features + 1) ** -0.5, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         head.weight.copy_(drawn)
 

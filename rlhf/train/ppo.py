@@ -36,7 +36,15 @@ from rlhf.train.policy.samples import Sample
 from rlhf.train.policy.tripwire_monitor import TripwireMonitor
 from rlhf.train.policy.update import Demonstrations, update
 from rlhf.train.run.fast_paths import require_proved, start_fast_paths
-from rlhf.train.run.lifecycle import end_if_asked, is_due, metrics_log, restore, save, write_manifest
+from rlhf.train.run.lifecycle import (
+    end_if_asked,
+    is_due,
+    metrics_log,
+    require_exportable,
+    restore,
+    save,
+    write_manifest,
+)
 from rlhf.train.run.metrics import MetricsLog
 from rlhf.train.run.run import Run
 from rlhf.train.schedules import Schedule, next_kl_coefficient, schedule_of
@@ -149,6 +157,7 @@ def prepare(run: Run[PpoConfig]) -> PpoState:
     start_fast_paths(run, parents)
     tripwires = TripwireMonitor(run, tokenizers[0])
     roles = build_roles(run, paths, *tokenizers)
+    require_exportable(run, roles.actor)
     sources = RewardSources(config, run.ranks, tokenizers, roles.reward, texts)
     write_manifest(run, tokenizers[0], parents, data.reports)
     progress = restore(run, roles.trained(), PpoProgress(kl_coefficient=config.ppo.kl_coefficient))

@@ -24,6 +24,7 @@ from rlhf.models.loading import artifact_model_path, check_model_path
 from rlhf.models.quantization import require_quantizer
 from rlhf.ops.losses import RankingLoss, ranking_loss
 from rlhf.ops.zero_point import ZeroPoint
+from rlhf.train.first_loss import first_loss_line, loss_of_equal_scores
 from rlhf.train.inputs import encode_summary, load
 from rlhf.train.margins import demonstration_zero, rows_without_scores
 from rlhf.train.models import build_scalar_model, is_scalar_folder, make_trainable, starting_points
@@ -36,6 +37,7 @@ from rlhf.train.run.lifecycle import (
     is_due,
     load_best,
     metrics_log,
+    require_exportable,
     require_finite,
     restore,
     save,
@@ -75,6 +77,7 @@ def train_reward(run: Run[RewardConfig]) -> None:
     )
     make_trainable(wrapped, config.model, run.say)
     trained = TrainedModel(wrapped, config.train, config.deepspeed, ranks, dtype=config.model.dtype)
+    require_exportable(run, trained)
     roles = {"model": trained}
     data = {"train": train.reports, "eval": held_out.reports, "demonstrations": reports}
     write_manifest(run, tokenizer, starting_points(config.model, path), data)
@@ -85,7 +88,10 @@ def train_reward(run: Run[RewardConfig]) -> None:
         while run.step < last and progress.has_patience(config.eval.patience):
             step, started = run.step + 1, time.perf_counter()
             rows = stream.batch(progress.consumed)
-            metrics = reward_step(trained, [train.items[row] for row in rows], config, schedule, step)
+            batch = [train.items[row] for row in rows]
+            metrics = reward_step(trained, batch, config, schedule, step)
+            if step == 1 and head_seed is not None:
+                log.say(first_loss_line(metrics["loss"], loss_of_equal_scores(batch, config)))
             metrics |= {"time/step_s": (elapsed := time.perf_counter() - started)}
             metrics["time/rankings_per_s"] = len(rows) / elapsed
             progress.consumed += len(rows)

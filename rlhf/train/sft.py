@@ -30,6 +30,7 @@ from rlhf.train.run.lifecycle import (
     is_due,
     load_best,
     metrics_log,
+    require_exportable,
     require_finite,
     restore,
     save,
@@ -57,6 +58,7 @@ def train_sft(run: Run[SftConfig]) -> None:
 
     start_fast_paths(run, {"model": path})
     trained = _trained_model(run, path, tokenizer)
+    require_exportable(run, trained)
     roles, sources = {"model": trained}, source_names(train.items)
     write_manifest(
         run, tokenizer, starting_points(config.model, path), {"train": train.reports, "eval": held_out.reports}

@@ -15,6 +15,8 @@ from rlhf.evaluate.reward.probes import ProbeInputs
 from rlhf.evaluate.reward.shortcuts import shortcut_section
 from rlhf.evaluate.reward.test_set import TestScores, TestSet
 
+SWAP_TOLERANCE = 0.01
+
 
 def build_reward_card(
     test_set: TestSet, scores: TestScores, *, training: Sequence[Ranking], manifest: dict[str, Any] | None
@@ -39,6 +41,7 @@ def build_reward_card(
             "calibration": calibration(differences),
             "length_correlation": length_correlation(rows, lengths),
             "kendall": mean_kendall(rows),
+            "swapped": swapped_section(rows[: len(scores.swapped)], scores.swapped),
             "probes": {
                 probe.name: probe_section(probe, rows, scores.probes[probe.name])
                 for probe in test_set.probes
@@ -82,6 +85,28 @@ def probe_section(
         "share_flipped": float(np.mean(np.sign(before) != np.sign(after))),
     }
     return found if probe.edits == "prompt" else {**found, "share_preferred_over_original": float(np.mean(preferred))}
+
+
+def swapped_section(rows: Sequence[ScoredRanking], swapped: Sequence[ScoredRanking]) -> dict[str, Any]:
+    """Accuracy with better and worse swapped, of answers scored in the other order: it must be 1 - accuracy.
+
+    Anything else says that a score depends on the place of an answer among the others, or that scores are assigned to
+    the wrong answers; `holds` allows for pairs whose scores differ by rounding alone.
+    """
+    straight, reverse = accuracy(rows)["accuracy"], accuracy(swapped)["accuracy"]
+    changes = [
+        abs(score - again)
+        for row, other in zip(rows, swapped, strict=True)
+        for score, again in zip(row.scores, other.scores[::-1], strict=True)
+    ]
+    return {
+        "num_rankings": len(rows),
+        "accuracy": straight,
+        "accuracy_swapped": reverse,
+        "sum": straight + reverse,
+        "largest_score_change": max(changes),
+        "holds": abs(straight + reverse - 1) <= SWAP_TOLERANCE,
+    }
 
 
 def _unseen(rankings: Sequence[Ranking], rows: Sequence[ScoredRanking], seen: set[str]) -> dict[str, float] | None:

@@ -126,8 +126,10 @@ def plain_prompt(messages: Sequence[Message], item: EncodedRanking, tokenizer: C
     """Ids of the turns' text without a template, a newline after each, cut on the left to leave room for the longest
     answer."""
     text = "".join(f"{part}\n" for message in messages for part in (message.content, message.input) if part)
-    ids = np.asarray(tokenizer.token_ids([text])[0], dtype=np.int32)
-    return ids[-max(1, max_length - max(map(len, item.answers))) :]
+    ids = np.asarray(tokenizer.text_ids(text), dtype=np.int32)
+    room = max(1, max_length - max(map(len, item.answers)))
+    start = min(len(tokenizer.start), room - 1)
+    return ids if len(ids) <= room else np.concatenate([ids[:start], ids[len(ids) - room + start :]])
 
 
 @dataclass(frozen=True, slots=True)

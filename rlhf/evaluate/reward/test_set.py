@@ -20,6 +20,7 @@ from rlhf.evaluate.reward.probes import ProbeInputs, probe_inputs
 
 Tree = tuple[Ids, Sequence[Ids]]
 ScoreTrees = Callable[[Sequence[Tree]], list[list[float]]]
+MAX_SWAPPED = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +39,19 @@ class TestSet:
 
     @property
     def trees(self) -> list[Tree]:
-        """Everything to score: the rankings, then each probe."""
-        return [*trees_of(self.encoded), *(tree for probe in self.probes for tree in probe.trees)]
+        """Everything to score: the rankings, then each probe, then the first rankings with their answers reversed."""
+        probes = [tree for probe in self.probes for tree in probe.trees]
+        return [*trees_of(self.encoded), *probes, *map(_reversed, trees_of(self.encoded[:MAX_SWAPPED]))]
 
 
 @dataclass(frozen=True, slots=True)
 class TestScores:
-    """Scores of a test set: a row per ranking, and for each probe a list of scores per changed row."""
+    """Scores of a test set: a row per ranking, for each probe a list of scores per changed row, and a row for each of
+    the first rankings scored with its answers reversed and their labels swapped."""
 
     rows: list[ScoredRanking]
     probes: dict[str, list[list[float]]]
+    swapped: list[ScoredRanking]
 
 
 def build_test_set(rankings: Sequence[Ranking], tokenizer: ChatTokenizer, max_length: int) -> TestSet:
@@ -102,7 +106,19 @@ def score_test_set(test_set: TestSet, score: ScoreTrees, *, max_tokens: int) -> 
         for item, each in zip(test_set.encoded, scores[:count], strict=True)
     ]
     rest = iter(scores[count:])
-    return TestScores(rows, {probe.name: [next(rest) for _ in probe.trees] for probe in test_set.probes})
+    probes = {probe.name: [next(rest) for _ in probe.trees] for probe in test_set.probes}
+    return TestScores(rows, probes, [swapped(row, found) for row, found in zip(rows, rest, strict=False)])
+
+
+def _reversed(tree: Tree) -> Tree:
+    prompt, answers = tree
+    return prompt, answers[::-1]
+
+
+def swapped(row: ScoredRanking, scores: Sequence[float]) -> ScoredRanking:
+    """The ranking of `row` with its answers in reverse order, as `scores` has them, and the worst ranked best."""
+    worst = max(row.ranks)
+    return replace(row, ranks=tuple(worst + 1 - rank for rank in row.ranks[::-1]), scores=tuple(scores))
 
 
 def divided(tree: Tree, max_tokens: int) -> list[Tree]:

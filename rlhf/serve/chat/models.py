@@ -58,9 +58,10 @@ class ServedModel:
         return Encoder(self.tokenizer, MAX_TEXT).prompts([Prompt(cleaned)])[0].ids
 
     def text_ids(self, text: str) -> Ids:
-        """Text as it is, special tokens read as such; EOS, which separates documents, for an empty text."""
+        """Text as it is, with the start that the tokenizer gives a text, special tokens read as such; for an empty text
+        that start, or EOS, which separates documents."""
         check_encodable(text)
-        return self.checked_ids(self.tokenizer.token_ids([text])[0] or [self.tokenizer.eos_id])
+        return self.checked_ids(self.tokenizer.text_ids(text) or [self.tokenizer.eos_id])
 
     def checked_ids(self, ids: Sequence[int]) -> Ids:
         """Ids a client sent. Raises DataError for one that is no token."""

@@ -171,6 +171,7 @@ def _rendered(
 ) -> tuple[Ids, list[Ids]]:
     """Prompt and answer in the reward model's own template, with EOS only if the answer had one."""
     prompt = Encoder(scorer, max_prompt_tokens).prompts([Prompt(sample.prompt.messages)])[0]
-    (answer,) = scorer.token_ids([tokenizer.text(sample.response.tolist()) or " "])
+    opening = scorer.pieces(sample.prompt.messages, open_answer=True)[-1].text
+    _, answer = scorer.piece_ids([opening, tokenizer.text(sample.response.tolist()) or " "])
     ending = [scorer.eos_id] if sample.finished else []
     return prompt.ids, [np.asarray(answer + ending, np.int32)]

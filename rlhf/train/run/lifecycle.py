@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from torch import Tensor
 
 from rlhf.artifacts.export import check_export, save_model
+from rlhf.artifacts.export_proof import prove_export
 from rlhf.artifacts.files import read_json, write_json
 from rlhf.artifacts.manifest import build_manifest
 from rlhf.config.schema import LanguageConfig
@@ -40,11 +41,16 @@ class Savable(Protocol):
     def load(self, folder: Path) -> str: ...
 
 
-class Exportable(Protocol):
-    """What `export` needs of a trained model; `TrainedModel` documents each."""
+class HasModel(Protocol):
+    """A trained model, of which names and shapes are read."""
 
     @property
     def model(self) -> PackedModel: ...
+
+
+class Exportable(HasModel, Protocol):
+    """What `export` needs of a trained model; `TrainedModel` documents each."""
+
     def infer(self, row: PackedRow) -> Tensor: ...
     def state_dict(self) -> dict[str, Tensor]: ...
 
@@ -189,6 +195,15 @@ def write_manifest(
         write_json(file, manifest)
 
     run.on_main(write)
+
+
+def require_exportable(run: Run[Any], trained: HasModel) -> None:
+    """Refuses, before the first step, a model that could not be exported after the last; must be called by all ranks.
+
+    Raises: ModelError or ArtifactError on every rank.
+    """
+    dtype = run.config.model.dtype
+    run.say(f"export: {run.on_main(lambda: prove_export(trained.model, run.folder.path, dtype=dtype))}")
 
 
 def export(

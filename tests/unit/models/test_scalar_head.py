@@ -16,12 +16,12 @@ IDS = torch.tensor([[5, 9, 300, 42, 7, 250, 3]])
 ROW = (IDS, torch.arange(7)[None], Segments((Segment(0, 7),)), torch.arange(7))
 
 
-def test_head_starts_at_one_over_root_d_plus_one():
+def test_head_starts_at_a_thousandth_over_root_d_plus_one():
     head = torch.nn.Linear(20_000, 1, bias=False)
     initialise_head(head, seed=1)
     # the standard error of a standard deviation over 20,000 draws is 0.5 %; 2 % is 4 of them
-    assert head.weight.std().item() == pytest.approx(1 / math.sqrt(20_001), rel=0.02)
-    assert abs(head.weight.mean().item()) < 4 / math.sqrt(20_001) / math.sqrt(20_000)
+    assert head.weight.std().item() == pytest.approx(1e-3 / math.sqrt(20_001), rel=0.02)
+    assert abs(head.weight.mean().item()) < 4e-3 / math.sqrt(20_001) / math.sqrt(20_000)
 
 
 def test_a_small_head_shows_the_plus_one():
@@ -31,7 +31,7 @@ def test_a_small_head_shows_the_plus_one():
         initialise_head(head, seed=seed)
         draws.append(head.weight.detach().flatten())
     # 1 / sqrt(4) = 0.5; without the + 1 it would be 0.577
-    assert torch.cat(draws).std().item() == pytest.approx(0.5, rel=0.03)
+    assert torch.cat(draws).std().item() == pytest.approx(0.5e-3, rel=0.03)
 
 
 def test_head_depends_on_its_seed_alone():

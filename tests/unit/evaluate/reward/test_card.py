@@ -28,7 +28,7 @@ from rlhf.models.loading import load_scalar_model
 SECTIONS = {
     *("accuracy", "low", "high", "num_pairs", "num_rankings", "neighbours", "by_source", "longer_answer"),
     *("by_length", "by_k", "by_rank_gap", "calibration", "length_correlation", "kendall", "probes"),
-    *("shortcuts", "leakage", "num_without_pair"),
+    *("shortcuts", "leakage", "num_without_pair", "swapped"),
 }
 
 
@@ -127,6 +127,42 @@ def test_the_card_of_a_model_that_pays_for_length(chat_tokenizer):
     assert card["probes"]["trailing_space"]["mean_score_change"] == 0
     assert card["shortcuts"]["beats_shortcuts"] is False
     json.dumps(card, allow_nan=False)
+
+
+def by_place(trees):
+    """A model that pays for standing first, as one whose answers attend to each other may."""
+    return [[float(-place) for place in range(len(answers))] for _, answers in trees]
+
+
+def test_swapped_pairs_have_the_rest_of_the_accuracy(chat_tokenizer):
+    test_set = build_test_set(rankings(), chat_tokenizer, 200)
+    scores = score_test_set(test_set, by_length, max_tokens=10_000)
+    card = build_reward_card(test_set, scores, training=rankings(), manifest=None)
+    # ranks 1 3 2: the shortest answer ("몰라.") is the worst, and the longest the best, for all four rankings
+    assert card["swapped"] == {
+        "num_rankings": 4,
+        "accuracy": 1.0,
+        "accuracy_swapped": 0.0,
+        "sum": 1.0,
+        "largest_score_change": 0.0,
+        "holds": True,
+    }
+    assert "with chosen and rejected swapped, accuracy 0.000 = 1 - 1.000" in render(
+        "evaluate/reward/summary.txt.j2", report=card
+    )
+
+
+def test_a_score_by_place_is_found_by_the_swap(chat_tokenizer):
+    test_set = build_test_set(rankings(), chat_tokenizer, 200)
+    scores = score_test_set(test_set, by_place, max_tokens=10_000)
+    card = build_reward_card(test_set, scores, training=rankings(), manifest=None)
+    # ranks 1 3 2: pairs (1, 3) and (1, 2) are right, (3, 2) is wrong. Reversed and with labels swapped the ranks are
+    # 2 1 3: (2, 3) and (1, 3) are right, (2, 1) is wrong
+    assert card["swapped"]["accuracy"] == pytest.approx(2 / 3)
+    assert card["swapped"]["accuracy_swapped"] == pytest.approx(2 / 3)
+    assert card["swapped"]["largest_score_change"] == 2.0
+    assert not card["swapped"]["holds"]
+    assert "warning: with chosen and rejected swapped" in render("evaluate/reward/summary.txt.j2", report=card)
 
 
 def test_the_card_of_no_rankings(chat_tokenizer):

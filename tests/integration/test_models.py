@@ -1,0 +1,83 @@
+"""Architectures through the three stages: two steps each, at ZeRO 0 and 3, whole weights and LoRA, then read by plain
+transformers. One row is in `make test`, all of them in `make test-models`."""
+
+from __future__ import annotations
+
+import json
+import re
+from math import log
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from rlhf.artifacts.export import load_packed
+from rlhf.ops.segments import Segment, Segments
+from tests.integration.conftest import read_lines
+from tests.integration.starts import Starter
+from tests.support.model_matrix import ARCHITECTURES, save_model
+
+QUICK = ("gemma3", 3, "whole")
+ROWS = [(name, stage, kind) for name in ARCHITECTURES for stage in (0, 3) for kind in ("whole", "lora")]
+TIED = {"qwen2", "qwen3", "gemma3", "gpt2", "exaone4"}
+PROVED = re.compile(r"^export: \d+ names(, 1 of them tied)?, [\d.]+ MiB in float32: as a \w+ expects$", re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("name", "zero_stage", "kind"),
+    [pytest.param(*row, id="-".join(map(str, row)), marks=() if row == QUICK else pytest.mark.models) for row in ROWS],
+)
+def test_three_stages(name, zero_stage, kind, starter: Starter, configs, tiny_tokenizer, tmp_path):
+    base = save_model(name, tmp_path / "base", tiny_tokenizer)
+    alike = [f"deepspeed.zero_stage={zero_stage}", "run.max_steps=2"]
+    alike += ["model.lora.rank=4"] if kind == "lora" else []
+    words = {
+        "sft": [f"model.path={base}"],
+        "reward": [f"model.path={tmp_path}/sft"],
+        "ppo": [f"actor.path={tmp_path}/sft", f"reward.path={tmp_path}/reward", "reward.min_accuracy=null"],
+    }
+    words["ppo"] += ["control.enabled=false"]
+    for stage, own in words.items():
+        said = starter.run(stage, "--config", configs[stage], f"run.dir={tmp_path}/{stage}", *own, *alike)
+        found = PROVED.search(said)
+        assert found is not None
+        assert bool(found.group(1)) == (name in TIED and stage != "reward")  # a one-number head is not tied
+        if stage == "reward":
+            assert "the new head starts quiet" in said
+    first = read_lines(tmp_path / "reward" / "metrics.jsonl")[0]["loss"]
+    assert first == pytest.approx(log(2), abs=0.03)
+    require_changed(base, tmp_path / "sft" / "model")
+    require_changed(tmp_path / "sft" / "model", tmp_path / "ppo" / "model")
+    for stage in words:
+        require_plain(tmp_path / stage / "model", scalar=stage == "reward", tied=name in TIED)
+        if kind == "lora":
+            assert (tmp_path / stage / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def require_changed(before: Path, after: Path) -> None:
+    old, new = (load_file(folder / "model.safetensors") for folder in (before, after))
+    assert any(not torch.equal(old[name], weight) for name, weight in new.items() if name in old)
+
+
+@torch.no_grad()
+def require_plain(folder: Path, *, scalar: bool, tied: bool) -> None:
+    """Plain transformers reads every weight, and computes what packed rows do."""
+    auto: Any = AutoModelForSequenceClassification if scalar else AutoModelForCausalLM
+    model, report = auto.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    if not scalar:
+        same = model.get_input_embeddings().weight.data_ptr() == model.get_output_embeddings().weight.data_ptr()
+        assert same == tied
+    (ids,) = AutoTokenizer.from_pretrained(folder)(["비 좋아요? 네, 좋아요!"])["input_ids"]
+    row = torch.tensor([ids])
+    found = model.eval()(row, use_cache=False).logits[0]
+    packed = load_packed(str(folder), scalar=scalar).eval()
+    length = len(ids)
+    expected = packed(row, torch.arange(length)[None], Segments((Segment(0, length),)), torch.arange(length))
+    if scalar:  # plain transformers scores the last token, and knows nothing of a shift in the configuration
+        shift = float(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("score_shift", 0.0))
+        found, expected = found + shift, expected[-1:]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
