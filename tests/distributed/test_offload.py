@@ -14,12 +14,11 @@ from torch import Tensor
 
 from tests.distributed.conftest import Outcome, run_worker
 
+pytestmark = pytest.mark.full
 STAGES = [2, 3]
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(1, id="1 rank"), pytest.param(2, id="2 ranks", marks=pytest.mark.full)]
-)
+@pytest.fixture(scope="module", params=[1, 2], ids=["1 rank", "2 ranks"])
 def outcome(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, inputs: Path) -> Outcome:
     return run_worker("offload.py", inputs, tmp_path_factory.mktemp("offload"), ranks=request.param)
 

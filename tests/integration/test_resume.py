@@ -176,6 +176,7 @@ def wait_for_checkpoint(run: Launched, folder: Path, step: int) -> dict[int, int
     return run.rank_pids()
 
 
+@pytest.mark.full
 def test_a_rank_killed_under_the_launcher(configs: dict[str, Path], shared: Finished, tmp_path: Path) -> None:
     words = ["--config", configs["sft"], f"run.dir={tmp_path}/run", *SHARED]
     with launched("sft", *words, ranks=2, log=tmp_path / "first.txt") as run:

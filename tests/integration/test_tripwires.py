@@ -86,14 +86,15 @@ def test_a_reward_for_length_and_a_critic_that_does_not_learn(
     words = ["--config", configs["ppo"], f"actor.path={chain['sft']}", f"run.dir={tmp_path}", paid_by("length")]
     words += [f"critic.path={chain['reward']}/model", "critic.lr=1.0e-12", "run.max_steps=6", *EVERY_STEP]
     words += ["tripwires.critic.warmup_steps=2", "tripwires.critic.steps=3", "control.enabled=false"]
+    words += ["tripwires.length_slope.steps=2"]
     text = starter.run("ppo", *words, f"tripwires.held_out_reward={chain['reward']}/model")
     found = {trip["wire"]: trip["step"] for trip in trips(tmp_path)}
-    assert 3 <= found["length_slope"] <= 6  # three in a row
+    assert 2 <= found["length_slope"] <= 6  # two in a row
     assert found["critic"] == 5  # three after the first two
     assert "control group: skipped (control.enabled is false)" in text
     assert not (tmp_path / "control.json").exists()
     metrics = read_lines(tmp_path / "metrics.jsonl")
-    assert metrics[-1]["objective/reward_length_correlation"] > 0.7
+    assert metrics[found["length_slope"] - 1]["objective/reward_length_correlation"] > 0.7
     assert len({line["objective/held_out_reward"] for line in metrics}) > 1
     assert metrics[0]["objective/held_out_reward"] != metrics[0]["objective/reward"]
 

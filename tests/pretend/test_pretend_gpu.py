@@ -18,7 +18,12 @@ from rlhf.data.tokenizer import ChatTokenizer
 from tests.support.lora_runs import make_lora_run
 
 ROOT = Path(__file__).parents[2]
-KINDS = ["float32 sdpa", "float32 varlen", "bfloat16 sdpa", "bfloat16 varlen"]
+KINDS = [
+    "float32 sdpa",
+    pytest.param("float32 varlen", marks=pytest.mark.full),
+    pytest.param("bfloat16 sdpa", marks=pytest.mark.full),
+    "bfloat16 varlen",
+]
 PER_ROW = 3  # synchronisations of one micro-batch
 PER_DECODE = 2  # synchronisations, and copies, of one decode step
 BOUNDS = "/models/attention.py"  # bounds of the variable-length kernel, which are no part of the row's transfer
@@ -30,25 +35,26 @@ EVALUATION = ("evaluate references", "answer_logprobs", "answer_scores", "tree_s
 Steps = dict[str, dict[str, Any]]
 
 
-@pytest.fixture(scope="module")
-def walked(
+@pytest.fixture(scope="module", params=KINDS)
+def steps(
+    request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     tiny_neox: Path,
     tiny_llama: Path,
     tiny_reward: Path,
     chat_tokenizer: ChatTokenizer,
-) -> dict[str, Steps]:
+) -> Steps:
     folder = tmp_path_factory.mktemp("pretend")
     for name, path in (("neox", tiny_neox), ("llama", tiny_llama), ("reward", tiny_reward)):
         (folder / name).symlink_to(path)
     make_lora_run(tiny_neox, folder / "sft-run", chat_tokenizer, stage="sft", seed=1)
     make_lora_run(tiny_neox, folder / "reward-run", chat_tokenizer, stage="reward", seed=2, score_offset=0.5)
     out = folder / "walk.json"
-    command = [sys.executable, "-m", "tests.pretend.walk", str(folder), str(out)]
+    command = [sys.executable, "-m", "tests.pretend.walk", str(folder), str(out), *request.param.split()]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
-    found: dict[str, Steps] = json.loads(out.read_text(encoding="utf-8"))
+    found: Steps = json.loads(out.read_text(encoding="utf-8"))
     return found
 
 
@@ -61,19 +67,15 @@ def of_rows(steps: Steps) -> dict[str, dict[str, Any]]:
     return {name: step for name, step in steps.items() if any(word in name for word in (*ROWS, *EVALUATION))}
 
 
-def test_the_walk_is_whole(walked: dict[str, Steps]) -> None:
+def test_the_walk_is_whole(steps: Steps) -> None:
     """Every kind of step of both kinds of roles is there, and did work."""
-    assert list(walked) == KINDS
-    for steps in walked.values():
-        assert {name.partition(" ")[0] for name in steps} >= {"separate", "shared", "neox", "llama", "service"}
-        assert len(of_rows(steps)) == 2 * 8 + 2 * 2 + 3 + 4  # of the roles; of stage 1; of stage 2; of evaluation
-        assert all(step["rows"] for step in of_rows(steps).values())
-        assert all(step["decodes"] for name, step in steps.items() if "decode" in name or name == "service")
+    assert {name.partition(" ")[0] for name in steps} >= {"separate", "shared", "neox", "llama", "service"}
+    assert len(of_rows(steps)) == 2 * 8 + 2 * 2 + 3 + 4  # of the roles; of stage 1; of stage 2; of evaluation
+    assert all(step["rows"] for step in of_rows(steps).values())
+    assert all(step["decodes"] for name, step in steps.items() if "decode" in name or name == "service")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_pretend_gpu_refuses_and_counts(walked: dict[str, Steps], kind: str) -> None:
-    steps = walked[kind]
+def test_the_pretend_gpu_refuses_and_counts(steps: Steps) -> None:
     assert "tensors on two devices" in steps["refused: two devices"]["error"]
     assert "no numpy array" in steps["refused: numpy"]["error"]
     expected = {  # (synchronisations, copies)
@@ -89,40 +91,35 @@ def test_the_pretend_gpu_refuses_and_counts(walked: dict[str, Steps], kind: str)
         assert (total(step["synchronisations"]), total(step["copies"])) == counts, name
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_tensor_is_on_the_wrong_device(walked: dict[str, Steps], kind: str) -> None:
-    wrong = {name: step["error"] for name, step in walked[kind].items() if not name.startswith("refused")}
+def test_no_tensor_is_on_the_wrong_device(steps: Steps) -> None:
+    wrong = {name: step["error"] for name, step in steps.items() if not name.startswith("refused")}
     assert not {name: error for name, error in wrong.items() if error}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_row_goes_to_the_device_in_one_transfer(walked: dict[str, Steps], kind: str) -> None:
-    for name, step in of_rows(walked[kind]).items():
+def test_a_row_goes_to_the_device_in_one_transfer(steps: Steps) -> None:
+    for name, step in of_rows(steps).items():
         assert total(step["copies"], without=(BOUNDS, PARKED)) == step["rows"], (name, step["copies"])
         waited = [each for each in step["synchronisations"] if each[0] == "blocking copy"]
         assert total(waited, without=(BOUNDS, PARKED)) == 0, (name, waited)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_micro_batch_waits_for_the_device_three_times_at_most(walked: dict[str, Steps], kind: str) -> None:
-    for name, step in of_rows(walked[kind]).items():
+def test_a_micro_batch_waits_for_the_device_three_times_at_most(steps: Steps) -> None:
+    for name, step in of_rows(steps).items():
         waits = total(step["synchronisations"], without=(BOUNDS, PARKED))
         assert waits <= PER_ROW * step["rows"], (name, step["synchronisations"])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_decode_step_waits_twice_and_copies_twice_at_most(walked: dict[str, Steps], kind: str) -> None:
+def test_a_decode_step_waits_twice_and_copies_twice_at_most(steps: Steps) -> None:
     """Prefills are counted among the steps."""
-    for name, step in walked[kind].items():
+    for name, step in steps.items():
         if not step["decodes"] or step["rows"]:
             continue
         assert total(step["synchronisations"]) <= PER_DECODE * step["decodes"], (name, step["synchronisations"])
         assert total(step["copies"]) <= PER_DECODE * step["decodes"], (name, step["copies"])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_bounds_of_segments_are_made_once_per_row(walked: dict[str, Steps], kind: str) -> None:
+def test_the_bounds_of_segments_are_made_once_per_row(steps: Steps) -> None:
     """Not once per layer and recomputation; roles that read one row share them."""
-    for name, step in of_rows(walked[kind]).items():
+    for name, step in of_rows(steps).items():
         bounds = [each for each in step["copies"] if each[1].startswith(BOUNDS)]
         assert total(bounds) <= step["rows"], (name, bounds)

@@ -371,18 +371,15 @@ def check_angles(model: Any) -> None:
     torch.testing.assert_close(found.double(), 10000.0**-exponents, rtol=1e-5, atol=0)
 
 
-def main(folder: str, out: str) -> None:
+def main(folder: str, out: str, dtype: str, attention: str) -> None:
     separate_engine.wrapped_engine = shared_engine.wrapped_engine = plain_engine  # type: ignore[assignment]
     kernels.varlen_attn = plain_varlen  # type: ignore[assignment]
     attention_choice.varlen_obstacle = lambda *_: ""  # the plain kernel runs in every type
     count_work()
-    found: dict[str, Any] = {}
-    for dtype in ("float32", "bfloat16"):
-        for attention in ("sdpa", "varlen"):
-            walk = Walk(Path(folder), dtype, attention)
-            for part in (device_itself, loading, separate, shared, supervised, ranked, evaluation, decoding):
-                part(walk)
-            found[f"{dtype} {attention}"] = {name: asdict(step) for name, step in walk.steps.items()}
+    walk = Walk(Path(folder), dtype, attention)
+    for part in (device_itself, loading, separate, shared, supervised, ranked, evaluation, decoding):
+        part(walk)
+    found = {name: asdict(step) for name, step in walk.steps.items()}
     Path(out).write_text(json.dumps(found), encoding="utf-8")
 
 

@@ -42,6 +42,7 @@ def test_every_point_is_a_file_of_tests(steps: ModuleType) -> None:
     assert set(steps.LIMITS) == files | {"doctor", "benchmark"}
 
 
+@pytest.mark.full
 def test_a_step_that_hangs_is_ended_with_a_child_in_a_session_of_its_own(steps: ModuleType, tmp_path: Path) -> None:
     said = tmp_path / "said"
     with said.open("wb") as file:

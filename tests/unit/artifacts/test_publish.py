@@ -44,6 +44,7 @@ def test_a_full_run_is_converted_and_loads_in_plain_transformers(dtype, full_run
     assert published.outcome.agreement >= (1.0 if dtype == "float32" else 0.8)
 
 
+@pytest.mark.full
 def test_a_real_fresh_process_agrees(full_run, tmp_path, capsys):
     before = sha256_of(full_run)
     assert main(["export", "--run", str(full_run), "--out", str(tmp_path / "out"), "--dtype", "bfloat16"]) == 0

@@ -58,6 +58,7 @@ def command(scripted: ScriptedHub, *words: str, token: str = TOKEN, **more: str)
     )
 
 
+@pytest.mark.full
 def test_a_finished_run_is_exported_and_pushed_with_its_card(scripted: ScriptedHub, full_run: Path) -> None:
     done = command(scripted, str(full_run), "--repo", "someone/tiny-ppo", "--dtype", "bfloat16")
     assert done.returncode == 0, done.stderr

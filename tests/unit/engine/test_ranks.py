@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from rlhf.engine.op_builds import guard_op_builds
 from rlhf.engine.process_group import collective_timeout, join_group
 from rlhf.errors import TrainingError
 
@@ -24,6 +25,7 @@ def test_a_port_that_is_taken_is_named_with_the_flag_that_changes_it(monkeypatch
         }
         for name, value in words.items():
             monkeypatch.setenv(name, value)
+        guard_op_builds()  # as a stage does: a cache that nobody guards is rebuilt for a minute
         with pytest.raises(TrainingError, match=f"cannot connect at port {port} of 127.0.0.1") as caught:
             join_group(collective_timeout(60))
     assert f"--master_port {port + 1}" in caught.value.fix
