@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE ?= 1
 
 help:
 	@echo "make quickstart      install, then base, SFT, reward model and PPO on a tiny model (OUT=$(OUT), ARGS='--lora')"
-	@echo "make test            install, then all tests"
+	@echo "make test            install, then all tests that take seconds"
 	@echo "make test-models     nine architectures through three stages, at ZeRO 0 and 3, whole and LoRA, about 10 minutes"
 	@echo "make test-versions   the unit tests and a step of each stage with the oldest and the newest versions (VERSIONS='--keep')"
 	@echo "make test-gpu        the tests that need a CUDA GPU, about 8 minutes; without one every skip is printed"
@@ -37,8 +37,9 @@ setup: $(VENV)/.installed
 quickstart: setup
 	$(BIN)/rlhf quickstart --out $(OUT) $(ARGS)
 
+# Two files at a time; those with the longest tests come first in order of name.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-models: setup
 	$(BIN)/python -m pytest -m models tests/integration/test_models.py
