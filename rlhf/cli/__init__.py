@@ -70,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except RlhfError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        notes = getattr(error, "__notes__", ())
+        sys.stderr.write("\n".join([f"{type(error).__name__}: {error}", *notes, ""]))
         return 1
     except BrokenPipeError:  # whoever reads, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,16 +7,18 @@ and ends with the last turn of the imitated speaker; the turns before and after 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from rlhf.curate.chats.events import ChatEvent, Guesses
+from rlhf.curate.chats.events import ChatEvent, Guesses, shown_guesses
 from rlhf.curate.chats.export_text import composed
 from rlhf.curate.chats.exports import read_export
 from rlhf.errors import DataError
+
+_NOT_MESSAGES = {"media": "pictures, files and calls", "deleted": "deleted messages", "system": "notices of the room"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,29 +51,60 @@ class Chat:
         return (*self.me, self.partner) if self.partner else self.me
 
 
-def open_chat(path: Path, format: str, me: tuple[str, ...], partner: str, gap: timedelta) -> Chat:
+def open_chat(
+    path: Path,
+    format: str,
+    me: tuple[str, ...],
+    partner: str,
+    gap: timedelta,
+    mask: Callable[[str], str] = str,
+) -> Chat:
     """Reads the speakers of an export; names are compared as NFC.
 
     Raises:
-        DataError: without `me`, or for a name that nobody has in this chat; it lists the speakers.
+        DataError: without `me`, or for a name that nobody has in this chat; it lists the speakers, and in its notes
+            what else was read, with `mask` over texts.
     """
     me, partner = tuple(map(composed, me)), composed(partner)
-    events = (event for event in read_export(path, format, (*me, partner)) if isinstance(event, ChatEvent))
-    spoken = (event.sender for event in events if event.kind in ("message", "cut"))
-    speakers = dict(Counter(spoken).most_common())
+    spoken: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
+    guesses = Guesses()
+    for event in read_export(path, format, (*me, partner)):
+        if isinstance(event, DataError):
+            continue
+        guesses.add(event)
+        if event.kind in _NOT_MESSAGES:
+            left_out[_NOT_MESSAGES[event.kind]] += 1
+        else:
+            spoken[event.sender] += 1
+    chat = Chat(path, format, dict(spoken.most_common()), me, partner, gap)
+    error = _wrong_speakers(chat)
+    if error is None:
+        return chat
+    if left_out:
+        error.add_note(f"  left out: {', '.join(f'{number} {kind}' for kind, number in left_out.most_common())}")
+    for line in shown_guesses(str(path), guesses.recorded(mask)):
+        error.add_note(f"  {line}")
+    raise error
+
+
+def _wrong_speakers(chat: Chat) -> DataError | None:
+    """What is wrong with the names that the user gave; nothing for a chat without messages, whose error is another."""
+    speakers, where = chat.speakers, str(chat.path)
     shown = ", ".join(f"{name} ({number} messages)" for name, number in speakers.items())
-    if speakers:
-        if not me:
-            fix = f"--me {_quoted(next(iter(speakers)))} imitates that speaker"
-            raise DataError("no speaker to imitate", where=str(path), expected=f"--me, one of {shown}", fix=fix)
-        if not any(name in speakers for name in me):
-            problem = f"nobody is called {' or '.join(me)}"
-            fix = "Android calls whoever exported the chat 회원님" if "회원님" in speakers else "--me with one of them"
-            raise DataError(problem, where=str(path), expected=f"one of {shown}", fix=fix)
-        if partner and (partner not in speakers or partner in me):
-            problem = f"no partner is called {partner}"
-            raise DataError(problem, where=str(path), expected=f"--partner, one of {shown}")
-    return Chat(path, format, speakers, me, partner, gap)
+    if not speakers:
+        return None
+    if not chat.me:
+        fix = f"--me {_quoted(next(iter(speakers)))} imitates that speaker"
+        return DataError("no speaker to imitate", where=where, expected=f"--me, one of {shown}", fix=fix)
+    if not any(name in speakers for name in chat.me):
+        problem = f"nobody is called {' or '.join(chat.me)}"
+        fix = "Android calls whoever exported the chat 회원님" if "회원님" in speakers else "--me with one of them"
+        return DataError(problem, where=where, expected=f"one of {shown}", fix=fix)
+    if chat.partner and (chat.partner not in speakers or chat.partner in chat.me):
+        problem = f"no partner is called {chat.partner}"
+        return DataError(problem, where=where, expected=f"--partner, one of {shown}")
+    return None
 
 
 def _quoted(name: str) -> str:
@@ -120,7 +153,6 @@ def _cut(events: Iterable[ChatEvent | DataError], gap: timedelta) -> Iterator[li
         yield current
 
 
-_NOT_MESSAGES = {"media": "pictures, files and calls", "deleted": "deleted messages", "system": "notices of the room"}
 _CUT_ANSWERS = "answers that the app cut"  # learnt, they would teach to stop in the middle; a cut question does no harm
 
 

@@ -188,11 +188,14 @@ def import_files(options: ImportOptions) -> Output:
         output.extra["keys not read"] = {}
         output.extra["columns"] = {source.name: source.columns for source in sources if source.columns}
         _write_all(sources, output, options)
-        mask = str if options.keep_pii else _masked
         output.extra["guessed"] = {
-            source.name: recorded for source in sources if (recorded := source.guesses.recorded(mask))
+            source.name: recorded for source in sources if (recorded := source.guesses.recorded(_mask(options)))
         }
     return output
+
+
+def _mask(options: ImportOptions) -> Callable[[str], str]:
+    return str if options.keep_pii else _masked
 
 
 def _masked(text: str) -> str:
@@ -223,7 +226,7 @@ def _open(file: str, options: ImportOptions) -> _Source:
         options.format if options.format in CHAT_FORMATS else export_format(path) if options.format == "auto" else None
     )
     if app is not None:
-        guesses, chat = Guesses(), open_chat(path, app, options.me, options.partner, options.gap)
+        guesses, chat = Guesses(), open_chat(path, app, options.me, options.partner, options.gap, _mask(options))
         return _Source(file, app, partial(_chat_rows, chat, guesses), guesses=guesses)
     if path.suffix.lower() in (".txt", ".eml"):
         raise DataError(

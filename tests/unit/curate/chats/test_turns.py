@@ -118,5 +118,13 @@ def test_speakers_are_listed_with_how_often_they_spoke(tmp_path: Path, options: 
         assert speaker in caught.value.expected
 
 
+def test_the_error_of_a_wrong_name_says_what_else_was_read(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        chat_of(tmp_path, PAIR, me=("누구",))
+    notes = caught.value.__notes__
+    assert notes[0] == "  left out: 1 pictures, files and calls"
+    assert notes[-1].endswith("새봄: (사진)")
+
+
 def test_an_export_without_messages(tmp_path: Path) -> None:
     assert chat_of(tmp_path, "Date,User,Message\n") == ([], ["an export without messages"], Counter())

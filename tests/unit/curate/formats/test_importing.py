@@ -294,9 +294,12 @@ def test_a_missing_package_stops_before_anything_is_read(tmp_path: Path, monkeyp
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, out = tmp_path / "chat.csv", tmp_path / "out.jsonl"
-    source.write_text(CHAT, encoding="utf-8")
+    photo = '2024-03-05 09:05:00,"새봄","사진"\n'
+    source.write_text(CHAT + photo, encoding="utf-8")
     assert main(["data", "import", "--in", str(source), "--out", str(out)]) == 1
-    assert "다온 (2 messages)" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "다온 (2 messages)" in said
+    assert "  left out: 1 pictures, files and calls\n" in said
     flags = ["--me", "다온", "--style", "completion", "--separator", "\\n##\\n", "--stop", " END", "--gap", "30m"]
     assert main(["data", "import", "--in", str(source), "--out", str(out), *flags]) == 0
     shown = capsys.readouterr().out
