@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from rlhf.cli.parser import Command, Group
 from rlhf.config.flags import add_flags, fill
@@ -33,4 +34,34 @@ def run_base_tiny(arguments: argparse.Namespace) -> int:
 TINY = Command(
     "tiny", "a tiny Polyglot-shaped GPT-NeoX, trained on the spot on any text", run_base_tiny, _flags, files=("data",)
 )
-GROUP = Group("base", "base models", (TINY,))
+
+
+def _gguf_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="a .gguf file, quantised or not")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="model folder to write")
+    kind = "data type that the blocks are unpacked to (default: %(default)s)"
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help=kind)
+
+
+def run_base_gguf(arguments: argparse.Namespace) -> int:
+    """`rlhf base gguf`."""
+    from rlhf.artifacts.from_gguf import convert_gguf
+
+    convert_gguf(arguments.file, arguments.out, dtype=arguments.dtype, say=_say)
+    return 0
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+GGUF = Command(
+    "gguf",
+    "a GGUF file as a Hugging Face folder, compared with the file",
+    run_base_gguf,
+    _gguf_flags,
+    description="transformers unpacks the blocks of the file. What is written is loaded again: its logits on a Korean "
+    "text must be those of the file's weights, and its tokenizer must give that text back. Needs the package gguf "
+    "(pip install --no-deps gguf). The model keeps its license, which is printed where the file names it.",
+)
+GROUP = Group("base", "base models", (TINY, GGUF))
