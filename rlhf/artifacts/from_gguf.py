@@ -59,7 +59,7 @@ def read_content(path: Path) -> GgufContent:
     Raises: ModelError when the package `gguf` is missing, for a file that is none, and for one that is cut short.
     """
     if find_spec("gguf") is None:
-        raise ModelError("the package gguf is not installed", where=str(path), fix="pip install --no-deps 'gguf>=0.17'")
+        raise ModelError("the package gguf is not installed", where=str(path), fix="pip install --no-deps 'gguf>=0.19'")
     if not path.is_file():
         raise ModelError("no such file", where=str(path), expected="a .gguf file")
     with path.open("rb") as file:
