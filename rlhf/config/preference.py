@@ -42,7 +42,9 @@ class DpoSection(Section):
         "lengths; empty: they are computed before the first step",
     )
     kl_prompts: int = Field(
-        64, ge=0, description="held-out prompts answered at each evaluation to estimate the KL to the reference; 0: none"
+        64,
+        ge=0,
+        description="held-out prompts answered at each evaluation to estimate the KL to the reference; 0: none",
     )
 
     @property

@@ -213,8 +213,8 @@ class DpoConfig(LanguageConfig, StoppingConfig):
         room = self.sampling.max_prompt_tokens + self.sampling.max_new_tokens
         if self.dpo.kl_prompts and room > self.train.micro_tokens:
             raise ValueError(
-                f"train.micro_tokens = {self.train.micro_tokens} cannot hold a prompt and an answer that is sampled for "
-                f"the KL (sampling.max_prompt_tokens + sampling.max_new_tokens = {room}); raise it, or set "
+                f"train.micro_tokens = {self.train.micro_tokens} cannot hold a prompt and an answer sampled for the "
+                f"KL (sampling.max_prompt_tokens + sampling.max_new_tokens = {room}); raise it, or set "
                 "dpo.kl_prompts=0"
             )
         return self

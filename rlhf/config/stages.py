@@ -64,5 +64,7 @@ def stage_of(config: str, given: str | None) -> str:
     """The stage given by --stage, or that of the file's name. Raises ConfigError where neither names one."""
     stage = given or stage_of_file(config)
     if stage is None:
-        raise ConfigError(f"{config} is not named after a stage", where="--stage", fix="add --stage sft, reward, ppo or dpo")
+        raise ConfigError(
+            f"{config} is not named after a stage", where="--stage", fix="add --stage sft, reward, ppo or dpo"
+        )
     return stage

@@ -87,4 +87,3 @@ class WeightAverage:
 def average_file(folder: Path, rank: int) -> Path:
     """Where `rank` keeps its average in an engine's folder."""
     return folder / f"average-{rank:04d}.pt"
-

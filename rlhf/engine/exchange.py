@@ -1,4 +1,4 @@
-"""Other values in the place of trained weights for a while: what this rank holds of them is exchanged, nothing is sent."""
+"""Other values in the place of trained weights for a while: each rank exchanges what it holds, and nothing is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preference optimisation (DPO, IPO, SimPO, KTO): a policy straight from the data of stage 2, without a reward model."""
+"""Preference optimisation (DPO, IPO, SimPO, KTO): a policy from the data of stage 2, without a reward model."""
 
 from __future__ import annotations
 

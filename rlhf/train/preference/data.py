@@ -56,7 +56,9 @@ def _load_verdicts(
     good, bad = (sum(each == verdict for item in train.items for each in item.good) for verdict in (True, False))
     run.say(f"train: {summary}; {good:,} good answers, {bad:,} bad")
     if not (good and bad):
-        run.say(f"warning: every answer is {'good' if good else 'bad'}: nothing says what is {'bad' if good else 'good'}")
+        run.say(
+            f"warning: every answer is {'good' if good else 'bad'}: nothing says what is {'bad' if good else 'good'}"
+        )
     run.say(f"eval:  {held_out_summary}" if data.eval else WITHOUT_EVAL)
     return train, held_out
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from rlhf.artifacts.files import read_json
 from rlhf.artifacts.run_folder import RunFolder
@@ -61,7 +61,7 @@ def reference_logprobs(run: Run[DpoConfig], model: RowModel, groups: Mapping[str
         raise _refused(given, known)
     if known == key:
         run.say(f"reference: log-probabilities read from {file}")
-        return _split(run.on_main(lambda: _read(file)), groups)
+        return _split(run.on_main(lambda: load_file(file)), groups)
     if known is not None and run.resumed is not None:
         raise CheckpointError(
             f"{file} holds the reference log-probabilities of another model or other data",
@@ -107,11 +107,6 @@ def _known_key(file: Path) -> str | None:
             return str((content.metadata() or {}).get("key"))
     except (FileNotFoundError, SafetensorError):
         return None
-
-
-def _read(file: Path) -> dict[str, np.ndarray]:
-    with safe_open(str(file), framework="numpy") as content:
-        return {name: content.get_tensor(name) for name in content.keys()}
 
 
 def _split(found: Mapping[str, np.ndarray], groups: Mapping[str, Trees]) -> dict[str, Logprobs]:

@@ -1,4 +1,4 @@
-"""Rows of preference optimisation: answers to one prompt with what their loss compares, packed behind a shared prompt."""
+"""Rows of preference optimisation: answers behind a shared prompt, with what their loss compares."""
 
 from __future__ import annotations
 
