@@ -5,6 +5,7 @@ runs/<name>/  config.yaml  manifest.json  metrics.jsonl  samples.jsonl  tensorbo
 once resumed  changes.jsonl (keys that were changed)
 after a hang  hang/rank-0000.txt (the stack of each rank)
 stage 3 also  tripwires.jsonl  abandoned.jsonl  control.json
+dpo also      reference/logprobs.safetensors
 """
 
 from __future__ import annotations
