@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from rlhf.data.records import Demonstration, Message, Prompt, Ranking, Verdicts
+from rlhf.data.records import Demonstration, MarkedAnswers, Message, Prompt, Ranking
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.errors import DataError
 
@@ -68,7 +68,7 @@ class EncodedRanking:
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedVerdicts:
+class EncodedMarked:
     """A prompt [P] and K answers, each with its EOS unless it was cut, and whether each is good."""
 
     prompt: Ids
@@ -122,10 +122,8 @@ class Encoder:
     def rankings(self, records: Sequence[Ranking]) -> list[EncodedRanking]:
         return [self._ranking(record) for record in records]
 
-    def verdicts(self, records: Sequence[Verdicts]) -> list[EncodedVerdicts]:
-        return [
-            EncodedVerdicts(*self._answers(each.prompt, each.responses), each.good, each.source) for each in records
-        ]
+    def marked(self, records: Sequence[MarkedAnswers]) -> list[EncodedMarked]:
+        return [EncodedMarked(*self._answers(each.prompt, each.responses), each.good, each.source) for each in records]
 
     def prompts(self, records: Sequence[Prompt]) -> list[EncodedPrompt]:
         """Prompts, the opening of an answer included, cut on the left to `max_length`.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlhf.data.encode import EncodedRanking, EncodedSequence, EncodedVerdicts, Ids
+from rlhf.data.encode import EncodedMarked, EncodedRanking, EncodedSequence, Ids
 from rlhf.data.transfer import moved_together
 from rlhf.errors import DataError
 from rlhf.ops.segments import Segment, Segments
@@ -213,7 +213,7 @@ def first_tokens(row: PackedRow, most: int) -> PackedRow:
     )
 
 
-def trees_of(items: Sequence[EncodedRanking | EncodedVerdicts]) -> list[Tree]:
+def trees_of(items: Sequence[EncodedRanking | EncodedMarked]) -> list[Tree]:
     return [(item.prompt, item.answers) for item in items]
 
 

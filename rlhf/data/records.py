@@ -183,7 +183,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
+class MarkedAnswers:
     """Answers to one prompt, each judged good or bad by itself; a thumb on one answer is K = 1."""
 
     prompt: tuple[Message, ...]
@@ -204,7 +204,7 @@ class Verdicts:
             check_text(response, "the answer")
 
 
-Record = Demonstration | Ranking | Prompt | Verdicts
+Record = Demonstration | Ranking | Prompt | MarkedAnswers
 
 
 def demonstration_of(ranking: Ranking) -> Demonstration:
@@ -213,20 +213,22 @@ def demonstration_of(ranking: Ranking) -> Demonstration:
     return Demonstration((*ranking.prompt, answer), source=ranking.source)
 
 
-def verdicts_of(ranking: Ranking) -> Verdicts:
+def marked_of(ranking: Ranking) -> MarkedAnswers:
     """The best answers of a ranking as good ones and the worst as bad ones; those between are left out."""
     ends = (min(ranking.ranks), max(ranking.ranks))
     kept = [answer for answer, rank in enumerate(ranking.ranks) if rank in ends]
     responses = tuple(ranking.responses[answer] for answer in kept)
-    return Verdicts(ranking.prompt, responses, tuple(ranking.ranks[each] == ends[0] for each in kept), ranking.source)
+    return MarkedAnswers(
+        ranking.prompt, responses, tuple(ranking.ranks[each] == ends[0] for each in kept), ranking.source
+    )
 
 
-def prompt_of(record: Demonstration | Ranking | Verdicts) -> Prompt:
+def prompt_of(record: Demonstration | Ranking | MarkedAnswers) -> Prompt:
     """The prompt of a record; its reference is the final answer, the best one of a ranking, or a good one.
 
     Answers that are all bad leave no reference.
     """
-    if isinstance(record, Verdicts):
+    if isinstance(record, MarkedAnswers):
         good = [answer for answer, verdict in zip(record.responses, record.good, strict=True) if verdict]
         return Prompt(record.prompt, record.source, good[0] if good else "")
     best = record.best if isinstance(record, Ranking) else 0

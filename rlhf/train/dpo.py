@@ -68,7 +68,7 @@ def train_dpo(run: Run[DpoConfig]) -> None:
     reports = {"train": data.train.reports, "eval": data.held_out.reports}
     write_manifest(run, tokenizer, starting_points(config.model, path), reports)
     # The weights are still the reference's.
-    used = range(len(data.train.items))
+    used: Sequence[int] = range(len(data.train.items))
     if run.dry_run:
         used = sorted({row for step in range(last) for row in stream.batch(step * config.train.batch_size)})
     state = _with_reference(run, trained, tokenizer, data, used)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rlhf.data.encode import EncodedRanking, EncodedVerdicts
+from rlhf.data.encode import EncodedMarked, EncodedRanking
 from rlhf.data.packing import PackedRow, pack_trees, trees_of
 from rlhf.train.margins import margins_of
 
@@ -22,7 +22,7 @@ def pack_rankings(rankings: Sequence[EncodedRanking], *, margin_scale: float | N
     return row if margin_scale is None else row.carrying(margins=margins_of(rankings, width, margin_scale))
 
 
-def answer_tables(items: Sequence[EncodedRanking | EncodedVerdicts]) -> dict[str, Tensor]:
+def answer_tables(items: Sequence[EncodedRanking | EncodedMarked]) -> dict[str, Tensor]:
     """Tables of B prompts by K answers, the largest number of a prompt.
 
     `ranks` [B, K] int64, 1 = best; `mask` [B, K] bool, True = an answer; `places` [P] int64, where the number of each

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rlhf.config.schema import DpoConfig, RewardConfig
-from rlhf.data.encode import EncodedRanking, EncodedVerdicts, Encoder
+from rlhf.data.encode import EncodedMarked, EncodedRanking, Encoder
 from rlhf.data.records import Ranking
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.errors import DataError
@@ -90,7 +90,7 @@ def usable(loaded: LoadedRows[Ranked], max_answers: int, seed: int) -> tuple[Loa
 
 
 def drawn_answers(
-    item: EncodedRanking | EncodedVerdicts, among: Sequence[int], count: int, stream: tuple[int, ...]
+    item: EncodedRanking | EncodedMarked, among: Sequence[int], count: int, stream: tuple[int, ...]
 ) -> list[int]:
     """Numbers of `count` answers sampled from a seeded stream, at least two of them of different rank."""
     generator = np.random.default_rng(stream)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from rlhf.config.schema import DpoConfig
-from rlhf.data.encode import EncodedPrompt, EncodedVerdicts, Encoder
+from rlhf.data.encode import EncodedMarked, EncodedPrompt, Encoder
 from rlhf.data.packing import Tree
-from rlhf.data.records import Ranking, Verdicts, prompt_of
+from rlhf.data.records import MarkedAnswers, Ranking, prompt_of
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.train.inputs import LoadedRows, load_first, load_train_and_eval
 from rlhf.train.preference.rows import Compared
@@ -36,21 +36,20 @@ def load_preferences(run: Run[DpoConfig], tokenizer: ChatTokenizer) -> Preferenc
 
     Raises: DataError for rows that cannot be used, and for rankings without an untied pair.
     """
-    config = run.config
-    if config.dpo.loss == "kto":
-        train, held_out = _load_verdicts(run, tokenizer)
-    else:
-        train, held_out, _ = load_rankings(run, tokenizer, without_eval=WITHOUT_EVAL)
-    return PreferenceData(train, held_out, _prompts(run, tokenizer))
+    prompts = _prompts(run, tokenizer)
+    if run.config.dpo.loss == "kto":
+        return PreferenceData(*_load_marked(run, tokenizer), prompts)
+    train, held_out, _ = load_rankings(run, tokenizer, without_eval=WITHOUT_EVAL)
+    return PreferenceData(train, held_out, prompts)
 
 
-def _load_verdicts(
+def _load_marked(
     run: Run[DpoConfig], tokenizer: ChatTokenizer
-) -> tuple[LoadedRows[EncodedVerdicts], LoadedRows[EncodedVerdicts]]:
+) -> tuple[LoadedRows[EncodedMarked], LoadedRows[EncodedMarked]]:
     data = run.config.data
     encoder = Encoder(tokenizer, data.max_length)
     (train, summary), (held_out, held_out_summary) = load_train_and_eval(
-        run.config, Verdicts, encoder, lambda each: each.verdicts
+        run.config, MarkedAnswers, encoder, lambda each: each.marked
     )
     train, held_out = (_limited(rows, data.max_answers, run.config.run.seed) for rows in (train, held_out))
     good, bad = (sum(each == verdict for item in train.items for each in item.good) for verdict in (True, False))
@@ -63,7 +62,7 @@ def _load_verdicts(
     return train, held_out
 
 
-def _limited(loaded: LoadedRows[EncodedVerdicts], max_answers: int, seed: int) -> LoadedRows[EncodedVerdicts]:
+def _limited(loaded: LoadedRows[EncodedMarked], max_answers: int, seed: int) -> LoadedRows[EncodedMarked]:
     """At most `max_answers` answers of each row, sampled with one of each verdict where there are both."""
     items = []
     for row, item in enumerate(loaded.items):
@@ -80,10 +79,10 @@ def _prompts(run: Run[DpoConfig], tokenizer: ChatTokenizer) -> list[EncodedPromp
     config = run.config
     encoder = Encoder(tokenizer, config.sampling.max_prompt_tokens)
 
-    def encode(records: Sequence[Ranking | Verdicts]) -> list[EncodedPrompt]:
+    def encode(records: Sequence[Ranking | MarkedAnswers]) -> list[EncodedPrompt]:
         return encoder.prompts([prompt_of(record) for record in records])
 
-    kind: Any = Verdicts if config.dpo.loss == "kto" else Ranking
+    kind: Any = MarkedAnswers if config.dpo.loss == "kto" else Ranking
     count = max(config.dpo.kl_prompts, config.log.num_samples)
     return load_first(config.data, (config.data.eval or config.data.train)[0], kind, encode, count)
 

@@ -32,7 +32,7 @@ def evaluate_preferences(trained: TrainedModel, rows: Sequence[ReferencedRow], c
     logprobs = scattered(torch.tensor([each for row in found for each in row]), tables["places"], tables["mask"])
     count = torch.tensor(float(num_compared(dpo, rows)))
     totals = preference_loss(dpo, logprobs, tables, count, torch.tensor(kl))
-    means = summary(totals)
+    means = summary([float(each) for each in totals])
     metrics = {"eval/preference_loss": float(totals.loss), "eval/accuracy": means["preference/accuracy"]}
     return metrics | ({"eval/margin": means["preference/margin"]} if "preference/margin" in means else {})
 

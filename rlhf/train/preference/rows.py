@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlhf.data.encode import EncodedRanking, EncodedVerdicts
+from rlhf.data.encode import EncodedMarked, EncodedRanking
 from rlhf.data.packing import PackedRow, Tree, pack_answers, trees_of
 from rlhf.ops.preference import answer_logprobs
 from rlhf.train.ranking_rows import answer_tables, score_table
 
-Compared = EncodedRanking | EncodedVerdicts
+Compared = EncodedRanking | EncodedMarked
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class ReferencedRow:
 
 def best_answers(item: Compared) -> list[bool]:
     """Whether each answer is a best one of its ranking; of single verdicts, whether it is good."""
-    first = 1 if isinstance(item, EncodedVerdicts) else min(item.ranks)
+    first = 1 if isinstance(item, EncodedMarked) else min(item.ranks)
     return [rank == first for rank in item.ranks]
 
 

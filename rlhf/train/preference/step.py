@@ -90,13 +90,12 @@ def preference_step(
         sums += torch.stack([*found, imitation]).detach().double()
     # 4. stop before the weights change if the loss is not finite
     *totals, imitation_total = ranks.global_sum(*sums)
-    found_totals = PreferenceLoss(*totals)
-    loss = found_totals.loss + dpo.sft_weight * imitation_total
+    loss = totals[0] + dpo.sft_weight * imitation_total
     require_finite(loss, step)
     # 5. update
     lr = config.train.lr * schedule.factor(step)
     outcome = trained.step(lr)
-    metrics = {"loss": loss, **summary(found_totals)}
+    metrics = {"loss": loss, **summary(totals)}
     if best_tokens:
         metrics["preference/best_nll"] = imitation_total
     if dpo.loss == "kto":
@@ -105,15 +104,15 @@ def preference_step(
     return {**metrics, "lr": lr, "grad_norm": outcome.grad_norm, **counts}
 
 
-def summary(totals: PreferenceLoss) -> dict[str, float]:
-    """Means by name; a side without an answer has no mean, as in a batch of KTO with good answers alone."""
-    found = {"preference/accuracy": float(totals.num_correct) / max(1.0, float(totals.num_compared))}
-    for side, total, count in (
-        ("chosen", totals.chosen_sum, totals.num_chosen),
-        ("rejected", totals.rejected_sum, totals.num_rejected),
-    ):
+def summary(totals: Sequence[float]) -> dict[str, float]:
+    """Means by name, of a `PreferenceLoss` as numbers; a side without an answer has no mean, as in a batch of KTO with
+    good answers alone."""
+    _, num_correct, num_compared, *sides, num_chosen, num_rejected = totals
+    found = {"preference/accuracy": num_correct / max(1.0, num_compared)}
+    names = ("preference/chosen_reward", "preference/rejected_reward")
+    for name, total, count in zip(names, sides, (num_chosen, num_rejected), strict=True):
         if count:
-            found[f"preference/{side}_reward"] = float(total) / float(count)
-    if totals.num_chosen and totals.num_rejected:
+            found[name] = total / count
+    if num_chosen and num_rejected:
         found["preference/margin"] = found["preference/chosen_reward"] - found["preference/rejected_reward"]
     return found

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rlhf.config.schema import DpoConfig
-from rlhf.data.encode import EncodedRanking, EncodedVerdicts
+from rlhf.data.encode import EncodedMarked, EncodedRanking
 from rlhf.data.packing import PackedRow
 from rlhf.engine.deepspeed import StepOutcome
 from rlhf.ops.linear_logprobs import TokenLogprobs
@@ -104,7 +104,7 @@ def test_without_a_reference_the_mean_of_a_token_counts() -> None:
 def verdicts(good: list[bool], *, other: float) -> ReferencedRow:
     """Answers whose log ratios are 1 and 3, and an answer of another prompt: -0.7 against -0.7 - `other`."""
     answers, references = (ids(10), ids(30))[: len(good)], (-2.0, -6.0)[: len(good)]
-    return ReferencedRow(EncodedVerdicts(ids(4), answers, tuple(good)), references, (ids(4), [ids(7)]), -0.7 - other)
+    return ReferencedRow(EncodedMarked(ids(4), answers, tuple(good)), references, (ids(4), [ids(7)]), -0.7 - other)
 
 
 def test_a_step_of_kto_by_hand() -> None:
@@ -121,15 +121,17 @@ def test_a_step_of_kto_by_hand() -> None:
     assert metrics["preference/rejected_reward"] == pytest.approx((1.5 + 0.5) / 2, rel=1e-6)
 
 
-@pytest.mark.parametrize(("good", "side"), [(True, "chosen"), (False, "rejected")])
-def test_a_batch_of_one_kind_has_a_loss_and_one_side(good: bool, side: str) -> None:
+CHOSEN, REJECTED = "preference/chosen_reward", "preference/rejected_reward"
+
+
+@pytest.mark.parametrize(("good", "side", "other"), [(True, CHOSEN, REJECTED), (False, REJECTED, CHOSEN)])
+def test_a_batch_of_one_kind_has_a_loss_and_one_side(good: bool, side: str, other: str) -> None:
     model: Any = TenthsOfTokens()
     metrics = preference_step(model, [verdicts([good], other=-4.0)], config(loss="kto"), HALF, 1)
     assert metrics["preference/reference_point"] == 0.0  # a negative estimate
     assert metrics["loss"] == pytest.approx(1 - sigmoid(0.5 if good else -0.5), rel=1e-6)
-    assert metrics[f"preference/{side}_reward"] == pytest.approx(0.5, rel=1e-6)
-    other = {"chosen": "rejected", "rejected": "chosen"}[side]
-    assert {f"preference/{other}_reward", "preference/margin"} & metrics.keys() == set()
+    assert metrics[side] == pytest.approx(0.5, rel=1e-6)
+    assert {other, "preference/margin"} & metrics.keys() == set()
     assert ("preference/best_nll" in metrics) is good
 
 

@@ -1,4 +1,4 @@
-"""Rows whose answers are judged good or bad one by one, in the formats of demonstrations with a label beside them."""
+"""Rows whose answers are marked good or bad one by one, in the formats of demonstrations with a label beside them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Collection
 
 from rlhf.data.formats import parse
 from rlhf.data.public_shapes import LABELS, label_of
-from rlhf.data.records import Demonstration, Record, Verdicts
+from rlhf.data.records import Demonstration, MarkedAnswers, Record
 from rlhf.data.row_values import Row
 from rlhf.errors import DataError
 
 
-def parse_verdict(
+def parse_marked(
     row: Row, format: str, source: str, *, ignore: Collection[str] = (), unread: dict[str, int] | None = None
 ) -> Record:
     """As `parse`, for answers that are judged one by one: a demonstration becomes an answer with its label's verdict.
@@ -33,4 +33,4 @@ def parse_verdict(
             where=f"key `{key}`",
             expected=f"one of the keys {', '.join(LABELS)} with true or false, or up or down",
         )
-    return Verdicts(record.prompt, record.answers, (good,), record.source)
+    return MarkedAnswers(record.prompt, record.answers, (good,), record.source)
