@@ -21,6 +21,7 @@ from tests.distributed.problem import EMA_DECAY, GROUP, NUM_GROUPS, STEPS, TEMPE
 # Losses and norms are compared at 1e-5 of their size; margins and KL are differences that cancel, hence `abs`.
 RELATIVE, ABSOLUTE = 1e-5, 2e-6
 SIZES = ("large", "small")
+POINT = "preference/reference_point"
 
 
 @pytest.fixture(scope="module", params=["one_rank", "two_ranks"])
@@ -127,8 +128,16 @@ def test_preference_steps_equal_a_plain_loop(
     outcome: Outcome, preference_traces: dict[str, reference.Trace], paths: dict[str, Path], loss: str, stage: int
 ) -> None:
     """The plain loop has a second model for the reference; here it is the model before its first step."""
-    run = f"{loss} zero{stage}"
-    require_same_metrics(outcome, run, preference_traces[loss].metrics)
+    run, expected = f"{loss} zero{stage}", [dict(each) for each in preference_traces[loss].metrics]
+    points = [
+        (each.pop(POINT, 0.0), found.get(POINT, 0.0))
+        for each, found in zip(expected, outcome.numbers[run], strict=True)
+    ]
+    assert [found for _, found in points] == pytest.approx(
+        [wanted for wanted, _ in points], abs=2e-5
+    )  # of sums near 50
+    assert (max(points)[0] > 0.1) is (loss == "kto")
+    require_same_metrics(outcome, run, expected)
     require_same_weights(outcome, f"{run} model", preference_traces[loss].weights["model"], start=paths["neox"])
     in_place, moved = outcome.numbers[f"start {run}"]
     assert in_place == 0.0
