@@ -47,6 +47,13 @@ class DpoSection(Section):
         description="held-out prompts answered at each evaluation to estimate the KL to the reference; 0: none",
     )
 
+    max_kl: float | None = Field(
+        None,
+        gt=0,
+        description="end the run when eval/kl is above this, in nats per sequence, and export the best checkpoint from "
+        "before; null: no limit",
+    )
+
     @property
     def strength(self) -> float:
         """Beta as given, or the default of the loss."""
@@ -67,6 +74,10 @@ class DpoSection(Section):
         if self.reference_from and not self.has_reference:
             raise ValueError(
                 f"reference_from = {self.reference_from} would not be used: loss = simpo has no reference; drop it"
+            )
+        if self.max_kl is not None and not self.kl_prompts:
+            raise ValueError(
+                f"max_kl = {self.max_kl} has nothing to judge by: kl_prompts is 0; raise it, or drop max_kl"
             )
         if self.loss == "kto" and not (self.good_weight or self.bad_weight):
             raise ValueError("good_weight and bad_weight are both 0, so that nothing is learnt; raise one of them")

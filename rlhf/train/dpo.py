@@ -39,6 +39,18 @@ from rlhf.train.sft import sample_answers
 PROGRESS_METRICS = ("loss", "preference/accuracy", "preference/margin", "eval/accuracy", "eval/kl", "lr", "grad_norm")
 
 
+@dataclass(slots=True)
+class PreferenceProgress(EvaluatedProgress):
+    """Also the KL at the last evaluation, in nats per sequence."""
+
+    last_kl: float = 0.0
+
+    def goes_on(self, config: DpoConfig) -> bool:
+        """Whether neither patience nor the limit of the KL ends the run."""
+        limit = config.dpo.max_kl
+        return self.has_patience(config.eval.patience) and (limit is None or self.last_kl <= limit)
+
+
 @dataclass(frozen=True, slots=True)
 class PreferenceState:
     """What the steps read: the model, rows by their number with the reference's log-probabilities, its weights."""
@@ -73,11 +85,11 @@ def train_dpo(run: Run[DpoConfig]) -> None:
         used = sorted({row for step in range(last) for row in stream.batch(step * config.train.batch_size)})
     state = _with_reference(run, trained, tokenizer, data, used)
     roles = {"model": trained}
-    progress = restore(run, roles, EvaluatedProgress())
+    progress = restore(run, roles, PreferenceProgress())
 
     with metrics_log(run, last, PROGRESS_METRICS) as log:
         trained.train()
-        while run.step < last and progress.has_patience(config.eval.patience):
+        while run.step < last and progress.goes_on(config):
             step, started = run.step + 1, time.perf_counter()
             rows = stream.batch(progress.consumed)
             metrics = preference_step(trained, [state.train[row] for row in rows], config, schedule, step)
@@ -87,9 +99,10 @@ def train_dpo(run: Run[DpoConfig]) -> None:
             run.step, improved = step, False
             if is_due(step, config.eval.every_steps or stream.steps_per_epoch, last):
                 metrics |= evaluate(run, state)
-                if "eval/preference_loss" in metrics:
+                progress.last_kl = metrics.get("eval/kl", 0.0)
+                if "eval/preference_loss" in metrics and progress.goes_on(config):
                     improved = progress.record(metrics["eval/preference_loss"], step, operator.lt)
-            end = last if progress.has_patience(config.eval.patience) else step
+            end = last if progress.goes_on(config) else step
             log.log(step, metrics)
             if is_due(step, config.log.samples_every_steps, end):
                 with trained.averaged():
@@ -99,11 +112,7 @@ def train_dpo(run: Run[DpoConfig]) -> None:
                 save(run, roles, progress, best=improved)
             end_if_asked(run, roles, progress)
         log.say(_closing_line(run, progress))
-    load_best(run, trained)
-    with trained.averaged():
-        export(run, trained, tokenizer, pack_trees(trees_of(data.train.items[:1])), base_path=path)
-    if state.start is not None:
-        state.start.remove()
+    _finish(run, state, progress, path)
 
 
 def evaluate(run: Run[DpoConfig], state: PreferenceState) -> dict[str, float]:
@@ -167,7 +176,21 @@ def _referenced(
     ]
 
 
-def _closing_line(run: Run[DpoConfig], progress: EvaluatedProgress) -> str:
+def _finish(run: Run[DpoConfig], state: PreferenceState, progress: PreferenceProgress, path: str) -> None:
+    """Says why the run ended early, and exports the best checkpoint."""
+    limit, kl, trained = run.config.dpo.max_kl, progress.last_kl, state.trained
+    if limit is not None and kl > limit:
+        run.reason = f"The KL of {kl:.2f} nats per sequence at step {run.step} is above dpo.max_kl."
+        run.say(run.reason)
+    load_best(run, trained)
+    probe = pack_trees(trees_of(state.data.train.items[:1]))
+    with trained.averaged():
+        export(run, trained, state.tokenizer, probe, base_path=path)
+    if state.start is not None:
+        state.start.remove()
+
+
+def _closing_line(run: Run[DpoConfig], progress: PreferenceProgress) -> str:
     if progress.best_figure is None:
         return f"trained {run.step} steps"
     stopped = "" if progress.has_patience(run.config.eval.patience) else " and stopped early"

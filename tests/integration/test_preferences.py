@@ -76,6 +76,24 @@ def test_a_run_on_the_same_rows_takes_over_the_reference(
     assert "has those of another model or other rows" in text
 
 
+def test_a_run_that_goes_too_far_ends_with_the_best_from_before(
+    starter: Starter, words: Words, whole: Finished, tmp_path: Path
+) -> None:
+    kls = {line["step"]: line["eval/kl"] for line in whole.metrics if "eval/kl" in line}
+    assert kls[2] < kls[4]
+    given = [*words, f"dpo.max_kl={(kls[2] + kls[4]) / 2}"]
+    starter.run("dpo", *given, f"run.dir={tmp_path}/near")
+    near = read_run(tmp_path / "near")
+    assert near.metrics == whole.metrics[:4]
+    assert near.state["status"] == "finished"
+    assert near.state["reason"].endswith("at step 4 is above dpo.max_kl.")
+    starter.run("dpo", *words, f"run.dir={tmp_path}/short", "run.max_steps=2", "train.schedule=cosine")
+    short = read_run(tmp_path / "short")
+    assert all(torch.equal(near.weights[name], weight) for name, weight in short.weights.items())
+    starter.run("dpo", *words, f"run.dir={tmp_path}/near", "--resume", "auto")  # without the limit it goes on
+    require_same_run(tmp_path / "near", whole)
+
+
 def test_a_dry_run_keeps_nothing(starter: Starter, words: Words, tmp_path: Path) -> None:
     text = starter.run("dpo", *words, f"run.dir={tmp_path}/run", "--dry-run")
     assert "log-probabilities of 36 answers" in text  # 8 rankings of two steps, and 4 held out

@@ -318,6 +318,7 @@ CASES["dpo"] = {
     "dpo.sft_weight": case("dpo.sft_weight=0.5"),
     "dpo.reference_from": case("dpo.reference_from={referenced}"),
     "dpo.kl_prompts": case("dpo.kl_prompts=0"),
+    "dpo.max_kl": case("dpo.max_kl=1.0e-6", "eval.every_steps=2"),
 }
 CASES["ppo"] |= {
     key: Case(each.change, [*each.given, "ppo.ptx_weight=1"])

@@ -126,11 +126,12 @@ def test_another_prompts_answer_is_that_of_the_next_row_with_another_prompt() ->
         ({"loss": "ipo", "label_smoothing": 0.1}, "label_smoothing = 0.1 has no meaning with loss = ipo"),
         ({"loss": "simpo", "reference_from": "runs/a"}, "loss = simpo has no reference"),
         ({"loss": "kto", "good_weight": 0, "bad_weight": 0}, "nothing is learnt"),
+        ({"kl_prompts": 0, "max_kl": 5}, "max_kl = 5.0 has nothing to judge by"),
         ({"kl_prompts": 4}, "cannot hold a prompt and an answer sampled for the KL"),
     ],
 )
 def test_keys_that_contradict_one_another_are_refused(dpo: dict[str, Any], message: str) -> None:
-    train = {"micro_tokens": 300} if "kl_prompts" in dpo else {}
+    train = {"micro_tokens": 300} if dpo == {"kl_prompts": 4} else {}
     with pytest.raises(ValueError, match=message):
         DpoConfig.model_validate({"dpo": dpo, "train": train, "data": {"max_length": 200}})
 
