@@ -141,7 +141,7 @@ def _with_reference(
     """The rows with their reference, and the weights it has, before any of them is trained or restored."""
     config, start = run.config, None
     if config.dpo.kl_prompts:
-        start = trained.starting_weights(run.folder.path / "reference")
+        start = trained.starting_weights(run.folder.reference)
     train: list[Compared] = [data.train.items[row] for row in used]
     held_out: list[Compared] = list(data.held_out.items)
     groups = {"train": trees_of(train), "eval": trees_of(held_out)}

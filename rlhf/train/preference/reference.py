@@ -25,7 +25,6 @@ from rlhf.ops.preference import answer_logprobs
 from rlhf.train.run.run import Run
 from rlhf.train.run.sharing import read_shared
 
-FILE = "logprobs.safetensors"
 Trees = Sequence[Tree]
 Logprobs = list[tuple[float, ...]]  # by tree, of each of its answers
 
@@ -54,8 +53,8 @@ def reference_logprobs(run: Run[DpoConfig], model: RowModel, groups: Mapping[str
         those of another model or data in its own folder.
     """
     key = run.on_main(lambda: reference_key(run, groups))
-    given, own = run.config.dpo.reference_from, run.folder.path / "reference" / FILE
-    file = RunFolder(given).path / "reference" / FILE if given else own
+    given, own = run.config.dpo.reference_from, run.folder.reference_logprobs
+    file = RunFolder(given).reference_logprobs if given else own
     known = run.on_main(lambda: _known_key(file))
     if given and known != key:
         raise _refused(given, known)

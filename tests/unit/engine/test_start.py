@@ -13,9 +13,11 @@ from tests.support.tables import ONE_RANK
 
 def test_the_start_comes_in_place_and_the_trained_weights_return(tmp_path: Path) -> None:
     released: list[int] = []
-    flat = torch.arange(6.0)
+    flat = torch.arange(100_000.0)
     weights = [nn.Parameter(flat[:2]), nn.Parameter(flat[2:5].bfloat16())]
     start = StartingWeights(weights, tmp_path / "reference", ONE_RANK, lambda: released.append(1))
+    (file,) = (tmp_path / "reference").iterdir()
+    assert file.stat().st_size < 10_000  # the parts alone, not the flat memory they lie in
     with torch.no_grad():
         weights[0].mul_(10)
         weights[1].fill_(7)
