@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from rlhf.config.metric_names import Metric, metrics
-from rlhf.config.stages import STAGES
+from rlhf.config.stages import CHAIN, STAGES
 
 DOCS = Path(__file__).parents[1]
 PAGES = {"en": DOCS / "metrics.md", "ko": DOCS / "metrics.ko.md"}
@@ -38,7 +38,8 @@ def table(language: str) -> str:
 
 
 def _cells(metric: Metric, language: str) -> list[str]:
-    numbers = ", ".join(str(number) for number, stage in enumerate(STAGES, 1) if stage in metric.stages)
+    stages = [(str(number) if stage in CHAIN else stage, stage) for number, stage in enumerate(STAGES, 1)]
+    numbers = ", ".join(shown for shown, stage in stages if stage in metric.stages)
     healthy, when = metric.healthy.get(language, ""), metric.when.get(language, EVERY_STEP[language])
     return [f"`{metric.name}`", numbers, metric.unit[language], metric.meaning[language], healthy, when]
 

@@ -18,7 +18,7 @@ from rlhf.artifacts.run_folder import RunFolder
 from rlhf.html.templates import render
 
 OF_THIS_MACHINE = ("run.dir", "data.train", "data.eval", "data.demonstrations")  # sources stand in the data table
-ROLES_ABOVE = {"sft": "base", "reward": "base", "ppo": "actor"}
+ROLES_ABOVE = {"sft": "base", "reward": "base", "ppo": "actor", "dpo": "base"}
 INNER_FIGURES = (  # of a report card's groups; the accuracy of every group is shown too
     "shortcuts.verdict",
     "calibration.ece",

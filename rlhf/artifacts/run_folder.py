@@ -5,6 +5,7 @@ runs/<name>/  config.yaml  manifest.json  metrics.jsonl  samples.jsonl  tensorbo
 once resumed  changes.jsonl (keys that were changed)
 after a hang  hang/rank-0000.txt (the stack of each rank)
 stage 3 also  tripwires.jsonl  abandoned.jsonl  control.json
+dpo also      reference/logprobs.safetensors
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class RunFolder:
 
     abandoned: metrics of steps that a rollback took back. changes: keys whose value was changed when the run was
     resumed. stop_file: its presence asks a live run to stop after its step; `rlhf stop` creates it, the next start
-    removes it.
+    removes it. reference: what preference optimisation keeps of the model that it started from.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -90,6 +91,8 @@ class RunFolder:
         self.abandoned = self.path / "abandoned.jsonl"
         self.changes = self.path / "changes.jsonl"
         self.stop_file = self.path / "stop"
+        self.reference = self.path / "reference"
+        self.reference_logprobs = self.reference / "logprobs.safetensors"
 
     def prepare(self, *, resume: bool) -> None:
         """Creates the folder, or checks that what it holds may be continued or overwritten. Called under the lock.

@@ -12,7 +12,7 @@ from rlhf.errors import ConfigError
 
 def _flags(parser: argparse.ArgumentParser) -> None:
     stages = (*STAGES, *(stage.step for stage in STAGES.values()))
-    parser.add_argument("stage", choices=stages, metavar="STAGE", help="sft, reward or ppo")
+    parser.add_argument("stage", choices=stages, metavar="STAGE", help="sft, reward, ppo or dpo")
     parents = "later: the runs it starts from need not exist yet (default: %(default)s)"
     parser.add_argument("--parents", choices=("now", "later"), default="now", help=parents)
     after = "with --parents later: the run folder of a stage that comes first; may be repeated"

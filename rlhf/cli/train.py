@@ -11,7 +11,7 @@ from rlhf.config.stages import STAGES
 def _flags(parser: argparse.ArgumentParser) -> None:
     ranks = "processes on this machine (default: one per GPU, or one on a CPU)"
     parser.add_argument("--ranks", type=int, metavar="N", help=ranks)
-    parser.add_argument("stage", choices=tuple(STAGES), metavar="STAGE", help="sft, reward or ppo")
+    parser.add_argument("stage", choices=tuple(STAGES), metavar="STAGE", help="sft, reward, ppo or dpo")
     words = "--config FILE key=value, as the stage takes them; --help lists its keys"
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help=words)
 
@@ -32,7 +32,7 @@ def run_train(arguments: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "train",
-    "one stage on this machine: sft, reward or ppo",
+    "one stage on this machine: sft, reward, ppo or dpo",
     run_train,
     _flags,
     description="Starts the script of a stage under the `deepspeed` launcher and prints that command. "

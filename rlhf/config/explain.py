@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -78,7 +79,7 @@ def _unknown_keys(model: type[StageConfig], document: Document, path: KeyPath, g
     users = [stage.name for stage in STAGES.values() if lookup(key_table(stage.config), path) is not None]
     if users:
         own = next((stage.name for stage in STAGES.values() if stage.config is model), "this")
-        problem, expected = f"stage {own} does not use this key", f"it in stage {' or '.join(users)} only"
+        problem, expected = f"stage {own} does not use this key", f"it in stage {one_of(users)} only"
         origins = _origins_of(document, path)
         return [
             ConfigError(problem, where=origin.of(dotted(key)), expected=expected, fix="remove it")
@@ -88,6 +89,12 @@ def _unknown_keys(model: type[StageConfig], document: Document, path: KeyPath, g
     return [
         _unknown_key(table, key, origin, given if key == path else None) for key, origin in _origins_of(document, path)
     ]
+
+
+def one_of(names: Sequence[str]) -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _unknown_key(table: dict[str, ConfigKey], path: KeyPath, origin: KeyOrigin, given: Any) -> ConfigError:

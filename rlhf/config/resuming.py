@@ -42,6 +42,9 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("reward.path", "refused"),
     ("ppo.roles", "refused"),
     ("ppo.estimator", "refused"),
+    ("dpo.loss", "refused"),
+    ("dpo.reference_from", "free"),
+    ("dpo.kl_prompts", "free"),
 )
 
 

@@ -1,4 +1,4 @@
-"""One model per stage: what `scripts/step*.py` accept, and what the run folder's config.yaml holds."""
+"""One model per stage: what the scripts of the stages accept, and what the run folder's config.yaml holds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from rlhf.config.algorithm import PpoSection
+from rlhf.config.preference import DpoSection
 from rlhf.config.reward_sources import RewardRole
 from rlhf.config.rollout import RolloutSection
 from rlhf.config.sections import (
@@ -155,14 +156,19 @@ class SftConfig(LanguageConfig, StoppingConfig):
     train: SftTrain = SftTrain()
 
 
-class RewardData(DataSection):
+class RankedData(DataSection):
+    """Answers to one prompt that are compared with one another."""
+
+    max_answers: int = Field(
+        9, ge=2, description="use at most this many answers per prompt; the rest are dropped at random"
+    )
+
+
+class RewardData(RankedData):
     """Rankings, and the demonstrations whose mean score becomes 0."""
 
     demonstrations: AnswerSources = Field(
         default_factory=list, description="answers whose mean score is shifted to 0; the best training answers if empty"
-    )
-    max_answers: int = Field(
-        9, ge=2, description="use at most this many answers per prompt; the rest are dropped at random"
     )
 
 
@@ -186,6 +192,32 @@ class RewardConfig(StoppingConfig):
 
     data: RewardData = RewardData()
     train: RewardTrain = RewardTrain()
+
+
+class DpoTrain(AveragedTrain):
+    """Batches and optimizer of preference optimisation."""
+
+    lr: float = Field(1e-6, gt=0, description="peak learning rate")
+
+
+class DpoConfig(LanguageConfig, StoppingConfig):
+    """Preference optimisation: a policy from rankings or single verdicts, without a reward model."""
+
+    eval: StoppingEvalSection = StoppingEvalSection()
+    data: RankedData = RankedData()
+    train: DpoTrain = DpoTrain()
+    dpo: DpoSection = DpoSection()
+
+    @model_validator(mode="after")
+    def _check_sampled_answers(self) -> DpoConfig:
+        room = self.sampling.max_prompt_tokens + self.sampling.max_new_tokens
+        if self.dpo.kl_prompts and room > self.train.micro_tokens:
+            raise ValueError(
+                f"train.micro_tokens = {self.train.micro_tokens} cannot hold a prompt and an answer sampled for the "
+                f"KL (sampling.max_prompt_tokens + sampling.max_new_tokens = {room}); raise it, or set "
+                "dpo.kl_prompts=0"
+            )
+        return self
 
 
 class ActorSection(Section):

@@ -1,4 +1,4 @@
-"""The three stages: name, script and configuration class. Imports nothing heavy."""
+"""The stages: name, script and configuration class. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class Stage:
             "sft": schema.SftConfig,
             "reward": schema.RewardConfig,
             "ppo": schema.PpoConfig,
+            "dpo": schema.DpoConfig,
         }
         return classes[self.name]
 
@@ -40,7 +41,9 @@ STAGES: dict[str, Stage] = {
     "sft": Stage("sft", "step1_sft"),
     "reward": Stage("reward", "step2_reward"),
     "ppo": Stage("ppo", "step3_ppo"),
+    "dpo": Stage("dpo", "dpo"),
 }
+CHAIN = ("sft", "reward", "ppo")  # the stages that build on one another; dpo stands for the last two
 
 
 def stage_named(name: str) -> Stage:
@@ -61,5 +64,7 @@ def stage_of(config: str, given: str | None) -> str:
     """The stage given by --stage, or that of the file's name. Raises ConfigError where neither names one."""
     stage = given or stage_of_file(config)
     if stage is None:
-        raise ConfigError(f"{config} is not named after a stage", where="--stage", fix="add --stage sft, reward or ppo")
+        raise ConfigError(
+            f"{config} is not named after a stage", where="--stage", fix="add --stage sft, reward, ppo or dpo"
+        )
     return stage

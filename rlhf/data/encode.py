@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from rlhf.data.records import Demonstration, Message, Prompt, Ranking
+from rlhf.data.records import Demonstration, MarkedAnswers, Message, Prompt, Ranking
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.errors import DataError
 
@@ -69,6 +69,24 @@ class EncodedRanking:
 
 
 @dataclass(frozen=True, slots=True)
+class EncodedMarked:
+    """A prompt [P] and K answers, each with its EOS unless it was cut, and whether each is good."""
+
+    prompt: Ids
+    answers: tuple[Ids, ...]
+    good: tuple[bool, ...]
+    source: str = ""
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """1 for a good answer, 2 for a bad one."""
+        return tuple(1 if good else 2 for good in self.good)
+
+    def __len__(self) -> int:
+        return len(self.prompt) + sum(map(len, self.answers))
+
+
+@dataclass(frozen=True, slots=True)
 class EncodedPrompt:
     """A prompt [P] that ends where an answer begins; `row` identifies it in random streams."""
 
@@ -105,6 +123,9 @@ class Encoder:
     def rankings(self, records: Sequence[Ranking]) -> list[EncodedRanking]:
         return [self._ranking(record) for record in records]
 
+    def marked(self, records: Sequence[MarkedAnswers]) -> list[EncodedMarked]:
+        return [EncodedMarked(*self._answers(each.prompt, each.responses), each.good, each.source) for each in records]
+
     def prompts(self, records: Sequence[Prompt]) -> list[EncodedPrompt]:
         """Prompts, the opening of an answer included, cut on the left to `max_length`.
 
@@ -139,9 +160,14 @@ class Encoder:
         return EncodedSequence(ids, mask, record.source, None if all(learn) else unlearnt[kept])
 
     def _ranking(self, record: Ranking) -> EncodedRanking:
-        responses = [self._clean(Message("assistant", text)) for text in record.responses]
+        prompt, answers = self._answers(record.prompt, record.responses)
+        return EncodedRanking(prompt, answers, record.ranks, record.source, record.scores)
+
+    def _answers(self, asked: tuple[Message, ...], texts: Sequence[str]) -> tuple[Ids, tuple[Ids, ...]]:
+        """A prompt and answers to it, cut alike: the longest answer decides how much of the prompt is kept."""
+        responses = [self._clean(Message("assistant", text)) for text in texts]
         turns = self._fitted(
-            self._cleaned(record.prompt),
+            self._cleaned(asked),
             lambda prompt: [self._turn_ids((*prompt, response)) for response in responses],
             lambda turns: max(len(_joined(each)[0]) for each in turns),
         )
@@ -150,13 +176,12 @@ class Encoder:
         room = max(self.max_length - max(map(len, answers)), int(self.max_length * MIN_PROMPT_SHARE))
         cut_prompt = self._cut_left(before, room)
         cut_answers = tuple(answer[: self.max_length - len(cut_prompt)] for answer in answers)
-        encoded = EncodedRanking(cut_prompt, cut_answers, record.ranks, record.source, record.scores)
         self.report.rows_with_cut_prompt += len(cut_prompt) < len(before)
         self.report.rows_with_cut_answer += sum(map(len, cut_answers)) < sum(map(len, answers))
         self.report.num_rows += 1
-        self.report.num_tokens += len(encoded)
+        self.report.num_tokens += len(cut_prompt) + sum(map(len, cut_answers))
         self.report.num_answer_tokens += sum(map(len, cut_answers))
-        return encoded
+        return cut_prompt, cut_answers
 
     def _prompt(self, record: Prompt, row: int) -> EncodedPrompt:
         ids = self._fitted(self._cleaned(record.messages), self._open_ids, len)

@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlhf.data.encode import EncodedRanking, EncodedSequence, Ids
+from rlhf.data.encode import EncodedMarked, EncodedRanking, EncodedSequence, Ids
 from rlhf.data.transfer import moved_together
 from rlhf.errors import DataError
 from rlhf.ops.segments import Segment, Segments
 
 Plan = list[list[list[int]]]
+Tree = tuple[Ids, Sequence[Ids]]  # a prompt and answers to it
 ROW_TENSORS = ("input_ids", "position_ids", "positions", "labels", "weights", "items")
 
 
@@ -124,14 +125,49 @@ def pack_sequences(sequences: Sequence[EncodedSequence], *, prompt_weight: float
     )
 
 
-def pack_trees(trees: Sequence[tuple[Ids, Sequence[Ids]]]) -> PackedRow:
+def pack_trees(trees: Sequence[Tree]) -> PackedRow:
     """Prompts with K answers each: every prompt once, followed by its answers; outputs are read at the end of answers.
 
     `items` numbers the answers through the row: first those of tree 0, then those of tree 1.
     """
     if not trees:
         return idle_row()
-    ids, places, spans, ends = [], [], [], []
+    row, answers = _laid_out(trees)
+    count = len(answers)
+    return replace(
+        row,
+        positions=_long(np.asarray([span.end - 1 for span in answers])),
+        labels=torch.zeros(count, dtype=torch.int64),
+        weights=torch.ones(count),
+        items=torch.arange(count),
+    )
+
+
+def pack_answers(trees: Sequence[Tree]) -> PackedRow:
+    """Trees as `pack_trees` lays them out; outputs are read where each token of an answer is predicted.
+
+    The first token of every answer is predicted at the last one of its prompt, which is read once per answer. `labels`
+    are the tokens of the answers, `items` as in `pack_trees`.
+    """
+    if not trees:
+        return idle_row()
+    row, answers = _laid_out(trees)
+    before = [np.arange(span.start, span.end) - 1 for span in answers]
+    for places, span in zip(before, answers, strict=True):
+        places[0] = span.prefix_end - 1
+    labels = np.concatenate([answer for _, each in trees for answer in each])
+    return replace(
+        row,
+        positions=_long(np.concatenate(before)),
+        labels=_long(labels),
+        weights=torch.ones(len(labels)),
+        items=_long(np.repeat(np.arange(len(answers)), [len(each) for each in before])),
+    )
+
+
+def _laid_out(trees: Sequence[Tree]) -> tuple[PackedRow, list[Segment]]:
+    """A row of trees that is read nowhere, and the spans of its answers."""
+    ids, places, spans, found = [], [], [], []
     start = 0
     for prompt, answers in trees:
         prefix = Segment(start, start + len(prompt))
@@ -141,20 +177,21 @@ def pack_trees(trees: Sequence[tuple[Ids, Sequence[Ids]]]) -> PackedRow:
         start = prefix.end
         for answer in answers:
             spans.append(Segment(start, start + len(answer), prefix.start, prefix.end))
+            found.append(spans[-1])
             ids.append(answer)
             places.append(np.arange(len(prompt), len(prompt) + len(answer)))
             start += len(answer)
-            ends.append(start - 1)
-    count = len(ends)
-    return PackedRow(
+    none = torch.zeros(0, dtype=torch.int64)
+    row = PackedRow(
         input_ids=_long(np.concatenate(ids))[None],
         position_ids=_long(np.concatenate(places))[None],
         segments=Segments(tuple(spans)),
-        positions=_long(np.asarray(ends)),
-        labels=torch.zeros(count, dtype=torch.int64),
-        weights=torch.ones(count),
-        items=torch.arange(count),
+        positions=none,
+        labels=none,
+        weights=torch.zeros(0),
+        items=none,
     )
+    return row, found
 
 
 def first_tokens(row: PackedRow, most: int) -> PackedRow:
@@ -176,8 +213,8 @@ def first_tokens(row: PackedRow, most: int) -> PackedRow:
     )
 
 
-def trees_of(rankings: Sequence[EncodedRanking]) -> list[tuple[Ids, Sequence[Ids]]]:
-    return [(ranking.prompt, ranking.answers) for ranking in rankings]
+def trees_of(items: Sequence[EncodedRanking | EncodedMarked]) -> list[Tree]:
+    return [(item.prompt, item.answers) for item in items]
 
 
 def _long(values: np.ndarray) -> Tensor:

@@ -1,4 +1,4 @@
-"""The three records that the stages train on, and the conversions between them.
+"""The records that the stages train on, and the conversions between them.
 
 Records are checked on construction, so no other code checks them again. Errors have no `where`: the reader, which
 knows the file, line and key, adds it.
@@ -182,7 +182,29 @@ class Prompt:
             raise DataError(f"reference is {type(self.reference).__name__}, not text", expected="a string")
 
 
-Record = Demonstration | Ranking | Prompt
+@dataclass(frozen=True, slots=True)
+class MarkedAnswers:
+    """Answers to one prompt, each judged good or bad by itself; a thumb on one answer is K = 1."""
+
+    prompt: tuple[Message, ...]
+    responses: tuple[str, ...]
+    good: tuple[bool, ...]
+    source: str = ""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return self.responses
+
+    def __post_init__(self) -> None:
+        check_turns(self.prompt, "user")
+        if not self.responses or len(self.good) != len(self.responses):
+            problem = f"{len(self.good)} verdicts for {len(self.responses)} answers"
+            raise DataError(problem, expected="an answer or more, and a verdict on each")
+        for response in self.responses:
+            check_text(response, "the answer")
+
+
+Record = Demonstration | Ranking | Prompt | MarkedAnswers
 
 
 def demonstration_of(ranking: Ranking) -> Demonstration:
@@ -191,7 +213,23 @@ def demonstration_of(ranking: Ranking) -> Demonstration:
     return Demonstration((*ranking.prompt, answer), source=ranking.source)
 
 
-def prompt_of(record: Demonstration | Ranking) -> Prompt:
-    """The prompt of a record; its reference is the final answer, or the best one of a ranking."""
+def marked_of(ranking: Ranking) -> MarkedAnswers:
+    """The best answers of a ranking as good ones and the worst as bad ones; those between are left out."""
+    ends = (min(ranking.ranks), max(ranking.ranks))
+    kept = [answer for answer, rank in enumerate(ranking.ranks) if rank in ends]
+    responses = tuple(ranking.responses[answer] for answer in kept)
+    return MarkedAnswers(
+        ranking.prompt, responses, tuple(ranking.ranks[each] == ends[0] for each in kept), ranking.source
+    )
+
+
+def prompt_of(record: Demonstration | Ranking | MarkedAnswers) -> Prompt:
+    """The prompt of a record; its reference is the final answer, the best one of a ranking, or a good one.
+
+    Answers that are all bad leave no reference.
+    """
+    if isinstance(record, MarkedAnswers):
+        good = [answer for answer, verdict in zip(record.responses, record.good, strict=True) if verdict]
+        return Prompt(record.prompt, record.source, good[0] if good else "")
     best = record.best if isinstance(record, Ranking) else 0
     return Prompt(record.prompt, record.source, record.answers[best])

@@ -8,13 +8,23 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast
 
 from rlhf.data.byte_streams import name_of
 from rlhf.data.formats import FORMATS, described, parse, rename_hint, sniff
+from rlhf.data.marked import parse_marked
 from rlhf.data.public_shapes import import_command, import_hint, public_shape
 from rlhf.data.readers import Location, Row, locate, read_rows, sha256_of, usable
-from rlhf.data.records import Demonstration, Prompt, Ranking, Record, demonstration_of, prompt_of
+from rlhf.data.records import (
+    Demonstration,
+    MarkedAnswers,
+    Prompt,
+    Ranking,
+    Record,
+    demonstration_of,
+    marked_of,
+    prompt_of,
+)
 from rlhf.data.row_values import key_of, quoted_keys
 from rlhf.errors import DataError
 
-RecordT = TypeVar("RecordT", Demonstration, Ranking, Prompt)
+RecordT = TypeVar("RecordT", Demonstration, Ranking, Prompt, MarkedAnswers)
 OnBadRow = Literal["error", "skip"]
 NUM_REASONS_KEPT = 5
 
@@ -25,6 +35,7 @@ _FORMATS_FOR: dict[type[Record], tuple[str, ...]] = {
     Ranking: _RANKING,
     Demonstration: (*_DEMONSTRATION, *_RANKING),
     Prompt: ("prompt", *_DEMONSTRATION, *_RANKING),
+    MarkedAnswers: (*_DEMONSTRATION, *_RANKING),
 }
 
 
@@ -180,7 +191,8 @@ def _check_kind(name: str, kind: type[Record], where: str, row: Mapping[str, Any
 def _record(row: Row | DataError, source: DataSource, kind: type[RecordT], report: SourceReport) -> RecordT | None:
     """The record of one row; None for a ranking in which all answers tie, which is counted."""
     name = source.name or name_of(source.path)
-    parsed = parse(usable(row), report.format, name, ignore=source.ignore, unread=report.unread)
+    read = parse_marked if kind is MarkedAnswers else parse
+    parsed = read(usable(row), report.format, name, ignore=source.ignore, unread=report.unread)
     if isinstance(parsed, Ranking) and parsed.all_tied and kind is not Prompt:
         report.num_tied += 1
         return None
@@ -194,6 +206,8 @@ def _converted(record: Record, kind: type[Record]) -> Record:
         return demonstration_of(record)
     if kind is Prompt and not isinstance(record, Prompt):
         return prompt_of(record)
+    if kind is MarkedAnswers and isinstance(record, Ranking):
+        return marked_of(record)
     # `messages` is the only format whose later rows can be of a poorer kind than the first.
     raise DataError("ends in a turn by user", where="key `messages`", expected="a last turn by assistant")
 

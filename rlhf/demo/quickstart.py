@@ -18,7 +18,7 @@ from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import load_config
 from rlhf.config.reward_sources import RewardRole
 from rlhf.config.schema import PpoConfig
-from rlhf.config.stages import STAGES
+from rlhf.config.stages import CHAIN, STAGES
 from rlhf.demo.options import QuickstartOptions, TinySize
 from rlhf.errors import ArtifactError, ConfigError, DataError, TrainingError
 from rlhf.evaluate.reward.gate import read_card, refusal
@@ -63,7 +63,7 @@ class Quickstart(QuickstartOptions):
         from rlhf.demo.measure import measure_policy, print_summary, reward_summary  # torch
 
         self._timed("base", self._base)
-        for stage in STAGES:
+        for stage in CHAIN:
             self._timed(stage, lambda stage=stage: self._stage(stage))  # type: ignore[misc]
         started = time.perf_counter()
         summary: dict[str, Any] = {
@@ -140,7 +140,7 @@ class Quickstart(QuickstartOptions):
 
     def _check_chain(self) -> None:
         """Refuses, before the first stage starts, what would end any of them: data, paths, warm-up."""
-        configs = {stage: load_config(STAGES[stage].config, _recipe(stage), self._words(stage)) for stage in STAGES}
+        configs = {stage: load_config(STAGES[stage].config, _recipe(stage), self._words(stage)) for stage in CHAIN}
         if problems := chain_problems(configs, earlier=[str(self.out / "base")]):
             raise ConfigError.collect(problems)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from rlhf.engine.ranks import Ranks
 from rlhf.engine.rows import RowModel
 from rlhf.engine.saving import StoredEngine
 from rlhf.engine.shared_parameters import every_name
+from rlhf.engine.start import StartingWeights
 from rlhf.engine.wrapping import adamw, not_finite, wrapped_engine
 from rlhf.engine.zero_config import zero_config
 from rlhf.errors import ModelError
@@ -193,6 +195,11 @@ class TrainedModel(RowModel, StoredEngine):
             raise not_finite(self._grad_norm, self._engine.global_steps + 1)
         if ours and self._section.zero_stage == 0 and self._grad_norm > self._max_grad_norm:
             torch._foreach_mul_(ours, self._max_grad_norm / (self._grad_norm + 1e-6))
+
+    def starting_weights(self, folder: Path) -> StartingWeights:
+        """Writes the present weights into `folder`, to be put in the place of later ones; called by all ranks."""
+        trained = [parameter for parameter in self._engine.module.parameters() if parameter.requires_grad]
+        return StartingWeights(trained, folder, self.ranks, self._drop_whole_weights)
 
     def _drop_whole_weights(self) -> None:
         if self._section.zero_stage == 3:

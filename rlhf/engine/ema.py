@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from rlhf.engine.exchange import exchanged, local_part
 from rlhf.errors import CheckpointError
 
 
@@ -26,7 +27,7 @@ class WeightAverage:
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float, release: Callable[[], None]) -> None:
         self._parameters, self._decay, self._release = list(parameters), decay, release
-        self._average = [_local(parameter).detach().to(torch.float32, copy=True) for parameter in self._parameters]
+        self._average = [local_part(parameter).detach().to(torch.float32, copy=True) for parameter in self._parameters]
         self._num_updates = 0
         self._swapped = False
 
@@ -40,27 +41,19 @@ class WeightAverage:
         assert not self._swapped, "weights were updated while the average stood in their place"
         decay = min(self._decay, (1 + self._num_updates) / (10 + self._num_updates))
         for average, parameter in zip(self._average, self._parameters, strict=True):
-            average.lerp_(_local(parameter).float(), 1 - decay)
+            average.lerp_(local_part(parameter).float(), 1 - decay)
         self._num_updates += 1
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
         """Puts the average in place of the weights, which return bit for bit."""
         assert not self._swapped, "the average stands in for the weights already"
-        live = [_local(parameter).detach().clone() for parameter in self._parameters]
-        self._put(self._average)
         self._swapped = True
         try:
-            yield
+            with exchanged(self._parameters, self._average, self._release):
+                yield
         finally:
-            self._put(live)
             self._swapped = False
-
-    @torch.no_grad()
-    def _put(self, values: Sequence[Tensor]) -> None:
-        self._release()
-        for parameter, value in zip(self._parameters, values, strict=True):
-            _local(parameter).copy_(value)
 
     def save(self, file: Path) -> None:
         torch.save({"num_updates": self._num_updates, "average": self._average}, file)
@@ -94,9 +87,3 @@ class WeightAverage:
 def average_file(folder: Path, rank: int) -> Path:
     """Where `rank` keeps its average in an engine's folder."""
     return folder / f"average-{rank:04d}.pt"
-
-
-def _local(parameter: nn.Parameter) -> Tensor:
-    """This rank's part of a parameter: all of it, or its ZeRO-3 partition."""
-    partition: Tensor | None = getattr(parameter, "ds_tensor", None)
-    return parameter.data if partition is None else partition.data

@@ -94,21 +94,35 @@ def ranking_loss(
     Source:  arXiv:2203.02155 eq. 1; arXiv:2307.09288 eq. 2 (margin); arXiv:2312.09244 (centering).
     """
     _check_ranking(scores, ranks, mask, num_rankings, margins, label_smoothing, centering)
-    pairs = (ranks.unsqueeze(2) < ranks.unsqueeze(1)) & mask.unsqueeze(2) & mask.unsqueeze(1)
+    pairs = untied_pairs(ranks, mask)
     known = widen(torch.where(mask, scores, 0))
     better, worse = known.unsqueeze(2), known.unsqueeze(1)
     gaps = better - worse
     beyond_margin = gaps if margins is None else gaps - torch.where(pairs, margins, 0)
     costs = -(1 - label_smoothing) * logsigmoid(beyond_margin) - label_smoothing * logsigmoid(-beyond_margin)
     costs = costs + centering * (better + worse).square()
-    num_pairs = pairs.sum((1, 2))
-    per_prompt = torch.where(pairs, costs, 0).sum((1, 2)) / num_pairs.clamp(min=1)
     return RankingLoss(
-        loss=per_prompt.sum() / num_rankings,
+        loss=mean_over_pairs(costs, pairs).sum() / num_rankings,
         num_correct=masked_sum((gaps > 0).float() + 0.5 * (gaps == 0).float(), pairs),
-        num_pairs=num_pairs.sum(),
+        num_pairs=pairs.sum(),
         margin_sum=masked_sum(gaps, pairs).detach(),
     )
+
+
+def untied_pairs(ranks: Tensor, mask: Tensor) -> Tensor:
+    """Which answers of a prompt are better than which: [B, K, K] bool, True at [b, better, worse].
+
+    Shapes:  ranks [B, K] int, 1 best, equal = tie; mask [B, K] bool, True = an answer.
+    """
+    return (ranks.unsqueeze(2) < ranks.unsqueeze(1)) & mask.unsqueeze(2) & mask.unsqueeze(1)
+
+
+def mean_over_pairs(costs: Tensor, pairs: Tensor) -> Tensor:
+    """The mean cost of each prompt's pairs, [B]; 0 for a prompt without one.
+
+    Shapes:  costs [B, K, K]; pairs [B, K, K] bool, True = counts.
+    """
+    return torch.where(pairs, costs, 0).sum((1, 2)) / pairs.sum((1, 2)).clamp(min=1)
 
 
 def policy_loss(

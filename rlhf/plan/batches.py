@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rlhf.config.schema import LanguageConfig, PpoConfig, RewardConfig, StageConfig
+from rlhf.config.schema import DpoConfig, LanguageConfig, PpoConfig, RewardConfig, StageConfig
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,6 @@ def longest_item(config: StageConfig) -> int:
     """Tokens of one item at most: a sequence, a ranking with all its answers, a prompt with its answer."""
     if isinstance(config, PpoConfig):
         return config.sampling.max_prompt_tokens + config.sampling.max_new_tokens
-    if isinstance(config, RewardConfig):
+    if isinstance(config, RewardConfig | DpoConfig):
         return min(config.train.micro_tokens, config.data.max_length * config.data.max_answers)
     return config.data.max_length

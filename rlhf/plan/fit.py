@@ -10,7 +10,7 @@ from typing import NamedTuple
 import yaml
 from pydantic import ValidationError
 
-from rlhf.config.schema import PpoConfig, RewardConfig, StageConfig
+from rlhf.config.schema import DpoConfig, PpoConfig, RewardConfig, StageConfig
 from rlhf.errors import ConfigError, ModelError
 from rlhf.plan.batches import SHORTEST, longest_item
 from rlhf.plan.engine_share import require_engine_share, require_room_for_engine
@@ -69,7 +69,8 @@ def possible_changes(config: StageConfig, placement: Placement) -> Iterator[Plan
 
 def _smaller_batches(config: StageConfig) -> Iterator[PlanChange]:
     """Fewer tokens per pass, fewer answers at a time: the same result, a little slower."""
-    least = config.data.max_length * 2 if isinstance(config, RewardConfig) else longest_item(config)
+    ranked = isinstance(config, RewardConfig | DpoConfig)
+    least = config.data.max_length * 2 if ranked else longest_item(config)
     most = tokens = config.train.micro_tokens
     while tokens // 2 >= max(least, config.data.max_length):
         tokens //= 2

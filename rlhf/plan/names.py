@@ -17,7 +17,7 @@ def models_of_runs(config_path: str | Path) -> dict[str, str]:
     """run.dir -> model.path of the stages configured in the same folder as `config_path`."""
     found: dict[str, str] = {}
     for file in sorted(config_file(config_path).resolve().parent.glob("*.y*ml")):
-        if file.stem not in ("sft", "reward"):
+        if file.stem not in ("sft", "reward", "dpo"):
             continue
         with suppress(RlhfError, yaml.YAMLError):
             config = load_config(STAGES[file.stem].config, file)

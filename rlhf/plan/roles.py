@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 from rlhf.artifacts.adapter import find_adapter
 from rlhf.config.role_paths import role_paths
-from rlhf.config.schema import PpoConfig, RewardConfig, SftConfig, StageConfig
+from rlhf.config.schema import DpoConfig, LanguageConfig, PpoConfig, RewardConfig, SftConfig, StageConfig
 from rlhf.config.sections import DeepSpeedSection, LoraSection, SamplingSection
 from rlhf.errors import ModelError
 from rlhf.plan import activations as acts
@@ -72,12 +72,25 @@ def plan_memory(
     scalar = isinstance(config, RewardConfig)
     shape = shapes["model"].as_scalar() if scalar else shapes["model"]
     average = getattr(config.train, "ema_decay", None) is not None
-    role = _learner(planned, "model", shape, config.deepspeed, "score" if scalar else "loss", average=average)
+    kind = "score" if scalar else "logprobs" if isinstance(config, DpoConfig) else "loss"
+    role = _learner(planned, "model", shape, config.deepspeed, kind, average=average)
     phases = training_phases([role], placement, accumulates=planned.batches.micro > 1)
-    if isinstance(config, SftConfig) and config.log.samples_every_steps is not None:
-        slots = planned_slots(config.sampling.batch_size, config.log.num_samples, on_gpu=placement.device == "gpu")
-        phases["sampling"] = role.resident() + _rollout(planned, config.sampling, role, slots, prompts=slots)
+    prompts = _sampled_prompts(config, placement)
+    if prompts and isinstance(config, LanguageConfig):
+        slots = planned_slots(config.sampling.batch_size, prompts, on_gpu=placement.device == "gpu")
+        phases["sampling"] = role.resident() + _rollout(
+            planned, config.sampling, role, slots, prompts=max(slots, prompts)
+        )
     return MemoryPlan(placement, phases, role.part("offloaded", role.states.host), config.model.lora is not None)
+
+
+def _sampled_prompts(config: StageConfig, placement: Placement) -> int:
+    """Prompts that a rank of stage 1 or of preference optimisation answers at a time while it trains."""
+    count = 0
+    if isinstance(config, SftConfig | DpoConfig) and config.log.samples_every_steps is not None:
+        count = config.log.num_samples
+    kl_prompts = config.dpo.kl_prompts if isinstance(config, DpoConfig) else 0
+    return max(count, -(-kl_prompts // placement.world_size))
 
 
 def _learner(
@@ -90,7 +103,7 @@ def _learner(
 def _training_pass(planned: PlannedStage, name: str, shape: ModelShape, kind: str) -> list[Allocation]:
     """A forward pass with a graph over one row."""
     model, element, row = planned.config.model, planned.placement.element, planned.batches.row
-    tree = kind == "score" and name == "model"
+    tree = isinstance(planned.config, RewardConfig | DpoConfig)
     found = acts.training_bytes(shape, model, element, row, tree=tree)
     parts = [Allocation(name, part, value, small=True) for part, value in found.items()]
     head = acts.head_bytes(shape, model, element, row, planned.placement.device, kind=kind)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rlhf.config.schema import PpoConfig, RewardConfig, StageConfig
+from rlhf.config.schema import DpoConfig, PpoConfig, RewardConfig, StageConfig
 from rlhf.config.sections import AnswerSource, SourceSection, TrainSection
 from rlhf.data.embedded import data_path
 from rlhf.data.loader import RowStream
 from rlhf.data.readers import locate
-from rlhf.data.records import Demonstration, Prompt, Ranking
+from rlhf.data.records import Demonstration, MarkedAnswers, Prompt, Ranking
 from rlhf.data.sources import DataSource, read_records
 from rlhf.errors import ConfigError, DataError
 
@@ -61,6 +61,8 @@ def count_rows(config: StageConfig) -> tuple[tuple[int, ...], bool]:
 
 def kind_of_rows(config: StageConfig, source: SourceSection) -> Any:
     """The record that a stage makes of the rows of a training or held-out file."""
+    if isinstance(config, DpoConfig):
+        return MarkedAnswers if config.dpo.loss == "kto" else Ranking
     if isinstance(config, RewardConfig) or (isinstance(source, AnswerSource) and source.answers == "all"):
         return Ranking
     return Prompt if isinstance(config, PpoConfig) else Demonstration

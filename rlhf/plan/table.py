@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rlhf.config.schema import StageConfig
-from rlhf.config.stages import STAGES
+from rlhf.config.stages import CHAIN, STAGES
 from rlhf.plan.fit import cheapest_fit
 from rlhf.plan.machine import GIGABYTE
 from rlhf.plan.render import gigabytes, markdown, needed
@@ -29,7 +29,7 @@ def table() -> str:
 
 def _rows() -> Iterator[dict[str, Any]]:
     for size in BUILT_IN:
-        for stage in STAGES:
+        for stage in CHAIN:
             for learns in ("all weights", "LoRA 16"):
                 for count in COUNTS:
                     yield _row(size, stage, learns, count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rlhf.config.schema import PpoConfig, StageConfig
+from rlhf.config.schema import DpoConfig, PpoConfig, StageConfig
 from rlhf.plan.batches import longest_item
 from rlhf.plan.roles import Shapes
 from rlhf.plan.steps import count_rows, planned_steps, warmup_steps
@@ -56,6 +56,8 @@ def estimate_run(
         shape = shapes["model"]
         length = config.data.max_length
         flops = tokens * (_training(config) * shape.parameters + 6.0 * shape.layers * shape.width * length)
+        if isinstance(config, DpoConfig) and config.dpo.has_reference:  # one forward pass over each row of an epoch
+            flops += sum(sizes) * longest_item(config) * 2.0 * shape.parameters
     hours = (flops / (flops_per_second * utilisation * world_size) + decode_s) / 3600
     return RunEstimate(
         sum(sizes), assumed, steps, updates, warmup_steps(config.train, steps), tokens, flops, hours, utilisation

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rlhf.artifacts.files import read_json
-from rlhf.config.stages import STAGES
 from rlhf.errors import ArtifactError, RlhfError
 from rlhf.runs.listing import DEPTH, find_runs
 from rlhf.runs.record import Row, RunRecord, read_lines, read_run
 
-STAGE_ORDER = tuple(STAGES)
+STAGE_ORDER = ("sft", "reward", "dpo", "ppo")  # the headline is about the last
 COMPARISON = "compare.json"
 EXPORTED = ("model", "adapter")  # folders of a run that a later stage may name as its parent
 NO_COMPARISON_IN = (*EXPORTED, "checkpoints", "tensorboard")

@@ -25,6 +25,7 @@ BEST = {
     "sft": (("eval/loss", LOWEST), ("loss", LOWEST)),
     "reward": (("eval/accuracy", HIGHEST), ("reward_model/accuracy", HIGHEST)),
     "ppo": (("eval/reward", HIGHEST), ("objective/reward", HIGHEST)),
+    "dpo": (("eval/preference_loss", LOWEST), ("loss", LOWEST)),
 }
 
 
@@ -94,7 +95,7 @@ class RunRecord:
 
     @property
     def stage(self) -> str:
-        """`sft`, `reward` or `ppo`; empty where no file says."""
+        """`sft`, `reward`, `ppo` or `dpo`; empty where no file says."""
         return str(self.state.get("stage") or self.manifest.get("stage") or "")
 
     @property

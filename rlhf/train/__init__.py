@@ -1,4 +1,4 @@
-"""The three stages. Scripts wire, these modules sequence, `rlhf.ops` computes.
+"""The stages. Scripts wire, these modules sequence, `rlhf.ops` computes.
 
-May import: train.policy, train.run, evaluate, and the layers below.
+May import: train.policy, train.preference, train.run, evaluate, and the layers below.
 """

@@ -12,12 +12,12 @@ from rlhf.data.byte_streams import name_of
 from rlhf.data.embedded import data_path
 from rlhf.data.encode import Encoder
 from rlhf.data.loader import RowStream
-from rlhf.data.records import Demonstration, Message, Prompt, Ranking
+from rlhf.data.records import Demonstration, MarkedAnswers, Message, Prompt, Ranking
 from rlhf.data.row_keys import unread_summary
 from rlhf.data.sources import DataSource, SourceReport, nothing_usable, placed, read_records
 from rlhf.errors import ConfigError, DataError
 
-Record = TypeVar("Record", Demonstration, Ranking, Prompt)
+Record = TypeVar("Record", Demonstration, Ranking, Prompt, MarkedAnswers)
 Item = TypeVar("Item")
 
 

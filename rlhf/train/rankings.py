@@ -1,4 +1,4 @@
-"""Training and held-out data of stage 2: encoded rankings with an untied pair, and their text for the report card."""
+"""Rankings to train on and held-out ones: encoded, with an untied pair each, and their text for the report card."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rlhf.config.schema import RewardConfig
-from rlhf.data.encode import EncodedRanking, Encoder
+from rlhf.config.schema import DpoConfig, RewardConfig
+from rlhf.data.encode import EncodedMarked, EncodedRanking, Encoder
 from rlhf.data.records import Ranking
 from rlhf.data.tokenizer import ChatTokenizer
+from rlhf.errors import DataError
 from rlhf.evaluate.reward.shortcuts import MAX_TRAINING_RANKINGS, sampled
 from rlhf.evaluate.reward.test_set import distinct_answers, record_subset
 from rlhf.train.inputs import LoadedRows, load_train_and_eval
@@ -28,17 +29,29 @@ class Records:
 
 
 def load_rankings(
-    run: Run[RewardConfig], tokenizer: ChatTokenizer
+    run: Run[RewardConfig] | Run[DpoConfig], tokenizer: ChatTokenizer, *, without_eval: str
 ) -> tuple[LoadedRows[EncodedRanking], LoadedRows[EncodedRanking], Records]:
-    """Training rows, held-out rows (none without data.eval), and their records."""
+    """Training rows, held-out rows (none without data.eval), and their records.
+
+    Args:
+        without_eval: what is said of a run without data.eval.
+
+    Raises: DataError when no training row has two answers of different rank that differ in tokens.
+    """
     data, seed = run.config.data, run.config.run.seed
     encoder = Encoder(tokenizer, data.max_length)
     (train, summary), (held_out, held_out_summary) = load_train_and_eval(run.config, Ranking, encoder, _both)
     train, notes = usable(train, data.max_answers, seed)
+    if not train.items:
+        raise DataError(
+            f"none of the training rankings can be used{notes}",
+            where="data.train",
+            expected="rows in which two answers have different ranks and different tokens",
+            fix="check the ranks, and that data.max_length does not cut answers to the same tokens",
+        )
     run.say(f"train: {summary}{notes}")
     held_out, notes = usable(held_out, data.max_answers, seed)
-    without = "no data.eval: no held-out accuracy, and the report card is empty"
-    run.say(f"eval:  {held_out_summary}{notes}" if data.eval else without)
+    run.say(f"eval:  {held_out_summary}{notes}" if data.eval else without_eval)
     records = [[record for record, _ in rows.items] for rows in (train, held_out)]
     return _encoded(train), _encoded(held_out), Records(sampled(records[0], MAX_TRAINING_RANKINGS), records[1])
 
@@ -76,7 +89,9 @@ def usable(loaded: LoadedRows[Ranked], max_answers: int, seed: int) -> tuple[Loa
     return replace(loaded, items=items, sizes=tuple(sizes)), notes
 
 
-def drawn_answers(item: EncodedRanking, among: Sequence[int], count: int, stream: tuple[int, ...]) -> list[int]:
+def drawn_answers(
+    item: EncodedRanking | EncodedMarked, among: Sequence[int], count: int, stream: tuple[int, ...]
+) -> list[int]:
     """Numbers of `count` answers sampled from a seeded stream, at least two of them of different rank."""
     generator = np.random.default_rng(stream)
     order = [among[place] for place in generator.permutation(len(among))]

@@ -12,13 +12,13 @@ import torch
 from rlhf.artifacts.files import read_json
 from rlhf.config.schema import RewardConfig
 from rlhf.data.encode import EncodedRanking, Encoder
-from rlhf.data.packing import pack_trees, plan_micro_batches, trees_of
+from rlhf.data.packing import Tree, pack_trees, plan_micro_batches, trees_of
 from rlhf.data.records import Demonstration
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import TrainedModel
 from rlhf.evaluate.reward.accuracy import ScoredRanking, report_card
 from rlhf.evaluate.reward.card import build_reward_card
-from rlhf.evaluate.reward.test_set import Tree, build_test_set, score_test_set
+from rlhf.evaluate.reward.test_set import build_test_set, score_test_set
 from rlhf.html.templates import render
 from rlhf.models.loading import artifact_model_path, check_model_path
 from rlhf.models.quantization import require_quantizer
@@ -50,6 +50,7 @@ from rlhf.train.run.sharing import read_shared
 from rlhf.train.schedules import Schedule, schedule_of
 
 PROGRESS_METRICS = ("loss", "reward_model/accuracy", "eval/accuracy", "reward_model/margin", "lr", "grad_norm")
+WITHOUT_EVAL = "no data.eval: no held-out accuracy, and the report card is empty"
 MAX_DEMONSTRATIONS = 512
 
 
@@ -61,7 +62,7 @@ def train_reward(run: Run[RewardConfig]) -> None:
     require_quantizer(config.model.quantize)
     tokenizer = load_tokenizer(path, config.data.template)
     run.say_all(tokenizer.notes)
-    train, held_out, records = load_rankings(run, tokenizer)
+    train, held_out, records = load_rankings(run, tokenizer, without_eval=WITHOUT_EVAL)
     demonstrations, reports = _demonstrations(run, tokenizer, train.items)
     if config.train.margin == "scores" and (missing := rows_without_scores(train.items)):
         run.say(f"train.margin: {missing} of {len(train.items)} training rankings have no scores; their margins are 0")

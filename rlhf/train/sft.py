@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rlhf.config.schema import SftConfig
+from rlhf.config.schema import LanguageConfig, SftConfig
 from rlhf.config.sections import SourceSection
 from rlhf.data.encode import EncodedPrompt, EncodedSequence, Encoder
 from rlhf.data.packing import pack_sequences, plan_micro_batches
@@ -172,7 +172,7 @@ def evaluate_sft(trained: TrainedModel, items: Sequence[EncodedSequence], config
 
 
 def sample_answers(
-    trained: TrainedModel, tokenizer: ChatTokenizer, prompts: Sequence[EncodedPrompt], config: SftConfig
+    trained: TrainedModel, tokenizer: ChatTokenizer, prompts: Sequence[EncodedPrompt], config: LanguageConfig
 ) -> list[dict[str, Any]]:
     """Answers to the first held-out prompts, sampled on rank 0 with the weights gathered from all ranks."""
     with trained.full_weights() as model:

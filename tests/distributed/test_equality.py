@@ -15,11 +15,13 @@ from torch import Tensor
 
 from tests.distributed import reference
 from tests.distributed.conftest import Outcome
+from tests.distributed.preferences import LOSSES, preferences
 from tests.distributed.problem import EMA_DECAY, GROUP, NUM_GROUPS, STEPS, TEMPERATURE, Problem
 
 # Losses and norms are compared at 1e-5 of their size; margins and KL are differences that cancel, hence `abs`.
 RELATIVE, ABSOLUTE = 1e-5, 2e-6
 SIZES = ("large", "small")
+POINT = "preference/reference_point"
 
 
 @pytest.fixture(scope="module", params=["one_rank", "two_ranks"])
@@ -35,6 +37,11 @@ def sft_traces(paths: dict[str, Path], problem: Problem) -> dict[str, reference.
 @pytest.fixture(scope="module")
 def reward_trace(paths: dict[str, Path], problem: Problem) -> reference.Trace:
     return reference.reward(paths["reward"], problem.rankings)
+
+
+@pytest.fixture(scope="module")
+def preference_traces(paths: dict[str, Path], problem: Problem) -> dict[str, reference.Trace]:
+    return {loss: preferences(paths["neox"], problem.rankings, loss) for loss in LOSSES}
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +120,28 @@ def test_reward_steps_equal_a_plain_loop(
     run = f"reward zero{stage} {size}"
     require_same_metrics(outcome, run, reward_trace.metrics)
     require_same_weights(outcome, f"{run} model", reward_trace.weights["model"], start=paths["reward"])
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_preference_steps_equal_a_plain_loop(
+    outcome: Outcome, preference_traces: dict[str, reference.Trace], paths: dict[str, Path], loss: str, stage: int
+) -> None:
+    """The plain loop has a second model for the reference; here it is the model before its first step."""
+    run, expected = f"{loss} zero{stage}", [dict(each) for each in preference_traces[loss].metrics]
+    points = [
+        (each.pop(POINT, 0.0), found.get(POINT, 0.0))
+        for each, found in zip(expected, outcome.numbers[run], strict=True)
+    ]
+    assert [found for _, found in points] == pytest.approx(
+        [wanted for wanted, _ in points], abs=2e-5
+    )  # of sums near 50
+    assert (max(points)[0] > 0.1) is (loss == "kto")
+    require_same_metrics(outcome, run, expected)
+    require_same_weights(outcome, f"{run} model", preference_traces[loss].weights["model"], start=paths["neox"])
+    in_place, moved = outcome.numbers[f"start {run}"]
+    assert in_place == 0.0
+    assert moved > 0.1  # the weights that returned are the trained ones
 
 
 @pytest.mark.parametrize("size", SIZES)

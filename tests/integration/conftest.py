@@ -1,7 +1,7 @@
 """Korean data, configurations, and the three stages chained once a session.
 
 `korean`   folder of {sft,rankings,prompts}_{train,dev}.jsonl, written here
-`configs`  a YAML file a stage on that data; run.dir and the models of reward and PPO are overrides
+`configs`  a YAML file a stage on that data; run.dir and the models of all stages but SFT are overrides
 `starter`  starts stage scripts (see starts.py)
 `chain`    run folders of SFT, reward model and PPO, each made from the one before
 """
@@ -90,6 +90,16 @@ control:
 data:
   train: {data}/prompts_train.jsonl
   eval: {data}/prompts_dev.jsonl""",
+    "dpo": """
+train:
+  lr: 1.0e-3
+  batch_size: 4
+  micro_tokens: 512
+dpo:
+  kl_prompts: 4
+data:
+  train: {data}/rankings_train.jsonl
+  eval: {data}/rankings_dev.jsonl""",
 }
 
 

@@ -10,6 +10,7 @@ from transformers import (  # noqa: F401
     PreTrainedTokenizerFast,
 )
 
+import rlhf.train.dpo
 import rlhf.train.ppo
 import rlhf.train.reward
 import rlhf.train.sft  # noqa: F401

@@ -28,6 +28,7 @@ SCRIPTS = {
     "sft": REPOSITORY / "scripts" / "step1_sft.py",
     "reward": REPOSITORY / "scripts" / "step2_reward.py",
     "ppo": REPOSITORY / "scripts" / "step3_ppo.py",
+    "dpo": REPOSITORY / "scripts" / "dpo.py",
 }
 PRELOADED = "tests.integration.preloaded"
 

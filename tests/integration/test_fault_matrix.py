@@ -1,5 +1,5 @@
 """Every stage on 1 and 2 ranks at ZeRO 0 to 3, its rank or its launcher killed with SIGKILL and started again: the
-numbers are those of the uninterrupted run, bit for bit. 48 cells under the real launcher; `make test-full` runs them.
+numbers are those of the uninterrupted run, bit for bit. 64 cells under the real launcher; `make test-full` runs them.
 
 Where the kill lands is left to chance, after the first checkpoint; it may hit a step, a write or an evaluation.
 """
@@ -16,7 +16,12 @@ from tests.integration.conftest import Finished, read_json, read_run, require_sa
 from tests.integration.starts import Starter, is_alive, launched, wait_until
 
 pytestmark = pytest.mark.full
-MORE = {"sft": ["train.epochs=4"], "reward": ["train.epochs=3"], "ppo": ["train.epochs=3", "control.enabled=false"]}
+MORE = {
+    "sft": ["train.epochs=4"],
+    "reward": ["train.epochs=3"],
+    "ppo": ["train.epochs=3", "control.enabled=false"],
+    "dpo": ["train.epochs=3"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +35,7 @@ def words_of(stage: str, zero: int, configs: dict[str, Path], chain: dict[str, P
         "sft": [],
         "reward": [f"model.path={chain['sft']}"],
         "ppo": [f"actor.path={chain['sft']}", f"reward.path={chain['reward']}/model"],
+        "dpo": [f"model.path={chain['sft']}"],
     }
     common = [f"deepspeed.zero_stage={zero}", "checkpoint.every_steps=1"]
     common += [] if stage == "reward" else ["log.samples_every_steps=4"]
@@ -45,7 +51,7 @@ def read_any(folder: Path) -> Finished:
 @pytest.mark.parametrize("victim", ["rank", "launcher"])
 @pytest.mark.parametrize("zero", [0, 1, 2, 3])
 @pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("stage", ["sft", "reward", "ppo"])
+@pytest.mark.parametrize("stage", ["sft", "reward", "ppo", "dpo"])
 def test_killed_and_started_again(
     starter: Starter,
     configs: dict[str, Path],

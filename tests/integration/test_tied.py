@@ -26,7 +26,7 @@ def tied(request, tmp_path_factory, tiny_tokenizer) -> tuple[str, Path]:
     return request.param, _saved(*made, tmp_path_factory.mktemp(request.param), tiny_tokenizer, seed=3)
 
 
-def test_three_stages_at_zero_3(starter: Starter, configs, tied, tmp_path):
+def test_every_stage_at_zero_3(starter: Starter, configs, tied, tmp_path):
     name, base = tied
     alike = ["deepspeed.zero_stage=3", "run.max_steps=2"]
     starter.run("sft", "--config", configs["sft"], f"model.path={base}", f"run.dir={tmp_path}/sft", *alike)
@@ -35,8 +35,10 @@ def test_three_stages_at_zero_3(starter: Starter, configs, tied, tmp_path):
     words = [f"actor.path={tmp_path}/sft", f"reward.path={tmp_path}/reward/model", "reward.min_accuracy=null"]
     words += [f"run.dir={tmp_path}/ppo", "control.enabled=false"]
     starter.run("ppo", "--config", configs["ppo"], *words, *alike)
+    words = [f"model.path={tmp_path}/sft", f"run.dir={tmp_path}/dpo"]
+    starter.run("dpo", "--config", configs["dpo"], *words, *alike)
     before = load_file(base / "model.safetensors")[EMBEDDINGS[name]]
-    for stage in ("sft", "ppo"):
+    for stage in ("sft", "ppo", "dpo"):
         exported = AutoModelForCausalLM.from_pretrained(tmp_path / stage / "model", dtype=torch.float32)
         embedding, head = exported.get_input_embeddings().weight, exported.get_output_embeddings().weight
         assert embedding.data_ptr() == head.data_ptr()

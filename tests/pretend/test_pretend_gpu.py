@@ -29,8 +29,16 @@ PER_DECODE = 2  # synchronisations, and copies, of one decode step
 BOUNDS = "/models/attention.py"  # bounds of the variable-length kernel, which are no part of the row's transfer
 PARKED = "/engine/parking.py"  # weights of a parked role, which come once for all rows
 # A row of the smallest minibatch pays for the step: the sums of all metrics, and the gradient norms.
-TRAINING = ("update", "sft_step", "reward_step")
-ROWS = (*TRAINING, "experience", "correct_for_engine", "evaluate_sft", "held_out_accuracy", "report card")
+TRAINING = ("update", "sft_step", "reward_step", "preference_step")
+ROWS = (
+    *TRAINING,
+    "experience",
+    "correct_for_engine",
+    "evaluate_sft",
+    "held_out_accuracy",
+    "report card",
+    "evaluate_preferences",
+)
 EVALUATION = ("evaluate references", "answer_logprobs", "answer_scores", "tree_scores")
 Steps = dict[str, dict[str, Any]]
 
@@ -70,7 +78,8 @@ def of_rows(steps: Steps) -> dict[str, dict[str, Any]]:
 def test_the_walk_is_whole(steps: Steps) -> None:
     """Every kind of step of both kinds of roles is there, and did work."""
     assert {name.partition(" ")[0] for name in steps} >= {"separate", "shared", "neox", "llama", "service"}
-    assert len(of_rows(steps)) == 2 * 8 + 2 * 2 + 3 + 4  # of the roles; of stage 1; of stage 2; of evaluation
+    # of the roles; of stages 1 and 2; of dpo; of evaluation
+    assert len(of_rows(steps)) == 2 * 8 + 2 * 2 + 3 + 4 + 4
     assert all(step["rows"] for step in of_rows(steps).values())
     assert all(step["decodes"] for name, step in steps.items() if "decode" in name or name == "service")
 

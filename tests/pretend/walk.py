@@ -59,6 +59,8 @@ from rlhf.train.policy.reward_sources import RewardSources
 from rlhf.train.policy.roles import Roles
 from rlhf.train.policy.samples import Sample
 from rlhf.train.policy.update import Demonstrations, update
+from rlhf.train.preference.evaluation import evaluate_preferences, sampled_kl
+from rlhf.train.preference.step import preference_step
 from rlhf.train.ranking_rows import pack_rankings
 from rlhf.train.reward import held_out_accuracy, reward_step, score_trees
 from rlhf.train.sft import evaluate_sft, sample_answers, sft_step
@@ -256,6 +258,21 @@ def ranked(walk: Walk) -> None:
     )
 
 
+def preferred(walk: Walk) -> None:
+    for loss in ("sigmoid", "kto"):
+        config = stage_steps.dpo_config(loss)
+        with PretendGpu():
+            trained = TrainedModel(walk.language(), config.train, SECTION, RANKS, dtype=walk.dtype)
+        rows = stage_steps.referenced(loss)
+        start = trained.starting_weights(walk.folder / f"{walk.dtype}-{walk.attention}-{loss}")
+        walk.step(f"preference_step {loss}", lambda t=trained, r=rows, c=config: preference_step(t, r, c, SCHEDULE, 1))
+        walk.step(f"evaluate_preferences {loss}", lambda t=trained, r=rows, c=config: evaluate_preferences(t, r, c))
+        walk.step(
+            f"sampled_kl {loss}",
+            lambda t=trained, s=start, c=config: sampled_kl(t, s, walk.tokenizer, walk.prompts()[:3], c),
+        )
+
+
 def evaluation(walk: Walk) -> None:
     pairs = [(prompt.ids, sequences(6 + row)[0].ids) for row, prompt in enumerate(walk.prompts())]
     policy = str(walk.folder / "sft-run" / "model")
@@ -377,7 +394,7 @@ def main(folder: str, out: str, dtype: str, attention: str) -> None:
     attention_choice.varlen_obstacle = lambda *_: ""  # the plain kernel runs in every type
     count_work()
     walk = Walk(Path(folder), dtype, attention)
-    for part in (device_itself, loading, separate, shared, supervised, ranked, evaluation, decoding):
+    for part in (device_itself, loading, separate, shared, supervised, ranked, preferred, evaluation, decoding):
         part(walk)
     found = {name: asdict(step) for name, step in walk.steps.items()}
     Path(out).write_text(json.dumps(found), encoding="utf-8")

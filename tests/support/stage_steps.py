@@ -1,4 +1,4 @@
-"""Every step of the three stages on tiny models, on a device of choice, as (name, action) in the order of a run.
+"""Every step of the stages on tiny models, on a device of choice, as (name, action) in the order of a run.
 
 An action returns numbers that two devices must agree on, or nothing where they may differ (sampled answers).
 """
@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from rlhf.config.schema import PpoConfig, RewardConfig, SftConfig
+from rlhf.config.schema import DpoConfig, PpoConfig, RewardConfig, SftConfig
 from rlhf.config.sections import DeepSpeedSection, SamplingSection
-from rlhf.data.encode import EncodedPrompt, EncodedRanking, EncodedSequence, Encoder
+from rlhf.data.encode import EncodedMarked, EncodedPrompt, EncodedRanking, EncodedSequence, Encoder
 from rlhf.data.records import Message, Prompt
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import InferenceModel, TrainedModel
@@ -28,6 +28,10 @@ from rlhf.train.policy.experience import correct_for_engine, draw_answers, gathe
 from rlhf.train.policy.reward_sources import RewardSources
 from rlhf.train.policy.roles import Roles
 from rlhf.train.policy.update import update
+from rlhf.train.preference.data import answers_of_others
+from rlhf.train.preference.evaluation import evaluate_preferences
+from rlhf.train.preference.rows import ReferencedRow
+from rlhf.train.preference.step import preference_step
 from rlhf.train.reward import held_out_accuracy, reward_step
 from rlhf.train.schedules import Schedule
 from rlhf.train.sft import evaluate_sft, sample_answers, sft_step
@@ -68,6 +72,7 @@ class Steps:
         for name in ("neox", "llama"):
             yield from self.supervised(name)
         yield from self.ranked()
+        yield from self.preferred()
         yield from self.policy()
         yield from self.evaluation()
 
@@ -105,6 +110,16 @@ class Steps:
         for number in (1, 2):
             yield f"reward_step {number}", lambda: _numbers(reward_step(trained, rows, config, SCHEDULE, 1))
         yield "held_out_accuracy", lambda: _done(held_out_accuracy(trained, rows, config))
+
+    def preferred(self) -> Iterator[Step]:
+        """Preference optimisation on pairs and on marked answers, with the SFT term."""
+        for loss in ("sigmoid", "kto"):
+            config = dpo_config(loss)
+            trained = TrainedModel(self.language(), config.train, DeepSpeedSection(), self.ranks, dtype=self.dtype)
+            rows = referenced(loss)
+            given = (trained, rows, config)
+            yield f"preference_step {loss}", lambda given=given: _numbers(preference_step(*given, SCHEDULE, 1))
+            yield f"evaluate_preferences {loss}", lambda given=given: _done(evaluate_preferences(*given))
 
     def policy(self, offload: bool = True) -> Iterator[Step]:
         """Iterations of stage 3 with a model per role, by part; the reference is parked while the others learn."""
@@ -182,6 +197,27 @@ def rankings(*sizes: int) -> list[EncodedRanking]:
         )
         for size in sizes
     ]
+
+
+def dpo_config(loss: str) -> DpoConfig:
+    return DpoConfig.model_validate(
+        {
+            "train": {"lr": 1e-3, "epsilon": 1e-3, "micro_tokens": 128},
+            "data": {"max_length": 64},
+            "dpo": {"loss": loss, "sft_weight": 0.1},
+            "sampling": {"max_new_tokens": 6, "max_prompt_tokens": 40, "batch_size": 4},
+        }
+    )
+
+
+def referenced(loss: str) -> list[ReferencedRow]:
+    """Rankings, or their answers marked good and bad, with numbers that stand for a reference's."""
+    items: list[Any] = rankings(3, 2, 4, 2)
+    if loss == "kto":
+        items = [EncodedMarked(each.prompt, each.answers, tuple(rank == 1 for rank in each.ranks)) for each in items]
+    known = [tuple(-40.0 - place for place in range(len(each.answers))) for each in items]
+    others = answers_of_others(items, 64)
+    return [ReferencedRow(*each, -30.0) for each in zip(items, known, others, strict=True)]
 
 
 def ppo_config(dtype: str, attention: str = "auto", **ppo: Any) -> PpoConfig:

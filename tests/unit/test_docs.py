@@ -27,7 +27,7 @@ COMMENT = re.compile(r"(^|\s)#.*$", re.MULTILINE)
 SHELL = ("sh", "bash")
 SAME_IN_BOTH = (*SHELL, "python", "json", "yaml")  # what is typed or parsed; pictures and layouts are translated
 GROUPS = sorted({each.name.partition("/")[0] for each in metrics() if "/" in each.name})
-STAGE_OF_SCRIPT = {"step1_sft.py": "sft", "step2_reward.py": "reward", "step3_ppo.py": "ppo"}
+STAGE_OF_SCRIPT = {stage.script: stage.name for stage in STAGES.values()}
 
 
 def prose(text: str) -> str:

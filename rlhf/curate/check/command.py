@@ -32,7 +32,7 @@ from rlhf.data.sources import parsed_rows
 from rlhf.errors import DataError, RlhfError
 from rlhf.html.templates import render
 
-STAGES: dict[Stage, type[Record]] = {"sft": Demonstration, "reward": Ranking, "ppo": Prompt}
+STAGES: dict[Stage, type[Record]] = {"sft": Demonstration, "reward": Ranking, "ppo": Prompt, "dpo": Ranking}
 MAX_BAD_START = 10_000  # rows; where none of so many can be used, the check stops
 BATCH = 256  # rows whose tokens are counted at once
 
@@ -231,7 +231,7 @@ class _Check:
 def _stages_of(record: Record) -> tuple[Stage, ...]:
     """The stages that can train on a record."""
     if isinstance(record, Ranking):
-        return ("ppo",) if record.all_tied else ("sft", "reward", "ppo")
+        return ("ppo",) if record.all_tied else ("sft", "reward", "ppo", "dpo")
     return ("ppo",) if isinstance(record, Prompt) else ("sft", "ppo")
 
 

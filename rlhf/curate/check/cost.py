@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from rlhf.data.records import Message, Prompt, Ranking, Record
+from rlhf.data.records import MarkedAnswers, Message, Prompt, Ranking, Record
 from rlhf.errors import DataError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class TokenizerTokens:
 
     def _texts(self, record: Record) -> list[str]:
         """The sequence of a row; for a ranking, the prompt and the sequence of each answer."""
-        if not isinstance(record, Ranking):
+        if not isinstance(record, Ranking | MarkedAnswers):
             return [self._text(record.messages, open_answer=isinstance(record, Prompt))]
         answered = [(*record.prompt, Message("assistant", response)) for response in record.responses]
         return [self._text(record.prompt, open_answer=True), *(self._text(turns) for turns in answered)]

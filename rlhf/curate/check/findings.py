@@ -10,7 +10,7 @@ import yaml
 
 from rlhf.curate.check.seen import KeyMatches
 
-Stage = Literal["sft", "reward", "ppo"]
+Stage = Literal["sft", "reward", "ppo", "dpo"]
 Status = Literal[0, 1, 2]
 Severity = Literal["error", "warning", "note"]
 MAX_PLACES = 5  # shown per finding

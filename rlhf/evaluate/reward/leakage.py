@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from rlhf.curate.row_texts import normalised
 from rlhf.data.readers import locate, sha256_of
-from rlhf.data.records import Demonstration, Message, Prompt, Ranking
+from rlhf.data.records import Demonstration, MarkedAnswers, Message, Prompt, Ranking
 from rlhf.data.sources import DataSource, read_records
 from rlhf.errors import DataError
 
@@ -102,11 +102,13 @@ def _training_texts(entry: Entry, stage: str) -> tuple[set[str], set[str]]:
     """Prompts of a training file, and its answers where the stage learns from them, normalised."""
     prompts: set[str] = set()
     answers: set[str] = set()
-    kind: type[Any] = Ranking if entry["format"] in RANKING_FORMATS else Demonstration
+    single = MarkedAnswers if stage == "dpo" else Demonstration
+    kind: type[Any] = Ranking if entry["format"] in RANKING_FORMATS else single
     for record in _read_training(entry, Prompt if stage == "ppo" else kind):
-        messages = record.prompt if isinstance(record, Ranking) else record.messages
+        compared = isinstance(record, Ranking | MarkedAnswers)
+        messages = record.prompt if compared else record.messages
         prompts.add(last_question(messages))
-        if isinstance(record, Ranking):
+        if compared:
             answers.update(map(normalised, record.responses))
         elif isinstance(record, Demonstration):
             answers.add(normalised(messages[-1].content))

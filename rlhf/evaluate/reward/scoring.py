@@ -10,10 +10,9 @@ import yaml
 
 from rlhf.config.flag_values import Dtype
 from rlhf.data.encode import Ids
-from rlhf.data.packing import pack_trees
+from rlhf.data.packing import Tree, pack_trees
 from rlhf.errors import ModelError
 from rlhf.evaluate.packed_forward import forward_packed, in_micro_batches
-from rlhf.evaluate.reward.test_set import Tree
 from rlhf.models.loading import PackedScalarModel, load_scalar_model
 from rlhf.models.stored_dtype import evaluation_dtype
 

@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rlhf.data.encode import EncodedRanking, Encoder, Ids
-from rlhf.data.packing import trees_of
+from rlhf.data.packing import Tree, trees_of
 from rlhf.data.records import Ranking
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.errors import ModelError
 from rlhf.evaluate.reward.accuracy import ScoredRanking
 from rlhf.evaluate.reward.probes import ProbeInputs, probe_inputs
 
-Tree = tuple[Ids, Sequence[Ids]]
 ScoreTrees = Callable[[Sequence[Tree]], list[list[float]]]
 MAX_SWAPPED = 200
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlhf.artifacts.files import short_hash
+from rlhf.config.stages import CHAIN, STAGES
 from rlhf.html.templates import render
 from rlhf.html.texts import Texts
 from rlhf.html.words import Words
@@ -16,7 +17,6 @@ from rlhf.runs.report.stages import stage_values
 from rlhf.runs.report.verdict import Statement, headline, missing, missing_in, note_words, stage_finding, weak_points
 
 TEXTS = Texts("rlhf.runs")
-STAGE_SECTIONS = ("sft", "reward", "ppo")
 MANY_RUNS = 6  # with more, a page shows the first curves of each run only
 
 
@@ -27,7 +27,7 @@ def render_project(project: Project) -> str:
     return _render(
         project,
         Words("RLHF 프로젝트 보고서", "RLHF project report"),
-        ("summary", "chain", "data", *STAGE_SECTIONS, "comparison", "answers", "settings"),
+        ("summary", "chain", "data", *_stage_sections(project), "comparison", "answers", "settings"),
         single=False,
         verdict=headline(project),
         others=others,
@@ -64,13 +64,18 @@ def _render(project: Project, title: Words, sections: Sequence[str], *, verdict:
         outside=_outside(project),
         parents_of=parents_of,
         uses=_uses(project),
-        stages={stage: [stage_values(run, brief=brief) for run in project.of_stage(stage)] for stage in STAGE_SECTIONS},
+        stages={stage: [stage_values(run, brief=brief) for run in project.of_stage(stage)] for stage in STAGES},
         note_words=note_words,
         differences=differences,
         named=TEXTS.named,
         short_hash=short_hash,
         **values,
     )
+
+
+def _stage_sections(project: Project) -> list[str]:
+    """The stages of the chain, run or not, and the others of which there is a run."""
+    return [stage for stage in STAGES if stage in CHAIN or project.of_stage(stage)]
 
 
 def _outside(project: Project) -> list[Parent]:

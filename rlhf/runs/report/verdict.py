@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from rlhf.artifacts.files import short_hash
-from rlhf.config.stages import STAGES
+from rlhf.config.stages import CHAIN, STAGES
 from rlhf.evaluate.control_group import verdict
 from rlhf.html.texts import Texts
 from rlhf.html.words import Words, joined, same
@@ -22,6 +22,7 @@ from rlhf.runs.record import RunRecord
 Row = Mapping[str, Any]
 Tone = Literal["good", "bad", "open"]
 NOTHING = same("")
+EVEN_ODDS = 0.5
 text = Texts("rlhf.runs")
 
 
@@ -34,7 +35,7 @@ class Statement(NamedTuple):
 
 def stage_finding(run: RunRecord) -> Statement:
     """A run's result in a sentence, after the reason why it ended early, if it did."""
-    found = {"sft": _sft, "reward": _reward, "ppo": _ppo}[run.stage](run)
+    found = {"sft": _sft, "reward": _reward, "ppo": _ppo, "dpo": _dpo}[run.stage](run)
     reason = run.reason if not run.reason or run.reason.endswith((".", "!", "?")) else f"{run.reason}."
     if run.status != "finished":
         ended = text("ended", status=text.named("status", run.status), reason=f": {reason}" if reason else ".")
@@ -93,6 +94,18 @@ def _ppo(run: RunRecord) -> Statement:
     if len(rewards) > 1:
         parts.append(text("ppo.rewards", first=rewards[0], last=rewards[-1]))
     return Statement("open", joined(parts))
+
+
+def _dpo(run: RunRecord) -> Statement:
+    """Held-out accuracy says that the order was learnt, not that the answers are better: never `good`."""
+    rows = [row for row in run.metrics if "eval/accuracy" in row]
+    if not rows:
+        return Statement("open", text("dpo.unmeasured"))
+    best = min(rows, key=lambda row: row["eval/preference_loss"])
+    words = [text("dpo.measured", accuracy=best["eval/accuracy"], step=best["step"])]
+    if "eval/kl" in best:
+        words.append(text("dpo.kl", kl=best["eval/kl"]))
+    return Statement("open" if best["eval/accuracy"] > EVEN_ODDS else "bad", joined(words))
 
 
 def _tone(outcome: str) -> Tone:
@@ -193,8 +206,8 @@ def missing(project: Project) -> list[Missing]:
         Missing(
             text("missing.stage", stage=text.named("stage", stage)), f"deepspeed scripts/{STAGES[stage].script} ..."
         )
-        for stage in STAGES
-        if not project.of_stage(stage)
+        for stage in CHAIN
+        if not project.of_stage(stage) and (stage == "sft" or not project.of_stage("dpo"))
     ]
     for run in project.runs:
         found += missing_in(run)
@@ -206,11 +219,11 @@ def missing(project: Project) -> list[Missing]:
 
 def missing_in(run: RunRecord) -> list[Missing]:
     """What a run of its stage could have left and did not."""
-    held_out = any("eval/loss" in row for row in run.metrics)
+    held_out = any("eval/loss" in row or "eval/preference_loss" in row for row in run.metrics)
     watched = (run.config.get("tripwires") or {}).get("held_out_reward")
     checks = (
         ("manifest", not run.manifest, ""),
-        ("eval_loss", run.stage == "sft" and not held_out, "data.eval=FILE"),
+        ("eval_loss", run.stage in ("sft", "dpo") and not held_out, "data.eval=FILE"),
         ("card", run.stage == "reward" and run.card is None, "data.eval=FILE"),
         ("control", run.stage == "ppo" and run.control is None, "control.enabled=true, data.eval=FILE"),
         ("held_out_reward", run.stage == "ppo" and not watched, "tripwires.held_out_reward=RUN"),

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.config.load import load_config
-from rlhf.config.schema import PpoConfig, SftConfig, StageConfig
+from rlhf.config.schema import DpoConfig, PpoConfig, SftConfig, StageConfig
 from rlhf.config.stages import STAGES, stage_of_file
 from rlhf.errors import ConfigError
 from rlhf.serve.errors import ApiError
 from rlhf.serve.jobs.launch import Launcher
-from rlhf.serve.jobs.request import Hyperparameters
+from rlhf.serve.jobs.request import DpoHyperparameters, Hyperparameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,8 @@ def job_config(
     }
     if isinstance(config, SftConfig):
         resolved["prompt_loss_weight"] = config.train.prompt_loss_weight
+    if isinstance(config, DpoConfig):
+        resolved["beta"] = config.dpo.strength
     return config, resolved
 
 
@@ -103,6 +105,8 @@ def _numbers(before: StageConfig, wanted: Hyperparameters) -> dict[str, Any]:
         "train.batch_size": wanted.batch_size,
         "train.prompt_loss_weight": wanted.prompt_loss_weight,
     }
+    if isinstance(wanted, DpoHyperparameters):
+        values["dpo.beta"] = wanted.beta
     if wanted.learning_rate_multiplier != "auto":
         values["train.lr"] = before.train.lr * wanted.learning_rate_multiplier
         if isinstance(before, PpoConfig):

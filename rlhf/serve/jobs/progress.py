@@ -16,14 +16,14 @@ MAX_REASON_CHARACTERS = 2000
 _TAIL_BYTES = 64 << 10
 # An error's own lines, without what the launcher logs after it.
 _ERROR = re.compile(rb"^\w+Error: .*?(?=^\[\d{4}-\d\d-\d\d |^\[rank\d+\]|^\w+Error: |\Z)", re.MULTILINE | re.DOTALL)
-# Names in OpenAI's events and result files, and in metrics.jsonl.
+# Names in OpenAI's events and result files, and in metrics.jsonl, where a stage logs one of them.
 _NAMES = {
-    "train_loss": "loss",
-    "train_accuracy": "reward_model/accuracy",
-    "valid_loss": "eval/loss",
-    "valid_accuracy": "eval/accuracy",
-    "train_mean_reward": "objective/reward",
-    "valid_mean_reward": "eval/reward",
+    "train_loss": ("loss",),
+    "train_accuracy": ("reward_model/accuracy", "preference/accuracy"),
+    "valid_loss": ("eval/loss", "eval/preference_loss"),
+    "valid_accuracy": ("eval/accuracy",),
+    "train_mean_reward": ("objective/reward",),
+    "valid_mean_reward": ("eval/reward",),
 }
 
 
@@ -51,7 +51,8 @@ class MetricsTail:
 
 def step_figures(values: dict[str, Any]) -> dict[str, Any]:
     """A step's metrics under the names OpenAI's clients know."""
-    return {"step": int(values["step"])} | {name: values[ours] for name, ours in _NAMES.items() if ours in values}
+    found = {name: values[each] for name, ours in _NAMES.items() for each in ours if each in values}
+    return {"step": int(values["step"]), **found}
 
 
 def step_message(figures: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ Metadata = Annotated[
     ],
     Field(max_length=16),
 ]
-STAGE_OF_METHOD = {"supervised": "sft", "reward": "reward", "reinforcement": "ppo", "ppo": "ppo"}
+STAGE_OF_METHOD = {"supervised": "sft", "reward": "reward", "reinforcement": "ppo", "ppo": "ppo", "dpo": "dpo"}
 
 
 class Hyperparameters(RequestBody):
@@ -59,6 +59,18 @@ class PpoSettings(MethodSettings):
     reward_model: str = ""
 
 
+class DpoHyperparameters(Hyperparameters):
+    """Those of preference optimisation."""
+
+    beta: Auto | Number = "auto"
+
+
+class DpoSettings(RequestBody):
+    """Preference optimisation on pairs or rankings."""
+
+    hyperparameters: DpoHyperparameters = DpoHyperparameters()
+
+
 class Method(RequestBody):
     """Which stage, and its settings."""
 
@@ -67,7 +79,7 @@ class Method(RequestBody):
     reward: MethodSettings | None = None
     reinforcement: ReinforcementSettings | None = None
     ppo: PpoSettings | None = None
-    dpo: dict[str, Any] | None = None
+    dpo: DpoSettings | None = None
 
 
 class JobRequest(RequestBody):
@@ -90,16 +102,11 @@ class JobRequest(RequestBody):
         if self.method is None:
             return "supervised", self.hyperparameters or Hyperparameters(), ""
         kind = self.method.type
-        if kind == "dpo":
-            message = (
-                "dpo is not offered: run a `reward` job on the preferences, then a `reinforcement` job with its model."
-            )
-            raise ApiError(400, message, param="method.type")
-        given: MethodSettings = getattr(self.method, kind) or MethodSettings()
+        given = getattr(self.method, kind) or MethodSettings()
         return kind, self.hyperparameters or given.hyperparameters, _reward_model(given, kind)
 
 
-def _reward_model(given: MethodSettings, kind: str) -> str:
+def _reward_model(given: MethodSettings | DpoSettings, kind: str) -> str:
     if STAGE_OF_METHOD[kind] != "ppo":
         return ""
     grader = given.grader if isinstance(given, ReinforcementSettings) else None

@@ -14,7 +14,7 @@ from rlhf.serve.jobs.request import STAGE_OF_METHOD, JobRequest
 from rlhf.serve.jobs.runner import AddModel, JobRunner
 from rlhf.serve.jobs.store import ENDED, Job, JobStore, StoredFile, new_id
 
-ANSWERING = ("sft", "ppo")  # stages whose models give answers
+ANSWERING = ("sft", "ppo", "dpo")  # stages whose models give answers
 MAX_WAITING = 100  # jobs of one owner that have not ended
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rlhf.config.algorithm import PpoSection
 from rlhf.config.schema import PpoConfig
+from rlhf.config.sections import SamplingSection
 from rlhf.data.encode import EncodedPrompt, EncodedSequence, Ids
 from rlhf.data.packing import PackedRow, pack_sequences
 from rlhf.data.tokenizer import ChatTokenizer
@@ -28,10 +29,11 @@ from rlhf.ops.masking import masked_mean, masked_sum, whiten
 from rlhf.ops.moments import Moments, standardised, updated
 from rlhf.ops.rewards import kl_estimate, token_rewards
 from rlhf.rollout.base import Floats, Rollouts
+from rlhf.rollout.graphs import Graphs
 from rlhf.rollout.transformers import TransformersRollout
 from rlhf.rollout.vllm.client import Pending, VllmRollout, occurrences
 from rlhf.train.policy.reward_sources import RewardSources, Scores
-from rlhf.train.policy.roles import ReferenceRole, Roles
+from rlhf.train.policy.roles import FrozenRole, ReferenceRole, Roles
 from rlhf.train.policy.samples import Sample, padded, read_table, response_mask, with_tables
 
 
@@ -61,15 +63,25 @@ def draw_answers(
     """
     if engine is not None:
         return _draw_by_engine(policy, prompts, config, step, engine)
+    streams = [(config.run.seed, step, prompt.row, item) for item, prompt in enumerate(prompts)]
+    return answer_alone(policy, tokenizer, prompts, streams, config.sampling, graphs=config.rollout.cuda_graphs)
+
+
+def answer_alone(
+    policy: FrozenRole,
+    tokenizer: ChatTokenizer,
+    prompts: Sequence[EncodedPrompt],
+    streams: Sequence[tuple[int, ...]],
+    sampling: SamplingSection,
+    *,
+    graphs: Graphs = "auto",
+) -> list[Sample]:
+    """One answer per prompt by the transformers rollout, each from its random stream; the ranks share the work."""
     ranks = policy.ranks
     mine = range(ranks.rank, len(prompts), ranks.world_size)
     with policy.full_weights() as model:
-        plain = TransformersRollout(model, tokenizer.eos_id, tokenizer.text, config.rollout.cuda_graphs)
-        drawn = plain.generate(
-            [prompts[item].ids for item in mine],
-            [(config.run.seed, step, prompts[item].row, item) for item in mine],
-            config.sampling,
-        )
+        plain = TransformersRollout(model, tokenizer.eos_id, tokenizer.text, graphs)
+        drawn = plain.generate([prompts[item].ids for item in mine], [streams[item] for item in mine], sampling)
     return _in_order(prompts, ranks.gather((list(mine), drawn)))
 
 

@@ -13,17 +13,18 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.arguments import parse_stage_arguments
 from rlhf.config.load import load_config
 from rlhf.config.model_paths import how_to_make, is_hub_id
-from rlhf.config.schema import PpoConfig, RewardConfig, StageConfig
+from rlhf.config.schema import DpoConfig, PpoConfig, RewardConfig, StageConfig
 from rlhf.config.sections import SourceSection
 from rlhf.config.stages import STAGES
 from rlhf.data.embedded import data_path
 from rlhf.data.readers import locate
 from rlhf.data.records import Demonstration
 from rlhf.data.sources import DataSource, require_usable
-from rlhf.errors import ConfigError, ModelError, RlhfError
+from rlhf.errors import ArtifactError, ConfigError, ModelError, RlhfError
 from rlhf.plan.steps import count_rows, kind_of_rows, planned_steps, require_warmup_fits
 from rlhf.train.run.readiness import parents_of
 from rlhf.train.run.trackers import require_trackers
@@ -59,7 +60,21 @@ def start_problems(config: StageConfig) -> Iterator[RlhfError]:
     yield from tracker_problems(config)
     yield from data_problems(config)
     yield from missing_models(config, offline=constants.HF_HUB_OFFLINE)
+    yield from reference_problems(config)
     yield from schedule_problems(config)
+
+
+def reference_problems(config: StageConfig) -> Iterator[ArtifactError]:
+    """A run named for its reference log-probabilities that has none. Whether they are of the same model and rows is
+    known once both are read."""
+    given = config.dpo.reference_from if isinstance(config, DpoConfig) else ""
+    if given and not RunFolder(given).reference_logprobs.is_file():
+        yield ArtifactError(
+            f"{given} holds no reference log-probabilities",
+            where="dpo.reference_from",
+            expected="a run of dpo on the same model and rows",
+            fix="name such a run, or leave dpo.reference_from empty",
+        )
 
 
 def tracker_problems(config: StageConfig) -> Iterator[RlhfError]:

@@ -20,6 +20,7 @@ from rlhf.train.policy.roles import Roles
 from rlhf.train.policy.update import Demonstrations, demonstration_norm, learning_rates, minibatch
 from rlhf.train.reward import reward_step
 from rlhf.train.sft import evaluate_sft, sft_step
+from tests.distributed.preferences import LOSSES
 from tests.distributed.problem import (
     GROUP,
     KL_COEFFICIENT,
@@ -39,6 +40,7 @@ from tests.distributed.problem import (
     sft_config,
 )
 from tests.distributed.workers.building import Results, arguments, causal_lm, frozen, scalar_model
+from tests.distributed.workers.preferences import run_preferences
 from tests.distributed.workers.sharing import run_shared, run_still
 
 SIZES = {"large": LARGE, "small": SMALL}
@@ -62,6 +64,8 @@ def main() -> None:
         for stage in SOME_STAGES:
             run_options(results, problem, paths["neox"], f"options zero{stage}", stage)
             run_experience(results, problem, paths, f"experience zero{stage}", stage)
+            for loss in LOSSES:
+                run_preferences(results, problem, paths["neox"], loss, stage, out)
         run_shared(results, problem, paths)
         run_still(results, problem, paths)
         results.write(out)

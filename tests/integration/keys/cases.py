@@ -127,6 +127,7 @@ ANSWERS: dict[str, Case] = {
     "sampling.batch_size": case("sampling.batch_size=1"),
     "sampling.stop": case("sampling.stop=[' ', '.', '요', '네', '비']"),
 }
+MARKED = ("dpo.loss=kto", "data.train={data}/marked.jsonl", "data.eval={data}/marked.jsonl")
 BAD_ROW = "[{base_data}/sft_bad.jsonl]"
 CASES: dict[str, dict[str, Case]] = {
     "sft": {
@@ -292,6 +293,33 @@ CASES: dict[str, dict[str, Case]] = {
         "control.samples": case("control.samples=2"),
     },
 }
+CASES["dpo"] = {
+    **COMMON,
+    **{key: ANSWERS[key] for key in ("log.num_samples", "log.samples_every_steps")},
+    **{key: each for key, each in ANSWERS.items() if key.startswith("sampling.")},
+    "model.path": case("model.path={other}", "data.template=polyglot-chat"),
+    "model.head": case("model.head=liger"),
+    "model.override_eos": case("model.override_eos=true", "model.path={other_eos}"),
+    "model.adapter": CASES["reward"]["model.adapter"],
+    **_source("data.train", "{data}/rankings_train.jsonl"),
+    **_source("data.eval", "{data}/rankings_dev.jsonl", weighted=False, sample="{data}/rankings_train.jsonl"),
+    "data.max_length": case("data.max_length=24"),
+    "data.on_bad_row": case("data.on_bad_row=skip", "data.train={data}/rankings_bad.jsonl"),
+    "data.max_answers": case("data.max_answers=2"),
+    "train.epochs": case("train.epochs=2", "run.max_steps=null"),
+    "train.ema_decay": case("train.ema_decay=0.5"),
+    "eval.patience": case("eval.patience=1", "train.lr=0.5", "eval.every_steps=1", "train.warmup_ratio=0"),
+    "dpo.loss": case("dpo.loss=ipo"),
+    "dpo.beta": case("dpo.beta=0.5"),
+    "dpo.label_smoothing": case("dpo.label_smoothing=0.2"),
+    "dpo.target_margin": case("dpo.target_margin=0", "dpo.loss=simpo"),
+    "dpo.good_weight": case("dpo.good_weight=2", *MARKED),
+    "dpo.bad_weight": case("dpo.bad_weight=2", *MARKED),
+    "dpo.sft_weight": case("dpo.sft_weight=0.5"),
+    "dpo.reference_from": case("dpo.reference_from={referenced}"),
+    "dpo.kl_prompts": case("dpo.kl_prompts=0"),
+    "dpo.max_kl": case("dpo.max_kl=1.0e-6", "eval.every_steps=2"),
+}
 CASES["ppo"] |= {
     key: Case(each.change, [*each.given, "ppo.ptx_weight=1"])
     for key, each in CASES["ppo"].items()
@@ -301,6 +329,7 @@ CASES["ppo"] |= {
 MORE_METRICS: dict[str, list[tuple[str, ...]]] = {
     "sft": [],
     "reward": [],
+    "dpo": [],
     "ppo": [("data.train=[{path: {data}/prompts_train.jsonl, name: a}, {path: {data}/prompts_dev.jsonl, name: b}]",)],
 }
 NEVER_LOGGED = {"rollout/gap", "rollout/gap_max"}  # need vLLM; tests/unit/train/policy/test_experience.py has them

@@ -22,13 +22,19 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
+import rlhf.train.dpo
 import rlhf.train.ppo
 import rlhf.train.reward
 import rlhf.train.sft
 from rlhf.train.run.run import launch
 from tests.support.scoring import Service, scoring_service
 
-TRAIN = {"sft": rlhf.train.sft.train_sft, "reward": rlhf.train.reward.train_reward, "ppo": rlhf.train.ppo.train_ppo}
+TRAIN = {
+    "sft": rlhf.train.sft.train_sft,
+    "reward": rlhf.train.reward.train_reward,
+    "ppo": rlhf.train.ppo.train_ppo,
+    "dpo": rlhf.train.dpo.train_dpo,
+}
 Observation = dict[str, Any]
 # Times, rates and the hidden names of files in writing differ from run to run.
 _CLOCK = re.compile(r"\w+_per_s \S+|about \S+ s left|\S+ GiB free|step \d+/\d+.*")

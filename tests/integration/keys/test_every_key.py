@@ -24,10 +24,11 @@ from tests.support.launcher import ENVIRONMENT, REPOSITORY
 from tests.support.lora_runs import make_lora_run
 
 pytestmark = pytest.mark.timeout(1500)  # the first test waits for about 330 runs: two to five minutes on 2 cores
-STAGES = ("sft", "reward", "ppo")
+STAGES = ("sft", "reward", "ppo", "dpo")
 USUAL = {
     "sft": ["run.max_steps=4"],
     "reward": ["run.max_steps=4", "model.path={sft}"],
+    "dpo": ["run.max_steps=4", "model.path={sft}"],
     "ppo": ["run.max_steps=2", "actor.path={sft}", "reward.path={reward}", "reward.min_accuracy=null"],
 }
 
@@ -57,6 +58,7 @@ def places(tmp_path_factory, korean, tiny_neox, chain) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("keys")
     tokenizer = load_tokenizer(str(chain["sft"] / "model"), None)
     found = {"base": tiny_neox, "data": korean, "sft": chain["sft"] / "model", "reward": chain["reward"] / "model"}
+    found["referenced"] = folder / "referenced"
     for name, stage, seed in (("sft", "sft", 5), ("reward", "reward", 6)):
         found[f"{name}_lora"] = make_lora_run(tiny_neox, folder / f"{name}_lora", tokenizer, stage=stage, seed=seed)
         found[f"{name}_other"] = found[f"{name}_lora"] / "model"
@@ -97,6 +99,11 @@ def rows(korean) -> None:
     files = "[{split: b, path: %s/b.jsonl}, {split: c, path: %s/c.jsonl}]"
     configs = "".join(f"- config_name: {name}\n  data_files: {files % (name, name)}\n" for name in "ad")
     (korean / "hub" / "README.md").write_text(f"---\nconfigs:\n{configs}---\n", encoding="utf-8")
+    marked = [
+        {"prompt": row["prompt"], "completion": row["responses"][2 * (number % 2)], "label": number % 2 == 0}
+        for number, row in enumerate(RANKINGS)
+    ]
+    write_rows(korean / "marked.jsonl", marked)
     write_rows(korean / "scored.jsonl", [{**row, "scores": [9, 5, 1]} for row in RANKINGS])
 
 

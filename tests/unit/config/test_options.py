@@ -64,11 +64,11 @@ def test_what_works_is_accepted(model: type[StageConfig], overrides: list[str]) 
 @pytest.mark.parametrize(
     ("model", "stage", "override", "users"),
     [
-        (PpoConfig, "ppo", "eval.patience=2", "sft or reward"),
-        (RewardConfig, "reward", "log.num_samples=1", "sft or ppo"),
-        (RewardConfig, "reward", "log.samples_every_steps=1", "sft or ppo"),
-        (RewardConfig, "reward", "sampling.max_new_tokens=8", "sft or ppo"),
-        (RewardConfig, "reward", "model.head=whole", "sft or ppo"),
+        (PpoConfig, "ppo", "eval.patience=2", "sft, reward or dpo"),
+        (RewardConfig, "reward", "log.num_samples=1", "sft, ppo or dpo"),
+        (RewardConfig, "reward", "log.samples_every_steps=1", "sft, ppo or dpo"),
+        (RewardConfig, "reward", "sampling.max_new_tokens=8", "sft, ppo or dpo"),
+        (RewardConfig, "reward", "model.head=whole", "sft, ppo or dpo"),
         (RewardConfig, "reward", "data.train=[{path: a, answers: all}]", "sft"),
         (RewardConfig, "reward", "data.eval=[{path: a, answers: all}]", "sft"),
         (PpoConfig, "ppo", "data.train=[{path: a, answers: all}]", "sft"),

@@ -6,23 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.config.schema import PpoConfig, RewardConfig, SftConfig
-from rlhf.config.stages import STAGES, stage_named, stage_of, stage_of_file
+from rlhf.config.schema import DpoConfig, PpoConfig, RewardConfig, SftConfig
+from rlhf.config.stages import CHAIN, STAGES, stage_named, stage_of, stage_of_file
 from rlhf.errors import ConfigError
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 
 
 def test_every_stage_has_its_script_and_its_configuration() -> None:
-    assert [(SCRIPTS / stage.script).is_file() for stage in STAGES.values()] == [True] * 3
-    assert [stage.config for stage in STAGES.values()] == [SftConfig, RewardConfig, PpoConfig]
+    assert [(SCRIPTS / stage.script).is_file() for stage in STAGES.values()] == [True] * 4
+    assert [stage.config for stage in STAGES.values()] == [SftConfig, RewardConfig, PpoConfig, DpoConfig]
     assert {path.name for path in SCRIPTS.glob("*.py")} == {stage.script for stage in STAGES.values()}
 
 
 def test_a_stage_is_named_by_itself_or_by_its_script() -> None:
     assert stage_named("ppo") is stage_named("step3_ppo") is STAGES["ppo"]
-    with pytest.raises(ConfigError, match=r"no stage 'dpo'[\s\S]*sft, reward, ppo"):
-        stage_named("dpo")
+    assert STAGES["dpo"].script == "dpo.py"
+    assert set(STAGES) - set(CHAIN) == {"dpo"}
+    with pytest.raises(ConfigError, match=r"no stage 'orpo'[\s\S]*sft, reward, ppo, dpo"):
+        stage_named("orpo")
 
 
 def test_a_file_is_of_the_stage_in_its_name() -> None:

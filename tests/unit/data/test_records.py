@@ -4,7 +4,16 @@ import dataclasses
 
 import pytest
 
-from rlhf.data.records import Demonstration, Message, Prompt, Ranking, demonstration_of, prompt_of
+from rlhf.data.records import (
+    Demonstration,
+    MarkedAnswers,
+    Message,
+    Prompt,
+    Ranking,
+    demonstration_of,
+    marked_of,
+    prompt_of,
+)
 from rlhf.errors import DataError
 
 SYSTEM = Message("system", "친절하게 답한다.")
@@ -100,6 +109,21 @@ def test_ranking_refuses(responses, ranks, scores, message):
 def test_ranking_prompt_ends_in_a_user_turn():
     with pytest.raises(DataError, match="ends in a turn by assistant"):
         Ranking((ASK, ANSWER), ("가", "나"), (1, 2))
+
+
+def test_marked_answers_have_a_mark_each():
+    prompt = (Message("user", "뭐 해?"),)
+    marked = MarkedAnswers(prompt, ("쉬어요.", "몰라."), (False, True), "thumbs")
+    assert prompt_of(marked) == Prompt(prompt, "thumbs", "몰라.")
+    assert prompt_of(MarkedAnswers(prompt, ("몰라.",), (False,))).reference == ""
+    for responses, good in (((), ()), (("쉬어요.",), ()), (("쉬어요.", " "), (True, False))):
+        with pytest.raises(DataError, match=r"verdicts for|is empty"):
+            MarkedAnswers(prompt, responses, good)
+
+
+def test_the_best_answers_of_a_ranking_are_good_and_the_worst_bad():
+    ranking = Ranking((Message("user", "뭐 해?"),), ("가", "나", "다", "라"), (2, 1, 3, 1), "x")
+    assert marked_of(ranking) == MarkedAnswers(ranking.prompt, ("나", "다", "라"), (True, False, True), "x")
 
 
 def test_records_cannot_be_changed():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlhf.artifacts.run_folder import RunFolder
-from rlhf.config.stages import STAGES
+from rlhf.config.stages import CHAIN
 from rlhf.demo import quickstart
 from rlhf.demo.quickstart import Quickstart
 
@@ -20,7 +20,7 @@ def test_every_stage_is_cut_short_where_that_is_asked(
     started: dict[str, list[str]] = {}
     monkeypatch.setattr(quickstart, "start_stage", lambda stage, arguments: started.update({stage: arguments}) or 0)
     monkeypatch.setattr(RunFolder, "status", lambda self: "finished")
-    for stage in STAGES:
+    for stage in CHAIN:
         Quickstart(out=tmp_path, max_steps=max_steps)._stage(stage)
         assert [word for word in started[stage] if word.startswith("run.max_steps")] == words
     assert ("reward.min_accuracy=null" in started["ppo"]) == (max_steps is not None)

@@ -7,7 +7,7 @@ import pytest
 
 import rlhf
 from rlhf.cli import main
-from rlhf.config.schema import RewardConfig, SftConfig
+from rlhf.config.schema import DpoConfig, RewardConfig, SftConfig
 from rlhf.plan.launch import hostfile, launch_line
 from rlhf.plan.shapes import BUILT_IN
 from rlhf.plan.steps import count_rows, warmup_steps
@@ -74,6 +74,22 @@ def test_steps_and_warm_up_of_rows_that_are_there(tmp_path):
     # 6 a parameter and token, and 6 x 24 layers x 2048 x 100 of attention
     assert effort.flops == 16000 * (6 * BUILT_IN["1.3b"].parameters + 6 * 24 * 2048 * 100)
     assert effort.hours == pytest.approx(effort.flops / 5e11 / 3600)
+
+
+def test_preference_optimisation_reads_every_row_once_more_for_its_reference(tmp_path):
+    """Two steps of 4 rankings of at most 2 x 50 tokens, and a forward pass of 2 a parameter over all 8."""
+    rows = [{"prompt": f"질문 {number}?", "chosen": "네.", "rejected": "아니요."} for number in range(8)]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "pairs.jsonl").write_text(text, encoding="utf-8")
+    shape = BUILT_IN["1.3b"]
+    content = {"data": {"train": str(tmp_path / "pairs.jsonl"), "max_length": 50, "max_answers": 2}}
+    content |= {"train": {"batch_size": 4}, "dpo": {"kl_prompts": 0}}
+    efforts = {}
+    for loss in ("sigmoid", "simpo"):
+        config = DpoConfig.model_validate(content | {"dpo": {"loss": loss}})
+        efforts[loss] = estimate_run(config, {"model": shape}, 1, utilisation=0.5, flops_per_second=1e12)
+    assert (efforts["simpo"].rows, efforts["simpo"].steps, efforts["simpo"].tokens) == (8, 2, 800)
+    assert efforts["sigmoid"].flops - efforts["simpo"].flops == 800 * 2 * shape.parameters
 
 
 def test_absent_rows_are_stood_for_by_a_thousand():

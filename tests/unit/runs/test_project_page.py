@@ -30,7 +30,7 @@ from rlhf.runs.record import read_run
 from rlhf.runs.report.page import render_project, render_run
 from rlhf.runs.report.verdict import headline, missing, weak_points
 
-CONFIGS: dict[str, dict[str, Any]] = {"sft": {"data": {"train": ["a.jsonl"]}}, "reward": {}, "ppo": {}}
+CONFIGS: dict[str, dict[str, Any]] = {"sft": {"data": {"train": ["a.jsonl"]}}, "reward": {}, "ppo": {}, "dpo": {}}
 PAIRS = {"low": 0.8, "high": 0.96, "num_pairs": 40}
 CARD = {
     "accuracy": 0.9,
@@ -278,6 +278,17 @@ def test_what_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "There is no control group (control.json)." in page
     assert "No manifest.json records any data." in page
     assert not (only / "report.html").exists()
+
+
+def test_dpo_stands_for_the_stages_it_replaces_and_ppo_heads_the_page(project: Path, tmp_path: Path) -> None:
+    alone = run(tmp_path / "d" / "dpo", "dpo", {}, [])
+    told = [each.words.en for each in missing(read_project([tmp_path / "d"]))]
+    assert [each for each in told if each.startswith("A run of")] == ["A run of Stage 1: supervised fine-tuning"]
+    both = read_project([project, alone])
+    assert [each.stage for each in both.runs] == ["sft", "reward", "dpo", "ppo"]
+    assert "The policy scores better than" in headline(both).words.en
+    assert "Preference optimisation (DPO)" in render_project(both)
+    assert "Preference optimisation (DPO)" not in render_project(read_project([project]))
 
 
 def test_several_folders_need_a_place_for_the_page(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

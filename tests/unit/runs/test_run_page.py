@@ -25,6 +25,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "sft": {"train": {"lr": 3e-4}, "data": {"train": ["a.jsonl", "b.jsonl"]}},
     "reward": {},
     "ppo": {"reward": {"path": "runs/reward"}},
+    "dpo": {},
 }
 H2 = ("answers", "chain", "data", "settings")
 H3 = ("Control group", "Tripwires", "Curves")
@@ -183,6 +184,26 @@ def test_stage_2_reports_its_card(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert f"rlhf evaluate reward --model {path}" in page
     write_json(path / "model" / "report_card.json", {"num_rankings": 0})
     assert "No held-out pairs were scored" in page_of(path, capsys)
+
+
+def test_preference_optimisation_reports_the_step_it_exports(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The lowest loss decides, and the order of held-out answers is no proof of better answers."""
+    figures = {2: (0.6, 0.75, 3.5), 4: (0.5, 0.7, 6.25), 6: (0.55, 0.8, 9.0)}
+    metrics = [
+        {"step": step, "loss": 0.7, "eval/preference_loss": loss, "eval/accuracy": accuracy, "eval/kl": kl}
+        for step, (loss, accuracy, kl) in figures.items()
+    ]
+    path = run_folder(tmp_path / "r", "dpo", metrics=metrics)
+    assert stage_finding(read_run(path)).tone == "open"
+    page = page_of(path, capsys)
+    assert "At step 4 the implicit reward has 0.700 of the held-out comparisons in the right order." in page
+    assert "KL to the model it started from: 6.25 nats per sequence." in page
+    worse = run_folder(tmp_path / "w", "dpo", metrics=[{**metrics[0], "eval/accuracy": 0.4}])
+    assert stage_finding(read_run(worse)).tone == "bad"
+    bare = run_folder(tmp_path / "b", "dpo", metrics=[{"step": 1, "loss": 0.7}])
+    assert "No held-out rows were read (data.eval): only the accuracy on training rows" in page_of(bare, capsys)
 
 
 def test_only_what_differs_from_the_defaults_is_listed(tmp_path: Path) -> None:

@@ -147,4 +147,4 @@ def test_a_file_without_a_stages_name_needs_one(tmp_path: Path, capsys: pytest.C
     path = tmp_path / "mine.yaml"
     path.write_text("{}\n")
     assert main(["sweep", str(path), "--grid", "train.lr=1e-5", "--local", "--out", str(tmp_path / "o")]) == 1
-    assert "add --stage sft, reward or ppo" in capsys.readouterr().err
+    assert "add --stage sft, reward, ppo or dpo" in capsys.readouterr().err

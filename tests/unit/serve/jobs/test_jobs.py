@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.cli.job_flags import add_job_flags, fine_tuning_of
 from rlhf.config.load import load_config
-from rlhf.config.schema import PpoConfig, SftConfig
+from rlhf.config.schema import DpoConfig, PpoConfig, SftConfig
 from rlhf.errors import ArtifactError, ConfigError
 from rlhf.serve.access import ApiAccess
 from rlhf.serve.errors import add_error_handlers
@@ -30,6 +30,7 @@ from rlhf.serve.keys import KeyStore
 CONFIGS = {
     "sft": "train: {lr: 2.0e-3, epochs: 4, batch_size: 8}\neval: {patience: 2}\ndata: {eval: operators-own.jsonl}",
     "reward": "train: {lr: 1.0e-3}",
+    "dpo": "train: {lr: 1.0e-5}",
     "ppo": "train: {lr: 1.0e-4, batch_size: 8}\ncritic: {lr: 2.0e-4}\nppo: {rollout_size: 16}",
 }
 ROWS = {
@@ -201,13 +202,33 @@ def test_a_policy_is_trained_against_a_reward_job(service: Service) -> None:
     assert plain["method"]["ppo"]["grader"]["model"] == name
 
 
+def test_a_policy_is_trained_on_preferences_alone(service: Service) -> None:
+    pairs = service.upload(ROWS["reward"])
+    wanted = {"beta": 0.3, "learning_rate_multiplier": 2}
+    job = service.create(file=pairs, method={"type": "dpo", "dpo": {"hyperparameters": wanted}})
+    config = load_config(DpoConfig, service.folder(job["id"]) / "config.yaml")
+    assert config.model.path.endswith("base")
+    assert (config.train.lr, config.dpo.beta) == (pytest.approx(2e-5), 0.3)
+    assert (job["hyperparameters"]["beta"], job["method"]["type"]) == (0.3, "dpo")
+    service.tick()
+    name = service.finish(job["id"])
+    assert list(service.served) == [name]
+    plain = service.create(file=pairs, method={"type": "dpo"})
+    assert plain["hyperparameters"]["beta"] == 0.1
+
+
 @pytest.mark.parametrize(
     ("body", "param", "message"),
     [
         ({"model": "gpt-4"}, "model", "tiny"),
         ({"file": "file-0"}, "training_file", "No such file"),
         ({"validation_file": "file-0"}, "validation_file", "No such file"),
-        ({"method": {"type": "dpo"}}, "method.type", "reward"),
+        ({"method": {"type": "dpo"}}, "training_file", "this job needs rows for dpo"),
+        (
+            {"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0}}}},
+            "method.dpo.hyperparameters.beta",
+            "greater",
+        ),
         ({"method": {"type": "reinforcement"}}, "method.reinforcement.grader.model", "missing"),
         ({"method": {"type": "ppo", "ppo": {"reward_model": "ft:x"}}}, "method", "ft:x"),
         ({"integrations": [{"type": "wandb"}]}, "integrations", "events"),
@@ -541,7 +562,7 @@ def test_configurations_by_stage(tmp_path: Path) -> None:
         "reward": tmp_path / "reward.yaml",
         "sft": tmp_path / "mine.yaml",
     }
-    assert read_job_configs([]) == {"sft": None, "reward": None, "ppo": None}
+    assert read_job_configs([]) == dict.fromkeys(("sft", "reward", "ppo", "dpo"))
     for wrong in ([str(other)], [f"ppo={tmp_path}/none.yaml"]):
         with pytest.raises(ConfigError):
             read_job_configs(wrong)
@@ -581,7 +602,7 @@ def test_a_service_for_this_machine_alone_has_jobs_from_what_it_serves(
     assert settings is not None
     assert settings.folder == Path("runs/serve")
     assert settings.bases == {"friendly": tmp_path / "run"}
-    assert settings.configs == {"sft": None, "reward": None, "ppo": None}
+    assert settings.configs == dict.fromkeys(("sft", "reward", "ppo", "dpo"))
     assert described("--base", "mine=run", served={"friendly": "run"}).bases == {"mine": tmp_path / "run"}
 
 
@@ -611,6 +632,8 @@ def test_half_a_line_is_not_read(tmp_path: Path) -> None:
 def test_figures_have_the_names_of_the_api() -> None:
     reward = {"step": 2, "loss": 0.5, "reward_model/accuracy": 0.75, "eval/accuracy": 0.625, "lr": 0.1}
     assert step_figures(reward) == {"step": 2, "train_loss": 0.5, "train_accuracy": 0.75, "valid_accuracy": 0.625}
+    dpo = {"step": 2, "loss": 0.5, "preference/accuracy": 0.75, "eval/preference_loss": 0.6, "eval/accuracy": 0.625}
+    assert step_figures(dpo) == step_figures(reward) | {"valid_loss": 0.6}
     ppo = {"step": 3, "loss": 0.1, "objective/reward": 1.5, "eval/reward": 1.25, "objective/kl": 0.5}
     assert step_figures(ppo) == {"step": 3, "train_loss": 0.1, "train_mean_reward": 1.5, "valid_mean_reward": 1.25}
 

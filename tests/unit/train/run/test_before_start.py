@@ -12,11 +12,18 @@ import pytest
 
 from rlhf.cli import main
 from rlhf.config.load import load_config
-from rlhf.config.schema import PpoConfig, RewardConfig, SftConfig
-from rlhf.train.run.before_start import chain_problems, checked, data_problems, missing_models, schedule_problems
+from rlhf.config.schema import DpoConfig, PpoConfig, RewardConfig, SftConfig
+from rlhf.train.run.before_start import (
+    chain_problems,
+    checked,
+    data_problems,
+    missing_models,
+    reference_problems,
+    schedule_problems,
+)
 from tests.support.launcher import REPOSITORY
 
-SCRIPTS = {"sft": "step1_sft", "reward": "step2_reward", "ppo": "step3_ppo"}
+SCRIPTS = {"sft": "step1_sft", "reward": "step2_reward", "ppo": "step3_ppo", "dpo": "dpo"}
 GOOD = {"prompt": "안녕?", "response": "네!"}
 
 
@@ -131,6 +138,30 @@ def test_every_kind_of_data_is_looked_at(tmp_path: Path) -> None:
     ppo = load_config(PpoConfig, None, words)
     assert [problem.where.split()[0] for problem in data_problems(ppo)] == ["data.ptx"]
     assert [problem.where for problem in data_problems(load_config(SftConfig, None, []))] == ["data.train"]
+
+
+def test_preference_optimisation_reads_what_its_loss_compares(tmp_path: Path) -> None:
+    pair = write(tmp_path / "pair.jsonl", {"prompt": "안녕?", "chosen": "네!", "rejected": "왜."})
+    thumb = write(tmp_path / "thumb.jsonl", {**GOOD, "label": False})
+    found = {
+        loss: [
+            list(data_problems(load_config(DpoConfig, None, [f"dpo.loss={loss}", f"data.train={path}"])))
+            for path in (pair, thumb)
+        ]
+        for loss in ("sigmoid", "kto")
+    }
+    assert found["kto"] == [[], []]  # a pair is a good answer and a bad one
+    assert found["sigmoid"][0] == []
+    assert "which has no Ranking" in found["sigmoid"][1][0].problem
+
+
+def test_a_run_without_reference_log_probabilities_is_told(tmp_path: Path) -> None:
+    config = load_config(DpoConfig, None, [f"dpo.reference_from={tmp_path}"])
+    (problem,) = reference_problems(config)
+    assert (problem.where, "holds no reference log-probabilities" in problem.problem) == ("dpo.reference_from", True)
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / "logprobs.safetensors").touch()
+    assert list(reference_problems(config)) == []
 
 
 def test_a_warm_up_longer_than_the_run_is_told_from_the_rows(tmp_path: Path) -> None:
