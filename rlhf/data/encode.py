@@ -114,12 +114,13 @@ class Encoder:
 
     def _demonstration(self, record: Demonstration) -> EncodedSequence:
         messages = self._cleaned(record.messages)
-        turns = self._fitted(messages, self._turn_ids, lambda turns: len(_joined(turns)[0]))
-        learn = [message.learn for message in messages if message.role == "assistant"]
-        learn = learn[-sum(answer for _, answer in turns) :]  # old exchanges may be gone
+        turns, messages = self._fitted(messages, self._turn_ids, lambda turns: len(_joined(turns)[0]))
+        said = [message.learn for message in messages if message.role == "assistant"]
+        hidden = len(said) - sum(answer for _, answer in turns)  # the template writes the first ones as prompt
+        learn = said[hidden:]
         if self.train_on == "last" and not learn[-1]:
             raise DataError("the last answer has weight 0, and data.train_on=last", fix="drop the row")
-        if self.tokenizer.history_changes and self.train_on == "all" and sum(answer for _, answer in turns) > 1:
+        if self.train_on == "all" and any(said[:hidden]):
             raise DataError(
                 "the chat template writes earlier answers otherwise than it opens them, so only the last can be learnt",
                 fix="set data.train_on=last",
@@ -140,7 +141,7 @@ class Encoder:
 
     def _ranking(self, record: Ranking) -> EncodedRanking:
         responses = [self._clean(Message("assistant", text)) for text in record.responses]
-        turns = self._fitted(
+        turns, _ = self._fitted(
             self._cleaned(record.prompt),
             lambda prompt: [self._turn_ids((*prompt, response)) for response in responses],
             lambda turns: max(len(_joined(each)[0]) for each in turns),
@@ -159,7 +160,7 @@ class Encoder:
         return encoded
 
     def _prompt(self, record: Prompt, row: int) -> EncodedPrompt:
-        ids = self._fitted(self._cleaned(record.messages), self._open_ids, len)
+        ids, _ = self._fitted(self._cleaned(record.messages), self._open_ids, len)
         self.report.num_rows += 1
         self.report.rows_with_cut_prompt += len(ids) > self.max_length
         ids = self._cut_left(ids, self.max_length)
@@ -171,15 +172,16 @@ class Encoder:
         messages: tuple[Message, ...],
         render: Callable[[tuple[Message, ...]], Rendered],
         length: Callable[[Rendered], int],
-    ) -> Rendered:
-        """`messages`, rendered without their oldest exchanges as long as they are too long and have several."""
+    ) -> tuple[Rendered, tuple[Message, ...]]:
+        """`messages`, rendered without their oldest exchanges as long as they are too long and have several; and what
+        is left of them."""
         rendered, dropped = render(messages), False
         head = messages[:1] if messages[0].role == "system" else ()
         while length(rendered) > self.max_length and sum(message.role == "user" for message in messages) > 1:
             messages = head + messages[len(head) + 2 :]
             rendered, dropped = render(messages), True
         self.report.rows_with_dropped_turns += dropped
-        return rendered
+        return rendered, messages
 
     def _open_ids(self, messages: tuple[Message, ...]) -> Ids:
         """The ids of a prompt up to where an answer begins, each piece tokenised separately as in training."""

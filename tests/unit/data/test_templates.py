@@ -157,17 +157,21 @@ def test_the_template_the_refused_ones_vary_is_good():
         ),
         ("{% generation %}{{ message['content'] + ' ' + eos_token }}{% endgeneration %}", "a space before EOS"),
         ("{% generation %}{{ message['content'][:-1] + eos_token }}{% endgeneration %}", "the last character lost"),
-        (
-            "{% if loop.last %}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
-            "{% else %}{{ message['content'] + eos_token }}{% endif %}",
-            "the last answer only",
-        ),
     ],
 )
 def test_audit_refuses_wrong_spans(answer, why):
     with pytest.raises(TemplateError, match="generation spans of the template contain") as caught:
         audit_template(chat(answer), EOS)
     assert "{% generation %}" in caught.value.fix, why
+
+
+def test_a_template_may_mark_the_last_answer_alone():
+    last = (
+        "{% if loop.last %}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
+        "{% else %}{{ message['content'] + eos_token }}{% endif %}"
+    )
+    assert audit_template(chat(last), EOS).last_only
+    assert not audit_template(chat(), EOS).last_only
 
 
 @pytest.mark.parametrize("opening", ["", "봇: ", "AI:", "봇:\n"])
