@@ -3,12 +3,14 @@
 Templates are Jinja chat templates saved in the tokenizer, so that transformers and vLLM render the same bytes. Ours
 have `{% generation %}` spans, which contain an answer and its EOS; in others the answers are found (`answer_spans`).
 The KULLM texts are those of the prompt files of the KULLM project; `vaiv-reward` is the reward template of 2023,
-including its stray spaces.
+including its stray spaces. The presets of published models write the bytes of the models' own templates without tools;
+docs/models.md has their sources and exceptions.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -31,11 +33,27 @@ from rlhf.data.records import Message
 from rlhf.errors import TemplateError
 
 _FOLDER = files("rlhf.data") / "chat_templates"
+_NAMES = (
+    *("kullm", "kullm-input", "vaiv-reward", "polyglot-chat"),
+    *(
+        "chatml",
+        "llama3",
+        "gemma3",
+        "qwen2.5",
+        "qwen3",
+        "exaone3.5",
+        "exaone4",
+        "solar",
+        "hyperclova-x-seed",
+        "mistral",
+    ),
+)
 # Each line of a preset begins at a tag, so its source is the lines without their indentation.
 PRESETS = {
     name: "".join(map(str.strip, (_FOLDER / f"{name}.jinja").read_text(encoding="utf-8").splitlines()))
-    for name in ("kullm", "kullm-input", "vaiv-reward", "polyglot-chat")
+    for name in _NAMES
 }
+_TOKEN = re.compile(r"<\|\w+\|>|\[\|\w+\|\]|\[/?[A-Z_]+\]|</?\w+>")  # how a preset writes tokens of its own
 
 
 THOUGHT = "</think>"
@@ -65,6 +83,11 @@ def template_text(name: str) -> str:
         expected=f"one of {', '.join(PRESETS)}, or the path of a Jinja file",
         fix="choose a preset, or leave data.template null to use the tokenizer's own",
     )
+
+
+def preset_tokens(name: str) -> list[str]:
+    """The tokens that a preset writes besides BOS and EOS, in order; none for a preset of words alone."""
+    return list(dict.fromkeys(_TOKEN.findall(PRESETS[name])))
 
 
 def as_messages(messages: Sequence[Message], *, keep_input: bool) -> list[dict[str, Any]]:

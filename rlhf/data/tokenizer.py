@@ -20,7 +20,7 @@ from rlhf.data.continuation import PieceTokenizer
 from rlhf.data.records import Message
 from rlhf.data.sequence_start import follow_start
 from rlhf.data.template_defaults import with_defaults
-from rlhf.data.templates import Audited, find_form, render_pieces, template_text
+from rlhf.data.templates import PRESETS, Audited, find_form, preset_tokens, render_pieces, template_text
 from rlhf.errors import DataError, TemplateError, TokenizerError
 
 HANGUL_PROBE = "안녕하세요? 오늘은 날씨가 참 좋네요! 뷁쉙 ㅋㅋㅋ ㅠㅠ 값어치 닭볶음탕 3시 반, e-mail."
@@ -123,6 +123,7 @@ def audited(tokenizer: Any, template: str | None, *, where: str) -> ChatTokenize
     """Checks a tokenizer and sets its padding token, template and input names."""
     tokenizer.model_input_names = ["input_ids", "attention_mask"]  # GPT-NeoX refuses token_type_ids
     if template is not None:
+        _check_preset(tokenizer, template)
         tokenizer.chat_template = template_text(template)
     if isinstance(tokenizer.chat_template, dict):  # several by name: for chats, tools, documents
         tokenizer.chat_template = tokenizer.chat_template.get("default")
@@ -130,7 +131,7 @@ def audited(tokenizer: Any, template: str | None, *, where: str) -> ChatTokenize
         raise TokenizerError(
             "the tokenizer has no chat template",
             where=where,
-            fix="set data.template to kullm, kullm-input, vaiv-reward, polyglot-chat or a Jinja file",
+            fix=f"set data.template to a Jinja file or to one of {', '.join(PRESETS)}",
         )
     tokenizer.chat_template, notes = with_defaults(tokenizer.chat_template)
     start, said = follow_start(tokenizer, where)
@@ -154,6 +155,20 @@ def audited(tokenizer: Any, template: str | None, *, where: str) -> ChatTokenize
         found.marked,
         (*notes, *said, *_notes(found, before)),
     )
+
+
+def _check_preset(tokenizer: Any, name: str) -> None:
+    """Refuses a preset whose tokens the tokenizer would read as text: the model never saw them as such."""
+    tokens = preset_tokens(name) if name in PRESETS else []
+    missing = [text for text in tokens if len(tokenizer(text, add_special_tokens=False)["input_ids"]) != 1]
+    if missing:
+        plain = [each for each in PRESETS if not preset_tokens(each)]
+        raise TokenizerError(
+            f"the preset {name} writes {', '.join(missing)}, which this tokenizer does not have",
+            where="data.template",
+            expected=f"a tokenizer with {', '.join(tokens)} as tokens",
+            fix=f"set data.template=null for the model's own template, or a preset of words alone: {', '.join(plain)}",
+        )
 
 
 def _special_texts(tokenizer: Any) -> tuple[str, ...]:
