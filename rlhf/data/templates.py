@@ -30,6 +30,7 @@ from rlhf.data.answer_spans import (
     split_at_answers,
 )
 from rlhf.data.records import Message
+from rlhf.data.tool_turns import call_styles, check_names, for_template, with_marked_names
 from rlhf.errors import TemplateError
 
 _FOLDER = files("rlhf.data") / "chat_templates"
@@ -90,14 +91,21 @@ def preset_tokens(name: str) -> list[str]:
     return list(dict.fromkeys(_TOKEN.findall(PRESETS[name])))
 
 
-def as_messages(messages: Sequence[Message], *, keep_input: bool) -> list[dict[str, Any]]:
-    """Messages as dictionaries for a template; without `keep_input` the input is appended to the content."""
+PLAIN_PRESETS = tuple(name for name in PRESETS if not preset_tokens(name))  # of words and EOS alone
+
+
+def as_messages(
+    messages: Sequence[Message], *, keep_input: bool, as_text: bool = False, none: bool = True
+) -> list[dict[str, Any]]:
+    """Messages as dictionaries for a template; without `keep_input` the input is appended to the content. `as_text` and
+    `none` are as in `tool_turns.for_template`."""
     rows = []
     for message in messages:
         content = message.content
         if message.input and not keep_input:
             content = f"{content}\n\n{message.input}"
-        rows.append({"role": message.role, "content": content, "input": message.input if keep_input else ""})
+        row = {"role": message.role, "content": content, "input": message.input if keep_input else ""}
+        rows.append({**row, **for_template(message, as_text=as_text, none=none)})
     return rows
 
 
@@ -108,6 +116,7 @@ def render_pieces(
     form: AnswerForm | None = None,
     *,
     open_answer: bool = False,
+    calls: bool = False,
 ) -> list[TextSpan]:
     """The rendered text, split at the boundaries of its answers.
 
@@ -117,26 +126,53 @@ def render_pieces(
         special: values for the template, such as `eos_token`.
         form: how the template writes an answer; None: by its generation spans.
         open_answer: end with the opening of an answer to generate.
+        calls: whether turns that call tools are answers too.
 
     Raises: TemplateError for a template that fails, leaves out a turn, or whose answers cannot be found.
     """
-    rows = as_messages(messages, keep_input="'input'" in template or ".input" in template)
-    _check_thoughts(template, rows)
-    if form is not None:
-        pieces = split_at_answers(rows, renderer(template, special), form, open_answer=open_answer)
-    else:
-        pieces = _own_spans(template, rows, special, open_answer=open_answer)
-    _check_turns(rows, "".join(piece.text for piece in pieces))
-    return [piece for piece in pieces if piece.text]
+    keep_input = "'input'" in template or ".input" in template
+    problem: TemplateError | None = None
+    for style in call_styles(messages):
+        rows = as_messages(messages, keep_input=keep_input, **style)
+        try:
+            _check_thoughts(template, rows)
+            _check_names(template, messages, special, style)
+            offered = _offered(messages, special)
+            if form is not None:
+                render = renderer(template, offered)
+                pieces = split_at_answers(rows, render, form, open_answer=open_answer, calls=calls)
+            else:
+                pieces = _own_spans(template, rows, offered, open_answer=open_answer, calls=calls)
+            _check_turns(rows, _text(pieces))
+        except TemplateError as error:
+            problem = error
+            continue
+        return [piece for piece in pieces if piece.text]
+    assert problem is not None
+    raise problem
 
 
-def _own_spans(template: str, rows: Rows, special: dict[str, Any], *, open_answer: bool) -> list[TextSpan]:
+def _offered(messages: Sequence[Message], special: dict[str, Any]) -> dict[str, Any]:
+    return {**special, "tools": json.loads(messages[0].tools)} if messages and messages[0].tools else special
+
+
+def _check_names(template: str, messages: Sequence[Message], special: dict[str, Any], style: dict[str, bool]) -> None:
+    """Refuses a template that leaves out calls of tools, or what may be called."""
+    marked, marks = with_marked_names(messages)
+    if marks:
+        rows = as_messages(marked, keep_input=False, **style)
+        check_names(_rendered(template, rows, _offered(marked, special), open_answer=False)[0], marks)
+
+
+def _own_spans(template: str, rows: Rows, special: dict[str, Any], *, open_answer: bool, calls: bool) -> list[TextSpan]:
     text, spans = _rendered(template, rows, special, open_answer=open_answer)
+    learnt = [calls or not row.get("tool_calls") for row in rows if row["role"] == "assistant"]
     position = 0
     pieces: list[TextSpan] = []
-    for start, end in spans:
-        pieces += [TextSpan(text[position:start], False), TextSpan(text[start:end], True)]
-        position = end
+    for (start, end), kept in zip(spans, learnt[len(learnt) - len(spans) :], strict=False):
+        if kept:
+            pieces += [TextSpan(text[position:start], False), TextSpan(text[start:end], True)]
+            position = end
     return [*pieces, TextSpan(text[position:], False)]
 
 

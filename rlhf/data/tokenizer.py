@@ -20,7 +20,7 @@ from rlhf.data.continuation import PieceTokenizer
 from rlhf.data.records import Message
 from rlhf.data.sequence_start import follow_start
 from rlhf.data.template_defaults import with_defaults
-from rlhf.data.templates import PRESETS, Audited, find_form, preset_tokens, render_pieces, template_text
+from rlhf.data.templates import PLAIN_PRESETS, PRESETS, Audited, find_form, preset_tokens, render_pieces, template_text
 from rlhf.errors import DataError, TemplateError, TokenizerError
 
 HANGUL_PROBE = "안녕하세요? 오늘은 날씨가 참 좋네요! 뷁쉙 ㅋㅋㅋ ㅠㅠ 값어치 닭볶음탕 3시 반, e-mail."
@@ -51,14 +51,16 @@ class ChatTokenizer:
     marked: bool = True
     notes: tuple[str, ...] = ()
 
-    def pieces(self, messages: Sequence[Message], *, open_answer: bool = False) -> list[TextSpan]:
-        """The conversation as text, split at the boundaries of its answers.
+    def pieces(self, messages: Sequence[Message], *, open_answer: bool = False, calls: bool = False) -> list[TextSpan]:
+        """The conversation as text, split at the boundaries of its answers; with `calls`, of turns that call tools too.
 
         Raises: DataError for a conversation that the template cannot write, such as one with a system turn.
         """
         form = None if self.marked else self.form
         try:
-            return render_pieces(self.template, messages, _special(self.tokenizer), form, open_answer=open_answer)
+            return render_pieces(
+                self.template, messages, _special(self.tokenizer), form, open_answer=open_answer, calls=calls
+            )
         except TemplateError as error:
             raise DataError(error.problem, expected=error.expected, fix=error.fix or OTHER_ROW) from error
 
@@ -162,12 +164,12 @@ def _check_preset(tokenizer: Any, name: str) -> None:
     tokens = preset_tokens(name) if name in PRESETS else []
     missing = [text for text in tokens if len(tokenizer(text, add_special_tokens=False)["input_ids"]) != 1]
     if missing:
-        plain = [each for each in PRESETS if not preset_tokens(each)]
         raise TokenizerError(
             f"the preset {name} writes {', '.join(missing)}, which this tokenizer does not have",
             where="data.template",
             expected=f"a tokenizer with {', '.join(tokens)} as tokens",
-            fix=f"set data.template=null for the model's own template, or a preset of words alone: {', '.join(plain)}",
+            fix="set data.template=null for the model's own template, or a preset of words alone: "
+            + ", ".join(PLAIN_PRESETS),
         )
 
 
