@@ -129,7 +129,7 @@ class Encoder:
         if self.train_on == "all" and any(said[:hidden]):
             raise DataError(
                 "the chat template writes earlier answers otherwise than it opens them, so only the last can be learnt",
-                fix="set data.train_on=last",
+                fix="set data.train_on=last" + (", or data.learn_tool_calls=false" if self.learn_calls else ""),
             )
         ids, answers = _joined(turns)
         kept = self._kept(len(ids), last_answer=len(turns[-1][0]))
