@@ -136,10 +136,8 @@ def with_marked_names(messages: Sequence[Message]) -> tuple[list[Message], dict[
         for tool in tools:
             function = tool.get("function", tool)
             function["name"] = mark(function.get("name", ""), "the functions that may be called")
-        texts = {
-            name: json.dumps(value, ensure_ascii=False) for name, value in (("calls", calls), ("tools", tools)) if value
-        }
-        marked.append(replace(message, **texts))
+        texts = [json.dumps(value, ensure_ascii=False) if value else "" for value in (calls, tools)]
+        marked.append(replace(message, calls=texts[0], tools=texts[1]))
     return marked, marks
 
 
