@@ -58,7 +58,19 @@ NEXT_TURN = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] }}{% endfor %}"
     + OPEN + "{{ '<|assistant|>' }}{% endif %}"
 )  # fmt: skip
-UNCLOSED = CHATML.replace("'<|im_end|>' + '\n'", "'<|im_end|>'").replace(
+UNCLOSED = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] }}{% if not loop.last or "
+    "add_generation_prompt %}{{ '<|im_end|>\n' }}{% endif %}{% endfor %}" + OPEN + "{{ '<|im_start|>assistant\n' }}"
+    "{% endif %}"
+)
+SPACED = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + m['content'] + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m['content'] + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+TWO_ENDS = CHATML.replace(
+    "'<|im_end|>' + '\n'", "'<|im_end|>' + (eos_token if m['role'] == 'assistant' else '') + '\n'"
+)
+CLOSED = CHATML.replace("'<|im_end|>' + '\n'", "'<|im_end|>'").replace(
     "{% if add_generation_prompt %}", "{% if not add_generation_prompt %}{{ eos_token }}{% else %}"
 )
 WIDE_SPANS = (
