@@ -123,6 +123,9 @@ class SftData(DataSection):
     train_on: Literal["all", "last"] = Field(
         "all", description="loss on every answer of a conversation, or only on the last one"
     )
+    learn_tool_calls: bool = Field(
+        False, description="loss on turns that call tools too; otherwise they are read like a question"
+    )
 
 
 class AveragedTrain(TrainSection):

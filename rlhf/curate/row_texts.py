@@ -16,6 +16,7 @@ from rlhf.errors import DataError
 # Keys whose values are text, or hold text at any depth (apart from the roles of messages).
 TEXT_KEYS = frozenset(("prompt", "messages", "instruction", "input", "output", "response", "completion"))
 TEXT_KEYS |= {"responses", "chosen", "rejected"}
+_NO_TEXT = ("role", "id", "type", "tool_call_id", "tools")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def row_texts(row: Row) -> RowTexts:
         best = min(record.ranks)
         learnt = tuple(text for text, rank in zip(record.responses, record.ranks, strict=True) if rank == best)
     elif isinstance(record, Demonstration):
-        learnt = tuple(message.content for message in record.messages if message.role == "assistant")
+        learnt = tuple(turn.content for turn in record.messages if turn.role == "assistant" and turn.content)
     turns = [f"{turn.content}\n{turn.input}".strip() for turn in record.prompt if turn.role != "system"]
     return RowTexts("\n".join(turns), turns[-1], record.answers, learnt)
 
@@ -87,7 +88,7 @@ def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
             yield from _texts(f"{name}[{index}]", item)
     elif isinstance(value, dict):
         for key, item in value.items():
-            if key != "role":
+            if key not in _NO_TEXT:
                 yield from _texts(f"{name}.{key}", item)
 
 
@@ -102,5 +103,5 @@ def _changed(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, list):
         return [_changed(item, change) for item in value]
     if isinstance(value, dict):
-        return {key: item if key == "role" else _changed(item, change) for key, item in value.items()}
+        return {key: item if key in _NO_TEXT else _changed(item, change) for key, item in value.items()}
     return value

@@ -110,11 +110,13 @@ class Encoder:
     """Converts records to ids within a length limit, and counts what it cuts.
 
     `train_on` "last" trains on the last answer of a conversation only: the earlier ones are masked like user turns.
+    `learn_calls`: whether turns that call tools are answers to learn too.
     """
 
     tokenizer: ChatTokenizer
     max_length: int
     train_on: Literal["all", "last"] = "all"
+    learn_calls: bool = False
     report: EncodeReport = field(default_factory=EncodeReport)
 
     def demonstrations(self, records: Sequence[Demonstration]) -> list[EncodedSequence]:
@@ -135,15 +137,20 @@ class Encoder:
 
     def _demonstration(self, record: Demonstration) -> EncodedSequence:
         messages = self._cleaned(record.messages)
-        turns = self._fitted(messages, self._turn_ids, lambda turns: len(_joined(turns)[0]))
-        learn = [message.learn for message in messages if message.role == "assistant"]
-        learn = learn[-sum(answer for _, answer in turns) :]  # old exchanges may be gone
+        turns, messages = self._fitted(messages, self._turn_ids, lambda turns: len(_joined(turns)[0]))
+        said = [
+            message.learn
+            for message in messages
+            if message.role == "assistant" and (self.learn_calls or not message.calls)
+        ]
+        hidden = len(said) - sum(answer for _, answer in turns)  # the template writes the first ones as prompt
+        learn = said[hidden:]
         if self.train_on == "last" and not learn[-1]:
             raise DataError("the last answer has weight 0, and data.train_on=last", fix="drop the row")
-        if self.tokenizer.history_changes and self.train_on == "all" and sum(answer for _, answer in turns) > 1:
+        if self.train_on == "all" and any(said[:hidden]):
             raise DataError(
                 "the chat template writes earlier answers otherwise than it opens them, so only the last can be learnt",
-                fix="set data.train_on=last",
+                fix="set data.train_on=last" + (", or data.learn_tool_calls=false" if self.learn_calls else ""),
             )
         ids, answers = _joined(turns)
         kept = self._kept(len(ids), last_answer=len(turns[-1][0]))
@@ -166,7 +173,7 @@ class Encoder:
     def _answers(self, asked: tuple[Message, ...], texts: Sequence[str]) -> tuple[Ids, tuple[Ids, ...]]:
         """A prompt and answers to it, cut alike: the longest answer decides how much of the prompt is kept."""
         responses = [self._clean(Message("assistant", text)) for text in texts]
-        turns = self._fitted(
+        turns, _ = self._fitted(
             self._cleaned(asked),
             lambda prompt: [self._turn_ids((*prompt, response)) for response in responses],
             lambda turns: max(len(_joined(each)[0]) for each in turns),
@@ -184,7 +191,7 @@ class Encoder:
         return cut_prompt, cut_answers
 
     def _prompt(self, record: Prompt, row: int) -> EncodedPrompt:
-        ids = self._fitted(self._cleaned(record.messages), self._open_ids, len)
+        ids, _ = self._fitted(self._cleaned(record.messages), self._open_ids, len)
         self.report.num_rows += 1
         self.report.rows_with_cut_prompt += len(ids) > self.max_length
         ids = self._cut_left(ids, self.max_length)
@@ -196,15 +203,19 @@ class Encoder:
         messages: tuple[Message, ...],
         render: Callable[[tuple[Message, ...]], Rendered],
         length: Callable[[Rendered], int],
-    ) -> Rendered:
-        """`messages`, rendered without their oldest exchanges as long as they are too long and have several."""
+    ) -> tuple[Rendered, tuple[Message, ...]]:
+        """`messages`, rendered without their oldest exchanges as long as they are too long and have several; and what
+        is left of them."""
         rendered, dropped = render(messages), False
         head = messages[:1] if messages[0].role == "system" else ()
         while length(rendered) > self.max_length and sum(message.role == "user" for message in messages) > 1:
-            messages = head + messages[len(head) + 2 :]
+            rest = messages[len(head) :]
+            second = next(place for place, turn in enumerate(rest) if place and turn.role == "user")
+            first = replace(rest[second], tools=rest[second].tools or rest[0].tools)
+            messages = (*head, first, *rest[second + 1 :])
             rendered, dropped = render(messages), True
         self.report.rows_with_dropped_turns += dropped
-        return rendered
+        return rendered, messages
 
     def _open_ids(self, messages: tuple[Message, ...]) -> Ids:
         """The ids of a prompt up to where an answer begins, each piece tokenised separately as in training."""
@@ -214,7 +225,10 @@ class Encoder:
 
     def _turn_ids(self, messages: tuple[Message, ...]) -> list[tuple[Ids, bool]]:
         """The ids of each rendered piece up to the last answer, and whether the piece is an answer."""
-        pieces = self.tokenizer.pieces(messages)
+        pieces = self.tokenizer.pieces(messages, calls=self.learn_calls)
+        if not any(piece.answer for piece in pieces):
+            problem = "the assistant only calls tools, and says nothing to learn"
+            raise DataError(problem, fix="set data.learn_tool_calls=true, or drop the row")
         while not pieces[-1].answer:  # text of the template after the last answer is not trained on
             pieces.pop()
         ids = self.tokenizer.piece_ids([piece.text for piece in pieces])
@@ -250,9 +264,10 @@ class Encoder:
     def _clean(self, message: Message) -> Message:
         """Text without special-token strings, each of which would become a control token."""
         content, context = self._without_special(message.content), self._without_special(message.input)
-        if not content:
+        if not content and not message.calls:
             raise DataError(f"the {message.role} turn has nothing but special-token text", fix="drop the row")
-        return replace(message, content=content, input=context)
+        calls, tools = self._without_special(message.calls), self._without_special(message.tools)
+        return replace(message, content=content, input=context, calls=calls, tools=tools)
 
     def _without_special(self, text: str) -> str:
         cleaned, removed = text, 0

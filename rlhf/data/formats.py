@@ -36,6 +36,7 @@ from rlhf.data.row_values import (
     quoted_keys,
     text_at,
 )
+from rlhf.data.tool_turns import with_tools
 from rlhf.errors import DataError
 
 PAIR_SCORES = (
@@ -116,7 +117,8 @@ def parse(
     if row.get("source") is not None and not isinstance(row["source"], list):  # Nectar lists where a prompt is from
         source = text_at(row, "source", allow_empty=True) or source
     try:
-        return FORMATS[format].parse(row, source)
+        record = FORMATS[format].parse(row, source)
+        return with_tools(record, row) if "tools" in FORMATS[format].reads and "tools" not in ignore else record
     except DataError as error:
         if error.fix or not error.problem.startswith(MISSING):
             raise
@@ -295,7 +297,7 @@ def _ending(row: Row, key: str) -> tuple[tuple[Message, ...], str]:
 
 
 def _reads(*keys: str, lists: Collection[str] = ()) -> frozenset[str]:
-    paths = frozenset((*keys, "source"))
+    paths = frozenset((*keys, "source", *(["tools"] if lists else [])))
     return paths.union(*(below(key, MESSAGE_KEYS) for key in lists))
 
 

@@ -6,6 +6,7 @@ knows the file, line and key, adds it.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from rlhf.errors import DataError
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[str, ...] = get_args(Role)
 
 
@@ -25,20 +26,25 @@ def check_text(text: str, name: str) -> None:
         raise DataError(f"{name} is empty", expected="text that is more than whitespace")
 
 
+_NEXT = {"user": ("assistant",), "assistant": ("user",), "tool": ("assistant", "tool")}
+
+
 def check_turns(messages: Sequence[Message], last: Role) -> None:
-    """Raises DataError unless user and assistant alternate up to `last`, after an optional system turn."""
+    """Raises DataError unless user and assistant alternate up to `last`, after an optional system turn. A turn that
+    calls tools is followed by what they returned, and that by the assistant."""
     if not messages:
         raise DataError("a conversation without turns", expected=f"at least one turn, the last by {last}")
     turns = messages[1:] if messages[0].role == "system" else messages
+    wanted: tuple[str, ...] = ("user",)
     for index, message in enumerate(turns):
-        wanted = "assistant" if index % 2 else "user"
-        if message.role != wanted:
+        if message.role not in wanted:
             number = index + 1 + len(messages) - len(turns)
             raise DataError(
-                f"turn {number} is by {message.role} instead of {wanted}",
+                f"turn {number} is by {message.role} instead of {' or '.join(wanted)}",
                 expected="an optional system turn first, then alternating user and assistant turns",
                 fix="join neighbouring turns of one speaker, or drop the row",
             )
+        wanted = ("tool",) if message.calls else _NEXT[message.role]
     if not turns or messages[-1].role != last:
         problem = f"the conversation ends in a turn by {messages[-1].role}"
         raise DataError(problem, expected=f"a last turn by {last}")
@@ -76,28 +82,44 @@ def check_scores(scores: Sequence[float], num_answers: int) -> None:
 class Message:
     """One turn.
 
-    `input` is the context that KULLM and Alpaca give in addition to an instruction; a turn of the assistant with
-    `learn` false is read but has no loss.
+    Attributes:
+        input: the context that KULLM and Alpaca give in addition to an instruction.
+        learn: whether a turn of the assistant has a loss; one without is read.
+        calls: JSON text of the tools that a turn of the assistant calls; such a turn may have no content.
+        tools: JSON text of the functions that may be called, in the first turn of a conversation.
+        call_id, name: of a turn by a tool, the call that it answers and the function.
     """
 
     role: Role
     content: str
     input: str = ""
     learn: bool = True
+    calls: str = ""
+    tools: str = ""
+    call_id: str = ""
+    name: str = ""
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise DataError(f"role {self.role!r}", expected=f"one of {', '.join(ROLES)}")
-        check_text(self.content, f"the {self.role} turn")
+        if self.calls and self.role != "assistant":
+            raise DataError(f"a {self.role} turn with calls of tools", expected="calls on assistant turns only")
+        if self.content or not self.calls:
+            check_text(self.content, f"the {self.role} turn")
         if not isinstance(self.input, str):
             raise DataError(f"input is {type(self.input).__name__}, not text", expected="a string")
         if self.input and self.role != "user":
             raise DataError(f"a {self.role} turn with an input", expected="an input on user turns only")
 
     def as_row(self) -> dict[str, Any]:
-        """The turn as data files hold it: {role, content}, with `input` and `weight` where they say something."""
-        given = {"role": self.role, "content": self.content}
-        return {**given, **({"input": self.input} if self.input else {}), **({} if self.learn else {"weight": 0})}
+        """The turn as data files hold it: {role, content}, with other keys where they say something."""
+        given: dict[str, Any] = {"role": self.role, "content": self.content or None}
+        optional = {"input": self.input, "tool_call_id": self.call_id, "name": self.name}
+        given |= {key: value for key, value in optional.items() if value}
+        for key, text in (("tool_calls", self.calls), ("tools", self.tools)):
+            if text:
+                given[key] = json.loads(text)
+        return given if self.learn else {**given, "weight": 0}
 
 
 @dataclass(frozen=True, slots=True)

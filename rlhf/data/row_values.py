@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from rlhf.data.records import Message, Role, check_text, check_turns
+from rlhf.data.tool_turns import CALL_KEYS, calls_text, tools_text
 from rlhf.errors import DataError
 
 Row = Mapping[str, Any]
 MISSING = "is missing"
-MESSAGE_KEYS = ("role", "content", "input", "weight", "loss", "training")  # that `messages_at` reads
+MESSAGE_KEYS = ("role", "content", "input", "weight", "loss", "training", *CALL_KEYS)  # that `messages_at` reads
 
 
 def quoted_keys(row: Row) -> str:
@@ -94,9 +95,15 @@ def _message(entry: object, name: str) -> Message:
         if not isinstance(entry, dict):
             raise DataError(f"is {type_of(entry)}, not a message", expected="{role, content}")
         role = text_at(entry, "role", name=f"{name}.role")
-        content = text_at(entry, "content", name=f"{name}.content")
+        calls = calls_text(entry)
+        silent = calls and not entry.get("content")
+        content = "" if silent else text_at(entry, "content", name=f"{name}.content")
         learn = role != "assistant" or learnt_at(entry, name)
-        return Message(cast(Role, role), content, optional_text(entry, "input", f"{name}.input"), learn)
+        given = optional_text(entry, "input", f"{name}.input")
+        if role != "tool":
+            return Message(cast(Role, role), content, given, learn, calls, tools_text(entry))
+        answered, function = (optional_text(entry, key, f"{name}.{key}") for key in ("tool_call_id", "name"))
+        return Message("tool", content, given, call_id=answered, name=function)
 
 
 def learnt_at(entry: Row, name: str) -> bool:

@@ -15,25 +15,28 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from rlhf.data.answer_spans import has_spans
+from rlhf.data.answer_spans import AnswerForm, TextSpan
 from rlhf.data.continuation import PieceTokenizer
 from rlhf.data.records import Message
 from rlhf.data.sequence_start import follow_start
-from rlhf.data.templates import TextSpan, audit_template, history_changes, render_pieces, stock_end, template_text
-from rlhf.errors import TokenizerError
+from rlhf.data.template_defaults import with_defaults
+from rlhf.data.templates import PLAIN_PRESETS, PRESETS, Audited, find_form, preset_tokens, render_pieces, template_text
+from rlhf.errors import DataError, TemplateError, TokenizerError
 
 HANGUL_PROBE = "안녕하세요? 오늘은 날씨가 참 좋네요! 뷁쉙 ㅋㅋㅋ ㅠㅠ 값어치 닭볶음탕 3시 반, e-mail."
 PAD_NAMES = ("<|padding|>", "<pad>", "[PAD]", "<|pad|>", "<|unused0|>", "<unused0>", "<|reserved_special_token_0|>")
 NEW_PAD = "<|padding|>"
+OTHER_ROW = "leave out the turns that this template does not know, or set data.template to one that does"
 
 
 @dataclass(frozen=True, slots=True)
 class ChatTokenizer:
     """A Hugging Face tokenizer that passed the audit, and its template.
 
-    history_changes: only the last answer of a conversation can be trained on (see `templates.history_changes`).
     start: the ids that every sequence starts with, such as BOS; empty for a tokenizer that adds none.
     piece_tokenizer: tokenises the pieces of a sequence.
+    form: how the template writes an answer.
+    marked: whether its generation spans say where answers are.
     notes: what the audit changed or decided, for people to read.
     """
 
@@ -44,12 +47,22 @@ class ChatTokenizer:
     special_texts: tuple[str, ...]
     start: tuple[int, ...]
     piece_tokenizer: PieceTokenizer
-    history_changes: bool = False
+    form: AnswerForm
+    marked: bool = True
     notes: tuple[str, ...] = ()
 
-    def pieces(self, messages: Sequence[Message], *, open_answer: bool = False) -> list[TextSpan]:
-        """The conversation as text, split at the boundaries of its answers."""
-        return render_pieces(self.template, messages, _special(self.tokenizer), open_answer=open_answer)
+    def pieces(self, messages: Sequence[Message], *, open_answer: bool = False, calls: bool = False) -> list[TextSpan]:
+        """The conversation as text, split at the boundaries of its answers; with `calls`, of turns that call tools too.
+
+        Raises: DataError for a conversation that the template cannot write, such as one with a system turn.
+        """
+        form = None if self.marked else self.form
+        try:
+            return render_pieces(
+                self.template, messages, _special(self.tokenizer), form, open_answer=open_answer, calls=calls
+            )
+        except TemplateError as error:
+            raise DataError(error.problem, expected=error.expected, fix=error.fix or OTHER_ROW) from error
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text: nothing is added, and the text of special tokens becomes special tokens."""
@@ -112,6 +125,7 @@ def audited(tokenizer: Any, template: str | None, *, where: str) -> ChatTokenize
     """Checks a tokenizer and sets its padding token, template and input names."""
     tokenizer.model_input_names = ["input_ids", "attention_mask"]  # GPT-NeoX refuses token_type_ids
     if template is not None:
+        _check_preset(tokenizer, template)
         tokenizer.chat_template = template_text(template)
     if isinstance(tokenizer.chat_template, dict):  # several by name: for chats, tools, documents
         tokenizer.chat_template = tokenizer.chat_template.get("default")
@@ -119,32 +133,56 @@ def audited(tokenizer: Any, template: str | None, *, where: str) -> ChatTokenize
         raise TokenizerError(
             "the tokenizer has no chat template",
             where=where,
-            fix="set data.template to kullm, kullm-input, vaiv-reward, polyglot-chat or a Jinja file",
+            fix=f"set data.template to a Jinja file or to one of {', '.join(PRESETS)}",
         )
-    special = tuple(sorted({str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}))
-    start, notes = follow_start(tokenizer, where)
-    before = tokenizer.eos_token
-    _end_by_template(tokenizer, special)
+    tokenizer.chat_template, notes = with_defaults(tokenizer.chat_template)
+    start, said = follow_start(tokenizer, where)
+    before, special = tokenizer.eos_token, _special_texts(tokenizer)
+    found = find_form(tokenizer.chat_template, before or "", _special(tokenizer), special, stock=template is None)
+    if found.form.eos:  # a base model's own ends documents
+        tokenizer.eos_token = found.form.eos
     eos_id = _checked_eos(tokenizer, where)
     pad_id = _padding_apart_from(tokenizer, eos_id)
     _check_hangul(tokenizer, where)
-    audit_template(tokenizer.chat_template, tokenizer.eos_token, _special(tokenizer))
-    special = tuple(sorted({str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}))
-    changes = history_changes(tokenizer.chat_template, _special(tokenizer))
-    notes += _notes(tokenizer, before, changes=changes)
-    pieces = PieceTokenizer(tokenizer, special)
+    special = _special_texts(tokenizer)
     return ChatTokenizer(
-        tokenizer, tokenizer.chat_template, eos_id, pad_id, special, start, pieces, changes, tuple(notes)
+        tokenizer,
+        tokenizer.chat_template,
+        eos_id,
+        pad_id,
+        special,
+        start,
+        PieceTokenizer(tokenizer, special),
+        found.form,
+        found.marked,
+        (*notes, *said, *_notes(found, before)),
     )
 
 
-def _notes(tokenizer: Any, eos_before: str | None, *, changes: bool) -> Iterator[str]:
-    if has_spans(tokenizer.chat_template):
-        return
-    yield f"chat template: the model's own; an answer is its text and {tokenizer.eos_token}"
-    if eos_before != tokenizer.eos_token:
-        yield f"EOS is {tokenizer.eos_token}, which ends an answer in the template, instead of {eos_before}"
-    if changes:
+def _check_preset(tokenizer: Any, name: str) -> None:
+    """Refuses a preset whose tokens the tokenizer would read as text: the model never saw them as such."""
+    tokens = preset_tokens(name) if name in PRESETS else []
+    missing = [text for text in tokens if len(tokenizer(text, add_special_tokens=False)["input_ids"]) != 1]
+    if missing:
+        raise TokenizerError(
+            f"the preset {name} writes {', '.join(missing)}, which this tokenizer does not have",
+            where="data.template",
+            expected=f"a tokenizer with {', '.join(tokens)} as tokens",
+            fix="set data.template=null for the model's own template, or a preset of words alone: "
+            + ", ".join(PLAIN_PRESETS),
+        )
+
+
+def _special_texts(tokenizer: Any) -> tuple[str, ...]:
+    return tuple(sorted({str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}))
+
+
+def _notes(found: Audited, eos_before: str | None) -> Iterator[str]:
+    if not found.marked:
+        yield f"chat template: the model's own; an answer is its text and {found.form.end.strip()}"
+    if eos_before != found.form.eos:
+        yield f"EOS is {found.form.eos}, which ends an answer in the template, instead of {eos_before}"
+    if found.form.last_only:
         yield "chat template: earlier answers are written otherwise than they are opened; only the last can be learnt"
 
 
@@ -152,13 +190,6 @@ def _special(tokenizer: Any) -> dict[str, str]:
     """The special tokens that templates ask for."""
     names = ("bos_token", "eos_token", "unk_token", "pad_token")
     return {name: getattr(tokenizer, name, None) or "" for name in names}
-
-
-def _end_by_template(tokenizer: Any, special: Sequence[str]) -> None:
-    """Makes the token that ends an answer in a stock template the EOS: a base model's own ends documents."""
-    end = stock_end(tokenizer.chat_template, tokenizer.eos_token or "", _special(tokenizer), special)
-    if end and end != tokenizer.eos_token:
-        tokenizer.eos_token = end
 
 
 def _checked_eos(tokenizer: Any, where: str) -> int:

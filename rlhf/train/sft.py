@@ -192,7 +192,7 @@ def _load_data(
     run: Run[SftConfig], tokenizer: ChatTokenizer
 ) -> tuple[LoadedRows[EncodedSequence], LoadedRows[EncodedSequence], list[EncodedPrompt]]:
     data = run.config.data
-    encoder = Encoder(tokenizer, data.max_length, data.train_on)
+    encoder = Encoder(tokenizer, data.max_length, data.train_on, data.learn_tool_calls)
     (train, summary), (held_out, held_out_summary) = load_train_and_eval(
         run.config, Demonstration, encoder, lambda each: each.demonstrations
     )

@@ -23,6 +23,7 @@ from tests.support.model_matrix import ARCHITECTURES, save_model
 QUICK = ("gemma3", 3, "whole")
 ROWS = [(name, stage, kind) for name in ARCHITECTURES for stage in (0, 3) for kind in ("whole", "lora")]
 TIED = {"qwen2", "qwen3", "gemma3", "gpt2", "exaone4"}
+EMBEDDING = re.compile(r"\.(embed_tokens|embed_in|wte)\.weight$")
 PROVED = re.compile(r"^export: \d+ names(, 1 of them tied)?, [\d.]+ MiB in float32: as a \w+ expects$", re.MULTILINE)
 
 
@@ -49,17 +50,34 @@ def test_three_stages(name, zero_stage, kind, starter: Starter, configs, tiny_to
             assert "the new head starts quiet" in said
     first = read_lines(tmp_path / "reward" / "metrics.jsonl")[0]["loss"]
     assert first == pytest.approx(log(2), abs=0.03)
-    require_changed(base, tmp_path / "sft" / "model")
-    require_changed(tmp_path / "sft" / "model", tmp_path / "ppo" / "model")
+    require_changed(base, tmp_path / "sft" / "model", kind)
+    require_changed(tmp_path / "sft" / "model", tmp_path / "ppo" / "model", kind)
     for stage in words:
         require_plain(tmp_path / stage / "model", scalar=stage == "reward", tied=name in TIED)
         if kind == "lora":
             assert (tmp_path / stage / "adapter" / "adapter_model.safetensors").is_file()
 
 
-def require_changed(before: Path, after: Path) -> None:
+@pytest.mark.models
+@pytest.mark.parametrize("name", ["gpt2", "qwen2"])
+def test_tied_weights_are_those_of_no_partitioning(name, starter: Starter, configs, tiny_tokenizer, tmp_path):
+    base = save_model(name, tmp_path / "base", tiny_tokenizer)
+    for stage in (0, 3):
+        words = [f"model.path={base}", f"run.dir={tmp_path}/z{stage}", f"deepspeed.zero_stage={stage}"]
+        starter.run("sft", "--config", configs["sft"], *words, "run.max_steps=2")
+    plain, partitioned = (load_file(tmp_path / folder / "model" / "model.safetensors") for folder in ("z0", "z3"))
+    assert plain.keys() == partitioned.keys()
+    torch.testing.assert_close(plain, partitioned, atol=1e-6, rtol=1e-4)
+
+
+def require_changed(before: Path, after: Path, kind: str) -> None:
+    """Weights differ; of whole weights the embeddings too, which a tied head shares."""
     old, new = (load_file(folder / "model.safetensors") for folder in (before, after))
-    assert any(not torch.equal(old[name], weight) for name, weight in new.items() if name in old)
+    changed = {name for name, weight in new.items() if name in old and not torch.equal(old[name], weight)}
+    assert changed
+    embeddings = [name for name in new if EMBEDDING.search(name)]
+    assert len(embeddings) == 1
+    assert kind == "lora" or embeddings[0] in changed
 
 
 @torch.no_grad()

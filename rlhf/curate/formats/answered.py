@@ -24,10 +24,11 @@ from rlhf.curate.formats.turns import (
 from rlhf.data.public_shapes import COLUMNS, LISTS
 from rlhf.data.readers import Row
 from rlhf.data.row_keys import below
-from rlhf.data.row_values import at_key, text_at
+from rlhf.data.row_values import at_key, messages_at, text_at
+from rlhf.data.tool_turns import CALL_KEYS, tools_text
 from rlhf.errors import DataError
 
-CHAT_KEYS = frozenset((SYSTEM, HISTORY)) | in_lists()
+CHAT_KEYS = frozenset((SYSTEM, HISTORY, "tools")) | in_lists(names=(*TURN_KEYS, *CALL_KEYS))
 ALPACA_KEYS = frozenset(("instruction", "input", "context", "output", "instances", SYSTEM, HISTORY))
 LEGACY_KEYS = QUESTION_KEYS | {"completion"} | below("prompt", TURN_KEYS) | below("completion", TURN_KEYS)
 TRIMMED = "turns before the first question or after the last answer"
@@ -38,7 +39,7 @@ Notes = Counter[str]  # what was left out or changed, with counts
 def from_messages(row: Mapping[str, Any], notes: Notes) -> list[Row]:
     """OpenAI's `messages` and ShareGPT's `conversations`, from the first user turn to the last assistant turn."""
     key = next((key for key in LISTS if row.get(key)), "messages")
-    turns = with_system(row, turns_of(row.get(key), key))
+    turns = with_system(row, turns_of(row.get(key), key, tools=True))
     head = [turns.pop(0)] if turns[0]["role"] == SYSTEM else []
     turns = [*history_turns(row), *turns]
     kept = answered_part(turns)
@@ -47,7 +48,10 @@ def from_messages(row: Mapping[str, Any], notes: Notes) -> list[Row]:
     if all(turn.get("weight") == 0 for turn in kept if turn["role"] == "assistant"):
         raise DataError("every answer has weight 0, so that there is nothing to learn", where=f"key `{key}`")
     notes[TRIMMED] += len(turns) - len(kept)
-    return [{"messages": [*head, *kept]}]
+    converted: Row = {"messages": [*head, *kept], **({"tools": row["tools"]} if tools_text(row) else {})}
+    if any(turn["role"] == "tool" or "tool_calls" in turn for turn in kept):
+        messages_at(converted, "messages", "assistant")  # calls and what was returned are in their order
+    return [converted]
 
 
 def from_completion(row: Mapping[str, Any], notes: Notes, separator: str = "", stop: str = "") -> list[Row]:
@@ -138,6 +142,8 @@ def completions(messages: Sequence[Mapping[str, Any]], separator: str, stop: str
         DataError: when a text contains its end marker, so that a model would stop early.
     """
     rows = []
+    if any(message["role"] == "tool" or message.get("tool_calls") for message in messages):
+        raise DataError("calls of tools, which a prompt and its completion cannot hold", fix="--style messages")
     for asked, answer in pairwise(messages):
         if asked["role"] == "user" and answer["role"] == "assistant" and answer.get("weight") != 0:
             prompt, completion = _with_input(asked["content"], asked.get("input", "")), answer["content"]

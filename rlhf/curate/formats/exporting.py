@@ -69,7 +69,7 @@ def export_file(options: RowExportOptions) -> Output:
 def _openai(record: Record) -> list[Row]:
     """Chat rows for demonstrations, preference rows for rankings."""
     if isinstance(record, Demonstration):
-        return [{"messages": _role_and_content(record.messages)}]
+        return [_chat(_role_and_content(record.messages))]
     return [
         {
             "input": {"messages": _role_and_content(asked)},
@@ -81,7 +81,13 @@ def _openai(record: Record) -> list[Row]:
 
 
 def _messages(record: Record) -> list[Row]:
-    return [{"messages": [message.as_row() for message in _demonstration(record).messages]}]
+    return [_chat([message.as_row() for message in _demonstration(record).messages])]
+
+
+def _chat(messages: list[Row]) -> Row:
+    """A row of messages; functions that may be called stand beside them."""
+    tools = messages[0].pop("tools", None)
+    return {"messages": messages, **({"tools": tools} if tools else {})}
 
 
 def _alpaca(record: Record) -> list[Row]:
@@ -96,6 +102,8 @@ def _hh(record: Record) -> list[Row]:
     rows = []
     for asked, better, worse in _pairs(record):
         turns = [(message["role"], message["content"]) for message in _role_and_content(asked)]
+        if any(message.calls or message.role == "tool" for message in asked):
+            raise DataError("calls of tools, which hh cannot express")
         if turns[0][0] == "system":
             raise DataError("a system turn, which hh cannot express")
         if any(_TRANSCRIPT_SIGN.search(text) for text in (better, worse, *(text for _, text in turns))):

@@ -6,6 +6,7 @@ DataErrors whose `where` is the key.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from rlhf.data.public_shapes import COLUMNS, LISTS, ROLES, TRANSCRIPT, is_transc
 from rlhf.data.readers import Row
 from rlhf.data.row_keys import below
 from rlhf.data.row_values import at_key, learnt_at, list_at, text_at
+from rlhf.data.tool_turns import calls_text
 from rlhf.errors import DataError
 
 EXCHANGE = ("human", "assistant")  # ms-swift's entries of a question and its answer
@@ -25,19 +27,26 @@ NO_INPUT = ("<noinput>", "nan")  # Self-Instruct's, and pandas' for an empty cel
 _MARKER = re.compile(r"\n*<extra_id_[01]>(System|User|Assistant)\n")  # between the turns of HelpSteer's prompts
 
 
-def in_lists(keys: Iterable[str] = LISTS) -> frozenset[str]:
+def in_lists(keys: Iterable[str] = LISTS, names: Iterable[str] = TURN_KEYS) -> frozenset[str]:
     """The paths that `turns_of` reads of lists under these keys."""
-    return frozenset[str]().union(*(below(key, TURN_KEYS) for key in keys))
+    return frozenset[str]().union(*(below(key, names) for key in keys))
 
 
-def turns_of(entries: object, key: str) -> list[Row]:
-    """A list of messages under any of the public names, with neighbouring turns of one role joined."""
+def turns_of(entries: object, key: str, *, tools: bool = False) -> list[Row]:
+    """A list of messages under any of the public names, with neighbouring turns of one role joined.
+
+    Args:
+        entries: the messages.
+        key: of the list, for errors.
+        tools: whether turns may call tools, and hold what those returned.
+    """
     if not isinstance(entries, list) or not entries:
         raise DataError("is not a list of messages, or an empty one", where=f"key `{key}`")
     turns: list[Row] = []
     for name, entry in _entries(entries, key):
-        turn = turn_of(entry, name)
-        if turns and turns[-1]["role"] == turn["role"]:
+        turn = turn_of(entry, name, tools=tools)
+        apart = turn["role"] == "tool" or "tool_calls" in turn
+        if turns and turns[-1]["role"] == turn["role"] and not apart:
             _join(turns[-1], turn, name)
         else:
             turns.append(turn)
@@ -64,23 +73,36 @@ def _join(before: Row, turn: Row, name: str) -> None:
         before["input"] = "\n".join(filter(None, (before.get("input"), turn["input"])))
 
 
-def turn_of(entry: object, name: str) -> Row:
-    """One message; an answer that must not be learnt has `weight` 0."""
+def turn_of(entry: object, name: str, *, tools: bool = False) -> Row:
+    """One message; an answer that must not be learnt has `weight` 0. `tools` is as in `turns_of`."""
     with at_key(name):
         if not isinstance(entry, dict):
             raise DataError("is not a message", expected="{role, content}")
         given = entry.get("role", entry.get("from"))
         role = ROLES.get(given.lower()) if isinstance(given, str) else None
-        if role is None or entry.get("tool_calls") or entry.get("function_call"):
-            raise DataError("a role other than user, assistant and system, or a call of a tool")
+        if role is None or entry.get("function_call"):
+            raise DataError("a role other than user, assistant, system and tool, or a `function_call`")
+        calls = calls_text(entry)
+        if not tools and (calls or role == "tool"):
+            raise DataError("a call of a tool, which is read in lists of `messages` without a second answer alone")
+        if calls and not entry.get("content"):
+            return _weighted({"role": role, "content": None, "tool_calls": json.loads(calls)}, entry, name)
         key = next((key for key in ("content", "value", "text") if key in entry), "content")
         content = _parts(entry[key]) if isinstance(entry.get(key), list) else entry.get(key)
         turn: Row = {"role": role, "content": text_at({key: content}, key, name=f"{name}.{key}")}
         if role == "user" and entry.get("input"):
             turn["input"] = text_at(entry, "input", name=f"{name}.input")
-        if role == "assistant" and not learnt_at(entry, name):
-            turn["weight"] = 0
-        return turn
+        if calls:
+            turn["tool_calls"] = json.loads(calls)
+        if role == "tool":
+            turn |= {each: str(entry[each]) for each in ("tool_call_id", "name") if entry.get(each)}
+        return _weighted(turn, entry, name)
+
+
+def _weighted(turn: Row, entry: Mapping[str, Any], name: str) -> Row:
+    if turn["role"] == "assistant" and not learnt_at(entry, name):
+        turn["weight"] = 0
+    return turn
 
 
 def _parts(parts: Sequence[object]) -> str:

@@ -155,6 +155,9 @@ CASES: dict[str, dict[str, Case]] = {
         "data.max_length": case("data.max_length=24"),
         "data.on_bad_row": case("data.on_bad_row=skip", "data.train={data}/sft_bad.jsonl"),
         "data.train_on": case("data.train_on=last", "data.train={data}/turns.jsonl"),
+        "data.learn_tool_calls": case(
+            "data.learn_tool_calls=true", "data.train={data}/calls.jsonl", "data.template={data}/calls.jinja"
+        ),
         "train.ema_decay": case("train.ema_decay=0.5"),
         "train.prompt_loss_weight": case("train.prompt_loss_weight=0.5"),
         "train.neftune_alpha": case("train.neftune_alpha=5"),

@@ -82,6 +82,13 @@ def _edited(source: Path, out: Path, name: str, **values: object) -> Path:
     return out
 
 
+WITH_CALLS = """{% for m in messages %}{% if m['role'] == 'assistant' %}{{ '봇:' }}{% generation %}
+{%- for call in m['tool_calls'] or [] %}{{ call['function']['name'] }}{% endfor %}
+{{- (m['content'] or '') + eos_token }}{% endgeneration %}{{ '\\n' }}
+{%- else %}{{ m['role'] + ':' + m['content'] + '\\n' }}{% endif %}{% endfor %}
+{%- if add_generation_prompt %}{{ '봇:' }}{% endif %}"""
+
+
 @pytest.fixture(scope="session")
 def rows(korean) -> None:
     """Files beside the usual ones: rows with a bad one, conversations, judged answers."""
@@ -91,6 +98,10 @@ def rows(korean) -> None:
     said = [("user", "비 와요?"), ("assistant", "네, 와요."), ("user", "많이요?"), ("assistant", "조금요.")]
     turns = [{"messages": [{"role": role, "content": text} for role, text in said]}]
     write_rows(korean / "turns.jsonl", turns * 12)
+    called = {"role": "assistant", "tool_calls": [{"function": {"name": "날씨", "arguments": "{}"}}]}
+    asked, answered = ({"role": role, "content": text} for role, text in said[:2])
+    write_rows(korean / "calls.jsonl", [{"messages": [asked, called, {**asked, "role": "tool"}, answered]}] * 12)
+    (korean / "calls.jinja").write_text(WITH_CALLS, encoding="utf-8")
     write_rows(korean / "margin.jsonl", [{**row, "margin": 1} for row in RANKINGS])
     for split in "bc":
         for config in "ad":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
 from rlhf.data.encode import Encoder
 from rlhf.data.records import Demonstration, Message, Prompt, Ranking
@@ -50,12 +51,59 @@ THOUGHTS = (
     "{% endif %}"
 )
 NO_END = (
-    "{% for m in messages %}{{ '<|head|>' + m['role'] + '\n' + m['content'] }}{% endfor %}"
-    + OPEN + "{{ '<|head|>assistant\n' }}{% endif %}"
+    "{% for m in messages %}{{ '### ' + m['role'] + '\n' + m['content'] + '\n\n' }}{% endfor %}"
+    + OPEN + "{{ '### assistant\n' }}{% endif %}"
 )  # fmt: skip
+NEXT_TURN = (
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] }}{% endfor %}"
+    + OPEN + "{{ '<|assistant|>' }}{% endif %}"
+)  # fmt: skip
+UNCLOSED = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] }}{% if not loop.last or "
+    "add_generation_prompt %}{{ '<|im_end|>\n' }}{% endif %}{% endfor %}" + OPEN + "{{ '<|im_start|>assistant\n' }}"
+    "{% endif %}"
+)
+SPACED = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + m['content'] + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m['content'] + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+TWO_ENDS = CHATML.replace(
+    "'<|im_end|>' + '\n'", "'<|im_end|>' + (eos_token if m['role'] == 'assistant' else '') + '\n'"
+)
+CLOSED = CHATML.replace("'<|im_end|>' + '\n'", "'<|im_end|>'").replace(
+    "{% if add_generation_prompt %}", "{% if not add_generation_prompt %}{{ eos_token }}{% else %}"
+)
+WIDE_SPANS = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['role'] == 'assistant' %}{% generation %}"
+    "{{ m['content'] + '<|im_end|>\n' }}{% endgeneration %}{% else %}{{ m['content'] + '<|im_end|>\n' }}{% endif %}"
+    "{% endfor %}" + OPEN + "{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+CLOCK = (
+    "{{ 'Today: ' + strftime_now('%Y-%m-%d') + '\n' }}{% if strftime_now is defined %}{{ strftime_now('%d %B') }}"
+    "{% endif %}" + CHATML
+)
+LATE_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{% set first, rest = messages[0]['content'] + '\n\n', messages[1:] %}"
+    "{% else %}{% set first, rest = '', messages %}{% endif %}{% set last = namespace(user=0) %}{% for m in rest %}"
+    "{% if m['role'] == 'user' %}{% set last.user = loop.index0 %}{% endif %}{% endfor %}{% for m in rest %}"
+    "{% if m['role'] == 'user' %}{{ '[INST]' + (first if loop.index0 == last.user else '') + m['content'] }}"
+    "{{ '[/INST]' }}{% else %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}"
+)
+ALWAYS_THINKS = CHATML.replace("assistant\n'", "assistant\n<think>\n'")
 FORGETS = "{{ '<|im_start|>' + messages[-1]['content'] + '<|im_end|>' }}" + OPEN + "{{ '<|im_start|>' }}{% endif %}"
 OTHER_PROMPT = CHATML.replace("'<|im_start|>assistant\n'", "'<|im_start|>assistant: '")
-MARKS = ("<|im_start|>", "<|im_end|>", "<|head|>", "<|tail|>", "<|eot|>", "<start_of_turn>", "<end_of_turn>", "<eos>")
+MARKS = (
+    "<|user|>",
+    "<|assistant|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|head|>",
+    "<|tail|>",
+    "<|eot|>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "<eos>",
+)
 
 FIRST, SECOND = "맑고 따뜻해요.", "비가 온대요 ☔"
 TALK = (
@@ -92,17 +140,62 @@ def learnt(tokenizer: ChatTokenizer, messages, **options) -> list[str]:
         (TURNS, "<end_of_turn>", ""),
         (BRACKETS, "<eos>", " "),
         ({"default": CHATML, "tool_use": NO_END}, "<|im_end|>", ""),
+        (UNCLOSED, "<|im_end|>", ""),
+        (CLOSED, "<|im_end|>", ""),
+        (WIDE_SPANS, "<|im_end|>", ""),
+        (CLOCK, "<|im_end|>", ""),
     ],
-    ids=["chatml", "default system", "headers", "dated", "turns", "brackets", "named"],
-)
+    ids=[
+        "chatml", "default system", "headers", "dated", "turns", "brackets", "named", "last turn open", "closed by EOS",
+        "spans of another trainer", "clock",
+    ],
+)  # fmt: skip
 def test_answers_with_their_ends_and_nothing_else_are_learnt(template, end, space):
     tokenizer = tokenizer_of(template)
     assert tokenizer.tokenizer.eos_token == end
     assert tokenizer.eos_id == tokenizer.tokenizer.convert_tokens_to_ids(end)
-    assert not tokenizer.history_changes
+    assert not tokenizer.form.last_only
     assert learnt(tokenizer, TALK[:2]) == [space + FIRST + end]
     assert learnt(tokenizer, TALK) == [space + FIRST + end, space + SECOND + end]
     assert learnt(tokenizer, TALK, train_on="last") == [space + SECOND + end]
+
+
+@pytest.mark.parametrize(
+    ("template", "end", "eos", "opening"),
+    [
+        (SPACED, " <eos>", "<eos>", " "),  # Llama 2
+        (TWO_ENDS, "<|im_end|><eos>", "<eos>", ""),  # HyperCLOVA X
+        (NEXT_TURN, "<|user|>", "<|user|>", "\n"),  # GLM 4: the token that opens the next turn
+    ],
+)
+def test_the_end_of_an_answer_is_all_that_the_model_has_to_write(template, end, eos, opening):
+    tokenizer = tokenizer_of(template)
+    assert (tokenizer.form.end, tokenizer.tokenizer.eos_token) == (end, eos)
+    assert learnt(tokenizer, TALK) == [opening + FIRST + end, opening + SECOND + end]
+
+
+STYLES = [
+    CHATML, DEFAULT_SYSTEM, HEADERS, DATED, TURNS, BRACKETS, THOUGHTS, UNCLOSED, SPACED, TWO_ENDS, NEXT_TURN, CLOCK,
+    WIDE_SPANS, LATE_SYSTEM,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("template", STYLES)
+def test_the_exported_template_renders_the_prompt_of_training_without_arguments(template, tmp_path):
+    tokenizer = tokenizer_of(template)
+    tokenizer.save(tmp_path)
+    exported = AutoTokenizer.from_pretrained(tmp_path)
+    for prompt in (TALK[:1], TALK[:3], (SYSTEM, *TALK[:1])):
+        if prompt[0].role == "system" and template in (BRACKETS, SPACED):
+            continue
+        rows = [{"role": each.role, "content": each.content} for each in prompt]
+        rendered = exported.apply_chat_template(rows, add_generation_prompt=True, return_dict=False)
+        assert rendered == Encoder(tokenizer, 512).prompts([Prompt(prompt)])[0].ids.tolist()
+        row = Demonstration((*prompt, Message("assistant", SECOND)))
+        item = Encoder(tokenizer, 512, train_on="last").demonstrations([row])[0]
+        assert item.ids[: int(item.answer_mask.argmax())].tolist() == rendered
+    again = audited(exported, None, where="model")
+    assert (again.template, again.form, again.start) == (tokenizer.template, tokenizer.form, tokenizer.start)
 
 
 @pytest.mark.parametrize("template", [CHATML, DEFAULT_SYSTEM, HEADERS, DATED, TURNS, BRACKETS, THOUGHTS])
@@ -130,7 +223,7 @@ def test_a_prompt_is_the_same_in_training_in_rankings_and_in_generation(template
 
 def test_of_a_template_that_drops_earlier_thoughts_the_last_answer_alone_is_learnt():
     tokenizer = tokenizer_of(THOUGHTS)
-    assert tokenizer.history_changes
+    assert tokenizer.form.last_only
     assert learnt(tokenizer, TALK[:2]) == [FIRST + "<|im_end|>"]
     assert learnt(tokenizer, TALK, train_on="last") == [SECOND + "<|im_end|>"]
     with pytest.raises(DataError, match=r"data\.train_on=last"):
@@ -143,6 +236,7 @@ def test_of_a_template_that_drops_earlier_thoughts_the_last_answer_alone_is_lear
         (NO_END, "puts no special token after an answer"),
         (FORGETS, "leaves out an answer"),
         (OTHER_PROMPT, "prompt rendered for generation differs"),
+        (ALWAYS_THINKS, "opens every answer with <think>, a thought that the data does not hold"),
     ],
 )
 def test_what_cannot_be_trained_right_is_refused_with_the_reason(template, said):
@@ -153,11 +247,41 @@ def test_what_cannot_be_trained_right_is_refused_with_the_reason(template, said)
 def test_the_date_stands_still():
     text = "".join(piece.text for piece in tokenizer_of(DATED).pieces(TALK[:1], open_answer=True))
     assert text.startswith("<|endoftext|>Today Date: 26 Jul 2024\n")
+    text = "".join(piece.text for piece in tokenizer_of(CLOCK).pieces(TALK[:1], open_answer=True))
+    assert text.startswith("Today: 2024-07-26\n26 July<|im_start|>")
+    text = tokenizer_of(DATED).tokenizer.apply_chat_template(
+        [{"role": "user", "content": "네"}], tokenize=False, date_string="1 Jan 2030"
+    )
+    assert text.startswith("<|endoftext|>Today Date: 1 Jan 2030\n")  # a caller may still say otherwise
+
+
+def test_a_turn_that_the_template_leaves_out_is_refused():
+    tokenizer = tokenizer_of(BRACKETS)
+    with pytest.raises(DataError, match="leaves out a system turn") as caught:
+        learnt(tokenizer, (SYSTEM, *TALK[:2]))
+    assert "leave the system turns out" in caught.value.fix
+
+
+def test_where_the_system_text_moves_on_earlier_answers_are_not_learnt():
+    tokenizer = tokenizer_of(LATE_SYSTEM)
+    assert not tokenizer.form.last_only
+    assert learnt(tokenizer, TALK) == [f" {FIRST}<eos>", f" {SECOND}<eos>"]
+    assert learnt(tokenizer, (SYSTEM, *TALK), train_on="last") == [f" {SECOND}<eos>"]
+    with pytest.raises(DataError, match="only the last can be learnt"):
+        learnt(tokenizer, (SYSTEM, *TALK))
+
+
+def test_a_thought_within_an_answer_is_refused_where_thoughts_have_a_place_of_their_own():
+    thought = (TALK[0], Message("assistant", f"<think>\n음\n</think>\n\n{FIRST}"))
+    with pytest.raises(DataError, match="holds a thought"):
+        learnt(tokenizer_of(THOUGHTS), thought)
+    assert learnt(tokenizer_of(CHATML), thought) == [f"{thought[1].content}<|im_end|>"]
 
 
 def test_what_was_decided_is_told():
     notes = tokenizer_of(THOUGHTS).notes
-    assert "an answer is its text and <|im_end|>" in notes[0]
-    assert "EOS is <|im_end|>, which ends an answer in the template, instead of <eos>" in notes[1]
-    assert "only the last can be learnt" in notes[2]
+    assert notes[0] == "chat template: enable_thinking = false unless the caller says otherwise"
+    assert "an answer is its text and <|im_end|>" in notes[1]
+    assert "EOS is <|im_end|>, which ends an answer in the template, instead of <eos>" in notes[2]
+    assert "only the last can be learnt" in notes[3]
     assert len(tokenizer_of(BRACKETS).notes) == 1

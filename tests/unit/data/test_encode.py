@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from rlhf.data.encode import Encoder
 from rlhf.data.packing import pack_sequences
 from rlhf.data.records import Demonstration, Message, Prompt, Ranking
-from rlhf.data.templates import PRESETS
+from rlhf.data.templates import PLAIN_PRESETS, PRESETS
 from rlhf.data.tokenizer import ChatTokenizer, audited, load_tokenizer
 from rlhf.errors import DataError
 
@@ -45,7 +45,7 @@ def decoded(chat: ChatTokenizer, ids: np.ndarray) -> str:
 
 @pytest.fixture(scope="module")
 def chats(tiny_tokenizer_dir) -> dict[str, ChatTokenizer]:
-    return {name: load_tokenizer(str(tiny_tokenizer_dir), name) for name in PRESETS}
+    return {name: load_tokenizer(str(tiny_tokenizer_dir), name) for name in PLAIN_PRESETS}
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def random_korean(rng: random.Random) -> str:
     return rng.choice(edges) + middle + rng.choice((*edges, "\n", " ", "네\n\n"))
 
 
-@pytest.mark.parametrize("template", [*PRESETS, "greedy_merger"])
+@pytest.mark.parametrize("template", [*PLAIN_PRESETS, "greedy_merger"])
 def test_prompt_ids_are_a_prefix_of_the_demonstration(template, chats, greedy_merger):
     chat = greedy_merger if template == "greedy_merger" else chats[template]
     encoder, rng = Encoder(chat, LONG), random.Random(11)

@@ -1,4 +1,4 @@
-"""Presets byte by byte, and templates that would train a broken model."""
+"""Presets of this project byte by byte, and templates that would train a broken model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 from rlhf.data.records import Message
 from rlhf.data.templates import PRESETS, TextSpan, audit_template, render_pieces, template_text
 from rlhf.errors import TemplateError
+from tests.unit.data.test_published_presets import WRITTEN
 
 EOS = "<|endoftext|>"
 SPECIAL = {"eos_token": EOS, "bos_token": EOS, "unk_token": "", "pad_token": "<|padding|>"}
@@ -45,7 +46,7 @@ WITH_SYSTEM = {
     "vaiv-reward": f"{PLAIN} \n\n너는 친절한 챗봇이다.\n\n ### 명령어:\n오늘 날씨 어때?\n\n ### 응답:\n",
     "polyglot-chat": "너는 친절한 챗봇이다.\n\n### 사용자:\n오늘 날씨 어때?\n\n### 챗봇:\n",
 }
-presets = pytest.mark.parametrize("name", sorted(PRESETS))
+presets = pytest.mark.parametrize("name", sorted(SINGLE))
 
 
 def pieces(name: str, *messages: Message, open_answer: bool = False) -> list[TextSpan]:
@@ -53,7 +54,7 @@ def pieces(name: str, *messages: Message, open_answer: bool = False) -> list[Tex
 
 
 def test_the_presets_are_these():
-    assert sorted(PRESETS) == sorted(SINGLE)
+    assert sorted(PRESETS) == sorted([*SINGLE, *WRITTEN, "qwen3"])
 
 
 @presets
@@ -157,17 +158,21 @@ def test_the_template_the_refused_ones_vary_is_good():
         ),
         ("{% generation %}{{ message['content'] + ' ' + eos_token }}{% endgeneration %}", "a space before EOS"),
         ("{% generation %}{{ message['content'][:-1] + eos_token }}{% endgeneration %}", "the last character lost"),
-        (
-            "{% if loop.last %}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
-            "{% else %}{{ message['content'] + eos_token }}{% endif %}",
-            "the last answer only",
-        ),
     ],
 )
 def test_audit_refuses_wrong_spans(answer, why):
     with pytest.raises(TemplateError, match="generation spans of the template contain") as caught:
         audit_template(chat(answer), EOS)
     assert "{% generation %}" in caught.value.fix, why
+
+
+def test_a_template_may_mark_the_last_answer_alone():
+    last = (
+        "{% if loop.last %}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
+        "{% else %}{{ message['content'] + eos_token }}{% endif %}"
+    )
+    assert audit_template(chat(last), EOS).last_only
+    assert not audit_template(chat(), EOS).last_only
 
 
 @pytest.mark.parametrize("opening", ["", "봇: ", "AI:", "봇:\n"])

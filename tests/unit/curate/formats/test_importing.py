@@ -121,8 +121,9 @@ def test_preference_rows_of_the_hosted_service() -> None:
     [
         ({"messages": [{"role": "user", "content": "안녕"}]}, "no user turn that the assistant answers"),
         ({"messages": []}, "empty one"),
-        ({"messages": [{"role": "tool", "content": "3"}]}, "a role other than"),
-        ({"messages": [{"role": "assistant", "content": None, "tool_calls": [1]}]}, "call of a tool"),
+        ({"messages": [{"role": "function", "content": "3"}]}, "a role other than"),
+        ({"messages": [{"role": "assistant", "content": None, "tool_calls": [1]}]}, "no list of calls"),
+        ({"messages": [{"role": "assistant", "function_call": {"name": "셈"}}]}, "`function_call`"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "not text"),
         (
             {"messages": [{"role": "user", "content": "응?"}, {"role": "assistant", "content": "네", "weight": 0}]},

@@ -147,6 +147,8 @@ def test_swapped_pairs_have_the_rest_of_the_accuracy(chat_tokenizer):
         "largest_score_change": 0.0,
         "holds": True,
     }
+    page = render("evaluate/reward/page.html.j2", report=card, **page_values(card))
+    assert "With chosen and rejected swapped, accuracy is 0.000 = 1 - 1.000 (the first 4 rankings)" in page
     assert "with chosen and rejected swapped, accuracy 0.000 = 1 - 1.000" in render(
         "evaluate/reward/summary.txt.j2", report=card
     )
@@ -163,6 +165,8 @@ def test_a_score_by_place_is_found_by_the_swap(chat_tokenizer):
     assert card["swapped"]["largest_score_change"] == 2.0
     assert not card["swapped"]["holds"]
     assert "warning: with chosen and rejected swapped" in render("evaluate/reward/summary.txt.j2", report=card)
+    page = render("evaluate/reward/page.html.j2", report=card, **page_values(card))
+    assert "With chosen and rejected swapped, accuracy is 0.667, not 1 - 0.667" in page
 
 
 def test_the_card_of_no_rankings(chat_tokenizer):
