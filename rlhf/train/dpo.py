@@ -27,6 +27,7 @@ from rlhf.train.run.lifecycle import (
     is_due,
     load_best,
     metrics_log,
+    require_exportable,
     restore,
     save,
     write_manifest,
@@ -77,6 +78,7 @@ def train_dpo(run: Run[DpoConfig]) -> None:
 
     start_fast_paths(run, {"model": path})
     trained = _trained_model(run, path, tokenizer)
+    require_exportable(run, trained)
     reports = {"train": data.train.reports, "eval": data.held_out.reports}
     write_manifest(run, tokenizer, starting_points(config.model, path), reports)
     # The weights are still the reference's.

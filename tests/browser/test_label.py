@@ -136,6 +136,19 @@ def ranks_shown(page: Page) -> list[str]:
     return page.locator(".answer .rank").all_inner_texts()
 
 
+def test_saved_means_the_newest_state_on_a_slow_line(browser: Browser, command: Command) -> None:
+    page = opened(browser, command.link("지수"))
+    expect(page.locator(".answer")).to_have_count(3)
+    slow = {"offline": False, "latency": 300, "downloadThroughput": -1, "uploadThroughput": -1}
+    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
+    for key in ("2", "1", "u", "Equal", "3"):
+        page.keyboard.press(key)
+    expect(page.locator("#saved")).to_have_text("저장됨")
+    page.reload()
+    expect(page.locator(".answer.placed")).to_have_count(3)
+    assert ranks_shown(page) == ["3위", "공동 1위", "공동 1위"]
+
+
 def test_labels_outlive_the_process_and_train(browser: Browser, command: Command) -> None:
     page = opened(browser, command.link("지수"))
     expect(page.locator(".answer")).to_have_count(3)

@@ -1,4 +1,4 @@
-"""Architectures through the three stages: two steps each, at ZeRO 0 and 3, whole weights and LoRA, then read by plain
+"""Architectures through every stage: two steps each, at ZeRO 0 and 3, whole weights and LoRA, then read by plain
 transformers. One row is in `make test`, all of them in `make test-models`."""
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PROVED = re.compile(r"^export: \d+ names(, 1 of them tied)?, [\d.]+ MiB in float
     ("name", "zero_stage", "kind"),
     [pytest.param(*row, id="-".join(map(str, row)), marks=() if row == QUICK else pytest.mark.models) for row in ROWS],
 )
-def test_three_stages(name, zero_stage, kind, starter: Starter, configs, tiny_tokenizer, tmp_path):
+def test_every_stage(name, zero_stage, kind, starter: Starter, configs, tiny_tokenizer, tmp_path):
     base = save_model(name, tmp_path / "base", tiny_tokenizer)
     alike = [f"deepspeed.zero_stage={zero_stage}", "run.max_steps=2"]
     alike += ["model.lora.rank=4"] if kind == "lora" else []
@@ -41,6 +41,7 @@ def test_three_stages(name, zero_stage, kind, starter: Starter, configs, tiny_to
         "ppo": [f"actor.path={tmp_path}/sft", f"reward.path={tmp_path}/reward", "reward.min_accuracy=null"],
     }
     words["ppo"] += ["control.enabled=false"]
+    words["dpo"] = [f"model.path={tmp_path}/sft"]
     for stage, own in words.items():
         said = starter.run(stage, "--config", configs[stage], f"run.dir={tmp_path}/{stage}", *own, *alike)
         found = PROVED.search(said)
@@ -51,7 +52,8 @@ def test_three_stages(name, zero_stage, kind, starter: Starter, configs, tiny_to
     first = read_lines(tmp_path / "reward" / "metrics.jsonl")[0]["loss"]
     assert first == pytest.approx(log(2), abs=0.03)
     require_changed(base, tmp_path / "sft" / "model", kind)
-    require_changed(tmp_path / "sft" / "model", tmp_path / "ppo" / "model", kind)
+    for stage in ("ppo", "dpo"):
+        require_changed(tmp_path / "sft" / "model", tmp_path / stage / "model", kind)
     for stage in words:
         require_plain(tmp_path / stage / "model", scalar=stage == "reward", tied=name in TIED)
         if kind == "lora":
