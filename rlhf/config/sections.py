@@ -76,7 +76,9 @@ class ModelSection(Section):
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in backward to save memory")
     adapter: str = Field(
-        "", description="a LoRA run on the same base model, or its adapter/, whose weights stages 1 and 2 start from"
+        "",
+        description="a LoRA run on the same base model, or its adapter/, whose weights stages 1 and 2 and dpo start "
+        "from",
     )
     lora: LoraSection | None = Field(
         None, description="train low-rank adapters instead of all weights; null: all weights"
@@ -207,7 +209,9 @@ class TrainSection(OptimizerFields):
 
     epochs: Annotated[float, Field(gt=0)] = Field(1.0, description="passes over the training rows")
     batch_size: Positive = Field(
-        32, description="sequences (stage 2: rankings; stage 3: samples) per optimizer step, over all ranks"
+        32,
+        description="sequences (stage 2 and dpo: prompts with their answers; stage 3: samples) per optimizer step, "
+        "over all ranks",
     )
     micro_tokens: Positive = Field(4096, description="most tokens in one forward pass on one rank")
     schedule: Literal["cosine", "linear", "constant"] = Field(
@@ -254,7 +258,7 @@ class CheckpointSection(Section):
 
     every_steps: Positive = Field(100, description="save every this many steps, and at the end")
     keep_last: Positive = Field(
-        2, description="newest checkpoints to keep; the best one (data.eval, stages 1 and 2) is kept beside them"
+        2, description="newest checkpoints to keep; the best one (data.eval; stages 1 and 2, dpo) is kept beside them"
     )
 
 

@@ -36,7 +36,7 @@ def plan_micro_batches(lengths: Sequence[int], micro_tokens: int, num_ranks: int
     if lengths and max(lengths) > micro_tokens:
         raise DataError(
             f"an item of {max(lengths)} tokens does not fit into train.micro_tokens = {micro_tokens}",
-            fix="raise train.micro_tokens, or lower data.max_length (stage 2: data.max_answers)",
+            fix="raise train.micro_tokens, or lower data.max_length (stage 2 and dpo: data.max_answers)",
         )
     order = sorted(range(len(lengths)), key=lambda item: (-lengths[item], item))
     rows = max(1, math.ceil(sum(lengths) / micro_tokens / num_ranks)) * num_ranks

@@ -177,9 +177,11 @@ def trained_and_held_out(uses: Sequence[Use]) -> bool:
 
 
 def starting_point(record: RunRecord, project: Project) -> RunRecord | None:
-    """The stage-1 run that a stage-3 run started from; the only one where the manifest names none of those read."""
+    """The stage-1 run that a run of PPO or DPO started from; the only one where the manifest names none of those
+    read."""
+    role = "base" if record.stage == "dpo" else "actor"
     for parent in parents_of(record, project.runs):
-        if "actor" in parent.roles and parent.run is not None:
+        if role in parent.roles and parent.run is not None:
             return parent.run
     first = project.of_stage("sft")
-    return first[0] if len(first) == 1 and "actor" not in record.manifest.get("parents", {}) else None
+    return first[0] if len(first) == 1 and role not in record.manifest.get("parents", {}) else None

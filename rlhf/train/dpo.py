@@ -7,9 +7,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from rlhf.config.schema import DpoConfig
+from rlhf.data.encode import EncodedSequence
 from rlhf.data.packing import Tree, pack_trees, trees_of
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
+from rlhf.doctor.proofs_head import model_head_proof
 from rlhf.engine.deepspeed import TrainedModel
 from rlhf.engine.start import StartingWeights
 from rlhf.models.loading import artifact_model_path, check_model_path
@@ -20,7 +24,7 @@ from rlhf.train.preference.evaluation import evaluate_preferences, sampled_kl
 from rlhf.train.preference.reference import Logprobs, reference_logprobs
 from rlhf.train.preference.rows import Compared, ReferencedRow
 from rlhf.train.preference.step import preference_step
-from rlhf.train.run.fast_paths import start_fast_paths
+from rlhf.train.run.fast_paths import require_proved, start_fast_paths
 from rlhf.train.run.lifecycle import (
     end_if_asked,
     export,
@@ -81,6 +85,8 @@ def train_dpo(run: Run[DpoConfig]) -> None:
     require_exportable(run, trained)
     reports = {"train": data.train.reports, "eval": data.held_out.reports}
     write_manifest(run, tokenizer, starting_points(config.model, path), reports)
+    if run.step < last:
+        require_proved(run, [model_head_proof(trained, _sequence(data.train.items[0]))])
     # The weights are still the reference's.
     used: Sequence[int] = range(len(data.train.items))
     if run.dry_run:
@@ -135,6 +141,12 @@ def _trained_model(run: Run[DpoConfig], path: str, tokenizer: ChatTokenizer) -> 
     make_trainable(wrapped, config.model, run.say)
     dtype, decay = config.model.dtype, config.train.ema_decay
     return TrainedModel(wrapped, config.train, config.deepspeed, run.ranks, dtype=dtype, ema_decay=decay)
+
+
+def _sequence(item: Compared) -> EncodedSequence:
+    """A prompt with its first answer."""
+    ids = np.concatenate([item.prompt, item.answers[0]])
+    return EncodedSequence(ids, np.arange(len(ids)) >= len(item.prompt))
 
 
 def _with_reference(

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, CohereConfig, CohereForCausalLM, PreTrainedTokenizerFast
 
 from rlhf.artifacts.reload import reload_and_compare
 from rlhf.train.checkpoint_export import publish_checkpoint
+from tests.conftest import _saved
 from tests.integration.conftest import RANKINGS, Finished, read_json, read_lines, read_run, require_same_run, write_rows
 from tests.integration.starts import Fault, Starter
 
@@ -113,6 +114,19 @@ def test_of_lora_the_reference_is_the_base(starter: Starter, words: Words, tmp_p
         load_file(each / "model.safetensors") for each in (tmp_path / "run" / "model", tmp_path / "out")
     )
     assert all(torch.equal(published[name], value) for name, value in stored.items())
+
+
+def test_a_head_whose_logits_are_scaled_is_refused_before_the_reference_is_read(
+    starter: Starter, configs: dict[str, Path], tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    size = {"vocab_size": len(tiny_tokenizer), "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 4}
+    config = CohereConfig(intermediate_size=64, max_position_embeddings=256, logit_scale=0.25, **shape, **size)
+    base = _saved(CohereForCausalLM, config, tmp_path / "base", tiny_tokenizer, seed=3)
+    given = ["--config", configs["dpo"], f"model.path={base}", f"run.dir={tmp_path}/run"]
+    assert "the model's head is wrong on rank 0" in starter.run("dpo", *given, status=1)
+    assert not (tmp_path / "run" / "reference").exists()
+    starter.run("dpo", *given, "model.head=whole", "run.max_steps=1")
 
 
 def test_kto_learns_from_single_answers(starter: Starter, words: Words, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Answers side by side: of the model PPO started from and of PPO, or of one run early and late in training."""
+"""Answers side by side: of a policy and the model it started from, or of one run early and late in training."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ class AnswerGroup(NamedTuple):
 
 
 def answers_of_project(project: Project) -> list[AnswerGroup]:
-    """Every comparison's first prompts, then every PPO run's logged prompts; SFT's own where there is no PPO."""
+    """Every comparison's first prompts, then the logged prompts of every run of DPO and PPO; SFT's own where there is
+    none."""
     groups = [_compared(each) for each in project.comparisons if each.answers]
-    policies = project.of_stage("ppo")
+    policies = [*project.of_stage("dpo"), *project.of_stage("ppo")]
     groups += [_logged(run, starting_point(run, project)) for run in policies]
     if not policies:
         groups += [_logged(None, run) for run in project.of_stage("sft")]
@@ -77,14 +78,16 @@ def _compared(comparison: ComparisonFolder) -> AnswerGroup:
 
 
 def _logged(policy: RunRecord | None, start: RunRecord | None) -> AnswerGroup:
-    """The last logged answers of stage 1 and PPO to held-out prompts, first to those that both answered."""
+    """The last logged answers of stage 1 and a policy to held-out prompts, first to those that both answered."""
     after = _last_answers(policy.samples) if policy else {}
     before = _last_answers(start.samples) if start else {}
     prompts = [prompt for prompt in after if prompt in before]
     prompts += [prompt for prompt in (*after, *before) if prompt not in prompts]
     pairs = []
     for prompt in dict.fromkeys(prompts[:SHOWN]):
-        found = [("SFT", start, before.get(prompt))] + ([("PPO", policy, after.get(prompt))] if policy else [])
+        found = [("SFT", start, before.get(prompt))] + (
+            [(policy.stage.upper(), policy, after.get(prompt))] if policy else []
+        )
         answers = [
             {**row, "name": run.name if run else stage} if row else {"name": stage, "answer": None}
             for stage, run, row in found

@@ -27,6 +27,7 @@ from rlhf.runs.project import (
     trained_and_held_out,
 )
 from rlhf.runs.record import read_run
+from rlhf.runs.report.answers import answers_of_project
 from rlhf.runs.report.page import render_project, render_run
 from rlhf.runs.report.verdict import headline, missing, weak_points
 
@@ -284,7 +285,11 @@ def test_dpo_stands_for_the_stages_it_replaces_and_ppo_heads_the_page(project: P
     alone = run(tmp_path / "d" / "dpo", "dpo", {}, [])
     told = [each.words.en for each in missing(read_project([tmp_path / "d"]))]
     assert [each for each in told if each.startswith("A run of")] == ["A run of Stage 1: supervised fine-tuning"]
+    lines(alone / "samples.jsonl", [{"step": 2, "prompt": "뭐 해?", "answer": "푹 쉬어요."}])
     both = read_project([project, alone])
+    assert starting_point(both.of_stage("dpo")[0], both) == both.of_stage("sft")[0]
+    shown = [[row["name"] for row in group.pairs[0].answers] for group in answers_of_project(both)]
+    assert shown == [["sft", "dpo"], ["sft", "ppo"]]
     assert [each.stage for each in both.runs] == ["sft", "reward", "dpo", "ppo"]
     assert "The policy scores better than" in headline(both).words.en
     assert "Preference optimisation (DPO)" in render_project(both)

@@ -28,6 +28,7 @@ from rlhf.doctor.checks import Check
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import ConfigError, ModelError
 from rlhf.models.attention_choice import KernelSupport
+from rlhf.train.dpo import train_dpo
 from rlhf.train.ppo import train_ppo
 from rlhf.train.reward import train_reward
 from rlhf.train.run.fast_paths import require_proved, start_fast_paths
@@ -41,8 +42,14 @@ ROWS = {
     "sft": {"prompt": "안녕?", "response": "안녕하세요!"},
     "reward": {"prompt": "안녕?", "responses": ["안녕하세요!", "몰라."], "ranks": [1, 2]},
     "ppo": {"prompt": "안녕?"},
+    "dpo": {"prompt": "안녕?", "responses": ["안녕하세요!", "몰라."], "ranks": [1, 2]},
 }
-TRAIN: dict[str, Callable[[Run[Any]], None]] = {"sft": train_sft, "reward": train_reward, "ppo": train_ppo}
+TRAIN: dict[str, Callable[[Run[Any]], None]] = {
+    "sft": train_sft,
+    "reward": train_reward,
+    "ppo": train_ppo,
+    "dpo": train_dpo,
+}
 
 
 @pytest.fixture
