@@ -42,6 +42,8 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("reward.path", "refused"),
     ("ppo.roles", "refused"),
     ("ppo.estimator", "refused"),
+    # another optimizer keeps another state
+    ("*.optimizer", "refused"),
 )
 
 

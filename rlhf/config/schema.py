@@ -293,6 +293,11 @@ class PpoConfig(LanguageConfig):
                 "rollout.overlap = 1 needs an engine that draws while the trainer learns; "
                 "set rollout.backend=vllm, or rollout.overlap=0"
             )
+        if self.rollout.overlap and self.ppo.drop_equal_groups:
+            raise ValueError(
+                "ppo.drop_equal_groups does not work with rollout.overlap = 1, which begins the next prompts "
+                "before it is known how many this one takes; set rollout.overlap=0, or ppo.drop_equal_groups=false"
+            )
         if self.ppo.rollout_size % self.train.batch_size:
             divisors = [n for n in range(1, self.ppo.rollout_size + 1) if self.ppo.rollout_size % n == 0]
             raise ValueError(
@@ -303,6 +308,16 @@ class PpoConfig(LanguageConfig):
             raise ValueError(
                 f"ppo.samples_per_prompt = {self.ppo.samples_per_prompt} leaves ppo.estimator = {self.ppo.estimator} "
                 "nothing to compare an answer with; set it to at least 2, or to null for 4"
+            )
+        if self.ppo.drop_equal_groups and not self.ppo.has_groups:
+            raise ValueError(
+                f"ppo.drop_equal_groups needs answers that are compared with one another, and ppo.estimator = "
+                f"{self.ppo.estimator} compares none; set ppo.estimator=rloo or grpo, or ppo.drop_equal_groups=false"
+            )
+        if self.ppo.overlong_buffer > self.sampling.max_new_tokens:
+            raise ValueError(
+                f"ppo.overlong_buffer = {self.ppo.overlong_buffer} is longer than the longest answer, "
+                f"sampling.max_new_tokens = {self.sampling.max_new_tokens}; lower the first, or raise the second"
             )
         if self.ppo.rollout_size % self.ppo.answers_per_prompt:
             raise ValueError(
