@@ -48,6 +48,17 @@ class StageConfig(Section):
         """Whether sequences of the data, of up to data.max_length tokens, are trained on."""
         return True
 
+    @property
+    def learners(self) -> dict[str, tuple[OptimizerFields, DeepSpeedSection]]:
+        """The optimizer and the engine of each trained model, by the section of the optimizer's keys."""
+        return {"train": (self.train, self.deepspeed)}
+
+    @model_validator(mode="after")
+    def _check_optimizers(self) -> StageConfig:
+        for key, (fields, section) in self.learners.items():
+            require_optimizer_fits(fields, section, f"{key}.optimizer")
+        return self
+
     @model_validator(mode="after")
     def _check_lengths(self) -> StageConfig:
         if self.trains_on_data and self.data.max_length > self.train.micro_tokens:
@@ -70,6 +81,20 @@ class StageConfig(Section):
             )
         require_partitionable(self.model, self.deepspeed, "deepspeed.zero_stage")
         return self
+
+
+def require_optimizer_fits(fields: OptimizerFields, section: DeepSpeedSection, key: str) -> None:
+    """Raises ValueError for an optimizer that the engine of `section` cannot step."""
+    if fields.optimizer == "adafactor" and section.zero_stage:
+        raise ValueError(
+            f"{key} = adafactor keeps moments by row and column of each matrix, and ZeRO {section.zero_stage} gives "
+            "it parts of flattened weights; choose ZeRO 0, or adamw8bit"
+        )
+    if fields.optimizer != "adamw" and section.offload_optimizer:
+        raise ValueError(
+            f"{key} = {fields.optimizer} does not work with offload_optimizer, whose update in CPU memory DeepSpeed has "
+            "for AdamW alone; set offload_optimizer=false, or choose adamw"
+        )
 
 
 def require_partitionable(model: ModelSection, section: DeepSpeedSection, key: str) -> None:
@@ -255,6 +280,27 @@ class PpoConfig(LanguageConfig):
     def trains_on_data(self) -> bool:
         """Prompts are cut to sampling.max_prompt_tokens; only demonstrations are trained on as they are."""
         return bool(self.data.ptx)
+
+    @property
+    def learners(self) -> dict[str, tuple[OptimizerFields, DeepSpeedSection]]:
+        """Actor and, with ppo.estimator = gae, critic."""
+        found: dict[str, tuple[OptimizerFields, DeepSpeedSection]] = {
+            "train": (self.train, self.actor.deepspeed or self.deepspeed)
+        }
+        if self.ppo.estimator == "gae":
+            found["critic"] = self.critic, self.critic.deepspeed or self.deepspeed
+        return found
+
+    @model_validator(mode="after")
+    def _check_shared_optimizer(self) -> PpoConfig:
+        names = {
+            f"{key}.optimizer = {fields.optimizer}": fields.optimizer for key, (fields, _) in self.learners.items()
+        }
+        if self.ppo.roles == "shared" and len(set(names.values())) > 1:
+            raise ValueError(
+                f"{', '.join(names)}: with ppo.roles = shared one optimizer steps all roles; set both to the same"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_engines(self) -> PpoConfig:

@@ -51,6 +51,7 @@ def _source(key: str, path: str, *, weighted: bool = True, sample: str = "") -> 
 
 def _optimizer(section: str) -> dict[str, Case]:
     return {
+        f"{section}.optimizer": case(f"{section}.optimizer=adafactor"),
         f"{section}.lr": case(f"{section}.lr=1.0e-4"),
         f"{section}.weight_decay": case(f"{section}.weight_decay=0.5"),
         f"{section}.beta1": case(f"{section}.beta1=0.5"),
