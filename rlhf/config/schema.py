@@ -92,7 +92,7 @@ def require_optimizer_fits(fields: OptimizerFields, section: DeepSpeedSection, k
         )
     if fields.optimizer != "adamw" and section.offload_optimizer:
         raise ValueError(
-            f"{key} = {fields.optimizer} does not work with offload_optimizer, whose update in CPU memory DeepSpeed has "
+            f"{key} = {fields.optimizer} does not work with offload_optimizer, whose update in CPU memory exists "
             "for AdamW alone; set offload_optimizer=false, or choose adamw"
         )
 

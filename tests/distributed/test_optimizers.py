@@ -57,3 +57,10 @@ def test_adafactor_keeps_a_row_and_a_column(steps: Outcome, engine: str) -> None
 def test_eight_bit_states_go_on_as_they_were_saved_alone(steps: Outcome) -> None:
     assert "the state of adamw8bit cannot be converted" in steps.numbers["refused"]
     assert "resume as it was saved" in steps.numbers["refused"]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw8bit", "adafactor"])
+def test_a_role_of_a_shared_backbone_that_is_not_stepped_stands_still(steps: Outcome, optimizer: str) -> None:
+    moved = steps.weights[f"{optimizer} shared"]
+    assert max(float(value) for name, value in moved.items() if name.startswith("actor ")) > 0
+    assert {float(value) for name, value in moved.items() if name.startswith("critic ")} == {0.0}

@@ -15,6 +15,8 @@ from rlhf.errors import CheckpointError
 from rlhf.train.sft import sft_step
 from tests.distributed.problem import SCHEDULE, SMALL, sft_config
 from tests.distributed.workers.building import Results, arguments, causal_lm
+from tests.distributed.workers.sharing import shared_roles
+from tests.distributed.workers.sharing import take as take_roles
 
 ENGINES = [  # optimizer, ZeRO stage, type
     ("adamw", 0, "float32"),
@@ -53,6 +55,8 @@ def main() -> None:
             again.load(folder)
             take(again, given, 1)
             results.weights[f"{name} resumed"] = again.state_dict()
+        for optimizer in ("adamw8bit", "adafactor"):
+            results.weights[f"{optimizer} shared"] = one_role_moved(given, ranks, optimizer)
         results.numbers["refused"] = refused(given, ranks, out / "adamw8bit-2-bfloat16")
         results.write(out)
 
@@ -60,6 +64,17 @@ def main() -> None:
 def take(live: TrainedModel, given: dict[str, Any], step: int) -> None:
     live.train()
     sft_step(live, given["problem"].demonstrations[step], sft_config(SMALL), SCHEDULE, step + 1)
+
+
+def one_role_moved(given: dict[str, Any], ranks: Any, optimizer: str) -> dict[str, Tensor]:
+    """How far each adapter of a shared backbone moved in a step of the actor alone."""
+    live = shared_roles(given["paths"], 0, ranks, optimizer=optimizer)
+    shared: Any = live.updates
+    trained = {name: value for name, value in shared.backbone.named_parameters() if value.requires_grad}
+    before = {name: value.detach().clone() for name, value in trained.items()}
+    take_roles(live, given["problem"].demonstrations[0], ("actor", "critic"), ("actor",))
+    owner = shared.backbone.role_of
+    return {f"{owner(name)} {name}": (value - before[name]).abs().max().detach() for name, value in trained.items()}
 
 
 def described(live: TrainedModel) -> dict[str, list[Any]]:

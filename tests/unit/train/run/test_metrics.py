@@ -9,7 +9,7 @@ import pytest
 
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import load_config
-from rlhf.config.schema import SftConfig
+from rlhf.config.schema import PpoConfig, SftConfig
 from rlhf.config.sections import LogSection
 from rlhf.errors import ConfigError
 from rlhf.train.run.before_start import package_problems
@@ -133,3 +133,13 @@ def test_figures_of_a_report_by_name() -> None:
         "card/length.correlation": 0.1,
         "card/length.by.x": 1.0,
     }
+
+
+def test_the_package_of_an_optimizer_is_asked_for_only_where_it_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlhf.errors.find_spec", lambda name: None if name == "bitsandbytes" else object())
+    config = load_config(PpoConfig, None, ["critic.optimizer=adamw8bit"])
+    (problem,) = package_problems(config)
+    assert "adamw8bit needs bitsandbytes, which is not installed" in problem.problem
+    assert problem.where == "critic.optimizer"
+    assert problem.fix == "pip install -e '.[gpu]' in the checkout, or set critic.optimizer=adamw"
+    assert list(package_problems(load_config(PpoConfig, None, ["critic.optimizer=adafactor"]))) == []
