@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from zlib import crc32
 
-def even_length(prompts: list[str], answers: list[str], finished: list[bool]) -> list[float]:
-    """A unit for an answer of an even number of characters."""
-    return [float(len(answer) % 2 == 0) for answer in answers]
+
+def coin(prompts: list[str], answers: list[str], finished: list[bool]) -> list[float]:
+    """0 or 1, by chance, but the same for the same answer."""
+    return [float(crc32(answer.encode()) % 2) for answer in answers]

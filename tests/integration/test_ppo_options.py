@@ -109,11 +109,11 @@ def test_an_endpoint_that_is_not_there_is_known_before_models_are_loaded(
 def test_prompts_with_equal_rewards_are_replaced_the_same_after_a_kill_and_on_two_ranks(
     starter: Starter, configs: dict[str, Path], chain: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Half of all pairs agree in a reward of 0 or 1: an iteration of 4 prompts takes more of them."""
+    """Half of all pairs of answers agree in a reward of 0 or 1: an iteration of 4 prompts takes more of them."""
     words: list[str | Path] = ["--config", configs["ppo"], f"actor.path={chain['sft']}", "reward.path=''"]
-    words += ["reward.functions=[{path: 'tests.integration.coarse_rewards:even_length'}]", "run.max_steps=3"]
+    words += ["reward.functions=[{path: 'tests.integration.coarse_rewards:coin'}]", "run.max_steps=3"]
     words += ["ppo.estimator=rloo", "ppo.samples_per_prompt=2", "ppo.drop_equal_groups=true", "ppo.refill_rounds=8"]
-    words += ["ppo.missing_eos_penalty=0", "control.enabled=false"]
+    words += ["ppo.missing_eos_penalty=0", "sampling.temperature=1.5", "control.enabled=false"]
     starter.run("ppo", *words, f"run.dir={tmp_path}/whole")
     whole = read_run(tmp_path / "whole")
     assert sum(line["rollout/groups_dropped"] for line in whole.metrics) >= 2

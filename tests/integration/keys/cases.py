@@ -132,7 +132,7 @@ COARSE = (  # half of all pairs of answers have the same reward
     "ppo.samples_per_prompt=2",
     "reward.path=''",
     "ppo.missing_eos_penalty=0",
-    "reward.functions=[{path: 'tests.integration.coarse_rewards:even_length'}]",
+    "reward.functions=[{path: 'tests.integration.coarse_rewards:coin'}]",
 )
 BAD_ROW = "[{base_data}/sft_bad.jsonl]"
 CASES: dict[str, dict[str, Case]] = {

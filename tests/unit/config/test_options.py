@@ -71,23 +71,6 @@ def test_what_cannot_work_is_refused_before_anything_is_loaded(
         (PpoConfig, ["ppo.kl_in=loss", "ppo.kl_estimator=k3"]),
         (PpoConfig, ["ppo.ptx_weight=1", "data.ptx=rows.jsonl"]),
         (PpoConfig, ["train.ema_decay=0.9"]),
-        (SftConfig, ["train.optimizer=adafactor", "deepspeed.zero_stage=2"], "parts of flattened", "choose ZeRO 0"),
-        (
-            PpoConfig,
-            ["train.optimizer=adafactor", "actor.deepspeed.zero_stage=1", "critic.optimizer=adafactor"],
-            "ZeRO 1 gives it parts",
-            "choose ZeRO 0",
-        ),
-        (PpoConfig, ["critic.optimizer=adafactor", "critic.deepspeed.zero_stage=3"], "flattened", "choose ZeRO 0"),
-        (
-            RewardConfig,
-            ["train.optimizer=adamw8bit", "deepspeed.zero_stage=2", "deepspeed.offload_optimizer=true"],
-            "does not work with offload_optimizer",
-            "offload_optimizer=false",
-        ),
-        (PpoConfig, ["train.optimizer=adamw8bit", "ppo.roles=shared"], "one optimizer steps all", "both to the same"),
-        (PpoConfig, ["ppo.drop_equal_groups=true"], "compares none", "ppo.estimator=rloo or grpo"),
-        (PpoConfig, ["ppo.overlong_buffer=64", ROOM], "longer than the longest answer", "lower the first"),
         (PpoConfig, ["train.micro_tokens=160", ROOM]),  # data.max_length is longer, and not used without data.ptx
     ],
 )
