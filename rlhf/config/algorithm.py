@@ -36,6 +36,15 @@ class PpoSection(Section):
     gamma: Share = Field(1.0, description="discount factor per token")
     lam: Share = Field(0.95, description="GAE lambda")
     clip: float = Field(0.2, gt=0, description="keep the policy ratio within 1 +- this")
+    clip_high: float | None = Field(
+        None, gt=0, description="upper bound of the ratio as 1 + this (clip-higher, arXiv:2503.14476); null: clip"
+    )
+    dual_clip: float | None = Field(
+        None,
+        gt=1,
+        description="upper bound of the ratio, such as 3, where the advantage is negative (dual clip, "
+        "arXiv:1912.09729); null: none",
+    )
     value_clip: float | None = Field(
         None, gt=0, description="clip a value to within +- this of its old one, in reward units; null: no clipping"
     )
@@ -60,6 +69,26 @@ class PpoSection(Section):
     )
     score_clip: float | None = Field(5.0, gt=0, description="clip scores to +- this; null: no clipping")
     missing_eos_penalty: float = Field(1.0, ge=0, description="subtracted from the score of an answer without EOS")
+    overlong_buffer: int = Field(
+        0,
+        ge=0,
+        description="number of last tokens before sampling.max_new_tokens over which the overlong penalty grows "
+        "(arXiv:2503.14476); 0: no such penalty",
+    )
+    overlong_penalty: float = Field(
+        1.0, ge=0, description="subtracted from the reward of an answer of sampling.max_new_tokens (overlong_buffer)"
+    )
+    drop_equal_groups: bool = Field(
+        False,
+        description="rloo and grpo: leave out prompts whose answers all have the same reward, KL penalty aside, and "
+        "draw others in their place (dynamic sampling, arXiv:2503.14476)",
+    )
+    refill_rounds: int = Field(
+        3,
+        ge=0,
+        description="most rounds of further prompts for those left out by drop_equal_groups; after them the iteration "
+        "goes on with the prompts it has",
+    )
     whiten_advantages: bool | None = Field(
         None, description="scale advantages to mean 0 and variance 1; null: only with gae and reinforce_pp"
     )

@@ -45,6 +45,8 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("dpo.loss", "refused"),
     ("dpo.reference_from", "free"),
     ("dpo.kl_prompts", "free"),
+    # another optimizer keeps another state
+    ("*.optimizer", "refused"),
 )
 
 

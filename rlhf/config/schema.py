@@ -49,6 +49,17 @@ class StageConfig(Section):
         """Whether sequences of the data, of up to data.max_length tokens, are trained on."""
         return True
 
+    @property
+    def learners(self) -> dict[str, tuple[OptimizerFields, DeepSpeedSection]]:
+        """The optimizer and the engine of each trained model, by the section of the optimizer's keys."""
+        return {"train": (self.train, self.deepspeed)}
+
+    @model_validator(mode="after")
+    def _check_optimizers(self) -> StageConfig:
+        for key, (fields, section) in self.learners.items():
+            require_optimizer_fits(fields, section, f"{key}.optimizer")
+        return self
+
     @model_validator(mode="after")
     def _check_lengths(self) -> StageConfig:
         if self.trains_on_data and self.data.max_length > self.train.micro_tokens:
@@ -71,6 +82,20 @@ class StageConfig(Section):
             )
         require_partitionable(self.model, self.deepspeed, "deepspeed.zero_stage")
         return self
+
+
+def require_optimizer_fits(fields: OptimizerFields, section: DeepSpeedSection, key: str) -> None:
+    """Raises ValueError for an optimizer that the engine of `section` cannot step."""
+    if fields.optimizer == "adafactor" and section.zero_stage:
+        raise ValueError(
+            f"{key} = adafactor keeps moments by row and column of each matrix, and ZeRO {section.zero_stage} gives "
+            "it parts of flattened weights; choose ZeRO 0, or adamw8bit"
+        )
+    if fields.optimizer != "adamw" and section.offload_optimizer:
+        raise ValueError(
+            f"{key} = {fields.optimizer} does not work with offload_optimizer, whose update in CPU memory exists "
+            "for AdamW alone; set offload_optimizer=false, or choose adamw"
+        )
 
 
 def require_partitionable(model: ModelSection, section: DeepSpeedSection, key: str) -> None:
@@ -291,6 +316,27 @@ class PpoConfig(LanguageConfig):
         """Prompts are cut to sampling.max_prompt_tokens; only demonstrations are trained on as they are."""
         return bool(self.data.ptx)
 
+    @property
+    def learners(self) -> dict[str, tuple[OptimizerFields, DeepSpeedSection]]:
+        """Actor and, with ppo.estimator = gae, critic."""
+        found: dict[str, tuple[OptimizerFields, DeepSpeedSection]] = {
+            "train": (self.train, self.actor.deepspeed or self.deepspeed)
+        }
+        if self.ppo.estimator == "gae":
+            found["critic"] = self.critic, self.critic.deepspeed or self.deepspeed
+        return found
+
+    @model_validator(mode="after")
+    def _check_shared_optimizer(self) -> PpoConfig:
+        names = {
+            f"{key}.optimizer = {fields.optimizer}": fields.optimizer for key, (fields, _) in self.learners.items()
+        }
+        if self.ppo.roles == "shared" and len(set(names.values())) > 1:
+            raise ValueError(
+                f"{', '.join(names)}: with ppo.roles = shared one optimizer steps all roles; set both to the same"
+            )
+        return self
+
     @model_validator(mode="after")
     def _check_engines(self) -> PpoConfig:
         sections = {
@@ -328,6 +374,11 @@ class PpoConfig(LanguageConfig):
                 "rollout.overlap = 1 needs an engine that draws while the trainer learns; "
                 "set rollout.backend=vllm, or rollout.overlap=0"
             )
+        if self.rollout.overlap and self.ppo.drop_equal_groups:
+            raise ValueError(
+                "ppo.drop_equal_groups does not work with rollout.overlap = 1, which begins the next prompts "
+                "before it is known how many this one takes; set rollout.overlap=0, or ppo.drop_equal_groups=false"
+            )
         if self.ppo.rollout_size % self.train.batch_size:
             divisors = [n for n in range(1, self.ppo.rollout_size + 1) if self.ppo.rollout_size % n == 0]
             raise ValueError(
@@ -338,6 +389,16 @@ class PpoConfig(LanguageConfig):
             raise ValueError(
                 f"ppo.samples_per_prompt = {self.ppo.samples_per_prompt} leaves ppo.estimator = {self.ppo.estimator} "
                 "nothing to compare an answer with; set it to at least 2, or to null for 4"
+            )
+        if self.ppo.drop_equal_groups and not self.ppo.has_groups:
+            raise ValueError(
+                f"ppo.drop_equal_groups needs answers that are compared with one another, and ppo.estimator = "
+                f"{self.ppo.estimator} compares none; set ppo.estimator=rloo or grpo, or ppo.drop_equal_groups=false"
+            )
+        if self.ppo.overlong_buffer > self.sampling.max_new_tokens:
+            raise ValueError(
+                f"ppo.overlong_buffer = {self.ppo.overlong_buffer} is longer than the longest answer, "
+                f"sampling.max_new_tokens = {self.sampling.max_new_tokens}; lower the first, or raise the second"
             )
         if self.ppo.rollout_size % self.ppo.answers_per_prompt:
             raise ValueError(

@@ -191,12 +191,17 @@ class LrGroup(Section):
 
 
 class OptimizerFields(Section):
-    """AdamW and its schedule; also used for the critic."""
+    """The optimizer of a model; also used for the critic."""
 
+    optimizer: Literal["adamw", "adamw8bit", "adafactor"] = Field(
+        "adamw",
+        description="adamw; adamw8bit: AdamW with 8-bit moments (bitsandbytes; no offload); adafactor: a row and a "
+        "column of second moments per matrix (ZeRO 0)",
+    )
     lr: float = Field(1e-5, gt=0, description="peak learning rate")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay; none on biases and norms")
-    beta1: float = Field(0.9, ge=0, lt=1, description="decay of AdamW's first moment")
-    beta2: float = Field(0.95, ge=0, lt=1, description="decay of AdamW's second moment")
+    beta1: float = Field(0.9, ge=0, lt=1, description="decay of AdamW's first moment (adafactor has none)")
+    beta2: float = Field(0.95, ge=0, lt=1, description="decay of AdamW's second moment (adafactor: its own)")
     epsilon: float = Field(1e-8, gt=0, description="added to AdamW's denominator")
     max_grad_norm: float = Field(1.0, gt=0, description="clip the global gradient norm to this")
     lr_groups: list[LrGroup] = Field(

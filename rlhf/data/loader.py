@@ -64,12 +64,15 @@ class RowStream:
         stop = consumed + self.batch_size
         if limit:
             stop = min(stop, self._total)
-        rows: list[int] = []
-        while consumed + len(rows) < stop:
-            epoch, offset = divmod(consumed + len(rows), self.epoch_size)
-            order = self._epoch(epoch)
-            rows.extend(order[offset : offset + stop - consumed - len(rows)].tolist())
-        return rows
+        return self.rows(consumed, stop - consumed)
+
+    def rows(self, consumed: int, count: int) -> list[int]:
+        """The `count` row numbers after `consumed` rows, in as many passes as that takes, also past `epochs`."""
+        found: list[int] = []
+        while len(found) < count:
+            epoch, offset = divmod(consumed + len(found), self.epoch_size)
+            found.extend(self._epoch(epoch)[offset : offset + count - len(found)].tolist())
+        return found
 
     def _epoch(self, epoch: int) -> np.ndarray:
         """Shuffled rows of one epoch: whole passes of each source, then a random part for the fraction."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from rlhf.config.sections import OptimizerFields
 from rlhf.doctor.checks import Check
 from rlhf.doctor.comparison import compared
-from rlhf.engine.wrapping import adamw
+from rlhf.engine.optimizers import optimizer_of
 
 FIX = "set deepspeed.offload_optimizer=false, or delete DeepSpeed's built cpu_adam and start again"
 FIELDS = OptimizerFields(lr=0.01, weight_decay=0.1, beta1=0.8, beta2=0.95, epsilon=1e-6)
@@ -35,7 +35,7 @@ def _stepped(values: int, *, offload: bool) -> tuple[Tensor, Tensor]:
     weight = torch.nn.Parameter(start.clone())
     groups = [{"params": [weight], "weight_decay": FIELDS.weight_decay}]
     if offload:
-        optimizer = adamw(groups, FIELDS, offload=True)
+        optimizer = optimizer_of(groups, FIELDS, offload=True)
     else:
         options = {"lr": FIELDS.lr, "betas": (FIELDS.beta1, FIELDS.beta2), "eps": FIELDS.epsilon}
         optimizer = torch.optim.AdamW(groups, **options)  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from rlhf.data.packing import PackedRow
 from rlhf.engine.ema import WeightAverage
 from rlhf.engine.gradients import SkippedGroups, update_without_leftovers
 from rlhf.engine.groups import parameter_groups
+from rlhf.engine.optimizers import optimizer_of
 from rlhf.engine.parking import ParkingModel
 from rlhf.engine.partitioned import unwrapped_zero3
 from rlhf.engine.ranks import Ranks
@@ -24,7 +25,7 @@ from rlhf.engine.rows import RowModel
 from rlhf.engine.saving import StoredEngine
 from rlhf.engine.shared_parameters import every_name
 from rlhf.engine.start import StartingWeights
-from rlhf.engine.wrapping import adamw, not_finite, wrapped_engine
+from rlhf.engine.wrapping import not_finite, wrapped_engine
 from rlhf.engine.zero_config import zero_config
 from rlhf.errors import ModelError
 from rlhf.models.loading import PackedModel
@@ -116,7 +117,7 @@ class TrainedModel(RowModel, StoredEngine):
         if not groups:
             raise ModelError("no parameter of the model is trained", fix="check model.lora.targets")
         self._lr_scales = [group["lr_scale"] for group in groups]
-        inner = adamw(groups, optimizer, offload=section.offload_optimizer)
+        inner = optimizer_of(groups, optimizer, offload=section.offload_optimizer)
         self._grad_norm = math.nan
         self._has_gradient, self._discards = False, False
         self._engine: Any = None
@@ -128,7 +129,8 @@ class TrainedModel(RowModel, StoredEngine):
         RowModel.__init__(self, engine, ranks)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         average = None if ema_decay is None else WeightAverage(trained, ema_decay, self._drop_whole_weights)
-        StoredEngine.__init__(self, engine, ranks, dtype=dtype, average=average, parked=parked)
+        kept = optimizer.optimizer
+        StoredEngine.__init__(self, engine, ranks, dtype=dtype, optimizer=kept, average=average, parked=parked)
 
     @property
     def model(self) -> PackedModel:

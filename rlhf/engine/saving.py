@@ -33,14 +33,23 @@ class StoredEngine:
     Args:
         engine: a DeepSpeed engine.
         dtype: type of its weights.
+        optimizer: its name in the configuration.
         average: the running average kept beside it, if any.
         parked: offloaded models that leave the device while it trains.
     """
 
     def __init__(
-        self, engine: Any, ranks: Ranks, *, dtype: str, average: WeightAverage | None, parked: Sequence[Parked]
+        self,
+        engine: Any,
+        ranks: Ranks,
+        *,
+        dtype: str,
+        optimizer: str,
+        average: WeightAverage | None,
+        parked: Sequence[Parked],
     ) -> None:
         self._engine, self.ranks, self.dtype, self._average, self._parked = engine, ranks, dtype, average, parked
+        self._optimizer = optimizer
         self._has_frozen = any(not parameter.requires_grad for parameter in engine.module.parameters())
 
     def train(self) -> None:
@@ -80,6 +89,13 @@ class StoredEngine:
         ):
             self._load_as_saved(folder)
             return ""
+        if self._optimizer != "adamw":
+            raise CheckpointError(
+                f"{folder} is of {saved}, and this is {here}: the state of {self._optimizer} cannot be converted",
+                where="train.optimizer",
+                expected="the ranks, the ZeRO stage, the type and the parameter groups of the run that saved it",
+                fix="resume as it was saved, or start a new run from its exported model",
+            )
         self._convert(WholeState(folder), here)
         return f"from {saved} to {here}" if str(saved) != str(here) else f"to other parameter groups, {here}"
 

@@ -15,10 +15,11 @@ from rlhf.engine.deepspeed import InferenceModel, StepOutcome
 from rlhf.engine.ema import WeightAverage
 from rlhf.engine.gradients import SkippedGroups, update_without_leftovers
 from rlhf.engine.groups import parameter_groups
+from rlhf.engine.optimizers import optimizer_of, optimizer_options
 from rlhf.engine.ranks import Ranks
 from rlhf.engine.rows import RowModel
 from rlhf.engine.saving import StoredEngine
-from rlhf.engine.wrapping import adamw, not_finite, wrapped_engine
+from rlhf.engine.wrapping import not_finite, wrapped_engine
 from rlhf.models.loading import PackedCausalLM
 from rlhf.models.shared import SharedBackbone
 
@@ -26,9 +27,9 @@ from rlhf.models.shared import SharedBackbone
 class SharedEngine(StoredEngine):
     """A backbone under DeepSpeed (ZeRO 0 to 2) whose roles are trained separately.
 
-    One AdamW has parameter groups per role. DeepSpeed's own clipping is off: it would scale all roles by their common
-    norm. Just before the optimizer steps, each role's gradient is clipped by its own norm, and the gradient of a role
-    that is not stepped is dropped, so that its weights and moments stay as they are.
+    One optimizer has parameter groups per role. DeepSpeed's own clipping is off: it would scale all roles by their
+    common norm. Just before the optimizer steps, each role's gradient is clipped by its own norm, and the gradient of a
+    role that is not stepped is dropped, so that its weights and moments stay as they are.
 
     Args:
         trained: optimizer settings of each trained role; all other parameters must be frozen.
@@ -49,7 +50,7 @@ class SharedEngine(StoredEngine):
     ) -> None:
         self.trained, self._section = dict(trained), section
         groups = [group for role, fields in trained.items() for group in _role_groups(backbone, role, fields)]
-        inner = adamw(groups, next(iter(trained.values())), offload=section.offload_optimizer)
+        inner = optimizer_of(groups, next(iter(trained.values())), offload=section.offload_optimizer)
         self._engine: Any = None
         self._skipped = SkippedGroups(keeps_buffers=section.offload_optimizer)
         inner.register_step_pre_hook(self._before_update)
@@ -63,7 +64,8 @@ class SharedEngine(StoredEngine):
             engine.optimizer.scaled_global_norm = self._measure_partitions
         learning = [p for name, p in backbone.named_parameters() if backbone.role_of(name) == "actor"]
         average = None if ema_decay is None else WeightAverage(learning, ema_decay, lambda: None)
-        super().__init__(engine, ranks, dtype=dtype, average=average, parked=parked)
+        kept = next(iter(trained.values())).optimizer
+        super().__init__(engine, ranks, dtype=dtype, optimizer=kept, average=average, parked=parked)
 
     @property
     def backbone(self) -> SharedBackbone:
@@ -202,5 +204,5 @@ class SharedActor(SharedTrainedRole):
 
 def _role_groups(backbone: SharedBackbone, role: str, fields: OptimizerFields) -> list[dict[str, Any]]:
     own = [(name, value) for name, value in backbone.named_parameters() if backbone.role_of(name) == role]
-    options = {"role": role, "lr": fields.lr, "betas": (fields.beta1, fields.beta2), "eps": fields.epsilon}
+    options = {"role": role, **optimizer_options(fields)}
     return [{**group, **options} for group in parameter_groups(own, fields.weight_decay, fields.lr_groups)]

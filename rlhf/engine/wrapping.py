@@ -1,4 +1,4 @@
-"""DeepSpeed engines and their optimizers: how they are made, and what is checked before they step."""
+"""DeepSpeed engines: how they are made, and what is checked before they step."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlhf.config.sections import DeepSpeedSection, OptimizerFields
-from rlhf.engine.op_builds import guard_op_builds
+from rlhf.config.sections import DeepSpeedSection
 from rlhf.engine.ranks import Ranks
 from rlhf.engine.zero_config import needs_allreduce, zero_config
 from rlhf.errors import NonFiniteError
@@ -41,17 +40,3 @@ def not_finite(norm: float, number: int) -> NonFiniteError:
         where=f"update {number}",
         fix="lower the learning rate, or look at the rows of this step",
     )
-
-
-def adamw(groups: list[dict[str, Any]], fields: OptimizerFields, *, offload: bool) -> torch.optim.Optimizer:
-    """AdamW; with `offload` DeepSpeed's, for states in CPU memory whatever the device of the weights.
-
-    DeepSpeed compiles that one at its first use on a machine.
-    """
-    options: dict[str, Any] = {"lr": fields.lr, "betas": (fields.beta1, fields.beta2), "eps": fields.epsilon}
-    if not offload:
-        return torch.optim.AdamW(groups, fused=True, **options)
-    from deepspeed.ops.adam import DeepSpeedCPUAdam
-
-    guard_op_builds()
-    return DeepSpeedCPUAdam(groups, adamw_mode=True, **options)

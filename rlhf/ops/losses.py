@@ -29,10 +29,17 @@ class RankingLoss(NamedTuple):
 
 
 class PolicyLoss(NamedTuple):
-    """Shapes: [] each. loss in reward units; clip_fraction in [0, 1]; approx_kl in nats, detached."""
+    """Shapes: [] each. loss in reward units; fractions in [0, 1]; approx_kl in nats, detached.
+
+    clip_fraction is the sum of low_clip_fraction (ratio below the lower bound) and high_clip_fraction (above the upper
+    one); dual_clip_fraction counts tokens that the dual clip holds, which are in none of the others.
+    """
 
     loss: Tensor
     clip_fraction: Tensor
+    low_clip_fraction: Tensor
+    high_clip_fraction: Tensor
+    dual_clip_fraction: Tensor
     approx_kl: Tensor
 
 
@@ -133,29 +140,57 @@ def policy_loss(
     num_tokens: Tensor,
     *,
     clip: float,
+    clip_high: float | None = None,
+    dual_clip: float | None = None,
 ) -> PolicyLoss:
     """PPO clipped surrogate, summed over response tokens and divided by `num_tokens`.
 
+    The ratio r counts no further than 1 + clip_high where the advantage A is positive, and no lower than 1 - clip
+    where it is negative. Where A is negative, r has no upper bound: with dual_clip the objective is at least
+    dual_clip * A there.
+
     Shapes:  logprobs, old_logprobs [...] nats; advantages [...] reward units;
              mask [...] bool, True = response token, the sampled EOS among them;
-             num_tokens [] = mask total over every rank and micro-batch of this optimizer step.
+             num_tokens [] = mask total over every rank and micro-batch of this optimizer step;
+             clip_high None: the same as clip; dual_clip None: off.
     Returns: PolicyLoss; approx_kl is KL(old || new) in nats by the k3 estimator.
-    Raises:  ValueError if the shapes differ, the mask is not boolean, or clip is not positive.
-    Source:  arXiv:1707.06347 eq. 7; joschu.net/blog/kl-approx.html (k3).
+    Raises:  ValueError if the shapes differ, the mask is not boolean, clip or clip_high is not positive, or dual_clip
+             is not above 1.
+    Source:  arXiv:1707.06347 eq. 7; arXiv:2503.14476 eq. 10 (clip_high); arXiv:1912.09729 eq. 5 (dual_clip);
+             joschu.net/blog/kl-approx.html (k3).
     """
     check_mask(mask, logprobs=logprobs, old_logprobs=old_logprobs, advantages=advantages)
     check_scalar(num_tokens=num_tokens)
-    if not clip > 0:
-        raise ValueError(f"clip = {clip}, expected > 0, such as 0.2")
+    high = clip if clip_high is None else clip_high
+    _check_clips(clip, high, dual_clip)
     log_ratio = torch.where(mask, logprobs - old_logprobs, 0)
     gains = torch.where(mask, advantages, 0)
     ratio = log_ratio.exp()
-    plain, clipped = ratio * gains, ratio.clamp(1 - clip, 1 + clip) * gains
+    plain, clipped = ratio * gains, ratio.clamp(1 - clip, 1 + high) * gains
+    surrogate, is_clipped = torch.minimum(plain, clipped), clipped < plain
+    floored = (
+        surrogate if dual_clip is None else torch.where(gains < 0, surrogate.maximum(dual_clip * gains), surrogate)
+    )
+
+    def share(counted: Tensor) -> Tensor:
+        return masked_sum(counted.float(), mask) / num_tokens
+
     return PolicyLoss(
-        loss=-masked_sum(torch.minimum(plain, clipped), mask) / num_tokens,
-        clip_fraction=masked_sum((clipped < plain).float(), mask) / num_tokens,
+        loss=-masked_sum(floored, mask) / num_tokens,
+        clip_fraction=share(is_clipped),
+        low_clip_fraction=share(is_clipped & (gains < 0)),
+        high_clip_fraction=share(is_clipped & (gains > 0)),
+        dual_clip_fraction=share(floored > surrogate),
         approx_kl=masked_sum(log_ratio.expm1() - log_ratio, mask).detach() / num_tokens,
     )
+
+
+def _check_clips(clip: float, clip_high: float, dual_clip: float | None) -> None:
+    for name, bound in (("clip", clip), ("clip_high", clip_high)):
+        if not bound > 0:
+            raise ValueError(f"{name} = {bound}, expected > 0, such as 0.2")
+    if dual_clip is not None and not dual_clip > 1:
+        raise ValueError(f"dual_clip = {dual_clip}, expected > 1, such as 3, or None for no dual clip")
 
 
 def largest_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:

@@ -68,8 +68,32 @@ def token_rewards(
         )
     clipped = scores if score_clip is None else scores.clamp(-score_clip, score_clip)
     final = torch.where(finished, clipped, clipped - missing_eos_penalty)
-    is_last = mask & (mask.flip(1).cumsum(1).flip(1) == 1)  # counted from the right, it is the first
-    return torch.where(mask, -kl_coefficient * kl, 0) + torch.where(is_last, final.unsqueeze(1), 0)
+    return torch.where(mask, -kl_coefficient * kl, 0) + torch.where(_is_last(mask), final.unsqueeze(1), 0)
+
+
+def overlong_rewards(mask: Tensor, *, limit: int, buffer: int, penalty: float) -> Tensor:
+    """A cost of answers that come close to the limit, on their last token: 0 up to `limit - buffer` tokens, then
+    growing linearly to `penalty` at `limit`.
+
+    Shapes:  mask [B, T] bool, True = response token, EOS among them; limit, buffer in tokens; penalty in reward units.
+    Returns: [B, T] reward units, at most 0; 0 but on the last response token.
+    Raises:  ValueError if the mask is not boolean [B, T], buffer leaves [1, limit], or penalty is negative.
+    Source:  arXiv:2503.14476 eq. 13, with `penalty` in place of 1.
+    """
+    if mask.ndim != 2:
+        raise ValueError(f"mask has shape {list(mask.shape)}, expected [B, T]")
+    check_mask(mask)
+    if not 1 <= buffer <= limit:
+        raise ValueError(f"buffer = {buffer}, expected 1 <= buffer <= limit = {limit} tokens")
+    if not penalty >= 0:
+        raise ValueError(f"penalty = {penalty}, expected >= 0: it is subtracted")
+    beyond = (mask.sum(1) - (limit - buffer)).clamp(0, buffer)
+    return torch.where(_is_last(mask), (-penalty * beyond / buffer).unsqueeze(1), 0)
+
+
+def _is_last(mask: Tensor) -> Tensor:
+    """[B, T] bool: the last True of each row."""
+    return mask & (mask.flip(1).cumsum(1).flip(1) == 1)  # counted from the right, it is the first
 
 
 def _check_rows(scores: Tensor, kl: Tensor, mask: Tensor, finished: Tensor) -> None:

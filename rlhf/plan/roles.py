@@ -16,6 +16,7 @@ from rlhf.plan.batches import Batches, batches_of
 from rlhf.plan.engine_share import engine_bytes
 from rlhf.plan.host import parked_bytes
 from rlhf.plan.memory import Allocation, MemoryPlan, Role, inference_phases, training_phases
+from rlhf.plan.moments import trained_matrices
 from rlhf.plan.shapes import ModelShape, on_disk, shape_of
 from rlhf.plan.states import (
     Placement,
@@ -96,7 +97,9 @@ def _sampled_prompts(config: StageConfig, placement: Placement) -> int:
 def _learner(
     planned: PlannedStage, name: str, shape: ModelShape, section: DeepSpeedSection, kind: str, *, average: bool = False
 ) -> Role:
-    states = trained_states(shape, planned.config.model, section, planned.placement, average=average)
+    fields, _ = planned.config.learners["critic" if name == "critic" else "train"]
+    model, placement = planned.config.model, planned.placement
+    states = trained_states(shape, model, section, placement, average=average, optimizer=fields.optimizer)
     return Role(name, shape, states, section.zero_stage, True, _training_pass(planned, name, shape, kind))
 
 
@@ -224,6 +227,8 @@ def _shared_roles(planned: PlannedStage, config: PpoConfig) -> list[Role]:
         adapters=held * adapter * element,
         trained=learning * adapter + (shape.width if learning > 1 else 0),
         average=config.train.ema_decay is not None,
+        optimizer=config.train.optimizer,
+        matrices=[(rows, columns, learning * count) for rows, columns, count in trained_matrices(shape, model)],
     )
     narrow = replace(planned, config=config.model_copy(update={"model": model}))
     work = _training_pass(narrow, "backbone", shape, "logprobs")

@@ -9,10 +9,11 @@ from rlhf.config.sections import DeepSpeedSection, ModelSection
 from rlhf.engine.zero_config import REDUCE_BUCKET
 from rlhf.plan.host import SUB_GROUP, offloaded_bytes, partitioned_bytes
 from rlhf.plan.machine import Device
+from rlhf.plan.moments import Matrices, moment_bytes, trained_matrices, update_bytes
 from rlhf.plan.shapes import ModelShape
 
 ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
-MASTER, MOMENTS = 4, 8  # float32: a copy of the weight; Adam's two moments
+MASTER = 4  # a float32 copy of the weight
 LIVE, PREFETCH = 1e9, 5e7  # DeepSpeed's defaults, in entries
 # nf4: half a byte; a byte of scale for 64 weights, and 4 bytes for 256 such scales (bitsandbytes, double quantisation)
 FOUR_BITS = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -96,12 +97,28 @@ def inference_states(
 
 
 def trained_states(
-    shape: ModelShape, model: ModelSection, section: DeepSpeedSection, placement: Placement, *, average: bool = False
+    shape: ModelShape,
+    model: ModelSection,
+    section: DeepSpeedSection,
+    placement: Placement,
+    *,
+    average: bool = False,
+    optimizer: str = "adamw",
 ) -> States:
     trained, element = trained_parameters(shape, model), placement.element
     adapters = trained * element if model.lora is not None else 0.0
     whole = frozen_bytes(shape, model, element)
-    return engine_states(shape, section, placement, whole=whole, adapters=adapters, trained=trained, average=average)
+    return engine_states(
+        shape,
+        section,
+        placement,
+        whole=whole,
+        adapters=adapters,
+        trained=trained,
+        average=average,
+        optimizer=optimizer,
+        matrices=trained_matrices(shape, model),
+    )
 
 
 def engine_states(
@@ -113,6 +130,8 @@ def engine_states(
     adapters: float,
     trained: float,
     average: bool,
+    optimizer: str,
+    matrices: Matrices,
 ) -> States:
     """Everything one engine holds on a rank.
 
@@ -125,6 +144,8 @@ def engine_states(
         adapters: bytes of adapters beside them.
         trained: number of trained parameters.
         average: whether a float32 running average of these is kept.
+        optimizer: its name in the configuration.
+        matrices: the trained parameters of two dimensions.
     """
     stage, element, on_gpu = section.zero_stage, placement.element, placement.device == "gpu"
     half = element == 2
@@ -141,12 +162,12 @@ def engine_states(
         weights=0 if parked else whole / held,
         adapters=adapters / held,
         master=MASTER * kept if half or stage else 0,
-        moments=MOMENTS * kept,
+        moments=0 if offloaded else moment_bytes(optimizer, trained, part, matrices, flat=stage > 0),
         average=4.0 * trained / held if average else 0.0,
         gradients=element * kept,
         reduction=reduction,
         bucket=buckets,
-        step=step,
+        step=step + update_bytes(optimizer, matrices),
         gathered=_live(shape, section) * element if stage == 3 else 0,
         host=(offloaded_bytes(part, element, stage=stage) if offloaded else 0)
         + (partitioned_bytes(whole / held / element, element) if parked else 0),

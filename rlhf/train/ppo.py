@@ -29,7 +29,14 @@ from rlhf.train.inputs import LoadedRows, encode_summary, load, load_train_and_e
 from rlhf.train.policy.ahead import Ahead, from_json
 from rlhf.train.policy.build_roles import build_roles, checked_paths, role_tokenizers
 from rlhf.train.policy.control_group import run_control
-from rlhf.train.policy.experience import begin_answers, correct_for_engine, draw_answers, gather_experience
+from rlhf.train.policy.equal_groups import KeptGroups, kept_groups
+from rlhf.train.policy.experience import (
+    begin_answers,
+    correct_for_engine,
+    draw_answers,
+    final_rewards,
+    gather_experience,
+)
 from rlhf.train.policy.reward_sources import RewardSources, check_sources, text_sources
 from rlhf.train.policy.roles import Roles
 from rlhf.train.policy.samples import Sample
@@ -188,26 +195,19 @@ def iteration(run: Run[PpoConfig], state: PpoState, step: int) -> dict[str, floa
     """A rollout and all the updates made from it; its metrics. `state.progress` is then up to date."""
     config, data, progress = run.config, state.data, state.progress
     started, coefficient = time.perf_counter(), progress.kl_coefficient
-    # 1. prompts, each repeated for every answer to it
-    asked = _asked(state, config, progress.consumed)
-    # 2. answers, with the log-probabilities of the distribution they were sampled from; with rollout.overlap they were
-    # begun with the weights of the last iteration's start, and those of the next are begun with these weights
+    # 1., 2. prompts, and answers with the log-probabilities of the distribution they were sampled from
     with _completed_work_saved(run, state):
-        if progress.ahead:
-            samples = from_json(progress.ahead, asked)
-        else:
-            samples = draw_answers(state.roles.actor, state.sources.tokenizers[0], asked, config, step, state.engine)
-        if config.rollout.overlap and state.engine is not None and step < data.stream.num_steps:
-            following = _asked(state, config, progress.consumed + _num_prompts(asked, config))
-            state.ahead.begin(begin_answers(state.roles.actor, following, config, step + 1, state.engine))
-    importance, gaps = None, dict[str, float]()
+        kept = _kept_groups(run, state, step) if config.ppo.drop_equal_groups else _all_groups(run, state, step)
+    samples, importance, gaps = kept.samples, None, dict[str, float]()
     if state.engine is not None:
         samples, importance, gaps = correct_for_engine(samples, state.roles, config)
     rollout_s = time.perf_counter() - started
     # 3.-6. reference, values, scores; token rewards; advantages; whitening
     moments = Moments(*progress.score_moments)
     with _completed_work_saved(run, state):
-        experience = gather_experience(samples, state.roles, state.sources, config, coefficient, moments, importance)
+        experience = gather_experience(
+            samples, state.roles, state.sources, config, coefficient, moments, importance, kept.scores
+        )
     # 7. several epochs of minibatches
     updates = update(
         state.roles,
@@ -219,28 +219,59 @@ def iteration(run: Run[PpoConfig], state: PpoState, step: int) -> dict[str, floa
         demonstrations=data.demonstrations,
     )
     # 8. the KL coefficient of the next iteration
-    metrics = {**experience.metrics, **updates, **gaps, "objective/kl_coefficient": coefficient}
+    metrics = {**experience.metrics, **kept.metrics, **updates, **gaps, "objective/kl_coefficient": coefficient}
     metrics |= state.tripwires.measure(experience.samples)
     progress.kl_coefficient = next_kl_coefficient(config.ppo, coefficient, metrics["objective/kl"], len(samples))
-    progress.consumed += _num_prompts(asked, config)
+    progress.consumed += kept.num_prompts
     progress.ahead = []
     progress.score_moments = list(experience.moments)
     progress.ptx_consumed = 0 if data.demonstrations is None else data.demonstrations.consumed
     elapsed = time.perf_counter() - started
     times = {"time/step_s": elapsed, "time/rollout_s": rollout_s, "time/samples_per_s": len(samples) / elapsed}
-    num_sampled = sum(len(sample.response) for sample in samples)
-    return {**metrics, **times, "rollout/tokens_per_s": num_sampled / rollout_s}
+    return {**metrics, **times, "rollout/tokens_per_s": kept.num_tokens / rollout_s}
 
 
-def _asked(state: PpoState, config: PpoConfig, consumed: int) -> list[EncodedPrompt]:
-    """The prompts after `consumed`, each repeated for every answer to it."""
-    rows, items = state.data.stream.batch(consumed), state.data.prompts.items
-    return [items[row] for row in rows for _ in range(config.ppo.answers_per_prompt)]
+def _all_groups(run: Run[PpoConfig], state: PpoState, step: int) -> KeptGroups:
+    """The next prompts with their answers; with rollout.overlap these were begun with the weights of the last
+    iteration's start, and those of the next iteration are begun with these weights."""
+    config, stream, progress = run.config, state.data.stream, state.progress
+    rows = stream.batch(progress.consumed)
+    asked = _asked(state, config, rows)
+    if progress.ahead:
+        samples = from_json(progress.ahead, asked)
+    else:
+        samples = draw_answers(state.roles.actor, state.sources.tokenizers[0], asked, config, step, state.engine)
+    if config.rollout.overlap and state.engine is not None and step < stream.num_steps:
+        following = _asked(state, config, stream.batch(progress.consumed + len(rows)))
+        state.ahead.begin(begin_answers(state.roles.actor, following, config, step + 1, state.engine))
+    num_tokens = sum(len(sample.response) for sample in samples)
+    return KeptGroups(samples, num_prompts=len(rows), num_tokens=num_tokens)
 
 
-def _num_prompts(asked: Sequence[EncodedPrompt], config: PpoConfig) -> int:
-    """How many prompts of the stream `asked` repeats."""
-    return len(asked) // config.ppo.answers_per_prompt
+def _kept_groups(run: Run[PpoConfig], state: PpoState, step: int) -> KeptGroups:
+    """Answers to as many prompts as the iteration learns from, without groups of equal rewards. The prompts do not end
+    with train.epochs, which counts those that are learned from."""
+    config, stream, progress = run.config, state.data.stream, state.progress
+    moments, answers = Moments(*progress.score_moments), config.ppo.answers_per_prompt
+
+    def draw(before: int, count: int) -> list[Sample]:
+        asked = _asked(state, config, stream.rows(progress.consumed + before, count))
+        tokenizer, first = state.sources.tokenizers[0], before * answers
+        return draw_answers(state.roles.actor, tokenizer, asked, config, step, state.engine, first=first)
+
+    return kept_groups(
+        draw,
+        state.sources.scores,
+        lambda samples, scores: final_rewards(samples, scores, moments, config).tolist(),
+        wanted=len(stream.batch((step - 1) * config.ppo.num_prompts)),
+        answers=answers,
+        rounds=config.ppo.refill_rounds,
+    )
+
+
+def _asked(state: PpoState, config: PpoConfig, rows: Sequence[int]) -> list[EncodedPrompt]:
+    """The prompts of these rows, each repeated for every answer to it."""
+    return [state.data.prompts.items[row] for row in rows for _ in range(config.ppo.answers_per_prompt)]
 
 
 @contextmanager

@@ -105,3 +105,34 @@ def test_an_endpoint_that_is_not_there_is_known_before_models_are_loaded(
     text = starter.run("ppo", *words, status=1)
     assert "http://127.0.0.1:9 gave no scores" in text
     assert "parameters" not in text
+
+
+def test_prompts_with_equal_rewards_are_replaced_the_same_after_a_kill_and_on_two_ranks(
+    starter: Starter, configs: dict[str, Path], chain: dict[str, Path], tmp_path: Path
+) -> None:
+    """Half of all pairs of answers agree in a reward of 0 or 1: an iteration of 4 prompts takes more of them."""
+    words: list[str | Path] = ["--config", configs["ppo"], f"actor.path={chain['sft']}", "reward.path=''"]
+    words += ["reward.functions=[{path: 'tests.integration.coarse_rewards:coin'}]", "run.max_steps=3"]
+    words += ["ppo.estimator=rloo", "ppo.samples_per_prompt=2", "ppo.drop_equal_groups=true", "ppo.refill_rounds=8"]
+    words += ["ppo.missing_eos_penalty=0", "sampling.temperature=1.5", "control.enabled=false"]
+    starter.run("ppo", *words, f"run.dir={tmp_path}/whole")
+    whole = read_run(tmp_path / "whole")
+    assert sum(line["rollout/groups_dropped"] for line in whole.metrics) >= 2
+    assert max(line["rollout/refill_rounds"] for line in whole.metrics) >= 1
+    assert all(line["rollout/groups_missing"] == 0 for line in whole.metrics)
+    assert all(line["objective/reward"] == pytest.approx(0.5) for line in whole.metrics)  # one of two, in every group
+    progress = read_json(tmp_path / "whole" / "checkpoints" / "step-000003" / "trainer.json")
+    assert progress["consumed"] == 3 * 4 + sum(line["rollout/groups_dropped"] for line in whole.metrics)
+
+    killed = [*words, f"run.dir={tmp_path}/killed"]
+    starter.run("ppo", *killed, fault=Fault("rlhf.train.policy.update:minibatch", 10), status=-signal.SIGKILL)
+    assert "after step 2" in starter.run("ppo", *killed, "--resume", "auto")
+    require_same_run(tmp_path / "killed", whole)
+
+    starter.run_world("ppo", *words, f"run.dir={tmp_path}/shared", ranks=2)
+    shared = read_run(tmp_path / "shared")
+    for ours, theirs in zip(shared.metrics, whole.metrics, strict=True):
+        names = [name for name in theirs if not name.endswith("_s")]
+        assert {name: ours[name] for name in names} == pytest.approx(
+            {name: theirs[name] for name in names}, rel=1e-3, abs=1e-5
+        )

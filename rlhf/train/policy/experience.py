@@ -27,7 +27,7 @@ from rlhf.ops.importance import truncated_importance, weighted_advantages
 from rlhf.ops.linear_logprobs import TokenLogprobs
 from rlhf.ops.masking import masked_mean, masked_sum, whiten
 from rlhf.ops.moments import Moments, standardised, updated
-from rlhf.ops.rewards import kl_estimate, token_rewards
+from rlhf.ops.rewards import kl_estimate, overlong_rewards, token_rewards
 from rlhf.rollout.base import Floats, Rollouts
 from rlhf.rollout.graphs import Graphs
 from rlhf.rollout.transformers import TransformersRollout
@@ -53,17 +53,21 @@ def draw_answers(
     config: PpoConfig,
     step: int,
     engine: VllmRollout | None = None,
+    *,
+    first: int = 0,
 ) -> list[Sample]:
     """One answer per prompt, sampled by all ranks; random streams are seeded by (seed, step, row, place in the batch),
     with `engine` by (seed, step, row, number of the answer to that prompt).
+
+    `first` is the place of the first prompt, and is added to the number of an answer: what the step drew before.
 
     With `engine`, vLLM samples with the policy's weights in place of the transformers rollout.
 
     Raises: EngineError, on every rank, when the engine of one fails.
     """
     if engine is not None:
-        return _draw_by_engine(policy, prompts, config, step, engine)
-    streams = [(config.run.seed, step, prompt.row, item) for item, prompt in enumerate(prompts)]
+        return begin_answers(policy, prompts, config, step, engine, first=first).result()
+    streams = [(config.run.seed, step, prompt.row, first + item) for item, prompt in enumerate(prompts)]
     return answer_alone(policy, tokenizer, prompts, streams, config.sampling, graphs=config.rollout.cuda_graphs)
 
 
@@ -83,12 +87,6 @@ def answer_alone(
         plain = TransformersRollout(model, tokenizer.eos_id, tokenizer.text, graphs)
         drawn = plain.generate([prompts[item].ids for item in mine], [streams[item] for item in mine], sampling)
     return _in_order(prompts, ranks.gather((list(mine), drawn)))
-
-
-def _draw_by_engine(
-    policy: ReferenceRole, prompts: Sequence[EncodedPrompt], config: PpoConfig, step: int, engine: VllmRollout
-) -> list[Sample]:
-    return begin_answers(policy, prompts, config, step, engine).result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +111,16 @@ class AnswersBegun:
 
 
 def begin_answers(
-    policy: ReferenceRole, prompts: Sequence[EncodedPrompt], config: PpoConfig, step: int, engine: VllmRollout
+    policy: ReferenceRole,
+    prompts: Sequence[EncodedPrompt],
+    config: PpoConfig,
+    step: int,
+    engine: VllmRollout,
+    *,
+    first: int = 0,
 ) -> AnswersBegun:
     """Gives the engines the policy's weights and begins to draw one answer per prompt; the policy may then change.
+    `first` as in `draw_answers`.
 
     Each rank takes all answers to its prompts, so that an engine reads a prompt once.
     Raises: EngineError on every rank.
@@ -129,7 +134,7 @@ def begin_answers(
 
     def start() -> None:
         ids = [prompts[item].ids for item in mine]
-        streams = [(config.run.seed, step, prompts[item].row, numbers[item]) for item in mine]
+        streams = [(config.run.seed, step, prompts[item].row, first + numbers[item]) for item in mine]
         begun.append(engine.start(ids, streams, config.sampling))
 
     _agreed(ranks, start)
@@ -225,10 +230,12 @@ def gather_experience(
     kl_coefficient: float,
     moments: Moments = Moments(),  # noqa: B008 - an immutable tuple
     importance: Tensor | None = None,
+    scores: Scores | None = None,
 ) -> Experience:
     """Steps 3 to 6 of an iteration: log-probabilities, values and scores; rewards; advantages; whitening.
 
-    `moments` are those of the scores before; `importance` [B, T] weighs the advantages. No weight of a model changes.
+    `moments` are those of the scores before; `importance` [B, T] weighs the advantages; `scores` are those of the
+    samples where the sources were asked already. No weight of a model changes.
     """
     ppo, mask = config.ppo, response_mask(samples)
     old = padded([sample.old_logprobs for sample in samples], mask)
@@ -237,18 +244,11 @@ def gather_experience(
     values = None
     if roles.critic is not None:
         values = read_table(samples, mask, roles.actor.ranks, config.train.micro_tokens, roles.critic.infer)
-    scores = sources.scores(samples)
+    scores = scores or sources.scores(samples)
     # 4. token rewards: the KL penalty everywhere (or in the loss), the score at the end
     paid, moments = _normalised_scores(torch.tensor(scores.totals), moments, ppo)
-    rewards = token_rewards(
-        paid,
-        kl_estimate(old, reference, mask, kind=ppo.kl_estimator),
-        mask,
-        torch.tensor([sample.finished for sample in samples]),
-        kl_coefficient=kl_coefficient if ppo.kl_in == "reward" else 0.0,
-        score_clip=ppo.score_clip,
-        missing_eos_penalty=ppo.missing_eos_penalty,
-    )
+    kl_cost = kl_estimate(old, reference, mask, kind=ppo.kl_estimator)
+    rewards = _rewards(samples, mask, paid, kl_cost, kl_coefficient if ppo.kl_in == "reward" else 0.0, config)
     # 5. advantages
     estimated = estimate_advantages(rewards, values, mask, ppo)
     # 6. whitened with moments over the whole iteration, all ranks included
@@ -265,6 +265,33 @@ def gather_experience(
         scored, mask, reference_logprobs=reference, values=values, advantages=advantages, returns=estimated.returns
     )
     return Experience(done, metrics | _scale_metrics(rewards.sum(1), moments, ppo), moments)
+
+
+def final_rewards(samples: Sequence[Sample], scores: Scores, moments: Moments, config: PpoConfig) -> Tensor:
+    """What each answer is paid besides the KL penalty, [B] reward units, if no score but these came after `moments`."""
+    mask = response_mask(samples)
+    paid, _ = _normalised_scores(torch.tensor(scores.totals), moments, config.ppo)
+    return _rewards(samples, mask, paid, torch.zeros(mask.shape), 0.0, config).sum(1)
+
+
+def _rewards(
+    samples: Sequence[Sample], mask: Tensor, paid: Tensor, kl: Tensor, kl_coefficient: float, config: PpoConfig
+) -> Tensor:
+    """The reward of each token, [B, T]: KL penalty, score, and what unfinished and overlong answers cost."""
+    ppo = config.ppo
+    rewards = token_rewards(
+        paid,
+        kl,
+        mask,
+        torch.tensor([sample.finished for sample in samples]),
+        kl_coefficient=kl_coefficient,
+        score_clip=ppo.score_clip,
+        missing_eos_penalty=ppo.missing_eos_penalty,
+    )
+    if not ppo.overlong_buffer:
+        return rewards
+    limit, penalty = config.sampling.max_new_tokens, ppo.overlong_penalty
+    return rewards + overlong_rewards(mask, limit=limit, buffer=ppo.overlong_buffer, penalty=penalty)
 
 
 def _normalised_scores(scores: Tensor, moments: Moments, ppo: PpoSection) -> tuple[Tensor, Moments]:
@@ -297,6 +324,9 @@ def _summary_metrics(samples: Sequence[Sample], scores: Scores, kl: Tensor, conf
         "rollout/eos_rate": float(np.mean([sample.finished for sample in samples])),
         "rollout/response_tokens": float(np.mean([len(sample.response) for sample in samples])),
     }
+    if config.ppo.overlong_buffer:
+        free = config.sampling.max_new_tokens - config.ppo.overlong_buffer
+        metrics["rollout/overlong_share"] = float(np.mean([len(sample.response) > free for sample in samples]))
     metrics |= {f"reward_by_source/{name}": float(np.mean(found)) for name, found in scores.by_source.items()}
     names = sorted({sample.prompt.source for sample in samples}) if len(config.data.train) > 1 else []
     for name in names:

@@ -107,6 +107,16 @@ class Scores:
     totals: list[float]
     by_source: dict[str, list[float]]
 
+    def taken(self, items: Sequence[int]) -> Scores:
+        """The scores of some answers."""
+        by_source = {name: [found[item] for item in items] for name, found in self.by_source.items()}
+        return Scores([self.totals[item] for item in items], by_source)
+
+    def joined(self, more: Scores) -> Scores:
+        """These scores, then those of `more`, which are of the same sources."""
+        by_source = {name: [*found, *more.by_source[name]] for name, found in self.by_source.items()}
+        return Scores([*self.totals, *more.totals], by_source)
+
 
 @dataclass(frozen=True, slots=True)
 class RewardSources:

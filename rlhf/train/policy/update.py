@@ -187,7 +187,16 @@ def _policy_backward(
     found = roles.actor.logprobs(row, temperature, with_entropy=ppo.entropy_weight > 0)
     logprobs = found.logprobs
     old = row.carried["old_logprobs"]
-    policy = policy_loss(logprobs, old, row.carried["advantages"], mask, num_tokens, clip=ppo.clip)
+    policy = policy_loss(
+        logprobs,
+        old,
+        row.carried["advantages"],
+        mask,
+        num_tokens,
+        clip=ppo.clip,
+        clip_high=ppo.clip_high,
+        dual_clip=ppo.dual_clip,
+    )
     terms = {"policy/loss": policy.loss}
     if ppo.entropy_weight:
         terms["policy/entropy_loss"] = -entropy_bonus(found.entropy, mask, num_tokens, weight=ppo.entropy_weight)
@@ -195,7 +204,14 @@ def _policy_backward(
         kl = kl_estimate(logprobs, row.carried["reference_logprobs"], mask, kind=ppo.kl_estimator)
         terms["policy/kl_loss"] = kl_loss(kl, mask, num_tokens, coefficient=kl_coefficient)
     roles.actor.backward(torch.stack(list(terms.values())).sum())
-    tally.add({**terms, "policy/clip_fraction": policy.clip_fraction, "policy/approx_kl": policy.approx_kl})
+    clipped = {
+        "policy/clip_fraction": policy.clip_fraction,
+        "policy/clip_fraction_low": policy.low_clip_fraction,
+        "policy/clip_fraction_high": policy.high_clip_fraction,
+    }
+    if ppo.dual_clip is not None:
+        clipped["policy/clip_fraction_dual"] = policy.dual_clip_fraction
+    tally.add({**terms, **clipped, "policy/approx_kl": policy.approx_kl})
     tally.note_ratio(largest_ratio(logprobs, old, mask))
 
 

@@ -24,7 +24,7 @@ from rlhf.data.embedded import data_path
 from rlhf.data.readers import locate
 from rlhf.data.records import Demonstration
 from rlhf.data.sources import DataSource, require_usable
-from rlhf.errors import ArtifactError, ConfigError, ModelError, RlhfError
+from rlhf.errors import ArtifactError, ConfigError, ModelError, RlhfError, require_packages
 from rlhf.plan.steps import count_rows, kind_of_rows, planned_steps, require_warmup_fits
 from rlhf.train.run.readiness import parents_of
 from rlhf.train.run.trackers import require_trackers
@@ -57,7 +57,7 @@ def start_problems(config: StageConfig) -> Iterator[RlhfError]:
     """Every reason why a run would end before its first step: data, models that are not there, warm-up."""
     from huggingface_hub import constants
 
-    yield from tracker_problems(config)
+    yield from package_problems(config)
     yield from data_problems(config)
     yield from missing_models(config, offline=constants.HF_HUB_OFFLINE)
     yield from reference_problems(config)
@@ -77,12 +77,19 @@ def reference_problems(config: StageConfig) -> Iterator[ArtifactError]:
         )
 
 
-def tracker_problems(config: StageConfig) -> Iterator[RlhfError]:
-    """A service of log.to whose package is not installed."""
+def package_problems(config: StageConfig) -> Iterator[RlhfError]:
+    """Packages that are not installed: of a service of log.to, of an optimizer."""
     try:
         require_trackers(config.log)
     except RlhfError as error:
         yield error
+    for key, (fields, _) in config.learners.items():
+        if fields.optimizer == "adamw8bit":
+            try:
+                where, otherwise = f"{key}.optimizer", f"set {key}.optimizer=adamw"
+                require_packages("bitsandbytes", extra="gpu", needed_by="adamw8bit", where=where, otherwise=otherwise)
+            except RlhfError as error:
+                yield error
 
 
 def data_problems(config: StageConfig) -> Iterator[RlhfError]:
@@ -178,7 +185,7 @@ def chain_problems(configs: Mapping[str, StageConfig], *, earlier: Collection[st
     problems: list[ConfigError] = []
     before = list(earlier or ())
     for stage, config in configs.items():
-        found = [*tracker_problems(config), *data_problems(config), *schedule_problems(config)]
+        found = [*package_problems(config), *data_problems(config), *schedule_problems(config)]
         found += missing_models(config, earlier=before, offline=offline) if earlier is not None else []
         problems += [_of_stage(stage, problem) for problem in found]
         before.append(config.run.dir)

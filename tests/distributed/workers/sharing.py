@@ -40,14 +40,23 @@ class Silent:
     def say(self, text: str) -> None: ...
 
 
-def shared_config(stage: int, *, offload: bool = False, precision: str = "float32") -> PpoConfig:
+def shared_config(
+    stage: int, *, offload: bool = False, precision: str = "float32", optimizer: str = "adamw"
+) -> PpoConfig:
     """With checkpointing: what is recomputed in backward must be of the role whose backward it is."""
     return PpoConfig.model_validate(
         {
             "model": {"gradient_checkpointing": True, "dtype": precision.split(maxsplit=1)[0]},
             "ppo": {"roles": "shared"},
-            "train": {**OPTIMIZER, "lr": RATES["actor"], "micro_tokens": SMALL, "batch_size": 1, "ema_decay": 0.9},
-            "critic": CRITIC,
+            "train": {
+                **OPTIMIZER,
+                "optimizer": optimizer,
+                "lr": RATES["actor"],
+                "micro_tokens": SMALL,
+                "batch_size": 1,
+                "ema_decay": 0.9,
+            },
+            "critic": {**CRITIC, "optimizer": optimizer},
             "deepspeed": section_of(stage, offload=offload, precision=precision).model_dump(),
             "data": {"max_length": SMALL},
             "sampling": {"max_new_tokens": 12, "max_prompt_tokens": 20},
@@ -56,9 +65,15 @@ def shared_config(stage: int, *, offload: bool = False, precision: str = "float3
 
 
 def shared_roles(
-    paths: dict[str, str], stage: int, ranks: Ranks, *, offload: bool = False, precision: str = "float32"
+    paths: dict[str, str],
+    stage: int,
+    ranks: Ranks,
+    *,
+    offload: bool = False,
+    precision: str = "float32",
+    optimizer: str = "adamw",
 ) -> Roles:
-    config = shared_config(stage, offload=offload, precision=precision)
+    config = shared_config(stage, offload=offload, precision=precision, optimizer=optimizer)
     actor, reward = f"{paths['sft run']}/model", f"{paths['reward run']}/model"
     run: Any = Silent(config, ranks)
     tokenizer = tokenizer_of(paths["neox"])

@@ -12,8 +12,9 @@ import torch.distributed as dist
 from torch import nn
 
 from rlhf.config.sections import DeepSpeedSection, OptimizerFields
+from rlhf.engine.optimizers import optimizer_of
 from rlhf.engine.ranks import Ranks, session
-from rlhf.engine.wrapping import adamw, wrapped_engine
+from rlhf.engine.wrapping import wrapped_engine
 from rlhf.errors import DataError
 
 STEP_LIMIT_S = 50 * 60.0
@@ -29,7 +30,7 @@ def timeouts_s() -> list[float]:
 def make_engine(ranks: Ranks) -> None:
     section = DeepSpeedSection(zero_stage=2)
     model = nn.Linear(4, 4)
-    optimizer = adamw([{"params": list(model.parameters())}], OptimizerFields(), offload=False)
+    optimizer = optimizer_of([{"params": list(model.parameters())}], OptimizerFields(), offload=False)
     wrapped_engine(model, optimizer, section, ranks, dtype="float32", max_grad_norm=1.0)
 
 

@@ -15,8 +15,8 @@ from torch import nn
 
 from rlhf.config.sections import DeepSpeedSection, OptimizerFields
 from rlhf.engine.deepspeed import wrapped_engine
+from rlhf.engine.optimizers import optimizer_of
 from rlhf.engine.ranks import session
-from rlhf.engine.wrapping import adamw
 
 STEP_LIMIT_S = 50 * 60.0
 
@@ -24,7 +24,7 @@ STEP_LIMIT_S = 50 * 60.0
 def main(result: str, *_: str) -> None:
     with session(3, step_limit_s=STEP_LIMIT_S) as ranks:
         model = nn.Linear(4, 4)
-        optimizer = adamw([{"params": list(model.parameters())}], OptimizerFields(), offload=False)
+        optimizer = optimizer_of([{"params": list(model.parameters())}], OptimizerFields(), offload=False)
         section = DeepSpeedSection(zero_stage=2)
         wrapped_engine(model, optimizer, section, ranks, dtype="bfloat16", max_grad_norm=1.0)
         given = torch.tensor([3.0, 5.0], device=ranks.device)

@@ -51,6 +51,7 @@ def _source(key: str, path: str, *, weighted: bool = True, sample: str = "") -> 
 
 def _optimizer(section: str) -> dict[str, Case]:
     return {
+        f"{section}.optimizer": case(f"{section}.optimizer=adafactor"),
         f"{section}.lr": case(f"{section}.lr=1.0e-4"),
         f"{section}.weight_decay": case(f"{section}.weight_decay=0.5"),
         f"{section}.beta1": case(f"{section}.beta1=0.5"),
@@ -128,6 +129,12 @@ ANSWERS: dict[str, Case] = {
     "sampling.stop": case("sampling.stop=[' ', '.', '요', '네', '비']"),
 }
 MARKED = ("dpo.loss=kto", "data.train={data}/marked.jsonl", "data.eval={data}/marked.jsonl")
+COARSE = (  # half of all pairs of answers have the same reward
+    "ppo.samples_per_prompt=2",
+    "reward.path=''",
+    "ppo.missing_eos_penalty=0",
+    "reward.functions=[{path: 'tests.integration.coarse_rewards:coin'}]",
+)
 BAD_ROW = "[{base_data}/sft_bad.jsonl]"
 CASES: dict[str, dict[str, Case]] = {
     "sft": {
@@ -276,6 +283,8 @@ CASES: dict[str, dict[str, Case]] = {
         "ppo.gamma": case("ppo.gamma=0.5"),
         "ppo.lam": case("ppo.lam=0.5"),
         "ppo.clip": case("ppo.clip=0.001"),
+        "ppo.clip_high": case("ppo.clip_high=0.0001"),
+        "ppo.dual_clip": case("ppo.dual_clip=1.0001"),
         "ppo.value_clip": case("ppo.value_clip=0.001"),
         "ppo.entropy_weight": case("ppo.entropy_weight=0.1"),
         "ppo.kl_coefficient": case("ppo.kl_coefficient=1"),
@@ -286,6 +295,14 @@ CASES: dict[str, dict[str, Case]] = {
         "ppo.score_normalise": case("ppo.score_normalise=running"),
         "ppo.score_clip": case("ppo.score_clip=0.01"),
         "ppo.missing_eos_penalty": case("ppo.missing_eos_penalty=5", "sampling.max_new_tokens=4"),
+        "ppo.overlong_buffer": case("ppo.overlong_buffer=4", "sampling.max_new_tokens=4"),
+        "ppo.overlong_penalty": case(
+            "ppo.overlong_penalty=3", "sampling.max_new_tokens=4", "ppo.overlong_buffer=4", "ppo.overlong_penalty=1"
+        ),
+        "ppo.drop_equal_groups": case("ppo.drop_equal_groups=true", "ppo.estimator=rloo", *COARSE),
+        "ppo.refill_rounds": case(
+            "ppo.refill_rounds=0", "ppo.estimator=rloo", *COARSE, "ppo.drop_equal_groups=true", "ppo.refill_rounds=8"
+        ),
         "ppo.whiten_advantages": case("ppo.whiten_advantages=false"),
         "ppo.ptx_weight": case("ppo.ptx_weight=1", "data.ptx={data}/sft_train.jsonl", "ppo.ptx_weight=0.5"),
         "rollout.backend": case("rollout.backend=vllm"),

@@ -28,6 +28,23 @@ FOUR_BIT = "model.quantize=4bit"
         (PpoConfig, ["ppo.value_warmup_steps=1", "ppo.estimator=reinforce_pp"], "needs a critic", "ppo.estimator=gae"),
         (PpoConfig, ["ppo.ptx_weight=1"], "data.ptx is empty", "data.ptx=FILE"),
         (PpoConfig, ["data.ptx=rows.jsonl"], "would not be used", "ppo.ptx_weight=1"),
+        (SftConfig, ["train.optimizer=adafactor", "deepspeed.zero_stage=2"], "parts of flattened", "choose ZeRO 0"),
+        (
+            PpoConfig,
+            ["train.optimizer=adafactor", "actor.deepspeed.zero_stage=1", "critic.optimizer=adafactor"],
+            "ZeRO 1 gives it parts",
+            "choose ZeRO 0",
+        ),
+        (PpoConfig, ["critic.optimizer=adafactor", "critic.deepspeed.zero_stage=3"], "flattened", "choose ZeRO 0"),
+        (
+            RewardConfig,
+            ["train.optimizer=adamw8bit", "deepspeed.zero_stage=2", "deepspeed.offload_optimizer=true"],
+            "does not work with offload_optimizer",
+            "offload_optimizer=false",
+        ),
+        (PpoConfig, ["train.optimizer=adamw8bit", "ppo.roles=shared"], "one optimizer steps all", "both to the same"),
+        (PpoConfig, ["ppo.drop_equal_groups=true"], "compares none", "ppo.estimator=rloo or grpo"),
+        (PpoConfig, ["ppo.overlong_buffer=64", ROOM], "longer than the longest answer", "lower the first"),
         (PpoConfig, ["train.micro_tokens=160", ROOM, "ppo.ptx_weight=1", "data.ptx=r.jsonl"], "one sequence", "raise"),
     ],
 )

@@ -171,10 +171,10 @@ def test_cpu_adam_agrees_with_torch() -> None:
 @pytest.mark.parametrize("wrong", [{"beta1": 0.81}, {"beta2": 0.94}, {"lr": 0.0101}])
 @pytest.mark.usefixtures("cpu_adam_can_be_built")
 def test_an_optimizer_with_another_constant_is_found(wrong: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
-    make = rlhf.doctor.proofs_optimizer.adamw
+    make = rlhf.doctor.proofs_optimizer.optimizer_of
     monkeypatch.setattr(
         rlhf.doctor.proofs_optimizer,
-        "adamw",
+        "optimizer_of",
         lambda groups, fields, **options: make(groups, fields.model_copy(update=wrong), **options),
     )
     assert_failed(optimizer_proof(), "deepspeed.offload_optimizer=false")

@@ -307,6 +307,31 @@ def test_policy_loss_by_hand(log_ratio, advantage, loss, slope, clipped):
     torch.testing.assert_close(logprobs.grad, torch.tensor([[slope / 2, 0.0]]), **TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    ("log_ratio", "advantage", "loss", "slope", "low", "high", "dual"),
+    [
+        (math.log(1.25), 2.0, -2.5, -2.5, 0, 0, 0),  # above 1 + clip, below 1 + clip_high: not held
+        (math.log(1.5), 2.0, -2.56, 0.0, 0, 1, 0),  # held at 1 + clip_high = 1.28
+        (math.log(0.75), -2.0, 1.6, 0.0, 1, 0, 0),  # held at 1 - clip = 0.8, whatever clip_high is
+        (math.log(0.75), 2.0, -1.5, -1.5, 0, 0, 0),  # below, A > 0: not held
+        (math.log(2.5), -2.0, 5.0, 5.0, 0, 0, 0),  # above, A < 0, below the dual clip: not held
+        (math.log(4.0), -2.0, 6.0, 0.0, 0, 0, 1),  # held at dual_clip = 3
+        (math.log(4.0), 2.0, -2.56, 0.0, 0, 1, 0),  # the dual clip holds no positive advantage
+    ],
+)
+def test_clip_higher_and_dual_clip_by_hand(log_ratio, advantage, loss, slope, low, high, dual):
+    logprobs = torch.tensor([[log_ratio - 3, NAN]], requires_grad=True)
+    old_logprobs, advantages = torch.tensor([[-3.0, NAN]]), torch.tensor([[advantage, NAN]])
+    bounds = {"clip": 0.2, "clip_high": 0.28, "dual_clip": 3.0}
+    out = policy_loss(logprobs, old_logprobs, advantages, torch.tensor([[True, False]]), torch.tensor(2), **bounds)
+    assert out.loss.item() == pytest.approx(loss / 2, rel=1e-5)
+    fractions = (out.low_clip_fraction, out.high_clip_fraction, out.clip_fraction, out.dual_clip_fraction)
+    assert [each.item() for each in fractions] == [low / 2, high / 2, (low + high) / 2, dual / 2]
+    assert not any(each.requires_grad for each in fractions)
+    out.loss.backward()
+    torch.testing.assert_close(logprobs.grad, torch.tensor([[slope / 2, 0.0]]), rtol=1e-5, atol=1e-6)
+
+
 def test_the_largest_ratio_is_that_of_a_counted_token():
     logprobs, old = torch.tensor([[-1.0, -2.0, 9.0]]), torch.tensor([[-1.5, -1.0, -9.0]])
     mask = torch.tensor([[True, True, False]])
@@ -440,6 +465,8 @@ def test_policy_arguments_are_checked():
         lambda: policy_loss(ones, ones, ones, ones, two, clip=0.2),
         lambda: policy_loss(ones, ones, ones, mask, mask.sum(1), clip=0.2),
         lambda: policy_loss(ones, ones, ones, mask, two, clip=0.0),
+        lambda: policy_loss(ones, ones, ones, mask, two, clip=0.2, clip_high=0.0),
+        lambda: policy_loss(ones, ones, ones, mask, two, clip=0.2, dual_clip=1.0),
     ):
         with pytest.raises(ValueError, match="expected"):
             bad()

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rlhf.ops.rewards import kl_estimate, token_rewards
+from rlhf.ops.rewards import kl_estimate, overlong_rewards, token_rewards
 
 NAN = float("nan")
 
@@ -141,3 +141,22 @@ def test_shapes_are_checked():
         _rewards([1.0], [[1]], [True])
     with pytest.raises(ValueError, match=r"expected torch\.bool"):
         kl_estimate(torch.zeros(1), torch.zeros(1), torch.ones(1), kind="k1")
+
+
+def test_overlong_rewards_by_hand():
+    """Limit 8, buffer 4, penalty 2: answers of up to 4 tokens are free, each token more costs 2 / 4."""
+    lengths = torch.tensor([0, 3, 4, 5, 7, 8])
+    mask = torch.arange(8) < lengths[:, None]
+    out = overlong_rewards(mask, limit=8, buffer=4, penalty=2.0)
+    assert out.sum(1).tolist() == [0.0, 0.0, 0.0, -0.5, -1.5, -2.0]
+    assert (out != 0).nonzero().tolist() == [[3, 4], [4, 6], [5, 7]]  # on the last token
+
+
+@pytest.mark.parametrize(
+    ("options", "name"), [({"buffer": 0}, "buffer"), ({"buffer": 9}, "buffer"), ({"penalty": -1.0}, "penalty")]
+)
+def test_overlong_settings_are_checked(options, name):
+    with pytest.raises(ValueError, match=f"{name} = "):
+        overlong_rewards(torch.ones(1, 2, dtype=torch.bool), **{"limit": 8, "buffer": 4, "penalty": 1.0, **options})
+    with pytest.raises(ValueError, match="expected \\[B, T\\]"):
+        overlong_rewards(torch.ones(2, dtype=torch.bool), limit=8, buffer=4, penalty=1.0)

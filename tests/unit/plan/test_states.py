@@ -111,3 +111,33 @@ def test_four_bits_leave_embeddings_alone():
     rest = SHAPE.parameters - matrices
 
     assert frozen_bytes(SHAPE, model, 2) == pytest.approx(matrices * 0.5159 + rest * 2, rel=1e-4)
+
+
+def moments(optimizer, stage=0, *, ranks=1, lora=None, dtype="float32"):
+    """Of GPT-NeoX of width 96 with 2 layers and 1000 words."""
+    model = ModelSection(dtype=dtype, lora=lora)
+    section, placement = DeepSpeedSection(zero_stage=stage), Placement(ranks, "gpu", dtype)
+    return trained_states(neox("x", 2, 96, 4, vocabulary=1000), model, section, placement, optimizer=optimizer)
+
+
+def test_eight_bit_moments_by_hand():
+    """Matrices of 2 x (96 x 288, 96 x 96, two of 96 x 384) and two of 1000 x 96: 413,184 entries; vectors: 2 layers of
+    (288 + 96 + 384 + 96 biases, 4 x 96 of norms) and a norm of 2 x 96: 2,688."""
+    scale = 8 / 256
+    assert moments("adamw8bit").moments == (2 + scale) * 413_184 + 8 * 2_688
+    assert moments("adamw8bit", 2, ranks=2).moments == (2 + scale) * (413_184 + 2_688) / 2  # flattened
+    assert moments("adamw").moments == 8 * (413_184 + 2_688)
+
+
+def test_small_adapters_have_moments_in_float32():
+    """Rank 2: no adapter matrix has 4096 entries. 2 layers of 2 x (96 + 288)."""
+    assert moments("adamw8bit", lora=LoraSection(rank=2, targets=["query_key_value"])).moments == 8 * 2 * 2 * 384
+
+
+def test_adafactor_keeps_rows_and_columns_by_hand():
+    layer = (96 + 288) + (96 + 96) + 2 * (96 + 384)
+    found = moments("adafactor")
+    assert found.moments == 4 * (2 * layer + 2 * (1000 + 96) + 2_688)
+    assert found.step == 8 * 96_000  # the largest matrix, twice in float32
+    adapters = moments("adafactor", lora=LoraSection(rank=2, targets=["query_key_value"]))
+    assert adapters.moments == 4 * 2 * ((2 + 96) + (288 + 2))

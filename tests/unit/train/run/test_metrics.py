@@ -9,10 +9,10 @@ import pytest
 
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import load_config
-from rlhf.config.schema import SftConfig
+from rlhf.config.schema import PpoConfig, SftConfig
 from rlhf.config.sections import LogSection
 from rlhf.errors import ConfigError
-from rlhf.train.run.before_start import tracker_problems
+from rlhf.train.run.before_start import package_problems
 from rlhf.train.run.metrics import MetricsLog
 from rlhf.train.run.trackers import figures_of, open_trackers
 
@@ -111,11 +111,11 @@ def test_a_run_that_ends_in_an_error_ends_so_in_the_services(tmp_path: Path) -> 
 def test_a_missing_package_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rlhf.errors.find_spec", lambda name: None if name == "mlflow" else object())
     config = load_config(SftConfig, None, ["log.to=[tensorboard, mlflow]"])
-    (problem,) = tracker_problems(config)
+    (problem,) = package_problems(config)
     assert "mlflow" in problem.problem
     assert problem.where == "log.to"
     assert "pip install -e '.[trackers]' in the checkout, or log.to=[tensorboard]" in problem.fix
-    assert list(tracker_problems(load_config(SftConfig, None, []))) == []
+    assert list(package_problems(load_config(SftConfig, None, []))) == []
 
 
 def test_a_service_that_cannot_be_opened_is_an_error_of_its_key(tmp_path: Path) -> None:
@@ -133,3 +133,13 @@ def test_figures_of_a_report_by_name() -> None:
         "card/length.correlation": 0.1,
         "card/length.by.x": 1.0,
     }
+
+
+def test_the_package_of_an_optimizer_is_asked_for_only_where_it_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlhf.errors.find_spec", lambda name: None if name == "bitsandbytes" else object())
+    config = load_config(PpoConfig, None, ["critic.optimizer=adamw8bit"])
+    (problem,) = package_problems(config)
+    assert "adamw8bit needs bitsandbytes, which is not installed" in problem.problem
+    assert problem.where == "critic.optimizer"
+    assert problem.fix == "pip install -e '.[gpu]' in the checkout, or set critic.optimizer=adamw"
+    assert list(package_problems(load_config(PpoConfig, None, ["critic.optimizer=adafactor"]))) == []
