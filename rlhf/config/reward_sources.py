@@ -29,7 +29,11 @@ class NamedSource(Section):
 
 
 class RewardFunction(NamedSource):
-    """A Python function, called as f(prompts, answers, finished, **options) with lists; gives a list of scores."""
+    """A Python function, called as f(prompts, answers, finished, **options) with lists.
+
+    It returns for each answer a score, or rewards at places: a list of (offset, reward), where the offset is the number
+    of characters of the answer up to the end of the step or sentence that earned it.
+    """
 
     path: str = Field(description="package.module:function, such as rlhf.train.reward_functions:polite")
     options: dict[str, Any] = Field(default_factory=dict, description="further keyword arguments of the function")

@@ -6,7 +6,7 @@ their order and all moments are the same whatever the number of ranks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -25,7 +25,7 @@ from rlhf.ops.advantages import Advantages, discounted_returns, explained_varian
 from rlhf.ops.importance import truncated_importance, weighted_advantages
 from rlhf.ops.linear_logprobs import TokenLogprobs
 from rlhf.ops.masking import masked_mean, masked_sum, whiten
-from rlhf.ops.moments import Moments, standardised, updated
+from rlhf.ops.moments import Moments, rescaled, standardised, updated
 from rlhf.ops.rewards import kl_estimate, token_rewards
 from rlhf.rollout.base import Floats, Rollouts
 from rlhf.rollout.transformers import TransformersRollout
@@ -226,16 +226,20 @@ def gather_experience(
     if roles.critic is not None:
         values = read_table(samples, mask, roles.actor.ranks, config.train.micro_tokens, roles.critic.infer)
     scores = sources.scores(samples)
-    # 4. token rewards: the KL penalty everywhere (or in the loss), the score at the end
-    paid, moments = _normalised_scores(torch.tensor(scores.totals), moments, ppo)
+    # 4. token rewards: the KL penalty everywhere (or in the loss), the score at the end, or parts of it where earned
+    ends, steps = torch.tensor(scores.ends), _step_table(scores.steps, mask)
+    if ppo.score_normalise == "running":
+        moments = updated(moments, torch.tensor(scores.totals))
+        ends, steps = standardised(ends, moments), None if steps is None else rescaled(steps, moments)
     rewards = token_rewards(
-        paid,
+        ends,
         kl_estimate(old, reference, mask, kind=ppo.kl_estimator),
         mask,
         torch.tensor([sample.finished for sample in samples]),
         kl_coefficient=kl_coefficient if ppo.kl_in == "reward" else 0.0,
         score_clip=ppo.score_clip,
         missing_eos_penalty=ppo.missing_eos_penalty,
+        steps=steps,
     )
     # 5. advantages
     estimated = estimate_advantages(rewards, values, mask, ppo)
@@ -255,16 +259,23 @@ def gather_experience(
     return Experience(done, metrics | _scale_metrics(rewards.sum(1), moments, ppo), moments)
 
 
-def _normalised_scores(scores: Tensor, moments: Moments, ppo: PpoSection) -> tuple[Tensor, Moments]:
-    """Scores as they are paid, before clipping, and the moments updated with these scores."""
-    if ppo.score_normalise == "none":
-        return scores, moments
-    moments = updated(moments, scores)
-    return standardised(scores, moments), moments
+def _step_table(steps: Sequence[Mapping[int, float]], mask: Tensor) -> Tensor | None:
+    """Rewards by token as a [B, T] table; None where all are paid at the end."""
+    if not any(steps):
+        return None
+    table = torch.zeros(mask.shape)
+    for row, rewards in enumerate(steps):
+        for token, reward in rewards.items():
+            table[row, token] = reward
+    return table
 
 
 def estimate_advantages(rewards: Tensor, values: Tensor | None, mask: Tensor, ppo: PpoSection) -> Advantages:
-    """Advantages [B, T] by `ppo.estimator`; rows are in groups of `ppo.answers_per_prompt` with one prompt each."""
+    """Advantages [B, T] by `ppo.estimator`; rows are in groups of `ppo.answers_per_prompt` with one prompt each.
+
+    RLOO and GRPO compare the sums of an answer's rewards: to them the whole answer is one action. GAE and REINFORCE++
+    credit a token with the rewards that follow it.
+    """
     if ppo.estimator == "gae":
         assert values is not None
         return gae(rewards, values, mask, gamma=ppo.gamma, lam=ppo.lam)

@@ -7,7 +7,6 @@ compare answers with one another, and one that is not deterministic still gives 
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +20,7 @@ from rlhf.data.records import Prompt
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import ConfigError, TrainingError
+from rlhf.train.policy.placed_rewards import EXPECTED, PlacedReward, on_tokens, placed_reward
 from rlhf.train.policy.reward_endpoints import ask_endpoint
 from rlhf.train.policy.roles import FrozenRole
 from rlhf.train.policy.samples import Sample
@@ -39,28 +39,31 @@ class TextSource:
     weight: float
     ask: Ask
 
-    def scores(self, prompts: list[str], answers: list[str], finished: list[bool]) -> list[float]:
-        """One finite score per answer.
+    def rewards(self, prompts: list[str], answers: list[str], finished: list[bool]) -> list[PlacedReward]:
+        """What each answer earns: a finite score, or finite rewards at offsets.
 
         Raises: TrainingError, naming the source, when it fails or returns anything else.
         """
         try:
-            given = self.ask(list(prompts), list(answers), list(finished))
-            scores = [float(score) for score in given]  # type: ignore[attr-defined]
+            given = list(self.ask(list(prompts), list(answers), list(finished)))  # type: ignore[call-overload]
         except TrainingError:
             raise
         except Exception as error:
             problem = f"reward source {self.name!r} failed: {type(error).__name__}: {error}"
             raise TrainingError(problem, where=self.key, fix="correct it, then use --resume auto") from error
-        if len(scores) != len(answers) or not all(map(math.isfinite, scores)):
-            shown = f"{len(scores)} scores" if len(scores) != len(answers) else "a score that is not finite"
-            raise TrainingError(
-                f"reward source {self.name!r} gave {shown} for {len(answers)} answers",
-                where=self.key,
-                expected="a list with one finite number per answer",
-                fix="correct it, then use --resume auto",
-            )
-        return scores
+        if len(given) != len(answers):
+            raise self._refused(f"{len(given)} scores for {len(answers)} answers")
+        found = []
+        for number, (each, answer) in enumerate(zip(given, answers, strict=True)):
+            try:
+                found.append(placed_reward(each, answer))
+            except (TypeError, ValueError) as error:
+                raise self._refused(f"no valid reward for answer {number}: {error}") from error
+        return found
+
+    def _refused(self, what: str) -> TrainingError:
+        problem, fix = f"reward source {self.name!r} gave {what}", "correct it, then use --resume auto"
+        return TrainingError(problem, where=self.key, expected=EXPECTED, fix=fix)
 
 
 def text_sources(reward: RewardRole) -> list[TextSource]:
@@ -97,15 +100,21 @@ def check_sources(texts: Sequence[TextSource], ranks: Ranks) -> None:
 
     Raises: TrainingError, on every rank.
     """
-    ranks.on_main(lambda: [source.scores(*EXAMPLE) for source in texts])
+    ranks.on_main(lambda: [source.rewards(*EXAMPLE) for source in texts])
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores of each answer in reward units: the weighted sum, and those of each source before its weight."""
+    """Scores of each answer in reward units.
+
+    totals: the weighted sum of all rewards; by_source: the sum of each source's before its weight; ends: the part of
+    `totals` paid at the last token; steps: the rest, by the index of the response token that earns it.
+    """
 
     totals: list[float]
     by_source: dict[str, list[float]]
+    ends: list[float]
+    steps: list[dict[int, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,20 +132,37 @@ class RewardSources:
 
         Raises: TrainingError, on every rank, when a source fails.
         """
-        by_source: dict[str, list[float]] = {}
+        found: dict[str, list[PlacedReward]] = {}
         weights = {MODEL_SOURCE: self.config.reward.weight} | {source.name: source.weight for source in self.texts}
         if self.model is not None:
-            by_source[MODEL_SOURCE] = score_samples(samples, self.model, *self.tokenizers, self.config)
+            scored = score_samples(samples, self.model, *self.tokenizers, self.config)
+            found[MODEL_SOURCE] = list(map(PlacedReward, scored))
         if self.texts:
             prompts, answers = [sample.prompt.text for sample in samples], self._answers(samples)
             finished = [sample.finished for sample in samples]
-            by_source |= self.ranks.on_main(
-                lambda: {source.name: source.scores(prompts, answers, finished) for source in self.texts}
+            found |= self.ranks.on_main(
+                lambda: {source.name: source.rewards(prompts, answers, finished) for source in self.texts}
             )
-        totals = [
-            sum(weights[name] * scores[item] for name, scores in by_source.items()) for item in range(len(samples))
+        placed = [
+            self._placed(sample, [(weights[name], rewards[item]) for name, rewards in found.items()])
+            for item, sample in enumerate(samples)
         ]
-        return Scores(totals, by_source)
+        return Scores(
+            totals=[sum(steps.values(), start=end) for end, steps in placed],
+            by_source={name: [reward.total for reward in rewards] for name, rewards in found.items()},
+            ends=[end for end, _ in placed],
+            steps=[steps for _, steps in placed],
+        )
+
+    def _placed(self, sample: Sample, rewards: Sequence[tuple[float, PlacedReward]]) -> tuple[float, dict[int, float]]:
+        """The weighted sum of (weight, reward) at the last token of a sample, and at earlier ones."""
+        final, steps = 0.0, {}  # type: float, dict[int, float]
+        for weight, reward in rewards:
+            end, earlier = on_tokens(reward, sample.response, self.tokenizers[0])
+            final += weight * end
+            for token, value in earlier.items():
+                steps[token] = steps.get(token, 0.0) + weight * value
+        return final, steps
 
     def _answers(self, samples: Sequence[Sample]) -> list[str]:
         return [self.tokenizers[0].text(sample.response.tolist()) for sample in samples]

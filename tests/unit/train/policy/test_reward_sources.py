@@ -79,8 +79,15 @@ def test_a_source_is_given_texts_without_control_tokens(chat_tokenizer: ChatToke
     [
         (lambda: [1.0], "gave 1 scores for 2 answers"),
         (lambda: [1.0, 2.0, 3.0], "gave 3 scores for 2 answers"),
-        (lambda: [1.0, math.nan], "not finite"),
-        (lambda: [1.0, "많이"], "failed: ValueError"),
+        (lambda: [1.0, math.nan], "no valid reward for answer 1: a reward that is not finite"),
+        (lambda: [1.0, "많이"], "no valid reward for answer 1: could not convert"),
+        (lambda: [[(1, math.inf)], 1.0], "answer 0: a reward that is not finite"),
+        (lambda: [[(3, 1.0)], 1.0], "answer 0: offset 3 in an answer of 2 characters"),
+        (lambda: [1.0, [(0, 1.0)]], "answer 1: offset 0 in an answer of 3 characters"),
+        (lambda: [1.0, [(2, 1.0), (1, 1.0)]], "answer 1: offset 1 after offset 2"),
+        (lambda: [1.0, [(2, 1.0), (2, 1.0)]], "answer 1: offset 2 after offset 2"),
+        (lambda: [1.0, [(1.5, 1.0)]], "answer 1: offset 1.5, which is no whole number"),
+        (lambda: [1.0, [1, 0.5]], "answer 1: 1 in place of .offset, reward."),
         (lambda: None, "failed: TypeError"),
         (lambda: 1 / 0, "failed: ZeroDivisionError: division by zero"),
     ],
@@ -88,7 +95,7 @@ def test_a_source_is_given_texts_without_control_tokens(chat_tokenizer: ChatToke
 def test_a_function_that_fails_is_named(given: Any, problem: str) -> None:
     source = TextSource("rule", "reward.functions.0", 1.0, lambda *_: given())
     with pytest.raises(TrainingError, match=problem) as caught:
-        source.scores(["a", "b"], ["c", "d"], [True, True])
+        source.rewards(["a", "b"], ["네!", "안녕!"], [True, True])
     assert "'rule'" in caught.value.problem
     assert caught.value.where == "reward.functions.0"
 
