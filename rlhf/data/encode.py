@@ -137,11 +137,13 @@ class Encoder:
         self.report.num_answer_tokens += int(mask.sum())
         return EncodedSequence(ids, mask, record.source, None if all(learn) else unlearnt[kept])
 
-    def _ranking(self, record: Ranking) -> EncodedRanking:
-        responses = [self._clean(Message("assistant", text)) for text in record.responses]
+    def answered(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> tuple[Ids, tuple[Ids, ...]]:
+        """A prompt and its answers, each with EOS unless it was cut; of a row that is too long, the same part of the
+        prompt for all."""
+        cleaned = [self._clean(Message("assistant", text)) for text in responses]
         turns = self._fitted(
-            self._cleaned(record.prompt),
-            lambda prompt: [self._turn_ids((*prompt, response)) for response in responses],
+            self._cleaned(prompt),
+            lambda prompt: [self._turn_ids((*prompt, response)) for response in cleaned],
             lambda turns: max(len(_joined(each)[0]) for each in turns),
         )
         before, _ = _joined(turns[0][:-1])
@@ -149,13 +151,16 @@ class Encoder:
         room = max(self.max_length - max(map(len, answers)), int(self.max_length * MIN_PROMPT_SHARE))
         cut_prompt = before[-room:] if len(before) > room else before
         cut_answers = tuple(answer[: self.max_length - len(cut_prompt)] for answer in answers)
-        encoded = EncodedRanking(cut_prompt, cut_answers, record.ranks, record.source, record.scores)
         self.report.rows_with_cut_prompt += len(cut_prompt) < len(before)
         self.report.rows_with_cut_answer += sum(map(len, cut_answers)) < sum(map(len, answers))
         self.report.num_rows += 1
-        self.report.num_tokens += len(encoded)
+        self.report.num_tokens += len(cut_prompt) + sum(map(len, cut_answers))
         self.report.num_answer_tokens += sum(map(len, cut_answers))
-        return encoded
+        return cut_prompt, cut_answers
+
+    def _ranking(self, record: Ranking) -> EncodedRanking:
+        prompt, answers = self.answered(record.prompt, record.responses)
+        return EncodedRanking(prompt, answers, record.ranks, record.source, record.scores)
 
     def _prompt(self, record: Prompt, row: int) -> EncodedPrompt:
         ids = self._fitted(self._cleaned(record.messages), self._open_ids, len)

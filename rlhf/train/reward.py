@@ -18,10 +18,11 @@ from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import TrainedModel
 from rlhf.evaluate.reward.accuracy import ScoredRanking, report_card
 from rlhf.evaluate.reward.card import build_reward_card
-from rlhf.evaluate.reward.test_set import Tree, build_test_set, score_test_set
+from rlhf.evaluate.reward.test_set import build_test_set, score_test_set
 from rlhf.html.templates import render
 from rlhf.models.loading import artifact_model_path, check_model_path
 from rlhf.models.quantization import require_quantizer
+from rlhf.models.scoring import Tree
 from rlhf.ops.losses import RankingLoss, ranking_loss
 from rlhf.ops.zero_point import ZeroPoint
 from rlhf.train.inputs import encode_summary, load

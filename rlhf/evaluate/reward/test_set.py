@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rlhf.data.encode import EncodedRanking, Encoder, Ids
+from rlhf.data.encode import EncodedRanking, Encoder
 from rlhf.data.packing import trees_of
 from rlhf.data.records import Ranking
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.errors import ModelError
 from rlhf.evaluate.reward.accuracy import ScoredRanking
 from rlhf.evaluate.reward.probes import ProbeInputs, probe_inputs
+from rlhf.models.scoring import Tree, divided
 
-Tree = tuple[Ids, Sequence[Ids]]
 ScoreTrees = Callable[[Sequence[Tree]], list[list[float]]]
 
 
@@ -103,15 +103,3 @@ def score_test_set(test_set: TestSet, score: ScoreTrees, *, max_tokens: int) -> 
     ]
     rest = iter(scores[count:])
     return TestScores(rows, {probe.name: [next(rest) for _ in probe.trees] for probe in test_set.probes})
-
-
-def divided(tree: Tree, max_tokens: int) -> list[Tree]:
-    """Parts of at most `max_tokens`, or of one answer. Answers do not attend to each other: no score changes."""
-    prompt, answers = tree
-    parts: list[list[Ids]] = [[]]
-    room = max_tokens - len(prompt)
-    for answer in answers:
-        if parts[-1] and sum(map(len, parts[-1])) + len(answer) > room:
-            parts.append([])
-        parts[-1].append(answer)
-    return [(prompt, part) for part in parts]
