@@ -17,8 +17,8 @@ import torch
 from rlhf.curate.answer_rows import prompt_value
 from rlhf.curate.endpoint.client import Endpoint
 from rlhf.curate.output import Output, progress
+from rlhf.curate.partial import PartialFile
 from rlhf.curate.sample.options import SampleOptions
-from rlhf.curate.sample.partial import PartialFile
 from rlhf.curate.sample.sources import Answer, LocalModel, endpoint_answers, local_model, model_folder, weights_hash
 from rlhf.data.embedded import data_path
 from rlhf.data.encode import EncodedPrompt
