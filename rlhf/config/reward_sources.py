@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
@@ -53,9 +53,20 @@ class RewardFunction(NamedSource):
 
 
 class RewardEndpoint(NamedSource):
-    """An HTTP service: POST {"prompts": [...], "answers": [...]} gives {"scores": [...]}, all JSON."""
+    """An HTTP service, such as `rlhf serve --model reward=RUN` at /v1/scores.
+
+    POST {"prompts": [...], "answers": [...], "messages": [...], "finished": [...], "tokens": {...}} gives
+    {"scores": [...]}, all JSON; a score is a number or [[offset, reward], ...] as a function's.
+    """
 
     url: str = Field(description="http or https address that takes the POST")
+    send: Literal["samples", "texts"] = Field(
+        "samples",
+        description="what a request holds. samples: prompts, answers, messages (the whole conversation), finished "
+        "(whether an answer ended in EOS) and tokens (the ids, for a reward model with the same tokenizer); texts: "
+        "prompts (the last user turn) and answers alone",
+    )
+    api_key_env: str = Field("", description="environment variable with the key that is sent as a bearer token")
     timeout_s: float = Field(30.0, gt=0, description="seconds one request may take")
     retries: int = Field(3, ge=0, description="further attempts after a failed request; each waits twice as long")
     backoff_s: float = Field(1.0, ge=0, description="seconds before the first further attempt")

@@ -14,7 +14,7 @@ import yaml
 from rlhf.config.flag_values import Dtype
 from rlhf.data.encode import Encoder, EncodeReport, Ids
 from rlhf.data.packing import pack_trees
-from rlhf.data.records import Message
+from rlhf.data.records import Message, Prompt
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.errors import ModelError
 from rlhf.models.loading import PackedScalarModel, artifact_model_path, check_model_path, load_scalar_model
@@ -136,6 +136,23 @@ def load_scorer(path: str, dtype: Dtype = "auto", *, key: str, max_length: int |
     check_model_path(folder, key=key)
     tokenizer = load_tokenizer(folder)
     return RewardScorer(folder, scoring_model(folder, dtype), tokenizer, max_length or trained_length(folder))
+
+
+def rendered_tree(
+    tokenizer: ChatTokenizer,
+    prompt: Sequence[Message],
+    answers: Sequence[str],
+    finished: Sequence[bool],
+    max_prompt_tokens: int,
+) -> Tree:
+    """Sampled answers as text in the reward model's own template, each with EOS only if it had one; none is cut.
+
+    Raises: DataError for turns that no stage would train on.
+    """
+    before = Encoder(tokenizer, max_prompt_tokens).prompts([Prompt(tuple(prompt))])[0].ids
+    ids = tokenizer.token_ids([text or " " for text in answers])
+    ending = [tokenizer.eos_id]
+    return before, [np.asarray(answer + ending * done, np.int32) for answer, done in zip(ids, finished, strict=True)]
 
 
 def _without(ids: Ids, eos: int) -> Ids:

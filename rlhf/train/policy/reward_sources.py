@@ -10,24 +10,26 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from rlhf.config.reward_sources import MODEL_SOURCE, RewardFunction, RewardRole
 from rlhf.config.schema import PpoConfig
-from rlhf.data.encode import Encoder, Ids
 from rlhf.data.packing import pack_trees
-from rlhf.data.records import Prompt
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import ConfigError, TrainingError
+from rlhf.models.scoring import rendered_tree
 from rlhf.train.policy.placed_rewards import EXPECTED, PlacedReward, on_tokens, placed_reward
-from rlhf.train.policy.reward_endpoints import ask_endpoint
+from rlhf.train.policy.reward_endpoints import Asked, ask_endpoint
 from rlhf.train.policy.roles import FrozenRole
 from rlhf.train.policy.samples import Sample
 from rlhf.train.run.sharing import read_shared
 
-Ask = Callable[[list[str], list[str], list[bool]], object]
-EXAMPLE = (["안녕하세요?"], ["네, 안녕하세요! 무엇을 도와드릴까요?"], [True])
+Ask = Callable[[Asked], object]
+EXAMPLE = Asked(
+    ["안녕하세요?"],
+    ["네, 안녕하세요! 무엇을 도와드릴까요?"],
+    [True],
+    [[{"role": "user", "content": "안녕하세요?"}]],
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +41,22 @@ class TextSource:
     weight: float
     ask: Ask
 
-    def rewards(self, prompts: list[str], answers: list[str], finished: list[bool]) -> list[PlacedReward]:
+    def rewards(self, asked: Asked) -> list[PlacedReward]:
         """What each answer earns: a finite score, or finite rewards at offsets.
 
         Raises: TrainingError, naming the source, when it fails or returns anything else.
         """
         try:
-            given = list(self.ask(list(prompts), list(answers), list(finished)))  # type: ignore[call-overload]
+            given = list(self.ask(asked))  # type: ignore[call-overload]
         except TrainingError:
             raise
         except Exception as error:
             problem = f"reward source {self.name!r} failed: {type(error).__name__}: {error}"
             raise TrainingError(problem, where=self.key, fix="correct it, then use --resume auto") from error
-        if len(given) != len(answers):
-            raise self._refused(f"{len(given)} scores for {len(answers)} answers")
+        if len(given) != len(asked.answers):
+            raise self._refused(f"{len(given)} scores for {len(asked.answers)} answers")
         found = []
-        for number, (each, answer) in enumerate(zip(given, answers, strict=True)):
+        for number, (each, answer) in enumerate(zip(given, asked.answers, strict=True)):
             try:
                 found.append(placed_reward(each, answer))
             except (TypeError, ValueError) as error:
@@ -92,7 +94,7 @@ def _imported(function: RewardFunction, key: str) -> Ask:
             expected="package.module:function, importable where the run is started",
             fix="install the package, or add its folder to PYTHONPATH",
         ) from error
-    return lambda prompts, answers, finished: found(prompts, answers, finished, **function.options)
+    return lambda asked: found(list(asked.prompts), list(asked.answers), list(asked.finished), **function.options)
 
 
 def check_sources(texts: Sequence[TextSource], ranks: Ranks) -> None:
@@ -100,7 +102,7 @@ def check_sources(texts: Sequence[TextSource], ranks: Ranks) -> None:
 
     Raises: TrainingError, on every rank.
     """
-    ranks.on_main(lambda: [source.rewards(*EXAMPLE) for source in texts])
+    ranks.on_main(lambda: [source.rewards(EXAMPLE) for source in texts])
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +140,7 @@ class RewardSources:
             scored = score_samples(samples, self.model, *self.tokenizers, self.config)
             found[MODEL_SOURCE] = list(map(PlacedReward, scored))
         if self.texts:
-            prompts, answers = [sample.prompt.text for sample in samples], self._answers(samples)
-            finished = [sample.finished for sample in samples]
-            found |= self.ranks.on_main(
-                lambda: {source.name: source.rewards(prompts, answers, finished) for source in self.texts}
-            )
+            found |= self.ranks.on_main(lambda: self._text_rewards(samples))
         placed = [
             self._placed(sample, [(weights[name], rewards[item]) for name, rewards in found.items()])
             for item, sample in enumerate(samples)
@@ -164,8 +162,17 @@ class RewardSources:
                 steps[token] = steps.get(token, 0.0) + weight * value
         return final, steps
 
-    def _answers(self, samples: Sequence[Sample]) -> list[str]:
-        return [self.tokenizers[0].text(sample.response.tolist()) for sample in samples]
+    def _text_rewards(self, samples: Sequence[Sample]) -> dict[str, list[PlacedReward]]:
+        tokenizer = self.tokenizers[0]
+        asked = Asked(
+            prompts=[sample.prompt.text for sample in samples],
+            answers=[tokenizer.text(sample.response.tolist()) for sample in samples],
+            finished=[sample.finished for sample in samples],
+            messages=[[message.as_row() for message in sample.prompt.messages] for sample in samples],
+            ids=[(sample.prompt.ids, sample.response) for sample in samples],
+            tokenizer=tokenizer,
+        )
+        return {source.name: source.rewards(asked) for source in self.texts}
 
 
 def score_samples(
@@ -182,7 +189,12 @@ def score_samples(
     if scorer is tokenizer or scorer.fingerprint() == tokenizer.fingerprint():  # hashing a vocabulary is not free
         trees = [(sample.prompt.ids, [sample.response]) for sample in samples]
     else:
-        trees = [_rendered(sample, tokenizer, scorer, config.sampling.max_prompt_tokens) for sample in samples]
+        longest = config.sampling.max_prompt_tokens
+        texts = [tokenizer.text(sample.response.tolist()) for sample in samples]
+        trees = [
+            rendered_tree(scorer, sample.prompt.messages, [text], [sample.finished], longest)
+            for sample, text in zip(samples, texts, strict=True)
+        ]
     lengths = [len(prompt) + len(answers[0]) for prompt, answers in trees]
 
     def read(items: list[int]) -> list[float]:
@@ -190,13 +202,3 @@ def score_samples(
         return scores
 
     return read_shared(lengths, max(config.train.micro_tokens, *lengths), reward.ranks, read)
-
-
-def _rendered(
-    sample: Sample, tokenizer: ChatTokenizer, scorer: ChatTokenizer, max_prompt_tokens: int
-) -> tuple[Ids, list[Ids]]:
-    """Prompt and answer in the reward model's own template, with EOS only if the answer had one."""
-    prompt = Encoder(scorer, max_prompt_tokens).prompts([Prompt(sample.prompt.messages)])[0]
-    (answer,) = scorer.token_ids([tokenizer.text(sample.response.tolist()) or " "])
-    ending = [scorer.eos_id] if sample.finished else []
-    return prompt.ids, [np.asarray(answer + ending, np.int32)]
