@@ -36,8 +36,8 @@ from harness import (
 from material import LARGER, TINY, Base, make_base, pairs, rankings, write_rankings
 
 from rlhf.data.encode import EncodedRanking
-from rlhf.evaluate.reward.scoring import answer_scores
 from rlhf.models.loading import load_scalar_model
+from rlhf.models.scoring import answer_scores
 
 BATCH, LR, ANSWERS = 8, 5e-4, 6
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
@@ -29,7 +29,11 @@ class NamedSource(Section):
 
 
 class RewardFunction(NamedSource):
-    """A Python function, called as f(prompts, answers, finished, **options) with lists; gives a list of scores."""
+    """A Python function, called as f(prompts, answers, finished, **options) with lists.
+
+    It returns for each answer a score, or rewards at places: a list of (offset, reward), where the offset is the number
+    of characters of the answer up to the end of the step or sentence that earned it.
+    """
 
     path: str = Field(description="package.module:function, such as rlhf.train.reward_functions:polite")
     options: dict[str, Any] = Field(default_factory=dict, description="further keyword arguments of the function")
@@ -49,9 +53,20 @@ class RewardFunction(NamedSource):
 
 
 class RewardEndpoint(NamedSource):
-    """An HTTP service: POST {"prompts": [...], "answers": [...]} gives {"scores": [...]}, all JSON."""
+    """An HTTP service, such as `rlhf serve --model reward=RUN` at /v1/scores.
+
+    POST {"prompts": [...], "answers": [...], "messages": [...], "finished": [...], "tokens": {...}} gives
+    {"scores": [...]}, all JSON; a score is a number or [[offset, reward], ...] as a function's.
+    """
 
     url: str = Field(description="http or https address that takes the POST")
+    send: Literal["samples", "texts"] = Field(
+        "samples",
+        description="what a request holds. samples: prompts, answers, messages (the whole conversation), finished "
+        "(whether an answer ended in EOS) and tokens (the ids, for a reward model with the same tokenizer); texts: "
+        "prompts (the last user turn) and answers alone",
+    )
+    api_key_env: str = Field("", description="environment variable with the key that is sent as a bearer token")
     timeout_s: float = Field(30.0, gt=0, description="seconds one request may take")
     retries: int = Field(3, ge=0, description="further attempts after a failed request; each waits twice as long")
     backoff_s: float = Field(1.0, ge=0, description="seconds before the first further attempt")

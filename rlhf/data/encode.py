@@ -126,7 +126,7 @@ class Encoder:
         return [self._ranking(record) for record in records]
 
     def marked(self, records: Sequence[MarkedAnswers]) -> list[EncodedMarked]:
-        return [EncodedMarked(*self._answers(each.prompt, each.responses), each.good, each.source) for each in records]
+        return [EncodedMarked(*self.answered(each.prompt, each.responses), each.good, each.source) for each in records]
 
     def prompts(self, records: Sequence[Prompt]) -> list[EncodedPrompt]:
         """Prompts, the opening of an answer included, cut on the left to `max_length`.
@@ -166,16 +166,13 @@ class Encoder:
         self.report.num_answer_tokens += int(mask.sum())
         return EncodedSequence(ids, mask, record.source, None if all(learn) else unlearnt[kept])
 
-    def _ranking(self, record: Ranking) -> EncodedRanking:
-        prompt, answers = self._answers(record.prompt, record.responses)
-        return EncodedRanking(prompt, answers, record.ranks, record.source, record.scores)
-
-    def _answers(self, asked: tuple[Message, ...], texts: Sequence[str]) -> tuple[Ids, tuple[Ids, ...]]:
-        """A prompt and answers to it, cut alike: the longest answer decides how much of the prompt is kept."""
-        responses = [self._clean(Message("assistant", text)) for text in texts]
+    def answered(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> tuple[Ids, tuple[Ids, ...]]:
+        """A prompt and its answers, each with EOS unless it was cut; of a row that is too long, the same part of the
+        prompt for all."""
+        cleaned = [self._clean(Message("assistant", text)) for text in responses]
         turns, _ = self._fitted(
-            self._cleaned(asked),
-            lambda prompt: [self._turn_ids((*prompt, response)) for response in responses],
+            self._cleaned(prompt),
+            lambda prompt: [self._turn_ids((*prompt, response)) for response in cleaned],
             lambda turns: max(len(_joined(each)[0]) for each in turns),
         )
         before, _ = _joined(turns[0][:-1])
@@ -189,6 +186,10 @@ class Encoder:
         self.report.num_tokens += len(cut_prompt) + sum(map(len, cut_answers))
         self.report.num_answer_tokens += sum(map(len, cut_answers))
         return cut_prompt, cut_answers
+
+    def _ranking(self, record: Ranking) -> EncodedRanking:
+        prompt, answers = self.answered(record.prompt, record.responses)
+        return EncodedRanking(prompt, answers, record.ranks, record.source, record.scores)
 
     def _prompt(self, record: Prompt, row: int) -> EncodedPrompt:
         ids, _ = self._fitted(self._cleaned(record.messages), self._open_ids, len)

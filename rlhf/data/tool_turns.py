@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rlhf.data.records import Demonstration, Message, Ranking, Record
+from rlhf.data.records import Demonstration, MarkedAnswers, Message, Ranking, Record
 from rlhf.errors import DataError, TemplateError
 
 CALL_KEYS = ("tool_calls", "tool_call_id", "name", "tools")  # of a message
@@ -71,7 +71,7 @@ def with_tools(record: Record, row: Mapping[str, Any]) -> Record:
     tools = tools_text(row)
     if not tools:
         return record
-    if isinstance(record, Ranking):
+    if isinstance(record, Ranking | MarkedAnswers):
         return replace(record, prompt=_offering(record.prompt, tools))
     if isinstance(record, Demonstration):
         return replace(record, messages=_offering(record.messages, tools))

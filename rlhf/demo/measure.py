@@ -16,8 +16,8 @@ from rlhf.data.records import Prompt
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.evaluate.answers.measures import MEASURES, measure
 from rlhf.evaluate.answers.policy import GeneratedAnswer, answer_logprobs, answer_prompts
-from rlhf.evaluate.reward.scoring import answer_scores
 from rlhf.models.loading import PackedCausalLM, PackedScalarModel, load_causal_lm, load_scalar_model
+from rlhf.models.scoring import answer_scores
 from rlhf.train.inputs import load
 
 Summary = dict[str, Any]

@@ -32,7 +32,7 @@ def optimizer_of(groups: list[dict[str, Any]], fields: OptimizerFields, *, offlo
         case "adamw8bit":
             import bitsandbytes
 
-            return bitsandbytes.optim.AdamW8bit(groups, **options)  # type: ignore[no-any-return]
+            return bitsandbytes.optim.AdamW8bit(groups, **options)  # type: ignore[attr-defined, no-any-return]
         case "adafactor":
             from transformers.optimization import Adafactor
 

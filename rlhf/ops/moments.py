@@ -45,6 +45,19 @@ def standardised(values: Tensor, moments: Moments, *, epsilon: float = 1e-8) -> 
     Shapes:  values [N] -> [N] standard deviations, in the dtype of `values`.
     Raises:  ValueError if epsilon is not positive.
     """
+    return ((values.double() - moments.mean) / _scale(moments, epsilon)).to(values.dtype)
+
+
+def rescaled(values: Tensor, moments: Moments, *, epsilon: float = 1e-8) -> Tensor:
+    """values / (deviation + epsilon): the parts of a sum whose `standardised` rest has the mean subtracted.
+
+    Shapes:  values [...] -> [...] standard deviations, in the dtype of `values`.
+    Raises:  ValueError if epsilon is not positive.
+    """
+    return (values.double() / _scale(moments, epsilon)).to(values.dtype)
+
+
+def _scale(moments: Moments, epsilon: float) -> float:
     if not epsilon > 0:
         raise ValueError(f"epsilon = {epsilon}, expected > 0: equal values have deviation 0")
-    return ((values.double() - moments.mean) / (moments.deviation + epsilon)).to(values.dtype)
+    return moments.deviation + epsilon

@@ -45,18 +45,20 @@ def token_rewards(
     kl_coefficient: float,
     score_clip: float | None,
     missing_eos_penalty: float,
+    steps: Tensor | None = None,
 ) -> Tensor:
-    """-kl_coefficient * kl on every response token, plus the score on the last one.
+    """-kl_coefficient * kl on every response token, plus the score on the last one, plus rewards of earlier steps.
 
-    The last response token is the sampled EOS when the response finished. The score is clipped to
-    +-score_clip; then missing_eos_penalty is subtracted for an unfinished response.
+    The last response token is the sampled EOS when the response finished. The score, and the reward of each earlier
+    token, are clipped to +-score_clip; then missing_eos_penalty is subtracted for an unfinished response.
 
     Shapes:  scores [B] reward units; kl [B, T] nats; mask [B, T] bool, True = response token, EOS among them;
-             finished [B] bool, True = ended with EOS.
+             finished [B] bool, True = ended with EOS; steps [B, T] reward units, None for none.
     Returns: [B, T] reward units; 0 outside the mask, and all 0 for a row whose mask is empty.
     Raises:  ValueError if the shapes differ, mask or finished is not boolean, score_clip is not None and not
              positive, or kl_coefficient or missing_eos_penalty is negative.
-    Source:  arXiv:1909.08593 eq. 2, its sum over tokens spread to the token each term belongs to.
+    Source:  arXiv:1909.08593 eq. 2, its sum over tokens spread to the token each term belongs to; rewards of steps:
+             arXiv:2211.14275 (process-based feedback).
     """
     _check_rows(scores, kl, mask, finished)
     if score_clip is not None and not score_clip > 0:
@@ -68,7 +70,12 @@ def token_rewards(
         )
     clipped = scores if score_clip is None else scores.clamp(-score_clip, score_clip)
     final = torch.where(finished, clipped, clipped - missing_eos_penalty)
-    return torch.where(mask, -kl_coefficient * kl, 0) + torch.where(_is_last(mask), final.unsqueeze(1), 0)
+    rewards = torch.where(mask, -kl_coefficient * kl, 0) + torch.where(_is_last(mask), final.unsqueeze(1), 0)
+    if steps is None:
+        return rewards
+    check_mask(mask, steps=steps)
+    paid = steps if score_clip is None else steps.clamp(-score_clip, score_clip)
+    return rewards + torch.where(mask, paid, 0)
 
 
 def overlong_rewards(mask: Tensor, *, limit: int, buffer: int, penalty: float) -> Tensor:

@@ -18,6 +18,8 @@ from rlhf.serve.errors import add_error_handlers, refusal_body
 from rlhf.serve.jobs.routes import job_routers
 from rlhf.serve.metrics import Metrics
 from rlhf.serve.options import ServeOptions
+from rlhf.serve.scores.models import Scorers, is_reward_model
+from rlhf.serve.scores.routes import scores_router
 from rlhf.web.guard import RequestGuard, allowed_hosts
 from rlhf.web.server import listen, serve, url_of
 
@@ -38,7 +40,12 @@ def run_service(options: ServeOptions) -> None:
         metrics = Metrics()
         models = Models(options.serving, metrics)
         stack.callback(models.close)
+        scorers = Scorers(options.serving.dtype, options.serving.queue)
         for name, path in options.models.items():
+            if is_reward_model(path):
+                scorer = scorers.add(name, path)
+                _say(f"{name}: a reward model, {scorer.context} tokens of context, at /v1/scores")
+                continue
             model = models.add(name, path)
             _say(f"{name}: {model.context} tokens of context, {model.batcher.num_slots} answers at once")
         routers = [chat_page_router(access, vote_files, lambda name: models.get(name) is not None)]
@@ -53,6 +60,7 @@ def run_service(options: ServeOptions) -> None:
             metrics,
             access,
             routers,
+            scorers=scorers,
             limits=Limits(options.timeout_s, options.chat_tokens),
             hosts=allowed_hosts(options.host),
             max_body_bytes=options.max_body_bytes,
@@ -70,6 +78,7 @@ def build_app(
     access: ApiAccess,
     routers: Iterable[APIRouter] = (),
     *,
+    scorers: Scorers | None = None,
     limits: Limits = Limits(),  # noqa: B008  # immutable
     hosts: frozenset[str] = frozenset(),
     max_body_bytes: int = MAX_BODY_BYTES,
@@ -80,6 +89,7 @@ def build_app(
         metrics: the one the models report to.
         access: who may use it; a dependency of every route but `/health`.
         routers: routes besides these; they come last, so that none of them hides one of these.
+        scorers: the reward models; their routes are there without any, and say so.
         hosts: see `RequestGuard`.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -104,8 +114,9 @@ def build_app(
         metrics.waiting.set(sum(model.batcher.num_waiting for model in models.all()))
         return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    core = completions_router(models, access, limits, count_prompt=metrics.prompt_tokens.inc)
-    for router in (core, *routers):
+    scorers, count = scorers or Scorers(), metrics.prompt_tokens.inc
+    core = completions_router(models, access, limits, count_prompt=count, scoring=scorers.all)
+    for router in (core, scores_router(scorers, access, count_tokens=count), *routers):
         app.include_router(router)
     return app
 

@@ -43,11 +43,11 @@ from rlhf.engine.deepspeed import InferenceModel, TrainedModel
 from rlhf.engine.ranks import Ranks
 from rlhf.evaluate.answers.perplexity import reference_likelihood
 from rlhf.evaluate.answers.policy import answer_logprobs, answer_prompts
-from rlhf.evaluate.reward.scoring import answer_scores, tree_scores
 from rlhf.evaluate.reward.test_set import build_test_set, score_test_set
 from rlhf.models import attention_choice
 from rlhf.models.head import install_head
 from rlhf.models.loading import PackedCausalLM, PackedScalarModel, load_causal_lm, load_scalar_model
+from rlhf.models.scoring import answer_scores, tree_scores
 from rlhf.models.shared import SharedBackbone
 from rlhf.rollout.decoding import Decoder
 from rlhf.rollout.sequences import ActiveSequence, Decoding

@@ -13,7 +13,8 @@ from typing import Any
 
 @dataclass
 class Service:
-    """Replies with `replies` in turn (status, body), then with each answer's length; keeps what it was asked.
+    """Replies with `replies` in turn (status, body), then with each answer's length; keeps what it was asked, and the
+    keys that were sent.
 
     `alive_for`, if set, is how many requests it replies to before it says 503 to all.
     """
@@ -21,6 +22,7 @@ class Service:
     url: str = ""
     replies: list[tuple[int, bytes]] = field(default_factory=list)
     asked: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
     alive_for: int | None = None
 
     def reply(self, body: dict[str, Any]) -> tuple[int, bytes]:
@@ -38,6 +40,7 @@ def scoring_service() -> Iterator[Service]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            service.keys += self.headers.get_all("Authorization", [])
             status, reply = service.reply(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(status)
             self.send_header("Content-Length", str(len(reply)))

@@ -21,9 +21,9 @@ from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import InferenceModel, TrainedModel
 from rlhf.engine.ranks import Ranks
 from rlhf.evaluate.answers.policy import answer_logprobs, answer_prompts
-from rlhf.evaluate.reward.scoring import answer_scores, tree_scores
 from rlhf.models.head import install_head
 from rlhf.models.loading import PackedCausalLM, PackedScalarModel, load_causal_lm, load_scalar_model
+from rlhf.models.scoring import answer_scores, tree_scores
 from rlhf.train.policy.experience import correct_for_engine, draw_answers, gather_experience
 from rlhf.train.policy.reward_sources import RewardSources
 from rlhf.train.policy.roles import Roles

@@ -42,6 +42,7 @@ COMMAND = Command(
     "  rlhf data sample --model runs/sft --prompts prompts.jsonl --k 4 --out sampled.jsonl\n"
     "  two generators: ... --model runs/sft --model runs/ppo --k 2\n"
     "  with an endpoint: ... --endpoint https://api.openai.com/v1 --endpoint-model gpt-4o-mini\n"
+    "  best of 16, demonstrations for stage 1: ... --model runs/sft --k 16 --score runs/reward --keep best\n"
     "  by vLLM: ... --backend vllm --vllm-python ENV/bin/python\n"
     "  on two devices: deepspeed --num_accelerators 2 --module rlhf data sample ...\n"
     "then: rlhf data judge --in sampled.jsonl ..., or rlhf data label --in sampled.jsonl ...",

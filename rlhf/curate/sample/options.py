@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rlhf.config.flag_values import Dtype
 from rlhf.config.flags import flag
@@ -30,6 +30,12 @@ class SampleOptions:
     seed: int = flag(17, "seed of every draw of a model")
     limit: int | None = flag(None, "only the first N usable prompts", least=1)
     on_bad_row: OnBadRow = flag("error", "what to do at a bad row")
+    score: str = flag("", "reward model that scores every answer: run folder of stage 2, or its model/", metavar="RUN")
+    keep: Literal["all", "best"] = flag(
+        "all",
+        "with --score: all answers with their scores, a ranking for stage 2; or the best finished answer to each "
+        "prompt, a demonstration for stage 1",
+    )
     sampling: SamplingSection = field(default_factory=SamplingSection)
     rollout: RolloutSection = field(default_factory=RolloutSection)
 
@@ -38,6 +44,9 @@ class SampleOptions:
             raise ConfigError("no model to ask", where="--model", fix="name a model with --model, or an --endpoint")
         if bool(self.endpoint) != bool(self.endpoint_model):
             raise ConfigError("--endpoint and --endpoint-model go together", fix="give both or neither")
+        if self.keep == "best" and not self.score:
+            problem, fix = "nothing says which answer is best", "name a reward model: --score runs/reward"
+            raise ConfigError(problem, where="--keep best", fix=fix)
         if self.endpoint and self.sampling.top_k:
             raise ConfigError("an endpoint takes no top-k", where="--top-k", fix="use --top-p, or drop the endpoint")
 

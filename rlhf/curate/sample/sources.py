@@ -28,13 +28,13 @@ Answer = dict[str, Any]  # text, finished, and whatever else is known about one 
 LONGEST_PROMPT = 1024  # tokens, where the model has room for it
 
 
-def model_folder(path: str) -> str:
+def model_folder(path: str, key: str = "--model") -> str:
     """The Hugging Face folder of a model or of a run.
 
-    Raises: ModelError when there is none.
+    Raises: ModelError, naming the flag `key`, when there is none.
     """
     folder = artifact_model_path(path)
-    check_model_path(folder, key="--model")
+    check_model_path(folder, key=key)
     return folder
 
 

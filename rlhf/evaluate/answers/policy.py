@@ -12,8 +12,8 @@ from rlhf.config.sections import SamplingSection
 from rlhf.data.encode import EncodedPrompt, EncodedSequence, Ids
 from rlhf.data.packing import pack_sequences
 from rlhf.data.tokenizer import ChatTokenizer
-from rlhf.evaluate.packed_forward import forward_packed, in_micro_batches
 from rlhf.models.loading import PackedCausalLM
+from rlhf.models.packed_forward import forward_packed, in_micro_batches
 from rlhf.ops.logprobs import token_logprobs
 from rlhf.rollout.transformers import TransformersRollout
 

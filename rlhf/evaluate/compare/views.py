@@ -22,8 +22,8 @@ from rlhf.evaluate.answers.generation import EMPTY, AnswerSet, Generations
 from rlhf.evaluate.compare.statistics import Verdicts
 from rlhf.evaluate.geval.judging import JudgeResults
 from rlhf.evaluate.reward.accuracy import outcome
-from rlhf.evaluate.reward.scoring import scoring_model, trained_length, tree_scores
 from rlhf.models.loading import artifact_model_path, check_model_path
+from rlhf.models.scoring import scoring_model, trained_length, tree_scores
 
 TRAINED_ON = (
     "{name} was trained against this reward model: the score shows what training optimised, not whether the answers "

@@ -19,15 +19,15 @@ from rlhf.data.records import Ranking
 from rlhf.data.sources import DataSource, read_records
 from rlhf.data.tokenizer import load_tokenizer
 from rlhf.errors import DataError
-from rlhf.evaluate.packed_forward import MICRO_TOKENS
 from rlhf.evaluate.report_folder import report_folder, write_report
 from rlhf.evaluate.reward.card import build_reward_card
 from rlhf.evaluate.reward.card_plots import page_values
 from rlhf.evaluate.reward.leakage import training_rankings
-from rlhf.evaluate.reward.scoring import scoring_model, trained_length, tree_scores
 from rlhf.evaluate.reward.test_set import build_test_set, score_test_set
 from rlhf.html.plots import require_matplotlib
 from rlhf.models.loading import artifact_model_path, check_model_path
+from rlhf.models.packed_forward import MICRO_TOKENS
+from rlhf.models.scoring import scoring_model, trained_length, tree_scores
 
 
 def evaluate_reward(

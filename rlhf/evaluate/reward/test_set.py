@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rlhf.data.encode import EncodedRanking, Encoder, Ids
+from rlhf.data.encode import EncodedRanking, Encoder
 from rlhf.data.packing import Tree, trees_of
 from rlhf.data.records import Ranking
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.errors import ModelError
 from rlhf.evaluate.reward.accuracy import ScoredRanking
 from rlhf.evaluate.reward.probes import ProbeInputs, probe_inputs
+from rlhf.models.scoring import divided
 
 ScoreTrees = Callable[[Sequence[Tree]], list[list[float]]]
 MAX_SWAPPED = 200
@@ -118,15 +119,3 @@ def swapped(row: ScoredRanking, scores: Sequence[float]) -> ScoredRanking:
     """The ranking of `row` with its answers in reverse order, as `scores` has them, and the worst ranked best."""
     worst = max(row.ranks)
     return replace(row, ranks=tuple(worst + 1 - rank for rank in row.ranks[::-1]), scores=tuple(scores))
-
-
-def divided(tree: Tree, max_tokens: int) -> list[Tree]:
-    """Parts of at most `max_tokens`, or of one answer. Answers do not attend to each other: no score changes."""
-    prompt, answers = tree
-    parts: list[list[Ids]] = [[]]
-    room = max_tokens - len(prompt)
-    for answer in answers:
-        if parts[-1] and sum(map(len, parts[-1])) + len(answer) > room:
-            parts.append([])
-        parts[-1].append(answer)
-    return [(prompt, part) for part in parts]

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
@@ -40,13 +40,30 @@ class Limits:
     chat_tokens: int | None = None
 
 
+class Described(Protocol):
+    """What a service says of a model, whatever it does."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def created_at(self) -> int: ...
+    @property
+    def context(self) -> int: ...
+
+
 def completions_router(
-    models: Models, access: ApiAccess, limits: Limits, *, count_prompt: Callable[[int], None]
+    models: Models,
+    access: ApiAccess,
+    limits: Limits,
+    *,
+    count_prompt: Callable[[int], None],
+    scoring: Callable[[], Sequence[Described]] = lambda: (),
 ) -> APIRouter:
     """The routes.
 
     Args:
         count_prompt: called with the tokens of each prompt that is accepted.
+        scoring: the reward models in service, which are listed but write no answers.
     """
     router = APIRouter()
     who = Annotated[Caller, Depends(access)]
@@ -54,11 +71,13 @@ def completions_router(
 
     @router.get("/v1/models")
     def show_all(caller: who) -> dict[str, Any]:
-        return {"object": "list", "data": [_model_object(model) for model in models.all()]}
+        answering = [_model_object(model, "chat") for model in models.all()]
+        return {"object": "list", "data": answering + [_model_object(model, "score") for model in scoring()]}
 
     @router.get("/v1/models/{name:path}")
     def show(name: str, caller: who) -> dict[str, Any]:
-        return _model_object(_known(models, name))
+        found = next((model for model in scoring() if model.name == name), None)
+        return _model_object(_known(models, name), "chat") if found is None else _model_object(found, "score")
 
     @router.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request, caller: who) -> Response:
@@ -239,12 +258,13 @@ def _known(models: Models, name: str) -> ServedModel:
     return model
 
 
-def _model_object(model: ServedModel) -> dict[str, Any]:
-    """As clients read it; `context_window` is an addition of this service."""
+def _model_object(model: Described, task: str) -> dict[str, Any]:
+    """As clients read it; `context_window` and `task`, chat or score, are additions of this service."""
     return {
         "id": model.name,
         "object": "model",
         "created": model.created_at,
         "owned_by": "rlhf",
         "context_window": model.context,
+        "task": task,
     }

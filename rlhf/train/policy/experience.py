@@ -6,9 +6,9 @@ their order and all moments are the same whatever the number of ranks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from rlhf.ops.advantages import Advantages, discounted_returns, explained_varian
 from rlhf.ops.importance import truncated_importance, weighted_advantages
 from rlhf.ops.linear_logprobs import TokenLogprobs
 from rlhf.ops.masking import masked_mean, masked_sum, whiten
-from rlhf.ops.moments import Moments, standardised, updated
+from rlhf.ops.moments import Moments, rescaled, standardised, updated
 from rlhf.ops.rewards import kl_estimate, overlong_rewards, token_rewards
 from rlhf.rollout.base import Floats, Rollouts
 from rlhf.rollout.graphs import Graphs
@@ -245,8 +245,8 @@ def gather_experience(
     if roles.critic is not None:
         values = read_table(samples, mask, roles.actor.ranks, config.train.micro_tokens, roles.critic.infer)
     scores = scores or sources.scores(samples)
-    # 4. token rewards: the KL penalty everywhere (or in the loss), the score at the end
-    paid, moments = _normalised_scores(torch.tensor(scores.totals), moments, ppo)
+    # 4. token rewards: the KL penalty everywhere (or in the loss), the score at the end, or parts of it where earned
+    paid, moments = _paid(scores, mask, moments, ppo)
     kl_cost = kl_estimate(old, reference, mask, kind=ppo.kl_estimator)
     rewards = _rewards(samples, mask, paid, kl_cost, kl_coefficient if ppo.kl_in == "reward" else 0.0, config)
     # 5. advantages
@@ -270,23 +270,31 @@ def gather_experience(
 def final_rewards(samples: Sequence[Sample], scores: Scores, moments: Moments, config: PpoConfig) -> Tensor:
     """What each answer is paid besides the KL penalty, [B] reward units, if no score but these came after `moments`."""
     mask = response_mask(samples)
-    paid, _ = _normalised_scores(torch.tensor(scores.totals), moments, config.ppo)
+    paid, _ = _paid(scores, mask, moments, config.ppo)
     return _rewards(samples, mask, paid, torch.zeros(mask.shape), 0.0, config).sum(1)
 
 
+class Paid(NamedTuple):
+    """Scores as they are paid, before clipping: at the last token [B], and at earlier ones [B, T], None for none."""
+
+    ends: Tensor
+    steps: Tensor | None
+
+
 def _rewards(
-    samples: Sequence[Sample], mask: Tensor, paid: Tensor, kl: Tensor, kl_coefficient: float, config: PpoConfig
+    samples: Sequence[Sample], mask: Tensor, paid: Paid, kl: Tensor, kl_coefficient: float, config: PpoConfig
 ) -> Tensor:
-    """The reward of each token, [B, T]: KL penalty, score, and what unfinished and overlong answers cost."""
+    """The reward of each token, [B, T]: KL penalty, scores, and what unfinished and overlong answers cost."""
     ppo = config.ppo
     rewards = token_rewards(
-        paid,
+        paid.ends,
         kl,
         mask,
         torch.tensor([sample.finished for sample in samples]),
         kl_coefficient=kl_coefficient,
         score_clip=ppo.score_clip,
         missing_eos_penalty=ppo.missing_eos_penalty,
+        steps=paid.steps,
     )
     if not ppo.overlong_buffer:
         return rewards
@@ -294,16 +302,32 @@ def _rewards(
     return rewards + overlong_rewards(mask, limit=limit, buffer=ppo.overlong_buffer, penalty=penalty)
 
 
-def _normalised_scores(scores: Tensor, moments: Moments, ppo: PpoSection) -> tuple[Tensor, Moments]:
-    """Scores as they are paid, before clipping, and the moments updated with these scores."""
+def _paid(scores: Scores, mask: Tensor, moments: Moments, ppo: PpoSection) -> tuple[Paid, Moments]:
+    """What is paid for scores, and the moments updated with them."""
+    ends, steps = torch.tensor(scores.ends), _step_table(scores.steps, mask)
     if ppo.score_normalise == "none":
-        return scores, moments
-    moments = updated(moments, scores)
-    return standardised(scores, moments), moments
+        return Paid(ends, steps), moments
+    moments = updated(moments, torch.tensor(scores.totals))
+    return Paid(standardised(ends, moments), None if steps is None else rescaled(steps, moments)), moments
+
+
+def _step_table(steps: Sequence[Mapping[int, float]], mask: Tensor) -> Tensor | None:
+    """Rewards by token as a [B, T] table; None where all are paid at the end."""
+    if not any(steps):
+        return None
+    table = torch.zeros(mask.shape)
+    for row, rewards in enumerate(steps):
+        for token, reward in rewards.items():
+            table[row, token] = reward
+    return table
 
 
 def estimate_advantages(rewards: Tensor, values: Tensor | None, mask: Tensor, ppo: PpoSection) -> Advantages:
-    """Advantages [B, T] by `ppo.estimator`; rows are in groups of `ppo.answers_per_prompt` with one prompt each."""
+    """Advantages [B, T] by `ppo.estimator`; rows are in groups of `ppo.answers_per_prompt` with one prompt each.
+
+    RLOO and GRPO compare the sums of an answer's rewards: to them the whole answer is one action. GAE and REINFORCE++
+    credit a token with the rewards that follow it.
+    """
     if ppo.estimator == "gae":
         assert values is not None
         return gae(rewards, values, mask, gamma=ppo.gamma, lam=ppo.lam)

@@ -384,6 +384,8 @@ ELSEWHERE: dict[str, str] = {
     "rollout.importance_cap": "tests/unit/train/policy/test_experience.py::"
     "test_answers_of_another_engine_are_read_again_and_weighed",
     "run.watchdog_minutes": f"{_WATCHDOG}::test_a_step_that_does_not_end_is_named_with_its_place_and_ended",
+    "reward.endpoints.N.send": f"{_ENDPOINTS}::test_whole_samples_are_sent_with_their_ids",
+    "reward.endpoints.N.api_key_env": f"{_ENDPOINTS}::test_a_key_is_sent_and_a_missing_one_named",
     "reward.endpoints.N.timeout_s": f"{_ENDPOINTS}::test_a_silent_service_is_given_up",
     "reward.endpoints.N.retries": f"{_ENDPOINTS}::test_each_wait_is_twice_the_last",
     "reward.endpoints.N.backoff_s": f"{_ENDPOINTS}::test_each_wait_is_twice_the_last",

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rlhf.config.flag_values import Dtype
-from rlhf.evaluate.reward.scoring import scoring_model
+from rlhf.models.scoring import scoring_model
 from rlhf.models.stored_dtype import evaluation_dtype
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda", 0)

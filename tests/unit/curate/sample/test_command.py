@@ -15,9 +15,9 @@ from rlhf.cli import main
 from rlhf.config.sections import SamplingSection
 from rlhf.curate.answer_rows import AnswerRow, read_answer_rows
 from rlhf.curate.output import manifest_path
+from rlhf.curate.partial import PartialFile
 from rlhf.curate.sample import sampler as sampling_module
 from rlhf.curate.sample.options import SampleOptions
-from rlhf.curate.sample.partial import PartialFile
 from rlhf.curate.sample.sampler import sample_answers
 from rlhf.curate.sample.sources import LocalModel
 from rlhf.data.tokenizer import ChatTokenizer

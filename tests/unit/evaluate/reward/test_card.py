@@ -19,11 +19,11 @@ from rlhf.evaluate.reward.accuracy import ScoredRanking
 from rlhf.evaluate.reward.card import build_reward_card, probe_section
 from rlhf.evaluate.reward.card_plots import accuracy_plot, page_values
 from rlhf.evaluate.reward.probes import ProbeInputs
-from rlhf.evaluate.reward.scoring import tree_scores
-from rlhf.evaluate.reward.test_set import build_test_set, distinct_answers, divided, score_test_set
+from rlhf.evaluate.reward.test_set import build_test_set, distinct_answers, score_test_set
 from rlhf.html.templates import render
 from rlhf.html.words import Words
 from rlhf.models.loading import load_scalar_model
+from rlhf.models.scoring import divided, tree_scores
 
 SECTIONS = {
     *("accuracy", "low", "high", "num_pairs", "num_rankings", "neighbours", "by_source", "longer_answer"),

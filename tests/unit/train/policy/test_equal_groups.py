@@ -17,6 +17,11 @@ from rlhf.train.policy.samples import Sample
 from tests.support.tables import EOS, sample
 
 
+def at_the_end(totals: Sequence[float], unweighted: Sequence[float]) -> Scores:
+    """Scores that are paid at the last token."""
+    return Scores(list(totals), {"model": list(unweighted)}, list(totals), [{} for _ in totals])
+
+
 def kept(
     rewards: Sequence[tuple[float, float]], *, wanted: int, rounds: int
 ) -> tuple[KeptGroups, list[tuple[int, int]]]:
@@ -30,7 +35,7 @@ def kept(
     def score(samples: Sequence[Sample]) -> Scores:
         first = int(samples[0].prompt.ids[0])
         found = [each for pair in rewards[first : first + len(samples) // 2] for each in pair]
-        return Scores(found, {"model": [2 * each for each in found]})
+        return at_the_end(found, [2 * each for each in found])
 
     found = kept_groups(draw, score, lambda samples, scores: scores.totals, wanted=wanted, answers=2, rounds=rounds)
     return found, asked
@@ -41,7 +46,7 @@ def test_equal_groups_are_replaced_by_the_prompts_that_come_next():
     found, asked = kept(rewards, wanted=3, rounds=3)
     assert asked == [(0, 3), (3, 2), (5, 1)]  # one of three is left, then one of two, then the last is found
     assert [int(each.prompt.ids[0]) for each in found.samples] == [1, 1, 4, 4, 5, 5]
-    assert found.scores == Scores([0.0, 1.0, 5.0, 4.0, 6.0, 7.0], {"model": [0.0, 2.0, 10.0, 8.0, 12.0, 14.0]})
+    assert found.scores == at_the_end([0.0, 1.0, 5.0, 4.0, 6.0, 7.0], [0.0, 2.0, 10.0, 8.0, 12.0, 14.0])
     assert (found.num_prompts, found.num_tokens) == (6, 24)
     assert found.metrics == {
         "rollout/groups_dropped": 3.0,
@@ -75,7 +80,7 @@ def test_rewards_are_compared_as_they_are_paid():
         }
     )
     samples = [sample([2], [5, EOS]), sample([2], [5, 5]), sample([2], [5] * 6 + [EOS])]
-    paid = final_rewards(samples, Scores([9.0, 7.0, 5.0], {}), Moments(), config)
+    paid = final_rewards(samples, at_the_end([9.0, 7.0, 5.0], [9.0, 7.0, 5.0]), Moments(), config)
     assert paid.tolist() == [5.0, 4.0, 3.5]
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rlhf.config.reward_sources import RewardEndpoint
-from rlhf.errors import TrainingError
-from rlhf.train.policy.reward_endpoints import ask_endpoint
+from rlhf.data.tokenizer import ChatTokenizer
+from rlhf.errors import ConfigError, TrainingError
+from rlhf.train.policy.reward_endpoints import Asked, ask_endpoint
 from tests.support.scoring import Service, scoring_service
 
 
@@ -20,18 +23,61 @@ def service() -> Iterator[Service]:
         yield running
 
 
-def ask(service: Service, answers: list[str], **settings: Any) -> list[float]:
+def asked(prompts: list[str], answers: list[str]) -> Asked:
+    turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    return Asked(prompts, answers, [len(answer) > 1 for answer in answers], turns)
+
+
+def ask(service: Service, answers: list[str], **settings: Any) -> list[Any]:
     endpoint = RewardEndpoint.model_validate({"url": service.url, "backoff_s": 0, "timeout_s": 5, **settings})
     prompts = [f"질문 {number}" for number in range(len(answers))]
-    return ask_endpoint(endpoint, "reward.endpoints.0")(prompts, answers, [True] * len(answers))
+    return ask_endpoint(endpoint, "reward.endpoints.0")(asked(prompts, answers))
 
 
 def test_answers_go_in_batches_and_scores_come_back_in_order(service: Service) -> None:
-    assert ask(service, ["가", "나나", "다다다"], batch_size=2) == [1, 2, 3]
+    assert ask(service, ["가", "나나", "다다다"], batch_size=2, send="texts") == [1, 2, 3]
     assert service.asked == [
         {"prompts": ["질문 0", "질문 1"], "answers": ["가", "나나"]},
         {"prompts": ["질문 2"], "answers": ["다다다"]},
     ]
+
+
+def test_whole_samples_are_sent_with_their_ids(service: Service, chat_tokenizer: ChatTokenizer) -> None:
+    endpoint = RewardEndpoint(url=service.url, batch_size=1)
+    given = replace(
+        asked(["가", "나"], ["네", "아니요"]),
+        ids=[(np.asarray([5, 6], np.int32), np.asarray([7], np.int32)), (np.asarray([5]), np.asarray([8, 0]))],
+        tokenizer=chat_tokenizer,
+    )
+    assert ask_endpoint(endpoint, "")(given) == [1, 3]
+    first, second = service.asked
+    turn = {"role": "user", "content": "나"}
+    tokens = {"tokenizer": chat_tokenizer.fingerprint(), "prompts": [[5]], "answers": [[8, 0]]}
+    whole = {"prompts": ["나"], "answers": ["아니요"], "messages": [[turn]], "finished": [True], "tokens": tokens}
+    assert second == whole
+    assert first["finished"] == [False]
+    assert first["tokens"] == {**tokens, "prompts": [[5, 6]], "answers": [[7]]}
+
+
+def test_rewards_at_offsets_come_back_as_they_are(service: Service) -> None:
+    service.replies = [(200, b'{"scores": [[[1, 0.5], [2, -1]], 2]}')]
+    assert ask(service, ["가나", "다"]) == [[[1, 0.5], [2, -1]], 2]
+
+
+def test_a_key_is_sent_and_a_missing_one_named(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REWARD_KEY", "abc")
+    assert ask(service, ["가"], api_key_env="REWARD_KEY") == [1]
+    assert service.keys == ["Bearer abc"]
+    with pytest.raises(ConfigError, match="NO_KEY is not set") as caught:
+        ask(service, ["가"], api_key_env="NO_KEY")
+    assert caught.value.where == "reward.endpoints.0.api_key_env"
+
+
+def test_what_a_service_says_of_a_refused_request_is_shown(service: Service) -> None:
+    service.replies = [(422, b'{"detail": "extra keys"}')]
+    with pytest.raises(TrainingError, match="extra keys") as caught:
+        ask(service, ["가"])
+    assert "send: texts" in str(caught.value.fix)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

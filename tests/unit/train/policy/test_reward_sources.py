@@ -18,6 +18,7 @@ from rlhf.data.records import Message
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import ConfigError, TrainingError
+from rlhf.train.policy.reward_endpoints import Asked
 from rlhf.train.policy.reward_sources import EXAMPLE, RewardSources, TextSource, check_sources, text_sources
 from rlhf.train.policy.samples import Sample
 
@@ -63,15 +64,16 @@ def test_the_reward_is_the_weighted_sum(chat_tokenizer: ChatTokenizer) -> None:
 def test_a_source_is_given_texts_without_control_tokens(chat_tokenizer: ChatTokenizer) -> None:
     seen: list[Any] = []
 
-    def ask(prompts: list[str], answers: list[str], finished: list[bool]) -> list[float]:
-        seen.extend((prompts, answers, finished))
+    def ask(asked: Asked) -> list[float]:
+        seen.extend((asked.prompts, asked.answers, asked.finished, asked.messages))
         return [1.0, 2.0]
 
     sources = RewardSources(
         PpoConfig(), ONE_RANK, (chat_tokenizer, chat_tokenizer), None, [TextSource("mine", "key", 1.0, ask)]
     )
     assert sources.scores(samples_of(chat_tokenizer, "네!", "안녕하세요?")).totals == [1.0, 2.0]
-    assert seen == [["질문 0", "질문 1"], ["네!", "안녕하세요?"], [True, True]]
+    turns = [[{"role": "user", "content": "질문 0"}], [{"role": "user", "content": "질문 1"}]]
+    assert seen == [["질문 0", "질문 1"], ["네!", "안녕하세요?"], [True, True], turns]
 
 
 @pytest.mark.parametrize(
@@ -79,8 +81,15 @@ def test_a_source_is_given_texts_without_control_tokens(chat_tokenizer: ChatToke
     [
         (lambda: [1.0], "gave 1 scores for 2 answers"),
         (lambda: [1.0, 2.0, 3.0], "gave 3 scores for 2 answers"),
-        (lambda: [1.0, math.nan], "not finite"),
-        (lambda: [1.0, "많이"], "failed: ValueError"),
+        (lambda: [1.0, math.nan], "no valid reward for answer 1: a reward that is not finite"),
+        (lambda: [1.0, "많이"], "no valid reward for answer 1: could not convert"),
+        (lambda: [[(1, math.inf)], 1.0], "answer 0: a reward that is not finite"),
+        (lambda: [[(3, 1.0)], 1.0], "answer 0: offset 3 in an answer of 2 characters"),
+        (lambda: [1.0, [(0, 1.0)]], "answer 1: offset 0 in an answer of 3 characters"),
+        (lambda: [1.0, [(2, 1.0), (1, 1.0)]], "answer 1: offset 1 after offset 2"),
+        (lambda: [1.0, [(2, 1.0), (2, 1.0)]], "answer 1: offset 2 after offset 2"),
+        (lambda: [1.0, [(1.5, 1.0)]], "answer 1: offset 1.5, which is no whole number"),
+        (lambda: [1.0, [1, 0.5]], "answer 1: 1 in place of .offset, reward."),
         (lambda: None, "failed: TypeError"),
         (lambda: 1 / 0, "failed: ZeroDivisionError: division by zero"),
     ],
@@ -88,7 +97,7 @@ def test_a_source_is_given_texts_without_control_tokens(chat_tokenizer: ChatToke
 def test_a_function_that_fails_is_named(given: Any, problem: str) -> None:
     source = TextSource("rule", "reward.functions.0", 1.0, lambda *_: given())
     with pytest.raises(TrainingError, match=problem) as caught:
-        source.scores(["a", "b"], ["c", "d"], [True, True])
+        source.rewards(Asked(["a", "b"], ["네!", "안녕!"], [True, True], [[], []]))
     assert "'rule'" in caught.value.problem
     assert caught.value.where == "reward.functions.0"
 
@@ -96,8 +105,8 @@ def test_a_function_that_fails_is_named(given: Any, problem: str) -> None:
 def test_every_source_is_asked_once_at_the_start() -> None:
     seen: list[Any] = []
 
-    def ask(*given: Any) -> list[float]:
-        seen.append(given)
+    def ask(asked: Asked) -> list[float]:
+        seen.append(asked)
         return [0.0]
 
     check_sources([TextSource("first", "", 1.0, ask), TextSource("second", "", 1.0, ask)], ONE_RANK)

@@ -83,7 +83,7 @@ class PartialFile:
     def _other_settings(self, found: Mapping[str, Any]) -> DataError:
         names = [name for name in self._identity if found.get(name) != self._identity[name]]
         return DataError(
-            f"holds answers of an interrupted run with another {', '.join(names) or 'setting'}",
+            f"holds what an interrupted run had done, with another {', '.join(names) or 'setting'}",
             where=str(self.path),
             fix="repeat the settings of that run to continue it, delete the file, or write to another --out",
         )

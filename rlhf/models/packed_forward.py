@@ -22,14 +22,16 @@ def forward_packed(model: PackedCausalLM | PackedScalarModel, row: PackedRow) ->
     return model.eval()(row.input_ids, row.position_ids, row.segments, row.positions)
 
 
-def in_micro_batches(lengths: Sequence[int], read: Callable[[list[int]], list[Value]]) -> list[Value]:
+def in_micro_batches(
+    lengths: Sequence[int], read: Callable[[list[int]], list[Value]], micro_tokens: int = MICRO_TOKENS
+) -> list[Value]:
     """A value per item, in order; `read` gets the numbers of the items of one micro-batch.
 
     Args:
-        lengths: tokens of each item; a micro-batch holds at most MICRO_TOKENS, or one longer item.
+        lengths: tokens of each item; a micro-batch holds at most `micro_tokens`, or as many as the longest item.
     """
     found: dict[int, Value] = {}
-    for items in plan_micro_batches(lengths, max(MICRO_TOKENS, *lengths), 1)[0]:
+    for items in plan_micro_batches(lengths, max([micro_tokens, *lengths]), 1)[0]:
         if items:
             found |= dict(zip(items, read(items), strict=True))
     return [found[item] for item in range(len(lengths))]
