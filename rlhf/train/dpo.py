@@ -89,7 +89,7 @@ def train_dpo(run: Run[DpoConfig]) -> None:
         require_proved(run, [model_head_proof(trained, _sequence(data.train.items[0]))])
     # The weights are still the reference's.
     used: Sequence[int] = range(len(data.train.items))
-    if run.dry_run:
+    if run.dry_run and not config.dpo.reference_from:  # what is read from another run is of all rows
         used = sorted({row for step in range(last) for row in stream.batch(step * config.train.batch_size)})
     state = _with_reference(run, trained, tokenizer, data, used)
     roles = {"model": trained}
