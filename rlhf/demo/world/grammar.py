@@ -1,0 +1,116 @@
+"""A hand-written grammar: things, what people say about them, and answers in four registers, with Korean particles."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from random import Random
+
+import yaml
+
+SOURCE = Path(__file__).with_name("korean.yaml")
+REGISTERS = ("warm", "polite", "casual", "rude")
+FRAME = 0.35  # chance of an opener, and of a closer
+# after a final consonant, otherwise; 으로 also turns to 로 after ㄹ
+PARTICLES = {
+    "를": ("을", "를"), "가": ("이", "가"), "는": ("은", "는"), "와": ("과", "와"), "로": ("으로", "로"),
+    "나": ("이나", "나"), "라": ("이라", "라"), "야": ("이야", "야"),
+}  # fmt: skip
+FIRST_SYLLABLE, LAST_SYLLABLE, FINALS, RIEUL = 0xAC00, 0xD7A3, 28, 8
+SLOT = re.compile(r"\{(\w+)\}")
+
+
+def with_particle(word: str, particle: str) -> str:
+    """The word and the form of a particle that its last syllable asks for; "x" is the word alone."""
+    if particle == "x":
+        return word
+    code = ord(word[-1])
+    assert FIRST_SYLLABLE <= code <= LAST_SYLLABLE, f"{word} does not end in Hangul"
+    final = (code - FIRST_SYLLABLE) % FINALS
+    closed, opened = PARTICLES.get(particle, (particle, particle))
+    if particle == "로" and final == RIEUL:
+        return word + opened
+    return word + (closed if final else opened)
+
+
+def filled(template: str, thing: str) -> str:
+    """The template about a thing."""
+    return SLOT.sub(lambda found: with_particle(thing, found[1]), template)
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """What people say about things of one kind in one mood, and the answers by register."""
+
+    kind: str
+    mood: str
+    things: tuple[str, ...]
+    prompts: tuple[str, ...]
+    answers: dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The whole grammar; openers and closers by mood and register."""
+
+    talks: tuple[Talk, ...]
+    openers: dict[str, dict[str, list[str]]]
+    closers: dict[str, dict[str, list[str]]]
+
+    def answer(self, talk: Talk, thing: str, register: str, generator: Random) -> str:
+        """An answer about a thing, with an opener and a closer now and then."""
+        parts = [filled(generator.choice(talk.answers[register]), thing)]
+        if generator.random() < FRAME:
+            parts.insert(0, generator.choice(self.openers[talk.mood][register]))
+        if generator.random() < FRAME:
+            parts.append(generator.choice(self.closers[talk.mood][register]))
+        return " ".join(parts)
+
+    def things(self) -> dict[str, str]:
+        """Each thing and its kind."""
+        return {thing: talk.kind for talk in self.talks for thing in talk.things}
+
+    def sentences(self) -> Iterator[str]:
+        """Every prompt, answer, opener and closer that the grammar has."""
+        for talk in self.talks:
+            for template in (*talk.prompts, *(each for texts in talk.answers.values() for each in texts)):
+                yield from (filled(template, thing) for thing in talk.things)
+        for frames in (self.openers, self.closers):
+            yield from (text for moods in frames.values() for texts in moods.values() for text in texts)
+
+
+def spelling(world: World) -> list[str]:
+    """Every sentence with a space between a thing and its particle, so that a tokenizer learns them apart."""
+    split = []
+    for talk in world.talks:
+        for template in (*talk.prompts, *(each for texts in talk.answers.values() for each in texts)):
+            parts = SLOT.sub(lambda found: "\0" + found[0] + "\0", template).split("\0")
+            for thing in talk.things:
+                pieces = [
+                    thing + " " + with_particle(thing, part[1:-1])[len(thing) :] if SLOT.fullmatch(part) else part
+                    for part in parts
+                ]
+                split.append("".join(pieces))
+    frames = [text for kinds in (world.openers, world.closers) for moods in kinds.values() for texts in moods.values() for text in texts]
+    return split + 50 * frames
+
+
+@cache
+def korean_world() -> World:
+    """The grammar of korean.yaml."""
+    read = yaml.safe_load(SOURCE.read_text(encoding="utf-8"))
+    talks = tuple(
+        Talk(
+            kind,
+            says["mood"],
+            tuple(content["things"]),
+            tuple(says["prompts"]),
+            {register: tuple(says[register]) for register in REGISTERS},
+        )
+        for kind, content in read["kinds"].items()
+        for says in content["says"]
+    )
+    return World(talks, read["openers"], read["closers"])

@@ -1,0 +1,73 @@
+"""Rows of the demo: prompts with an answer in each register, and rankings by topic and register."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from rlhf.demo.world.grammar import REGISTERS, Talk, World, filled
+
+HELD_OUT = 8  # of the pairs of a thing and a talk one in so many is held out
+# What the answers to a prompt are like, best first: (about the question, register). Equal registers differ in topic
+# alone, so that the answer itself does not tell its rank; a casual answer to the question beats a polite one beside it.
+LADDERS = (
+    ((True, "warm"), (True, "casual"), (False, "warm"), (False, "casual")),
+    ((True, "polite"), (True, "casual"), (False, "polite"), (False, "rude")),
+    ((True, "warm"), (True, "rude"), (False, "warm"), (False, "rude")),
+    ((True, "warm"), (True, "polite"), (False, "warm"), (False, "polite")),
+    ((True, "polite"), (True, "rude"), (False, "polite"), (False, "casual")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A prompt: something said about a thing."""
+
+    talk: Talk
+    thing: str
+    text: str
+
+
+def questions(world: World, *, held_out: bool) -> list[Question]:
+    """All prompts; those of some pairs of a thing and a talk are held out, so that they are new combinations."""
+    found = []
+    for number, talk in enumerate(world.talks):
+        for place, thing in enumerate(talk.things):
+            if ((place + 3 * number) % HELD_OUT == 0) == held_out:
+                found += [Question(talk, thing, filled(template, thing)) for template in talk.prompts]
+    return found
+
+
+def answered(world: World, asked: Sequence[Question], generator: Random) -> list[dict[str, Any]]:
+    """Each question with an answer in every register, the friendliest first."""
+    return [
+        _row(each, [world.answer(each.talk, each.thing, register, generator) for register in REGISTERS])
+        for each in asked
+    ]
+
+
+def ranked(world: World, asked: Sequence[Question], generator: Random) -> list[dict[str, Any]]:
+    """Each question with four answers of one of `LADDERS`."""
+    return [
+        _row(each, [_answer(world, each, *step, generator) for step in generator.choice(LADDERS)]) for each in asked
+    ]
+
+
+def _answer(world: World, asked: Question, on_topic: bool, register: str, generator: Random) -> str:
+    if on_topic:
+        return world.answer(asked.talk, asked.thing, register, generator)
+    talk = generator.choice(world.talks)
+    thing = generator.choice([each for each in talk.things if each != asked.thing])
+    return world.answer(talk, thing, register, generator)
+
+
+def _row(asked: Question, answers: list[str]) -> dict[str, Any]:
+    return {
+        "prompt": asked.text,
+        "responses": answers,
+        "ranks": list(range(1, len(answers) + 1)),
+        "topic": asked.talk.kind,
+        "source": "demo",
+    }
