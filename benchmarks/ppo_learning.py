@@ -140,7 +140,7 @@ class Grid:
             f"train.batch_size={BATCH}", f"ppo.rollout_size={BATCH}", f"ppo.epochs={EPOCHS}",
             f"ppo.kl_coefficient={KL}", "ppo.score_clip=null", "ppo.missing_eos_penalty=0", "train.warmup_steps=0",
             f"sampling.max_new_tokens={NEW_TOKENS}", f"sampling.max_prompt_tokens={MAX_PROMPT}",
-            f"sampling.batch_size={BATCH}", "log.samples_every_steps=null", "log.tensorboard=false",
+            f"sampling.batch_size={BATCH}", "log.samples_every_steps=null", "log.to=[]",
             "checkpoint.every_steps=100000",
         ]  # fmt: skip
         return {"tasks": str(SIDES), "words": words}

@@ -7,8 +7,12 @@ Reads a causal LM and demonstrations; leaves run.dir/model, a causal LM that ans
 
 import sys
 
-from rlhf.train.run.run import launch, leave
-from rlhf.train.sft import train_sft
+from rlhf.train.run.before_start import checked
 
 if __name__ == "__main__":
+    checked("sft", sys.argv[1:])  # a mistake is told before torch and DeepSpeed are imported
+
+    from rlhf.train.run.run import launch, leave
+    from rlhf.train.sft import train_sft
+
     leave(launch("sft", sys.argv[1:], train_sft))

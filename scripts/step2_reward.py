@@ -8,8 +8,12 @@ whose score is 0 on average over good answers, and model/report_card.json.
 
 import sys
 
-from rlhf.train.reward import train_reward
-from rlhf.train.run.run import launch, leave
+from rlhf.train.run.before_start import checked
 
 if __name__ == "__main__":
+    checked("reward", sys.argv[1:])  # a mistake is told before torch and DeepSpeed are imported
+
+    from rlhf.train.reward import train_reward
+    from rlhf.train.run.run import launch, leave
+
     leave(launch("reward", sys.argv[1:], train_reward))

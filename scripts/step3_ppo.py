@@ -7,8 +7,12 @@ Reads an SFT artifact (actor.path), a stage 2 artifact (reward.path) and prompts
 
 import sys
 
-from rlhf.train.ppo import train_ppo
-from rlhf.train.run.run import launch, leave
+from rlhf.train.run.before_start import checked
 
 if __name__ == "__main__":
+    checked("ppo", sys.argv[1:])  # a mistake is told before torch and DeepSpeed are imported
+
+    from rlhf.train.ppo import train_ppo
+    from rlhf.train.run.run import launch, leave
+
     leave(launch("ppo", sys.argv[1:], train_ppo))

@@ -30,5 +30,7 @@ def run_base_tiny(arguments: argparse.Namespace) -> int:
     return 0
 
 
-TINY = Command("tiny", "a tiny Polyglot-shaped GPT-NeoX, trained on the spot on any text", run_base_tiny, _flags)
+TINY = Command(
+    "tiny", "a tiny Polyglot-shaped GPT-NeoX, trained on the spot on any text", run_base_tiny, _flags, files=("data",)
+)
 GROUP = Group("base", "base models", (TINY,))

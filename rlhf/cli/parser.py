@@ -15,7 +15,10 @@ AddFlags: TypeAlias = Callable[[argparse.ArgumentParser], None]
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command. `flags` may import the options it fills, which `rlhf --help` then need not."""
+    """One command. `flags` may import the options it fills, which `rlhf --help` then need not.
+
+    `files` names the arguments that hold data files, which are looked for before anything heavy is imported.
+    """
 
     name: str
     help: str
@@ -23,13 +26,23 @@ class Command:
     flags: AddFlags
     description: str = ""
     epilog: str = ""
+    files: tuple[str, ...] = ()
 
     def add_to(self, commands: Commands) -> None:
         """Makes it a command of the group."""
         parser = commands.add_parser(
             self.name, help=self.help, description=self.description or self.help, epilog=self.epilog, flags=self.flags
         )
-        parser.set_defaults(handler=self.run)
+        parser.set_defaults(handler=self._checked if self.files else self.run)
+
+    def _checked(self, arguments: argparse.Namespace) -> int:
+        from rlhf.data.embedded import require_file
+
+        for name in self.files:
+            given = getattr(arguments, name) or ()
+            for path in (given,) if isinstance(given, str) else given:
+                require_file(path, f"--{name.replace('_', '-')}")
+        return self.run(arguments)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import sys
 
 from rlhf.cli.parser import Command
 from rlhf.config.stages import STAGES, stage_named
+from rlhf.errors import ConfigError
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +15,8 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("stage", choices=stages, metavar="STAGE", help="sft, reward or ppo")
     parents = "later: the runs it starts from need not exist yet (default: %(default)s)"
     parser.add_argument("--parents", choices=("now", "later"), default="now", help=parents)
+    after = "with --parents later: the run folder of a stage that comes first; may be repeated"
+    parser.add_argument("--after", action="append", default=[], metavar="RUN", help=after)
     words = "--config FILE key=value, as the stage takes them"
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help=words)
 
@@ -26,6 +29,11 @@ def run_ready(arguments: argparse.Namespace) -> int:
     stage = stage_named(arguments.stage)
     given = parse_stage_arguments(stage.name, arguments.words)
     config = load_config(stage.config, given.config_path, given.overrides)
+    from rlhf.train.run.before_start import chain_problems
+
+    unknown = arguments.parents == "later" and not arguments.after  # what comes first is not named
+    if problems := chain_problems({stage.name: config}, earlier=None if unknown else arguments.after):
+        raise ConfigError.collect(problems)
     if arguments.parents == "now":
         from rlhf.train.run.readiness import require_parents
 
@@ -39,7 +47,8 @@ COMMAND = Command(
     "whether a stage may start: configuration, parents, reward model",
     run_ready,
     _flags,
-    description="Checks a stage's configuration, that the runs it starts from are finished, and that the reward model "
-    "passes reward.min_accuracy; prints the run folder. Nothing is loaded. Job scripts call it first.",
+    description="Checks a stage's configuration, its data files, its warm-up and its models, that the runs it starts "
+    "from are finished, and that the reward model passes reward.min_accuracy; prints the run folder. Nothing is "
+    "loaded. Job scripts call it first.",
     epilog="example: rlhf ready ppo --config configs/kullm-5.8b/ppo.yaml train.lr=1e-6",
 )

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import NoReturn
 
+from rlhf.cli.answer_flags import add_engine_flags, rollout_of
 from rlhf.cli.job_flags import add_job_flags, fine_tuning_of, job_options_of
 from rlhf.cli.parser import Command
 from rlhf.config.flags import add_flags, fill
@@ -25,6 +26,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("limits")
     add_flags(limits, ServingSettings, only=("queue",))
     add_flags(limits, ServeOptions, only=("timeout_s", "drain_s", "max_body_bytes"))
+    add_engine_flags(parser)
     add_job_flags(parser)
 
 
@@ -32,7 +34,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
     """`rlhf serve`."""
     from rlhf.serve.options import ServeOptions, ServingSettings
 
-    serving = fill(ServingSettings, arguments)
+    serving = fill(ServingSettings, arguments, rollout=rollout_of(arguments))
     options = fill(ServeOptions, arguments, models={}, serving=serving)
     if not arguments.model and not arguments.base:
         raise ConfigError("nothing to serve", where="--model", fix="rlhf serve --model runs/ppo")
@@ -75,5 +77,6 @@ COMMAND = Command(
     "  two models, named: rlhf serve --model runs/sft --model friendly=runs/ppo --port 8000\n"
     "  compare two in the browser, and keep the votes for stage 2: rlhf serve ... --votes runs/votes.jsonl\n"
     '  then: OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none").chat.completions.create(model="ppo", ...)\n'
+    "  decoded by vLLM: rlhf serve --model runs/ppo --backend vllm --vllm-python ENV/bin/python\n"
     "  for other machines: rlhf keys add 민수, then rlhf serve --model runs/ppo --host 0.0.0.0",
 )

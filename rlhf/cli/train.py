@@ -17,13 +17,16 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run_train(arguments: argparse.Namespace) -> int:
-    """`rlhf train`; the launcher's exit status. A mistake in the words is reported before the launcher starts."""
+    """`rlhf train`; the launcher's exit status. Mistakes in words, configuration and data are told before it starts."""
     from rlhf.config.arguments import parse_stage_arguments
     from rlhf.config.load import load_config
+    from rlhf.train.run.before_start import start_problems
     from rlhf.train.run.start import start_stage
 
     given = parse_stage_arguments(arguments.stage, arguments.words)
-    load_config(STAGES[arguments.stage].config, given.config_path, given.overrides)
+    config = load_config(STAGES[arguments.stage].config, given.config_path, given.overrides)
+    for problem in start_problems(config):
+        raise problem
     return start_stage(arguments.stage, arguments.words, ranks=arguments.ranks)
 
 

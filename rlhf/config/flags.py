@@ -115,33 +115,41 @@ def fill(
     return options(**values)
 
 
-def add_section_flags(parser: Parser, section: type[Section], names: Sequence[str], **defaults: Any) -> None:
+def add_section_flags(
+    parser: Parser, section: type[Section], names: Sequence[str], *, prefix: str = "", **defaults: Any
+) -> None:
     """Adds flags for keys of a configuration section, with the keys' descriptions as help.
 
     Args:
         names: the keys, in the order of the flags.
+        prefix: of the flags' names: "vllm" makes --vllm-python of the key python.
         defaults: defaults of this command, where they differ from the section's.
     """
     for name in names:
         field = section.model_fields[name]
         default = defaults.get(name, field.get_default(call_default_factory=True))
-        details = Flag(field.description or "", name=_flag_name(name))
+        details = Flag(field.description or "", name=_flag_name(_prefixed(prefix, name)))
         _add(parser, name, field.annotation, details, default)
 
 
-def fill_section(section: type[SectionT], arguments: argparse.Namespace, **values: Any) -> SectionT:
-    """The section, from every argument named like one of its keys.
+def fill_section(
+    section: type[SectionT], arguments: argparse.Namespace, *, prefix: str = "", **values: Any
+) -> SectionT:
+    """The section, from every argument named like one of its keys, after `prefix`.
 
     Raises: ConfigError that names each flag whose value the section refuses.
     """
     from pydantic import ValidationError
 
-    given = {name: getattr(arguments, name) for name in section.model_fields if hasattr(arguments, name)}
+    names = {name: _prefixed(prefix, name) for name in section.model_fields}
+    given = {name: getattr(arguments, dest) for name, dest in names.items() if hasattr(arguments, dest)}
     try:
         return section(**{**given, **values})
     except ValidationError as error:
         problems = [
-            ConfigError(f"is {each['input']}", where=_flag_name(str(each["loc"][0])), expected=each["msg"])
+            ConfigError(
+                f"is {each['input']}", where=_flag_name(_prefixed(prefix, str(each["loc"][0]))), expected=each["msg"]
+            )
             for each in error.errors()
         ]
         raise ConfigError.collect(problems) from None
@@ -203,6 +211,10 @@ def _plain(kind: Any) -> Any:
     if get_origin(kind) in (Union, UnionType):
         return next(option for option in get_args(kind) if option is not type(None))
     return kind
+
+
+def _prefixed(prefix: str, name: str) -> str:
+    return f"{prefix}_{name}" if prefix else name
 
 
 def _flag_name(field: str) -> str:

@@ -59,4 +59,7 @@ class RolloutSection(Section):
     importance_cap: float = Field(
         2.0, ge=1, description="vllm: largest weight of a token whose log-probabilities differ between vllm and trainer"
     )
+    overlap: Literal[0, 1] = Field(
+        0, description="vllm: 1 draws the next iteration's answers while this one is learned from, with older weights"
+    )
     vllm: VllmSection = Field(default_factory=VllmSection)

@@ -288,6 +288,11 @@ class PpoConfig(LanguageConfig):
 
     @model_validator(mode="after")
     def _check_rollout(self) -> PpoConfig:
+        if self.rollout.overlap and self.rollout.backend == "transformers":
+            raise ValueError(
+                "rollout.overlap = 1 needs an engine that draws while the trainer learns; "
+                "set rollout.backend=vllm, or rollout.overlap=0"
+            )
         if self.ppo.rollout_size % self.train.batch_size:
             divisors = [n for n in range(1, self.ppo.rollout_size + 1) if self.ppo.rollout_size % n == 0]
             raise ValueError(

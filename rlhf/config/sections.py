@@ -99,10 +99,26 @@ class LanguageModelSection(ModelSection):
 class SourceSection(Section):
     """One data file or folder."""
 
-    path: str = Field(description="file or folder; demo:NAME is a file that comes with the package")
+    path: str = Field(
+        description="file, folder, or data set of the Hugging Face hub (org/name); demo:NAME comes with the package"
+    )
+    split: str = Field(
+        "", description="split of a folder or data set, or sheet of an Excel file; the only one if empty"
+    )
+    config: str = Field("", description="configuration of a data set that has several")
     format: str = Field("auto", description="auto, or a format by name (see docs/formats.md)")
     name: str = Field("", description="name in metrics and reports; the file's stem if empty")
     limit: int | None = Field(None, gt=0, description="use only the first rows")
+    ignore: list[str] = Field(
+        default_factory=list,
+        description="names of keys that are left out although they change what a row means, such as [tools]",
+    )
+
+    @property
+    def address(self) -> str:
+        """The path with configuration and split, as `rlhf.data.readers.locate` reads it."""
+        part = f"{self.config}/{self.split}" if self.config else self.split
+        return f"{self.path}#{part}" if part else self.path
 
 
 class TrainingSource(SourceSection):
@@ -262,7 +278,11 @@ class StoppingEvalSection(EvalSection):
 class LogSection(Section):
     """What is written while training."""
 
-    tensorboard: bool = Field(True, description="write metrics for TensorBoard, beside metrics.jsonl")
+    to: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = Field(
+        ["tensorboard"],
+        description="where metrics, samples, tripwires and the report card go beside the run folder; []: nowhere",
+    )
+    project: str = Field("rlhf", min_length=1, description="project (MLflow: experiment) of the run in those services")
 
 
 class SampleLogSection(LogSection):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from rlhf.data.formats import parse, quoted_keys, sniff
+from rlhf.data.formats import parse, sniff
 from rlhf.data.readers import Row, locate, read_rows, usable
 from rlhf.data.records import Message, Ranking
+from rlhf.data.row_values import quoted_keys
 from rlhf.data.sources import placed
 from rlhf.errors import DataError
 
@@ -67,7 +68,7 @@ def prompt_value(messages: Sequence[Message]) -> str | list[dict[str, str]]:
     """A prompt as data files hold it: text for a single user turn without an input, else a list of messages."""
     if len(messages) == 1 and messages[0].role == "user" and not messages[0].input:
         return messages[0].content
-    return [{key: value for key, value in asdict(message).items() if value} for message in messages]
+    return [message.as_row() for message in messages]
 
 
 def _answer_row(row: Row) -> AnswerRow:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 from rlhf.curate.patterns import read_patterns
+from rlhf.data.korean import split_sentences, without_quotes
 
 HEAD = 160  # characters: a refusal comes first; further on, the same words may be quoted or advised
 
@@ -12,13 +13,23 @@ _PATTERNS = read_patterns("rlhf.curate", "refusals.yaml")
 
 
 def is_refusal(text: str) -> bool:
-    """Whether an answer refuses, by its first `HEAD` characters.
+    """Whether an answer refuses, by the sentences that begin in its first `HEAD` characters.
 
-    A cheap heuristic: an apology counts only together with words for not being able to help. JSON and filled-in
-    forms, which start with a bracket, are never refusals, whatever they quote.
+    Refusing is what the speaker says of doing what was asked: 드릴 수 없어요, 쓰지 않을게요, 거절할게. The same words
+    in quotes, in a draft or said of others are none. JSON and filled-in forms, which start with a bracket, are never
+    refusals.
     """
-    head = unicodedata.normalize("NFC", text).replace("’", "'").strip(" \t\r\n\"'*")[:HEAD]
-    return not head.startswith(("{", "[")) and _PATTERNS["refusal"].search(head) is not None
+    plain = unicodedata.normalize("NFC", text).replace("’", "'").strip(" \t\r\n\"'*")
+    if plain.startswith(("{", "[")):
+        return False
+    head = without_quotes(unicodedata.normalize("NFC", text).strip())[:HEAD]
+    if _PATTERNS["not_refusal"].search(head):
+        return False
+    return any(_refuses(sentence) for sentence in split_sentences(head)) or _refuses(head)
+
+
+def _refuses(text: str) -> bool:
+    return _PATTERNS["refusal"].search(text.replace("’", "'").strip(" \"'*")) is not None
 
 
 def is_boilerplate(text: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import rlhf
+from rlhf.data.readers import locate
 from rlhf.errors import DataError
 
 PREFIX = "demo:"
@@ -23,3 +24,14 @@ def data_path(path: str) -> str:
         names = ", ".join(f"{PREFIX}{item.stem}" for item in sorted(FOLDER.glob("*.jsonl")))
         raise DataError(f"no embedded data {path!r}", expected=f"one of {names}", fix="correct the name")
     return str(file)
+
+
+def require_file(path: str, where: str) -> None:
+    """Raises DataError, with `where`, for a data file that is missing or empty."""
+    try:
+        found = locate(data_path(path)).path
+    except DataError as error:
+        place = f"{where}  {error.where}".rstrip()
+        raise DataError(error.problem, where=place, expected=error.expected, fix=error.fix) from None
+    if found.is_file() and not found.stat().st_size:
+        raise DataError("the file is empty", where=f"{where}  {path}", expected="at least one row")

@@ -39,11 +39,15 @@ class EncodeReport:
 
 @dataclass(frozen=True, slots=True)
 class EncodedSequence:
-    """A conversation: ids [T]; answer_mask [T], True = token of an answer or its EOS."""
+    """A conversation: ids [T]; answer_mask [T], True = token of an answer to learn, or its EOS.
+
+    unlearnt [T], or None for none: True = token of an answer of weight 0, which has no loss, not even that of prompts.
+    """
 
     ids: Ids
     answer_mask: Mask
     source: str = ""
+    unlearnt: Mask | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -108,14 +112,30 @@ class Encoder:
         return [self._prompt(record, self.report.num_rows) for record in records]
 
     def _demonstration(self, record: Demonstration) -> EncodedSequence:
-        turns = self._fitted(self._cleaned(record.messages), self._turn_ids, lambda turns: len(_joined(turns)[0]))
+        messages = self._cleaned(record.messages)
+        turns = self._fitted(messages, self._turn_ids, lambda turns: len(_joined(turns)[0]))
+        learn = [message.learn for message in messages if message.role == "assistant"]
+        learn = learn[-sum(answer for _, answer in turns) :]  # old exchanges may be gone
+        if self.train_on == "last" and not learn[-1]:
+            raise DataError("the last answer has weight 0, and data.train_on=last", fix="drop the row")
+        if self.tokenizer.history_changes and self.train_on == "all" and sum(answer for _, answer in turns) > 1:
+            raise DataError(
+                "the chat template writes earlier answers otherwise than it opens them, so only the last can be learnt",
+                fix="set data.train_on=last",
+            )
+        ids, answers = _joined(turns)
+        kept = self._kept(len(ids), last_answer=len(turns[-1][0]))
+        unlearnt = _spread(turns, [not each for each in learn])
+        mask = answers & ~unlearnt
         if self.train_on == "last":
-            turns = [*((ids, False) for ids, _ in turns[:-1]), turns[-1]]
-        ids, mask = self._cut(*_joined(turns), last_answer=len(turns[-1][0]))
+            mask[: len(ids) - len(turns[-1][0])] = False
+        ids, mask = ids[kept], mask[kept]
+        if not mask.any():
+            raise DataError("only answers of weight 0 are left of a row that is too long", fix="raise data.max_length")
         self.report.num_rows += 1
         self.report.num_tokens += len(ids)
         self.report.num_answer_tokens += int(mask.sum())
-        return EncodedSequence(ids, mask, record.source)
+        return EncodedSequence(ids, mask, record.source, None if all(learn) else unlearnt[kept])
 
     def _ranking(self, record: Ranking) -> EncodedRanking:
         responses = [self._clean(Message("assistant", text)) for text in record.responses]
@@ -179,16 +199,15 @@ class Encoder:
             raise DataError("an answer does not end in EOS after tokenisation", fix="check data.template")
         return turns
 
-    def _cut(self, ids: Ids, mask: Mask, *, last_answer: int) -> tuple[Ids, Mask]:
-        """Cuts the left of the prompt, and if the rest is still too long the right of the answer; counts both."""
-        if len(ids) <= self.max_length:
-            return ids, mask
-        prompt = len(ids) - last_answer
+    def _kept(self, length: int, *, last_answer: int) -> slice:
+        """What fits: the left of the prompt goes, then, if that is not enough, the right of the answer; counted."""
+        if length <= self.max_length:
+            return slice(0, length)
+        prompt = length - last_answer
         room = max(self.max_length - last_answer, min(prompt, int(self.max_length * MIN_PROMPT_SHARE)))
         self.report.rows_with_cut_prompt += room < prompt
         self.report.rows_with_cut_answer += room + last_answer > self.max_length
-        kept = slice(prompt - room, prompt - room + self.max_length)
-        return ids[kept], mask[kept]
+        return slice(prompt - room, prompt - room + self.max_length)
 
     def _cleaned(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         return tuple(self._clean(message) for message in messages)
@@ -215,3 +234,9 @@ def _joined(turns: Sequence[tuple[Ids, bool]]) -> tuple[Ids, Mask]:
     ids = np.concatenate([ids for ids, _ in turns])
     mask = np.concatenate([np.full(len(ids), answer) for ids, answer in turns])
     return ids, mask
+
+
+def _spread(turns: Sequence[tuple[Ids, bool]], values: Sequence[bool]) -> Mask:
+    """[T]: the value of each answer at all its tokens, False elsewhere."""
+    each = iter(values)
+    return np.concatenate([np.full(len(ids), answer and next(each)) for ids, answer in turns])

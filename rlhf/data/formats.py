@@ -1,53 +1,70 @@
-"""Row formats: the keys of a row, and the record that it becomes.
+"""Row formats: the keys that each reads, and the record that a row becomes.
 
-Texts lose outer whitespace and become NFC here; nothing else changes. Errors name the key of the row, as in
-"key `responses[2]`"; the caller adds file and line.
+A key that a format does not read is harmless, counted, or an error, as `row_keys` decides. Errors name the key of the
+row, as in "key `responses[2]`"; the caller adds file and line.
 """
 
 from __future__ import annotations
 
 import difflib
-import re
-import unicodedata
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
+from rlhf.data.public_shapes import LABELS, import_command, is_transcript, label_of
 from rlhf.data.records import (
     Demonstration,
     Message,
     Prompt,
     Ranking,
     Record,
-    Role,
     check_ranks,
     check_responses,
     check_scores,
-    check_text,
     check_turns,
+)
+from rlhf.data.row_keys import below, check_unread
+from rlhf.data.row_values import (
+    MESSAGE_KEYS,
+    MISSING,
+    Row,
+    at_key,
+    list_at,
+    messages_at,
+    optional_text,
+    quoted_keys,
+    text_at,
 )
 from rlhf.errors import DataError
 
-Row = Mapping[str, Any]
+PAIR_SCORES = (
+    ("score_chosen", "score_rejected"),
+    ("chosen_score", "rejected_score"),
+    ("chosen-rating", "rejected-rating"),
+    ("chosen_rating", "rejected_rating"),
+)
 
 
 class RowFormat(NamedTuple):
-    """keys: the row's, for messages; required: sets of keys, any of which marks the format; parse: (row, source)."""
+    """What a format reads.
+
+    Attributes:
+        keys: the keys of a row, for messages.
+        required: sets of keys, any of which marks the format.
+        reads: paths of every key that `parse` reads (see `row_keys`).
+        parse: (row, source) to record.
+    """
 
     keys: str
     required: tuple[set[str], ...]
+    reads: frozenset[str]
     parse: Callable[[Row, str], Record]
 
 
 def described(names: Iterable[str] = ()) -> str:
     """The formats (default: all) with their keys, for error messages."""
     return "; ".join(f"{name} {{{FORMATS[name].keys}}}" for name in names or FORMATS)
-
-
-def quoted_keys(row: Row) -> str:
-    return ", ".join(f"`{key}`" for key in row) or "no keys"
 
 
 def rename_hint(row: Row, names: Iterable[str] = ()) -> str:
@@ -70,109 +87,105 @@ def sniff(row: Row) -> str:
     raise DataError(problem, expected=described(), fix=rename_hint(row))
 
 
-def parse(row: Row, format: str, source: str) -> Record:
-    """The record of a row in `format`; a `source` key in the row takes precedence over `source`."""
-    if row.get("source") is not None:
+def parse(
+    row: Row, format: str, source: str, *, ignore: Collection[str] = (), unread: dict[str, int] | None = None
+) -> Record:
+    """The record of a row in `format`.
+
+    Args:
+        row: the row.
+        format: a name in `FORMATS`.
+        source: the record's source, unless the row has a `source` of its own.
+        ignore: names of keys that may be left out although they change what a row means.
+        unread: counts the keys that the format does not read.
+
+    Raises:
+        DataError: for a row that cannot be used, and for a key that changes its meaning and is not read.
+    """
+    if row.get("criteria"):  # the scores of one answer by criteria, as evaluations store them
+        ignore = (*ignore, "scores")
+    check_unread(
+        row,
+        FORMATS[format].reads,
+        f"format {format}",
+        ignore=ignore,
+        counts=unread,
+        fix=f"convert the file: {import_command(row)}; or leave the key out by name: data.train='[{{path: FILE, "
+        "ignore: [KEY]}]'",
+    )
+    if row.get("source") is not None and not isinstance(row["source"], list):  # Nectar lists where a prompt is from
         source = text_at(row, "source", allow_empty=True) or source
-    return FORMATS[format].parse(row, source)
-
-
-def key_of(error: DataError) -> str:
-    """The key an error names, as in "key `responses[2]`"; "" where it names something else or nothing."""
-    return error.where if error.where.startswith("key ") else ""
-
-
-def reason_of(error: DataError) -> str:
-    """An error's key and problem without what differs from row to row, so that rows are counted by it."""
-    key = re.sub(r"\[\d+\]", "[]", key_of(error))
-    problem = error.problem.partition(";")[0].partition(": ")[0]
-    return f"{key} {re.sub(r'0x[0-9a-f]{2} |(?<= of )[0-9]+$|^[0-9]+ ', '', problem)}".strip()
-
-
-@contextmanager
-def at_key(key: str) -> Iterator[None]:
-    """Adds the key to an error without a place."""
     try:
-        yield
+        return FORMATS[format].parse(row, source)
     except DataError as error:
-        if error.where:
+        if error.fix or not error.problem.startswith(MISSING):
             raise
-        where = f"key `{key}`"
-        raise DataError(error.problem, where=where, expected=error.expected, fix=error.fix) from None
+        raise DataError(
+            error.problem, where=error.where, expected=error.expected, fix=rename_hint(row, [format])
+        ) from None
 
 
-def text_at(row: Row, key: str, *, name: str = "", allow_empty: bool = False) -> str:
-    """The text under `key`, stripped and NFC; `name` is the key in errors, e.g. `messages[2].content`."""
-    with at_key(name or key):
-        value = _value_at(row, key)
-        if not isinstance(value, str):
-            raise DataError(f"is {_type_of(value)}, not text", expected="a string")
-        text = unicodedata.normalize("NFC", value.strip())
-        if not allow_empty:
-            check_text(text, "the text")
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise DataError("half a surrogate pair, which no tokenizer can encode", fix="write the row again")
-        return text
+def _asked(row: Row) -> tuple[Message, ...]:
+    """The turns before the answer: a system text, earlier turns, and the question with its input."""
+    if isinstance(row.get("prompt"), list):
+        return _with_system(row, messages_at(row, "prompt", "user"))
+    key = "instruction" if "prompt" not in row and "instruction" in row else "prompt"
+    if is_transcript(row.get(key)):
+        fix = f"convert the file: {import_command(row)}"
+        raise DataError("is a transcript with Human: and Assistant:", where=f"key `{key}`", fix=fix)
+    question = Message("user", text_at(row, key), optional_text(row, "input"))
+    return _with_system(row, (*_history(row), question))
 
 
-def _value_at(row: Row, key: str) -> Any:
-    if key in row:
-        return row[key]
-    raise DataError(f"is missing; the row has {quoted_keys(row)}", fix=rename_hint(row))
-
-
-def _list_at(row: Row, key: str) -> list[Any]:
-    value = _value_at(row, key)
-    if not isinstance(value, list):
-        raise DataError(f"is {_type_of(value)}, not a list", expected="a list")
-    return value
-
-
-def _type_of(value: object) -> str:
-    return "null" if value is None else type(value).__name__
-
-
-def messages_at(row: Row, key: str, last: Role | None = None) -> tuple[Message, ...]:
-    """The message list under `key`, which must end in a turn by `last` if that is given."""
-    with at_key(key):
-        entries = _list_at(row, key)
-        turns = tuple(_message(entry, f"{key}[{index}]") for index, entry in enumerate(entries))
-        if last is not None:
-            check_turns(turns, last)
+def _history(row: Row) -> list[Message]:
+    """Earlier turns as LLaMA-Factory and ms-swift write them: `history` [[question, answer], ...]."""
+    turns: list[Message] = []
+    if not row.get("history"):
+        return turns
+    with at_key("history"):
+        for index, pair in enumerate(list_at(row, "history")):
+            if not isinstance(pair, list) or len(pair) != 2:
+                raise DataError("is not a question and its answer", where=f"key `history[{index}]`")
+            texts = {f"history[{index}][{side}]": text for side, text in enumerate(pair)}
+            asked, answer = (text_at(texts, name) for name in texts)
+            turns += [Message("user", asked), Message("assistant", answer)]
     return turns
 
 
-def _message(entry: object, name: str) -> Message:
-    with at_key(name):
-        if not isinstance(entry, dict):
-            raise DataError(f"is {_type_of(entry)}, not a message", expected="{role, content}")
-        role = text_at(entry, "role", name=f"{name}.role")
-        content = text_at(entry, "content", name=f"{name}.content")
-        return Message(cast(Role, role), content, _optional(entry, "input", f"{name}.input"))
+def _with_system(row: Row, turns: tuple[Message, ...]) -> tuple[Message, ...]:
+    system = optional_text(row, "system")
+    if not system:
+        return turns
+    if turns and turns[0].role == "system":
+        if turns[0].content != system:
+            raise DataError("is another text than the system turn", where="key `system`")
+        return turns
+    return (Message("system", system), *turns)
 
 
-def _optional(row: Row, key: str, name: str = "") -> str:
-    return "" if row.get(key) is None else text_at(row, key, name=name, allow_empty=True)
-
-
-def _prompt_turns(row: Row) -> tuple[Message, ...]:
-    if isinstance(row.get("prompt"), list):
-        return messages_at(row, "prompt", "user")
-    return (Message("user", text_at(row, "prompt")),)
+def _check_label(row: Row) -> None:
+    """Refuses an answer that is labelled bad, which must not become a demonstration."""
+    key, good = label_of(row)
+    if row.get(key) is None:
+        return
+    if good is None:
+        raise DataError(f"is {row[key]!r}", where=f"key `{key}`", expected="true (good) or false (bad)")
+    if not good:
+        fix = f"pair it with a good answer for stage 2: {import_command(row)}"
+        raise DataError("says that the answer is bad", where=f"key `{key}`", fix=fix)
 
 
 def _answered(answer_key: str, row: Row, source: str) -> Record:
-    answer = Message("assistant", text_at(row, answer_key))
-    return Demonstration((*_prompt_turns(row), answer), source)
-
-
-def _instruction(row: Row, source: str) -> Record:
-    user = Message("user", text_at(row, "instruction"), _optional(row, "input"))
-    return Demonstration((user, Message("assistant", text_at(row, "output"))), source)
+    _check_label(row)
+    asked = _asked(row)
+    if isinstance(row.get(answer_key), list):  # the conversational form of TRL
+        return Demonstration((*asked, *messages_at(row, answer_key)), source)
+    return Demonstration((*asked, Message("assistant", text_at(row, answer_key))), source)
 
 
 def _messages(row: Row, source: str) -> Record:
-    turns = messages_at(row, "messages")
+    _check_label(row)
+    turns = _with_system(row, messages_at(row, "messages"))
     with at_key("messages"):
         if turns and turns[-1].role == "user":
             return Prompt(turns, source)
@@ -181,26 +194,26 @@ def _messages(row: Row, source: str) -> Record:
 
 def _prompt(row: Row, source: str) -> Record:
     if "prompt" not in row and "messages" in row:
-        return Prompt(messages_at(row, "messages", "user"), source)
-    return Prompt(_prompt_turns(row), source)
+        return Prompt(_with_system(row, messages_at(row, "messages", "user")), source)
+    return Prompt(_asked(row), source)
 
 
 def _ranking(row: Row, source: str) -> Record:
-    prompt = _prompt_turns(row)
+    prompt = _asked(row)
     with at_key("responses"):
-        values = _list_at(row, "responses")
+        values = list_at(row, "responses")
         texts = {f"responses[{index}]": value for index, value in enumerate(values)}
         responses = tuple(text_at(texts, name) for name in texts)
         check_responses(responses)
     scores = None
     if row.get("scores") is not None:
         with at_key("scores"):
-            values = _list_at(row, "scores")
+            values = list_at(row, "scores")
             check_scores(values, len(responses))
             scores = tuple(map(float, values))
     if "ranks" in row or scores is None:
         with at_key("ranks"):
-            ranks = tuple(_list_at(row, "ranks"))
+            ranks = tuple(list_at(row, "ranks"))
             check_ranks(ranks, len(responses))
     else:
         ascending = sorted(scores)
@@ -214,12 +227,44 @@ def _chosen_rejected(row: Row, source: str) -> Record:
     if before_chosen != before_rejected:
         problem = "starts with other turns than `chosen`"
         raise DataError(problem, where="key `rejected`", expected="lists that differ in the last turn only")
-    prompt = before_chosen
+    prompt = _with_system(row, before_chosen) if before_chosen else before_chosen
     if row.get("prompt") is not None or not prompt:
-        prompt = _agreeing(_prompt_turns(row), before_chosen)
+        prompt = _agreeing(_asked(row), prompt)
     with at_key("chosen"):
         check_turns(prompt, "user")
-    return Ranking(prompt, (chosen, rejected), (1, 2), source)
+    _check_messages(row, prompt, chosen)
+    scores = pair_scores(row)
+    ranks = (1, 1) if scores is not None and scores[0] == scores[1] else (1, 2)
+    return Ranking(prompt, (chosen, rejected), ranks, source, scores)
+
+
+def pair_scores(row: Row) -> tuple[float, float] | None:
+    """The scores of `chosen` and `rejected` under any of the public names, or None.
+
+    Raises: DataError where only one is given, and where the rejected answer has the higher score.
+    """
+    for better, worse in PAIR_SCORES:
+        values = [row.get(better), row.get(worse)]
+        if values == [None, None]:
+            continue
+        with at_key(worse):
+            check_scores([value for value in values if value is not None], 2)
+            if values[1] > values[0]:  # type: ignore[operator]
+                problem = f"is higher than `{better}`: {values[1]} against {values[0]}"
+                raise DataError(problem, fix="swap the answers, or drop the row")
+        return float(values[0]), float(values[1])  # type: ignore[arg-type]
+    return None
+
+
+def _check_messages(row: Row, prompt: tuple[Message, ...], chosen: str) -> None:
+    """Refuses `messages` beside a pair unless they repeat the prompt, or the prompt with the chosen answer."""
+    if not row.get("messages"):
+        return
+    turns = [(turn.role, turn.content) for turn in messages_at(row, "messages")]
+    asked = [(turn.role, turn.content) for turn in prompt]
+    if turns not in (asked, [*asked, ("assistant", chosen)]):
+        problem = "is neither the prompt nor the prompt with the chosen answer"
+        raise DataError(problem, where="key `messages`", fix=f"convert the file: {import_command(row)}")
 
 
 def _agreeing(prompt: tuple[Message, ...], before: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -227,8 +272,9 @@ def _agreeing(prompt: tuple[Message, ...], before: tuple[Message, ...]) -> tuple
 
     Public data sets repeat the whole conversation in `chosen`, and its first or last question in `prompt`.
     """
-    size = len(prompt)
-    if before and prompt not in (before[:size], before[-size:]):
+    asked = prompt[1:] if before and prompt[0].role == "system" and before[0] == prompt[0] else prompt
+    turns = before[1:] if before and before[0].role == "system" else before
+    if before and prompt != before and asked not in (turns[: len(asked)], turns[-len(asked) :]):
         problem = "is not in the turns that `chosen` starts with"
         raise DataError(problem, where="key `prompt`", fix="drop `prompt`, or keep the last turn of `chosen`")
     return before or prompt
@@ -236,6 +282,10 @@ def _agreeing(prompt: tuple[Message, ...], before: tuple[Message, ...]) -> tuple
 
 def _ending(row: Row, key: str) -> tuple[tuple[Message, ...], str]:
     """The turns before the answer, and the answer."""
+    if is_transcript(row.get(key)) or isinstance(row.get(key), dict):
+        what = "one message" if isinstance(row[key], dict) else "a transcript with Human: and Assistant:"
+        fix = f"convert the file: {import_command(row)}"
+        raise DataError(f"is {what}", where=f"key `{key}`", expected="an answer, or a list of messages", fix=fix)
     if not isinstance(row.get(key), list):
         return (), text_at(row, key)
     turns = messages_at(row, key)
@@ -244,19 +294,54 @@ def _ending(row: Row, key: str) -> tuple[tuple[Message, ...], str]:
     return turns[:-1], turns[-1].content
 
 
+def _reads(*keys: str, lists: Collection[str] = ()) -> frozenset[str]:
+    paths = frozenset((*keys, "source"))
+    return paths.union(*(below(key, MESSAGE_KEYS) for key in lists))
+
+
+_QUESTION = ("instruction", "input", "system", "history")
+_PER_ANSWER = ("answers", "models")  # what `rlhf data sample` writes on each of the responses
+_PAIR_KEYS = [name for names in PAIR_SCORES for name in names]
+
 # Recognised in this order: the more specific keys first, `prompt` alone last.
 FORMATS = {
     "ranking": RowFormat(
         "prompt, responses, ranks or scores",
         ({"prompt", "responses", "ranks"}, {"prompt", "responses", "scores"}),
+        _reads(*_QUESTION, "responses", "ranks", "scores", *_PER_ANSWER, lists=["prompt"]),
         _ranking,
     ),
     "chosen-rejected": RowFormat(
-        "chosen, rejected, prompt unless both are message lists", ({"chosen", "rejected"},), _chosen_rejected
+        "chosen, rejected, prompt unless both are message lists",
+        ({"chosen", "rejected"},),
+        _reads(*_QUESTION, *_PAIR_KEYS, lists=["prompt", "chosen", "rejected", "messages"]),
+        _chosen_rejected,
     ),
-    "prompt-response": RowFormat("prompt, response", ({"prompt", "response"},), partial(_answered, "response")),
-    "prompt-completion": RowFormat("prompt, completion", ({"prompt", "completion"},), partial(_answered, "completion")),
-    "instruction": RowFormat("instruction, output, input if any", ({"instruction", "output"},), _instruction),
-    "messages": RowFormat("messages [{role, content}]", ({"messages"},), _messages),
-    "prompt": RowFormat("prompt, or messages that end in a user turn", ({"prompt"},), _prompt),
+    "prompt-response": RowFormat(
+        "prompt, response",
+        ({"prompt", "response"},),
+        _reads(*_QUESTION, *LABELS, lists=["prompt", "response"]),
+        partial(_answered, "response"),
+    ),
+    "prompt-completion": RowFormat(
+        "prompt, completion",
+        ({"prompt", "completion"},),
+        _reads(*_QUESTION, *LABELS, lists=["prompt", "completion"]),
+        partial(_answered, "completion"),
+    ),
+    "instruction": RowFormat(
+        "instruction, output, input if any",
+        ({"instruction", "output"},),
+        _reads(*_QUESTION, *LABELS, "output"),
+        partial(_answered, "output"),
+    ),
+    "messages": RowFormat(
+        "messages [{role, content}]", ({"messages"},), _reads("system", *LABELS, lists=["messages"]), _messages
+    ),
+    "prompt": RowFormat(
+        "prompt, or messages that end in a user turn",
+        ({"prompt"},),
+        _reads(*_QUESTION, lists=["prompt", "messages"]),
+        _prompt,
+    ),
 }

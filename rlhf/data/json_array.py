@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from rlhf.data.byte_streams import opened
 from rlhf.data.lines import BOM, LONGEST_LINE, not_encoded
 from rlhf.errors import DataError
 
@@ -26,13 +27,14 @@ class _Window:
         self.at_end = False
         self._stream = stream
         self._decoder = codecs.getincrementaldecoder("utf-8")()
-        if self._stream.read(len(BOM)) != BOM:
-            self._stream.seek(0)
+        start = self._stream.read(len(BOM))
+        self._start = b"" if start == BOM else start
 
     def grow(self) -> None:
         """Drops the text before `position` and reads as much as is left, at least one chunk."""
         self.text, self.position = self.text[self.position :], 0
-        raw = self._stream.read(max(_CHUNK, len(self.text)))
+        raw = self._start + self._stream.read(max(_CHUNK, len(self.text)))
+        self._start = b""
         self.at_end = not raw
         try:
             self.text += self._decoder.decode(raw, final=self.at_end)
@@ -63,7 +65,7 @@ def array_elements(path: Path) -> Iterator[tuple[int, Any]]:
     Raises DataError, with file and line, for anything but one complete array in UTF-8, and for an element of more
     than `LONGEST_LINE` characters.
     """
-    with path.open("rb") as stream:
+    with opened(path) as stream:
         window = _Window(path, stream)
         window.peek()
         window.advance(window.position + 1)

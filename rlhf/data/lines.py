@@ -6,10 +6,12 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
+from rlhf.data.byte_streams import opened
 from rlhf.errors import DataError
 
 BOM = b"\xef\xbb\xbf"
 LONGEST_LINE = 16 << 20  # bytes; a longer line is a file without line ends, not a row
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks; Excel calls such files Unicode text
 KOREAN_ENCODINGS = ("utf-8", "cp949")
 
 
@@ -18,7 +20,7 @@ def raw_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
 
     Lines end at b"\\n" only: str.splitlines would also split at U+2028 inside a JSON string.
     """
-    with path.open("rb") as stream:
+    with opened(path) as stream:
         number = 1
         while raw := stream.readline(LONGEST_LINE + 1):
             whole = len(raw) <= LONGEST_LINE
@@ -42,6 +44,8 @@ def not_encoded(where: str, error: UnicodeDecodeError) -> DataError:
     if error.encoding != "utf-8":
         problem = f"byte {error.object[error.start]:#04x} is neither UTF-8 nor {error.encoding.upper()}"
         return DataError(problem, where=where, fix="save the file as UTF-8, or delete the damaged line")
+    if error.object.startswith(UTF_16):
+        return DataError("UTF-16 text", where=where, expected="UTF-8 text", fix="iconv -f utf-16 -t utf-8 OLD > NEW")
     if error.reason == "unexpected end of data":
         problem = "the file ends in the middle of a character"
         return DataError(problem, where=where, expected="UTF-8 text", fix="the file may be truncated: write it again")
@@ -67,10 +71,10 @@ def decoded_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, st
 def encoding_of(path: Path) -> str:
     """ "utf-8" or "cp949", by the first line with Hangul; "utf-8" without any.
 
-    Raises DataError for UTF-16, which Excel calls Unicode text.
+    Raises DataError for UTF-16.
     """
     for number, raw in raw_lines(path):
-        if number == 1 and raw is not None and raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        if number == 1 and raw is not None and raw.startswith(UTF_16):
             fix = "iconv -f utf-16 -t utf-8 OLD > NEW"
             raise DataError("UTF-16 text", where=f"{path}:1", expected="UTF-8 or CP949", fix=fix)
         if raw is None or raw.isascii():
@@ -86,12 +90,12 @@ def encoding_of(path: Path) -> str:
     return "utf-8"
 
 
-def csv_records(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, list[str]]]:
+def csv_records(path: Path, encoding: str = "utf-8", delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
     """(first line, cells) of every record that is not a blank line.
 
     Raises DataError, with file and line, for unbalanced quotes, and as `decoded_lines`.
     """
-    reader = csv.reader((text for _, text in decoded_lines(path, encoding)), strict=True)
+    reader = csv.reader((text for _, text in decoded_lines(path, encoding)), delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1
         try:

@@ -103,8 +103,10 @@ def pack_sequences(sequences: Sequence[EncodedSequence], *, prompt_weight: float
     if not sequences:
         return idle_row()
     weights = [np.where(sequence.answer_mask, 1.0, prompt_weight) for sequence in sequences]
-    for weight in weights:
+    for weight, sequence in zip(weights, sequences, strict=True):
         weight[0] = 0.0  # nothing precedes the first token
+        if sequence.unlearnt is not None:
+            weight[sequence.unlearnt] = 0.0
     read = [np.flatnonzero(weight) for weight in weights]  # token t is predicted at t - 1; t = 0 never is
     starts = np.cumsum([0, *map(len, sequences)])[:-1]
     positions = np.concatenate([start + where - 1 for start, where in zip(starts, read, strict=True)])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from rlhf.errors import DataError
 
@@ -74,11 +74,16 @@ def check_scores(scores: Sequence[float], num_answers: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. `input` is the context that KULLM and Alpaca give in addition to an instruction."""
+    """One turn.
+
+    `input` is the context that KULLM and Alpaca give in addition to an instruction; a turn of the assistant with
+    `learn` false is read but has no loss.
+    """
 
     role: Role
     content: str
     input: str = ""
+    learn: bool = True
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -88,6 +93,11 @@ class Message:
             raise DataError(f"input is {type(self.input).__name__}, not text", expected="a string")
         if self.input and self.role != "user":
             raise DataError(f"a {self.role} turn with an input", expected="an input on user turns only")
+
+    def as_row(self) -> dict[str, Any]:
+        """The turn as data files hold it: {role, content}, with `input` and `weight` where they say something."""
+        given = {"role": self.role, "content": self.content}
+        return {**given, **({"input": self.input} if self.input else {}), **({} if self.learn else {"weight": 0})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +117,8 @@ class Demonstration:
 
     def __post_init__(self) -> None:
         check_turns(self.messages, "assistant")
+        if not any(message.learn for message in self.messages if message.role == "assistant"):
+            raise DataError("every answer has weight 0, so that there is nothing to learn", fix="drop the row")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast
 
-from rlhf.data.formats import FORMATS, described, key_of, parse, quoted_keys, rename_hint, sniff
-from rlhf.data.readers import Row, locate, read_rows, sha256_of, usable
+from rlhf.data.byte_streams import name_of
+from rlhf.data.formats import FORMATS, described, parse, rename_hint, sniff
+from rlhf.data.public_shapes import import_command, import_hint, public_shape
+from rlhf.data.readers import Location, Row, locate, read_rows, sha256_of, usable
 from rlhf.data.records import Demonstration, Prompt, Ranking, Record, demonstration_of, prompt_of
+from rlhf.data.row_values import key_of, quoted_keys
 from rlhf.errors import DataError
 
 RecordT = TypeVar("RecordT", Demonstration, Ranking, Prompt)
@@ -31,13 +33,15 @@ class DataSource:
     """One file (JSONL, JSON array, CSV) or `datasets` folder (`folder#split` where it has splits).
 
     `name` goes into each record's source unless the row has its own (default: the file's name, no suffix);
-    `limit` keeps the first so many usable records.
+    `limit` keeps the first so many usable records; `ignore` names keys that may stay unread although they change what
+    a row means.
     """
 
     path: str
     format: str = "auto"
     name: str = ""
     limit: int | None = None
+    ignore: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.format != "auto" and self.format not in FORMATS:
@@ -52,7 +56,8 @@ class SourceReport:
     """Counts of the rows of a source: num_rows = num_kept + num_skipped + num_tied.
 
     `num_converted` of the kept records were converted from a richer kind; `num_tied` are rankings in which all answers
-    tie, skipped where a better answer is needed; `skipped` holds the first few reasons, with their lines.
+    tie, skipped where a better answer is needed; `skipped` holds the first few reasons, with their lines; `unread`
+    counts the rows with each key that the format does not read.
     """
 
     path: str
@@ -64,6 +69,7 @@ class SourceReport:
     num_converted: int = 0
     num_tied: int = 0
     skipped: list[str] = field(default_factory=list)
+    unread: dict[str, int] = field(default_factory=dict)
 
     def skip(self, error: DataError, line: int) -> None:
         """Counts a bad row, and keeps the reason of the first few."""
@@ -101,15 +107,38 @@ def read_records(
         raise DataError(f"on_bad_row {on_bad_row!r}", expected="error or skip")
     location = locate(source.path)
     report = SourceReport(source.path, source.format, sha256_of(location))
-    if source.format != "auto":
-        _check_kind(source.format, kind, source.path)
     records: list[RecordT] = []
     lines: list[int] = []
+    for line, record in _usable_records(source, location, kind, on_bad_row, report):
+        records.append(record)
+        lines.append(line)
+    if not records:
+        raise nothing_usable(report)
+    return SourceRecords(records, lines, report)
+
+
+def require_usable(source: DataSource, kind: type[RecordT], *, on_bad_row: OnBadRow = "error") -> None:
+    """Reads a source up to its first usable row, which takes no time however large the file is.
+
+    Raises: DataError as `read_records`, for what is found so far.
+    """
+    report = SourceReport(source.path, source.format, "")
+    records = _usable_records(source, locate(source.path), kind, on_bad_row, report)
+    if next(records, None) is None:
+        raise nothing_usable(report)
+
+
+def _usable_records(
+    source: DataSource, location: Location, kind: type[RecordT], on_bad_row: OnBadRow, report: SourceReport
+) -> Iterator[tuple[int, RecordT]]:
+    """(line, record) of every usable row; `report` counts all rows."""
+    if source.format != "auto":
+        _check_kind(source.format, kind, source.path)
     for line, row in read_rows(location):
         if report.num_kept == source.limit:
             break
         if report.format == "auto" and not isinstance(row, DataError):
-            report.format = _sniffed(row, kind, f"{source.path}:{line}")
+            report.format = _sniffed(row, kind, source.path, line)
         report.num_rows += 1
         try:
             record = _record(row, source, kind, report)
@@ -119,21 +148,17 @@ def read_records(
             report.skip(error, line)
             continue
         if record is not None:
-            records.append(record)
-            lines.append(line)
             report.num_kept += 1
-    if not records:
-        raise nothing_usable(report)
-    return SourceRecords(records, lines, report)
+            yield line, record
 
 
-def _sniffed(row: Mapping[str, Any], kind: type[Record], where: str) -> str:
+def _sniffed(row: Mapping[str, Any], kind: type[Record], path: str, line: int) -> str:
     """The format of the first row, which is that of the whole file."""
     try:
         name = sniff(row)
     except DataError as error:
-        raise placed(error, where) from None
-    _check_kind(name, kind, where, row)
+        raise placed(error, f"{path}:{line}", fix=import_hint(row, path)) from None
+    _check_kind(name, kind, f"{path}:{line}", row)
     return name
 
 
@@ -141,18 +166,21 @@ def _check_kind(name: str, kind: type[Record], where: str, row: Mapping[str, Any
     if name in _FORMATS_FOR[kind]:
         return
     keys = f" (the row has {quoted_keys(row)})" if row else ""
+    fix = rename_hint(row, _FORMATS_FOR[kind]) if row else ""
+    if not fix and row and kind is Ranking and public_shape(row) in ("kto", "helpsteer", "hh"):
+        fix = f"{import_command(row, where.rpartition(':')[0])} makes rankings of it"
     raise DataError(
         f"the format is {name}{keys}, which has no {kind.__name__}",
         where=where,
         expected=f"a file of {described(_FORMATS_FOR[kind])}",
-        fix=(rename_hint(row, _FORMATS_FOR[kind]) if row else "")
-        or f"give a file in one of these formats for {kind.__name__}s",
+        fix=fix or f"give a file in one of these formats for {kind.__name__}s",
     )
 
 
 def _record(row: Row | DataError, source: DataSource, kind: type[RecordT], report: SourceReport) -> RecordT | None:
     """The record of one row; None for a ranking in which all answers tie, which is counted."""
-    parsed = parse(usable(row), report.format, source.name or Path(source.path).stem)
+    name = source.name or name_of(source.path)
+    parsed = parse(usable(row), report.format, name, ignore=source.ignore, unread=report.unread)
     if isinstance(parsed, Ranking) and parsed.all_tied and kind is not Prompt:
         report.num_tied += 1
         return None

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from rlhf.data.answer_spans import has_spans
 from rlhf.data.records import Message
-from rlhf.data.templates import TextSpan, audit_template, render_pieces, template_text
+from rlhf.data.templates import TextSpan, audit_template, history_changes, render_pieces, stock_end, template_text
 from rlhf.errors import TokenizerError
 
 HANGUL_PROBE = "안녕하세요? 오늘은 날씨가 참 좋네요! 뷁쉙 ㅋㅋㅋ ㅠㅠ 값어치 닭볶음탕 3시 반, e-mail."
@@ -26,19 +27,23 @@ NEW_PAD = "<|padding|>"
 
 @dataclass(frozen=True, slots=True)
 class ChatTokenizer:
-    """A Hugging Face tokenizer that passed the audit, and its template."""
+    """A Hugging Face tokenizer that passed the audit, and its template.
+
+    history_changes: only the last answer of a conversation can be trained on (see `templates.history_changes`).
+    notes: what was decided for a template that does not say it, for people to read.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     template: str
     eos_id: int
     pad_id: int
     special_texts: tuple[str, ...]
+    history_changes: bool = False
+    notes: tuple[str, ...] = ()
 
     def pieces(self, messages: Sequence[Message], *, open_answer: bool = False) -> list[TextSpan]:
         """The conversation as text, split at the boundaries of its answers."""
-        names = ("bos_token", "eos_token", "unk_token", "pad_token")
-        special = {name: getattr(self.tokenizer, name, None) or "" for name in names}
-        return render_pieces(self.template, messages, special, open_answer=open_answer)
+        return render_pieces(self.template, messages, _special(self.tokenizer), open_answer=open_answer)
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text: nothing is added, and the text of special tokens becomes special tokens."""
@@ -93,18 +98,48 @@ def audited(tokenizer: Any, template: str | None, *, where: str) -> ChatTokenize
     tokenizer.model_input_names = ["input_ids", "attention_mask"]  # GPT-NeoX refuses token_type_ids
     if template is not None:
         tokenizer.chat_template = template_text(template)
+    if isinstance(tokenizer.chat_template, dict):  # several by name: for chats, tools, documents
+        tokenizer.chat_template = tokenizer.chat_template.get("default")
     if not isinstance(tokenizer.chat_template, str):
         raise TokenizerError(
             "the tokenizer has no chat template",
             where=where,
             fix="set data.template to kullm, kullm-input, vaiv-reward, polyglot-chat or a Jinja file",
         )
+    special = tuple(sorted({str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}))
+    before = tokenizer.eos_token
+    _end_by_template(tokenizer, special)
     eos_id = _checked_eos(tokenizer, where)
     pad_id = _padding_apart_from(tokenizer, eos_id)
     _check_hangul(tokenizer, where)
-    audit_template(tokenizer.chat_template, tokenizer.eos_token)
+    audit_template(tokenizer.chat_template, tokenizer.eos_token, _special(tokenizer))
     special = tuple(sorted({str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}))
-    return ChatTokenizer(tokenizer, tokenizer.chat_template, eos_id, pad_id, special)
+    changes = history_changes(tokenizer.chat_template, _special(tokenizer))
+    notes = tuple(_notes(tokenizer, before, changes=changes))
+    return ChatTokenizer(tokenizer, tokenizer.chat_template, eos_id, pad_id, special, changes, notes)
+
+
+def _notes(tokenizer: Any, eos_before: str | None, *, changes: bool) -> Iterator[str]:
+    if has_spans(tokenizer.chat_template):
+        return
+    yield f"chat template: the model's own; an answer is its text and {tokenizer.eos_token}"
+    if eos_before != tokenizer.eos_token:
+        yield f"EOS is {tokenizer.eos_token}, which ends an answer in the template, instead of {eos_before}"
+    if changes:
+        yield "chat template: earlier answers are written otherwise than they are opened; only the last can be learnt"
+
+
+def _special(tokenizer: Any) -> dict[str, str]:
+    """The special tokens that templates ask for."""
+    names = ("bos_token", "eos_token", "unk_token", "pad_token")
+    return {name: getattr(tokenizer, name, None) or "" for name in names}
+
+
+def _end_by_template(tokenizer: Any, special: Sequence[str]) -> None:
+    """Makes the token that ends an answer in a stock template the EOS: a base model's own ends documents."""
+    end = stock_end(tokenizer.chat_template, tokenizer.eos_token or "", _special(tokenizer), special)
+    if end and end != tokenizer.eos_token:
+        tokenizer.eos_token = end
 
 
 def _checked_eos(tokenizer: Any, where: str) -> int:

@@ -19,11 +19,10 @@ from rlhf.config.load import load_config
 from rlhf.config.reward_sources import RewardRole
 from rlhf.config.schema import PpoConfig
 from rlhf.config.stages import STAGES
-from rlhf.demo.measure import Summary, measure_policy, print_summary, reward_summary
 from rlhf.demo.options import QuickstartOptions, TinySize
-from rlhf.demo.tiny_base import make_tiny_base
-from rlhf.errors import ArtifactError, DataError, TrainingError
+from rlhf.errors import ArtifactError, ConfigError, DataError, TrainingError
 from rlhf.evaluate.reward.gate import read_card, refusal
+from rlhf.train.run.before_start import chain_problems
 from rlhf.train.run.start import start_stage
 
 OWN_DATA = {"sft": "sft", "reward": "preference", "ppo": "prompts"}
@@ -58,14 +57,16 @@ class Quickstart(QuickstartOptions):
     seconds: dict[str, float] = field(default_factory=dict)
     _settings: dict[str, Any] = field(default_factory=dict)
 
-    def run(self) -> Summary:
+    def run(self) -> dict[str, Any]:
         """Runs the missing stages and returns the summary, which is also written to out/summary.json."""
         self._check()
+        from rlhf.demo.measure import measure_policy, print_summary, reward_summary  # torch
+
         self._timed("base", self._base)
         for stage in STAGES:
             self._timed(stage, lambda stage=stage: self._stage(stage))  # type: ignore[misc]
         started = time.perf_counter()
-        summary: Summary = {
+        summary: dict[str, Any] = {
             "settings": self._settings,
             "sft": sft_summary(self.out / "sft"),
             "reward": reward_summary(self.out / "reward" / "model"),
@@ -97,6 +98,7 @@ class Quickstart(QuickstartOptions):
                     fix="choose another --out",
                 )
             self.seconds = known.get("seconds", {})
+        self._check_chain()
         self.out.mkdir(parents=True, exist_ok=True)
         self._settings = settings
         write_json(path, {**settings, "seconds": self.seconds})
@@ -117,20 +119,30 @@ class Quickstart(QuickstartOptions):
         size = TinySize(epochs=0.5, lr=1e-3) if self.data else TinySize()
         if self.max_steps is not None:
             size = replace(size, epochs=SHORT_EPOCHS)
+        from rlhf.demo.tiny_base import make_tiny_base
+
         make_tiny_base(files, self.out / "base" / "model", size=size, seed=self.seed)
 
     def _stage(self, stage: str) -> None:
         if stage == "ppo" and self.data:
             self._warn_of_a_weak_reward()
-        words = [f"run.dir={self.out / stage}", f"run.seed={self.seed}", *self._models(stage), *self._data(stage)]
-        words += LORA_OVERRIDES[stage] if self.lora else ()
-        words += OWN_OVERRIDES[stage] if self.data else ()
-        words += (f"run.max_steps={self.max_steps}", *SHORT_OVERRIDES[stage]) if self.max_steps is not None else ()
-        arguments = ["--config", f"recipe:demo/{stage}", "--resume", "auto", *words]
+        arguments = ["--config", _recipe(stage), "--resume", "auto", *self._words(stage)]
         status = start_stage(stage, arguments)
         if status or RunFolder(self.out / stage).status() != "finished":
             reason = RunFolder(self.out / stage).state().get("reason", "")
             raise TrainingError(f"stage {stage} ended with status {status}: {reason}", where=str(self.out / stage))
+
+    def _words(self, stage: str) -> list[str]:
+        words = [f"run.dir={self.out / stage}", f"run.seed={self.seed}", *self._models(stage), *self._data(stage)]
+        words += LORA_OVERRIDES[stage] if self.lora else ()
+        words += OWN_OVERRIDES[stage] if self.data else ()
+        return words + ([f"run.max_steps={self.max_steps}", *SHORT_OVERRIDES[stage]] if self.max_steps else [])
+
+    def _check_chain(self) -> None:
+        """Refuses, before the first stage starts, what would end any of them: data, paths, warm-up."""
+        configs = {stage: load_config(STAGES[stage].config, _recipe(stage), self._words(stage)) for stage in STAGES}
+        if problems := chain_problems(configs, earlier=[str(self.out / "base")]):
+            raise ConfigError.collect(problems)
 
     def _warn_of_a_weak_reward(self) -> None:
         """Warns where PPO would refuse the reward model by default: a tour on 2,000 rows goes on to its end."""
@@ -157,6 +169,10 @@ class Quickstart(QuickstartOptions):
         name = OWN_DATA[stage]
         train = json.dumps([{"path": f"{self.data / name}_train.jsonl", "limit": OWN_ROWS}], ensure_ascii=False)
         return [f"data.train={train}", f"data.eval={self.data / name}_dev.jsonl"]
+
+
+def _recipe(stage: str) -> str:
+    return f"recipe:demo/{stage}"
 
 
 def sft_summary(folder: Path) -> dict[str, float]:

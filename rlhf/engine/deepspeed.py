@@ -214,7 +214,12 @@ class TrainedModel(RowModel, StoredEngine):
         import deepspeed
 
         state: dict[str, Tensor] = {}
-        for name, parameter in self._engine.module.model.named_parameters():
+        known: dict[int, str] = {}  # a parameter of several names, as tied embeddings are, is gathered once
+        for name, parameter in self._engine.module.model.named_parameters(remove_duplicate=False):
+            first = known.setdefault(id(parameter), name)
+            if first != name:
+                state |= {name: state[first]} if self.ranks.is_main else {}
+                continue
             with deepspeed.zero.GatheredParameters([parameter], enabled=self._section.zero_stage == 3):
                 if self.ranks.is_main:
                     state[name] = parameter.detach().to("cpu", copy=True)

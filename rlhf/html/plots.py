@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from markupsafe import Markup
 
 from rlhf.errors import require_packages
+from rlhf.html.words import Words
 
 BLUE, GREY, RED, LINE = "#2f5d8c", "#9aa4b1", "#b3541e", "#d5dae0"
 WIDTH = 4.8  # inches; the page scales it to the screen
@@ -19,6 +20,11 @@ WIDTH = 4.8  # inches; the page scales it to the screen
 def require_matplotlib() -> None:
     """Raises ConfigError, naming the extra, when plots could not be drawn."""
     require_packages("matplotlib", extra="report", needed_by="the report page")
+
+
+def in_both(draw: Callable[[str], Markup]) -> Words:
+    """A plot with its texts in Korean and one in English: `draw` gets "ko" or "en"."""
+    return Words(draw("ko"), draw("en"))
 
 
 @contextmanager

@@ -23,13 +23,18 @@ class Words(NamedTuple):
         """Both texts with `values` in their places; a value that is Words gives each text its own language."""
         texts = []
         for language, text in zip(self._fields, self, strict=True):
-            places = [_in_language(value, language) for value in values]
-            texts.append(text.format(*places, **{key: _in_language(each, language) for key, each in named.items()}))
+            places = [in_language(value, language) for value in values]
+            texts.append(text.format(*places, **{key: in_language(each, language) for key, each in named.items()}))
         return Words(*texts)
 
 
-def _in_language(value: Any, language: str) -> Any:
-    return getattr(value, language) if isinstance(value, Words) else value
+def in_language(value: Any, language: str) -> Any:
+    """The value with every Words in it, also in lists and pairs, replaced by its text in `language`."""
+    if isinstance(value, Words):
+        return getattr(value, language)
+    if type(value) in (list, tuple):
+        return type(value)(in_language(each, language) for each in value)
+    return value
 
 
 def same(text: str) -> Words:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rlhf.plan.machine import GIGABYTE
 from rlhf.plan.memory import MemoryPlan
 from rlhf.plan.report import PlanReport
-from rlhf.plan.time import MAX_WARMUP_SHARE
+from rlhf.plan.steps import MAX_WARMUP_SHARE
 
 SMALLEST = 0.005  # GB; smaller values are shown as a dot
 

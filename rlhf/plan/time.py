@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from rlhf.config.schema import PpoConfig, RewardConfig, StageConfig
-from rlhf.config.sections import AnswerSource, SourceSection, TrainSection
-from rlhf.data.embedded import data_path
-from rlhf.data.loader import RowStream
-from rlhf.data.records import Demonstration, Prompt, Ranking
-from rlhf.data.sources import DataSource, read_records
+from rlhf.config.schema import PpoConfig, StageConfig
 from rlhf.plan.batches import longest_item
 from rlhf.plan.roles import Shapes
+from rlhf.plan.steps import count_rows, planned_steps, warmup_steps
 from rlhf.rollout.capacity import CPU_SLOTS
 
-ASSUMED_ROWS = 1000
 A100_FLOPS, A100_BANDWIDTH = 312e12, 1.6e12  # bfloat16 operations and bytes per second of one A100
-MAX_WARMUP_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -49,10 +41,8 @@ def estimate_run(
 ) -> RunEstimate:
     """Steps, tokens and hours; `flops_per_second` is one rank's peak."""
     sizes, assumed = count_rows(config)
-    weights = tuple(source.weight for source in config.data.train) if not assumed else (1.0,)
     per_step = config.ppo.num_prompts if isinstance(config, PpoConfig) else config.train.batch_size
-    stream = RowStream(sizes, weights, 0, per_step, config.train.epochs)
-    steps = stream.num_steps
+    steps = planned_steps(config, sizes)
     limit = config.run.max_steps
     done = steps if limit is None else min(steps, limit)
     items = done * per_step
@@ -70,13 +60,6 @@ def estimate_run(
     return RunEstimate(
         sum(sizes), assumed, steps, updates, warmup_steps(config.train, steps), tokens, flops, hours, utilisation
     )
-
-
-def warmup_steps(train: TrainSection, total: int) -> int:
-    """Steps of warm-up as configured; a ratio is kept within 30 % of the run, beyond which training refuses steps."""
-    if train.warmup_steps is not None:
-        return train.warmup_steps
-    return min(round(train.warmup_ratio * total), int(MAX_WARMUP_SHARE * total))
 
 
 def _training(config: StageConfig) -> float:
@@ -97,23 +80,3 @@ def _decode_seconds(config: PpoConfig, shapes: Shapes, iterations: int, world_si
     waves = math.ceil(config.ppo.rollout_size / world_size / (config.sampling.batch_size or CPU_SLOTS))
     weights = shapes["actor"].parameters * 2.0 * (0.25 if config.model.quantize == "4bit" else 1.0)
     return iterations * waves * config.sampling.max_new_tokens * weights / A100_BANDWIDTH / 0.5
-
-
-def count_rows(config: StageConfig) -> tuple[tuple[int, ...], bool]:
-    """Usable rows of each training file; (1000,) and True if one does not exist."""
-    found = []
-    for source in config.data.train:
-        path = data_path(source.path)
-        if not Path(path.partition("#")[0]).exists():
-            return (ASSUMED_ROWS,), True
-        found.append(_rows(config, path, source))
-    return (tuple(found), False) if found else ((ASSUMED_ROWS,), True)
-
-
-def _rows(config: StageConfig, path: str, source: SourceSection) -> int:
-    every_answer = isinstance(source, AnswerSource) and source.answers == "all"
-    kind: Any = Prompt if isinstance(config, PpoConfig) else Demonstration
-    if every_answer or isinstance(config, RewardConfig):
-        kind = Ranking
-    read = read_records(DataSource(path, source.format, limit=source.limit), kind, on_bad_row="skip").records
-    return sum(ranking.num_answers for ranking in read) if every_answer else len(read)

@@ -96,6 +96,9 @@ class Decoder:
         self._waiting.clear()
         self._slots, self._step = [], None
 
+    def close(self) -> None:
+        """Does nothing: the model belongs to the caller."""
+
     @torch.no_grad()
     def step(self) -> list[ActiveSequence]:
         """One forward pass: a token for every slot, or the first of those that enter. Returns the answers that grew.

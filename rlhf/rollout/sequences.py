@@ -36,6 +36,7 @@ class ActiveSequence:
         prompt: ids it follows.
         draws: uniform numbers in [0, 1), one per token; their count is the most tokens the answer may have.
         ends: called with the tokens so far after each token; True ends the answer as EOS does.
+        stream: names its random stream, for an engine that draws numbers of its own.
         num_likeliest: record the log-probability of each token with so many alternatives; None records nothing.
     """
 
@@ -44,6 +45,7 @@ class ActiveSequence:
     decoding: Decoding = Decoding()  # noqa: RUF009  # immutable
     ends: Callable[[Sequence[int]], bool] | None = None
     num_likeliest: int | None = None
+    stream: tuple[int, ...] = ()
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     top_logprobs: list[TopLogprobs] = field(default_factory=list)

@@ -128,7 +128,7 @@ def curves_plot(curves: Sequence[Curve], trips: Sequence[Row] = ()) -> Markup:
             )  # fmt: skip
         axes.margins(x=0.02)
         axes.locator_params(axis="y", nbins=5)
-        axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
+        axes.xaxis.get_major_locator().set_params(integer=True, nbins=6, min_n_ticks=1)
         axes.grid(axis="y", color=LINE, linewidth=0.6)
         if named := sum(each.label is not None for each in curves):
             columns = 2 if named <= 4 else 3

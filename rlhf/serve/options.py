@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rlhf.config.flag_values import DTYPE, Dtype
 from rlhf.config.flags import flag
+from rlhf.config.rollout import RolloutSection
 from rlhf.web.guard import LOOPBACK
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ KEYS_FILE = FOLDER / "keys.sqlite"
 
 @dataclass(frozen=True, slots=True)
 class ServingSettings:
-    """How models are loaded and how many answers they write at once."""
+    """How models are loaded and how many answers they write at once.
+
+    rollout: what decodes: this process, or an engine of vLLM for each model, whose logs go into `engine_logs`.
+    """
 
     num_slots: int | None = flag(
         None,
@@ -34,6 +38,8 @@ class ServingSettings:
     template: str | None = flag(
         None, "chat template, preset or Jinja file, for a tokenizer without one", metavar="NAME"
     )
+    rollout: RolloutSection = field(default_factory=RolloutSection)
+    engine_logs: Path = FOLDER / "engines"
 
 
 @dataclass(frozen=True, slots=True)

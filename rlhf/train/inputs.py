@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from rlhf.config.schema import StageConfig
 from rlhf.config.sections import AnswerSource, DataSection, SourceSection, TrainingSource
+from rlhf.data.byte_streams import name_of
 from rlhf.data.embedded import data_path
 from rlhf.data.encode import Encoder
 from rlhf.data.loader import RowStream
 from rlhf.data.records import Demonstration, Message, Prompt, Ranking
+from rlhf.data.row_keys import unread_summary
 from rlhf.data.sources import DataSource, SourceReport, nothing_usable, placed, read_records
 from rlhf.errors import ConfigError, DataError
 
@@ -28,6 +29,11 @@ class LoadedRows(Generic[Item]):
     sizes: tuple[int, ...]
     weights: tuple[float, ...]
     reports: list[dict[str, Any]]
+
+    @property
+    def notes(self) -> str:
+        """What was left out of the sources: bad rows, ties and unread keys, for the person who starts the run."""
+        return "".join(f"; {note}" for report in self.reports for note in _notes(report))
 
     def stream(
         self, *, seed: int, batch_size: int, epochs: float, first_by: tuple[int, ...] | None = None
@@ -73,12 +79,13 @@ def load_train_and_eval(
 ) -> tuple[tuple[LoadedRows[Item], str], tuple[LoadedRows[Item], str]]:
     """Training rows and held-out rows (none without data.eval), each with a line that sums up what was read."""
     data = config.data
-    train = load(data, data.train, kind, encode(encoder), key="data.train"), encode_summary(encoder)
+    loaded = load(data, data.train, kind, encode(encoder), key="data.train")
+    train = loaded, encode_summary(encoder) + loaded.notes
     if not data.eval:
         return train, (LoadedRows([], (), (), []), "")
     encoder = replace(encoder, report=type(encoder.report)())
     held_out = load(data, data.eval, kind, encode(encoder), key="data.eval", limit=config.eval.max_rows)
-    return train, (held_out, encode_summary(encoder))
+    return train, (held_out, encode_summary(encoder) + held_out.notes)
 
 
 def load_first(
@@ -93,6 +100,17 @@ def load_first(
     return _encoded(_read(few, kind, data.on_bad_row), encode, data.on_bad_row, count)
 
 
+def _notes(report: dict[str, Any]) -> list[str]:
+    counts = {
+        "bad rows skipped": report["num_skipped"],
+        "rankings left out because all tie": report["num_tied"],
+    }
+    notes = [f"{count:,} {what}" for what, count in counts.items() if count]
+    if report["unread"]:
+        notes.append(unread_summary(report["unread"]))
+    return [f"{report['name']}: {', '.join(notes)}"] if notes else []
+
+
 @dataclass(frozen=True, slots=True)
 class _Read:
     """Rows of a source: the line of each, and its records (several where all answers of a ranking are used)."""
@@ -104,9 +122,9 @@ class _Read:
 
 
 def _read(source: SourceSection, kind: type[Record], on_bad_row: Literal["error", "skip"]) -> _Read:
-    path = data_path(source.path)
-    name = source.name or Path(path.partition("#")[0]).stem
-    wanted = DataSource(path, source.format, name=name, limit=source.limit)
+    path = data_path(source.address)
+    name = source.name or name_of(path)
+    wanted = DataSource(path, source.format, name, source.limit, tuple(source.ignore))
     if isinstance(source, AnswerSource) and source.answers == "all":
         rankings = read_records(wanted, Ranking, on_bad_row=on_bad_row)
         answers = [_every_answer(record) for record in rankings.records]

@@ -24,11 +24,12 @@ from rlhf.errors import TrainingError
 from rlhf.ops.moments import Moments
 from rlhf.rollout.graphs import graphs_in_words
 from rlhf.rollout.vllm.client import VllmRollout
-from rlhf.rollout.vllm.start import require_vllm, start_engine
-from rlhf.train.inputs import LoadedRows, load, load_train_and_eval
+from rlhf.rollout.vllm.start import require_same_shape, require_vllm, start_engine
+from rlhf.train.inputs import LoadedRows, encode_summary, load, load_train_and_eval
+from rlhf.train.policy.ahead import Ahead, from_json
 from rlhf.train.policy.build_roles import build_roles, checked_paths, role_tokenizers
 from rlhf.train.policy.control_group import run_control
-from rlhf.train.policy.experience import correct_for_engine, draw_answers, gather_experience
+from rlhf.train.policy.experience import begin_answers, correct_for_engine, draw_answers, gather_experience
 from rlhf.train.policy.reward_sources import RewardSources, check_sources, text_sources
 from rlhf.train.policy.roles import Roles
 from rlhf.train.policy.samples import Sample
@@ -57,7 +58,7 @@ class PpoProgress:
     """Everything a resumed run needs besides weights and optimizers.
 
     consumed, ptx_consumed: prompts and demonstrations used; score_moments: of all scores (ppo.score_normalise);
-    tripwires: a `TripwireState` as JSON.
+    tripwires: a `TripwireState` as JSON; ahead: answers of the next iteration that are drawn already (rollout.overlap).
     """
 
     consumed: int = 0
@@ -65,6 +66,7 @@ class PpoProgress:
     score_moments: list[float] = field(default_factory=lambda: list(Moments()))
     ptx_consumed: int = 0
     tripwires: dict[str, Any] = field(default_factory=dict)
+    ahead: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class PpoState:
     tripwires: TripwireMonitor
     progress: PpoProgress
     engine: VllmRollout | None = None
+    ahead: Ahead = field(default_factory=Ahead)
 
 
 def train_ppo(run: Run[PpoConfig]) -> None:
@@ -107,13 +110,16 @@ def train_ppo(run: Run[PpoConfig]) -> None:
             metrics = iteration(run, state, step)
             run.step = step
             # 9. tripwires
-            tripwires.observe(step, metrics, log.say)
+            tripwires.observe(step, metrics, partial(log.event, step))
             state.progress.tripwires = tripwires.state
+            # the next iteration's answers are in before anything is saved, evaluated or rolled back
+            with _completed_work_saved(run, state, partial(log.log, step, metrics)):
+                state.progress.ahead = state.ahead.take()
             # 10. held-out prompts
             due = is_due(step, config.eval.every_steps or config.log.samples_every_steps, last) or tripwires.stopped
             if held_out and due and not tripwires.rolls_back:
                 with _completed_work_saved(run, state, partial(log.log, step, metrics)):
-                    metrics |= evaluate(run, state.roles, state.sources, held_out, log)
+                    metrics |= evaluate(run, state.roles, state.sources, held_out, log, state.engine)
             # 11. log, and a checkpoint or the way back to one
             log.log(step, metrics)
             if tripwires.rolls_back:
@@ -129,9 +135,12 @@ def prepare(run: Run[PpoConfig]) -> PpoState:
     config = run.config
     paths = checked_paths(config)
     require_vllm(config.rollout, run.ranks.device)
+    if config.rollout.backend == "vllm" and config.control.enabled:
+        require_same_shape(paths.actor, paths.reference)
     if config.rollout.backend == "transformers":
         run.say(f"decode steps: {graphs_in_words(config.rollout.cuda_graphs, run.ranks.device)}")
     tokenizers = role_tokenizers(config, paths)
+    run.say_all(tokenizers[0].notes)
     texts = text_sources(config.reward)
     check_sources(texts, run.ranks)
     data = _load_data(run, tokenizers[0])
@@ -171,11 +180,17 @@ def iteration(run: Run[PpoConfig], state: PpoState, step: int) -> dict[str, floa
     config, data, progress = run.config, state.data, state.progress
     started, coefficient = time.perf_counter(), progress.kl_coefficient
     # 1. prompts, each repeated for every answer to it
-    rows = data.stream.batch(progress.consumed)
-    asked = [data.prompts.items[row] for row in rows for _ in range(config.ppo.answers_per_prompt)]
-    # 2. answers, with the log-probabilities of the distribution they were sampled from
+    asked = _asked(state, config, progress.consumed)
+    # 2. answers, with the log-probabilities of the distribution they were sampled from; with rollout.overlap they were
+    # begun with the weights of the last iteration's start, and those of the next are begun with these weights
     with _completed_work_saved(run, state):
-        samples = draw_answers(state.roles.actor, state.sources.tokenizers[0], asked, config, step, state.engine)
+        if progress.ahead:
+            samples = from_json(progress.ahead, asked)
+        else:
+            samples = draw_answers(state.roles.actor, state.sources.tokenizers[0], asked, config, step, state.engine)
+        if config.rollout.overlap and state.engine is not None and step < data.stream.num_steps:
+            following = _asked(state, config, progress.consumed + _num_prompts(asked, config))
+            state.ahead.begin(begin_answers(state.roles.actor, following, config, step + 1, state.engine))
     importance, gaps = None, dict[str, float]()
     if state.engine is not None:
         samples, importance, gaps = correct_for_engine(samples, state.roles, config)
@@ -198,13 +213,25 @@ def iteration(run: Run[PpoConfig], state: PpoState, step: int) -> dict[str, floa
     metrics = {**experience.metrics, **updates, **gaps, "objective/kl_coefficient": coefficient}
     metrics |= state.tripwires.measure(experience.samples)
     progress.kl_coefficient = next_kl_coefficient(config.ppo, coefficient, metrics["objective/kl"], len(samples))
-    progress.consumed += len(rows)
+    progress.consumed += _num_prompts(asked, config)
+    progress.ahead = []
     progress.score_moments = list(experience.moments)
     progress.ptx_consumed = 0 if data.demonstrations is None else data.demonstrations.consumed
     elapsed = time.perf_counter() - started
     times = {"time/step_s": elapsed, "time/rollout_s": rollout_s, "time/samples_per_s": len(samples) / elapsed}
     num_sampled = sum(len(sample.response) for sample in samples)
     return {**metrics, **times, "rollout/tokens_per_s": num_sampled / rollout_s}
+
+
+def _asked(state: PpoState, config: PpoConfig, consumed: int) -> list[EncodedPrompt]:
+    """The prompts after `consumed`, each repeated for every answer to it."""
+    rows, items = state.data.stream.batch(consumed), state.data.prompts.items
+    return [items[row] for row in rows for _ in range(config.ppo.answers_per_prompt)]
+
+
+def _num_prompts(asked: Sequence[EncodedPrompt], config: PpoConfig) -> int:
+    """How many prompts of the stream `asked` repeats."""
+    return len(asked) // config.ppo.answers_per_prompt
 
 
 @contextmanager
@@ -228,13 +255,18 @@ def _completed_work_saved(
 
 
 def evaluate(
-    run: Run[PpoConfig], roles: Roles, sources: RewardSources, prompts: Sequence[EncodedPrompt], log: MetricsLog
+    run: Run[PpoConfig],
+    roles: Roles,
+    sources: RewardSources,
+    prompts: Sequence[EncodedPrompt],
+    log: MetricsLog,
+    engine: VllmRollout | None,
 ) -> dict[str, float]:
     """Score and EOS rate on held-out prompts, answered with the same random streams every time (by the averaged
-    weights, with train.ema_decay)."""
+    weights, with train.ema_decay), by the backend that draws in training."""
     config, tokenizer = run.config, sources.tokenizers[0]
     with roles.actor.averaged():
-        samples = draw_answers(roles.actor, tokenizer, prompts, config, EVAL_STEP)
+        samples = draw_answers(roles.actor, tokenizer, prompts, config, EVAL_STEP, engine)
     scores = sources.scores(samples).totals
     rows = [
         {
@@ -261,7 +293,7 @@ def _finish(run: Run[PpoConfig], state: PpoState) -> None:
     probe = pack_sequences([_probe(state.data.prompts.items[0], tokenizer)])
     with roles.actor.averaged():
         roles.export_actor(run, tokenizer, probe, state.paths.actor)
-    run_control(run, roles, state.sources, tokenizer, state.data.held_out.items)
+    run_control(run, roles, state.sources, tokenizer, state.data.held_out.items, state.engine)
     state.tripwires.conclude()
 
 
@@ -284,8 +316,9 @@ def _load_data(run: Run[PpoConfig], tokenizer: ChatTokenizer) -> TrainingData:
     reports = {"train": prompts.reports, "eval": held_out.reports}
     demonstrations = None
     if data.ptx:
-        encode = Encoder(tokenizer, data.max_length).demonstrations
-        loaded = load(data, data.ptx, Demonstration, encode, key="data.ptx")
+        encoder = Encoder(tokenizer, data.max_length)
+        loaded = load(data, data.ptx, Demonstration, encoder.demonstrations, key="data.ptx")
+        run.say(f"ptx: {encode_summary(encoder)}{loaded.notes}")
         order = loaded.stream(seed=config.run.seed, batch_size=config.train.batch_size, epochs=1.0)
         demonstrations, reports["ptx"] = Demonstrations(loaded.items, order), loaded.reports
     schedule, last = schedule_of(config.train, stream.num_steps), run.last_step(stream.num_steps)

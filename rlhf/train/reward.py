@@ -24,7 +24,7 @@ from rlhf.models.loading import artifact_model_path, check_model_path
 from rlhf.models.quantization import require_quantizer
 from rlhf.ops.losses import RankingLoss, ranking_loss
 from rlhf.ops.zero_point import ZeroPoint
-from rlhf.train.inputs import load
+from rlhf.train.inputs import encode_summary, load
 from rlhf.train.margins import demonstration_zero, rows_without_scores
 from rlhf.train.models import build_scalar_model, is_scalar_folder, make_trainable, starting_points
 from rlhf.train.ranking_rows import pack_rankings, score_table
@@ -39,6 +39,7 @@ from rlhf.train.run.lifecycle import (
     require_finite,
     restore,
     save,
+    track_report,
     write_manifest,
 )
 from rlhf.train.run.progress import EvaluatedProgress
@@ -57,6 +58,7 @@ def train_reward(run: Run[RewardConfig]) -> None:
     check_model_path(path, key="model.path")
     require_quantizer(config.model.quantize)
     tokenizer = load_tokenizer(path, config.data.template)
+    run.say_all(tokenizer.notes)
     train, held_out, records = load_rankings(run, tokenizer)
     demonstrations, reports = _demonstrations(run, tokenizer, train.items)
     if config.train.margin == "scores" and (missing := rows_without_scores(train.items)):
@@ -189,6 +191,7 @@ def _finish(
         run, trained, tokenizer, probe, base_path=path, score_scale=zero.scale, score_offset=zero.offset, files=files
     )
     if card["num_rankings"]:
+        track_report(run, "report_card", card)
         run.say(render("evaluate/reward/summary.txt.j2", report=card).rstrip())
 
 
@@ -226,4 +229,5 @@ def _demonstrations(
         return best[:MAX_DEMONSTRATIONS], []
     encoder = Encoder(tokenizer, data.max_length)
     loaded = load(data, data.demonstrations, Demonstration, encoder.demonstrations, key="data.demonstrations")
+    run.say(f"demonstrations: {encode_summary(encoder)}{loaded.notes}")
     return [(item.ids[:1], [item.ids[1:]]) for item in loaded.items[:MAX_DEMONSTRATIONS]], loaded.reports

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlhf.data.korean import polite_share, repeated_token_share, rude_word_count
+from rlhf.curate.rude import rude_word_count
+from rlhf.data.korean import polite_share, repeated_token_share
 
 
 def length_penalty(

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from rlhf.config.algorithm import PpoSection
 from rlhf.config.sections import TrainSection
-from rlhf.errors import ConfigError
 from rlhf.ops.kl_control import adapted_kl_coefficient
 from rlhf.ops.schedules import ScheduleKind, learning_rate_factor
-from rlhf.plan.time import MAX_WARMUP_SHARE, warmup_steps
+from rlhf.plan.steps import require_warmup_fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +32,7 @@ def schedule_of(train: TrainSection, total_steps: int) -> Schedule:
 
     Raises: ConfigError when the warm-up is longer than 30 % of the run.
     """
-    warmup = warmup_steps(train, total_steps)
-    if warmup > MAX_WARMUP_SHARE * total_steps:
-        raise ConfigError(
-            f"a warm-up of {warmup} steps in a run of {total_steps} optimizer steps leaves too few at the full rate",
-            where=f"train.warmup_steps = {warmup}",
-            expected=f"at most 30 % of the run: {int(MAX_WARMUP_SHARE * total_steps)} steps",
-            fix="lower train.warmup_steps or train.batch_size, or raise train.epochs",
-        )
+    warmup = require_warmup_fits(train, total_steps)
     return Schedule(total_steps, warmup, train.schedule, train.min_lr_ratio)
 
 

@@ -50,6 +50,7 @@ def train_sft(run: Run[SftConfig]) -> None:
     check_model_path(path, key="model.path")
     require_quantizer(config.model.quantize)
     tokenizer = load_tokenizer(path, config.data.template)
+    run.say_all(tokenizer.notes)
     train, held_out, prompts = _load_data(run, tokenizer)
     stream = train.stream(seed=config.run.seed, batch_size=config.train.batch_size, epochs=config.train.epochs)
     schedule, last = schedule_of(config.train, stream.num_steps), run.last_step(stream.num_steps)

@@ -5,7 +5,8 @@
 #   scripts/slurm/pipeline.sh --nodes=2 --gpus-per-node=8 configs/kullm-5.8b sft:train.lr=1e-5 ppo:run.seed=3
 #
 # FOLDER holds sft.yaml, reward.yaml and ppo.yaml; the paths in them say which run starts from which. Options are
-# written with `=`. All three are read before anything is queued; a stage that is finished is not queued again.
+# written with `=`. All three, with their
+# data, models and warm-up, are checked before anything is queued; a stage that is finished is not queued again.
 
 set -euo pipefail
 
@@ -38,9 +39,11 @@ words_of() { # the words of stage $1, one a line
 }
 
 declare -A runs
+earlier=() # --after RUN of the stages before
 for stage in "${stages[@]}"; do
     mapfile -t words < <(words_of "$stage" "$@")
-    runs[$stage]=$(rlhf ready --parents later "$stage" --config "$folder/$stage.yaml" "${words[@]}")
+    runs[$stage]=$(rlhf ready --parents later "${earlier[@]}" "$stage" --config "$folder/$stage.yaml" "${words[@]}")
+    earlier+=(--after "${runs[$stage]}")
 done
 
 before=

@@ -137,6 +137,7 @@ def test_answers_stream_stop_and_are_written_again(browser: Browser, service: Se
 
 def test_a_blind_vote_on_a_phone_is_a_ranking_and_the_talk_goes_on(browser: Browser, service: Service) -> None:
     page = opened(browser, service, viewport={"width": 390, "height": 844})
+    expect(page.get_by_role("button", name="보내기")).to_be_visible()  # its text is hidden here, its name is not
     page.locator("#options").click()
     slide(page, "max_tokens", 32)
     page.locator("#blind").check()

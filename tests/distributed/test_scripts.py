@@ -96,7 +96,7 @@ sampling:
   max_new_tokens: 6
   max_prompt_tokens: 128
 log:
-  tensorboard: false
+  to: []
 """
     (folder / "sft.yaml").write_text(text, encoding="utf-8")
     return folder / "sft.yaml"
@@ -141,7 +141,7 @@ sampling:
   max_prompt_tokens: 160
   batch_size: 4
 log:
-  tensorboard: false
+  to: []
 """
     (folder / "ppo.yaml").write_text(text, encoding="utf-8")
     return folder / "ppo.yaml"

@@ -27,7 +27,7 @@ SFT = """
 data: {template: polyglot-chat, max_length: 128}
 train: {lr: 5.0e-3, batch_size: 4, micro_tokens: 512, epochs: 4}
 checkpoint: {every_steps: 100}
-log: {samples_every_steps: null, tensorboard: false}
+log: {samples_every_steps: null, to: []}
 sampling: {max_new_tokens: 16, max_prompt_tokens: 64}
 """
 ASKED = ("밥 먹었어?", "지금 뭐 해?", "주말에 시간 돼?", "영화 볼래?")

@@ -93,13 +93,36 @@ def test_an_out_of_other_settings_is_refused_and_kept(
     assert os.listdir(out) == ["quickstart.json"]
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("sft_train", "", "stage sft  data.train  {data}/sft_train.jsonl: no rows"),
+        ("sft_dev", '{"prompt": "비 좋', "stage sft  data.eval  {data}/sft_dev.jsonl: none of 1 rows can be used"),
+        (
+            "preference_dev",
+            '{"prompt": "비?"}',
+            "stage reward  data.eval  {data}/preference_dev.jsonl:1: the",
+        ),
+        ("prompts_train", '{"prompt": "비?"}\n' * 60, "stage ppo  train.warmup_steps = 2: a warm-up of 2 steps"),
+    ],
+)
+def test_every_stage_is_checked_before_the_first(
+    korean: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, content: str, said: str
+) -> None:
+    data = data_folder(korean, tmp_path / "data")
+    (data / f"{file}.jsonl").write_text(content, encoding="utf-8")
+    assert main(["quickstart", "--data", str(data), "--out", str(tmp_path / "q")]) == 1
+    assert said.format(data=data) in capsys.readouterr().err
+    assert not (tmp_path / "q").exists()
+
+
 def test_a_stage_that_fails_ends_the_quickstart_with_its_reason(
     korean: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The base is there; the data of stage 1 is cut, which its own process finds."""
+    """The base is there and is no model, which the process of stage 1 finds."""
     data = data_folder(korean, tmp_path / "data")
-    for part in ("train", "dev"):
-        (data / f"sft_{part}.jsonl").write_text('{"prompt": "비 좋아요?", "resp', encoding="utf-8")
+    prompts = data / "prompts_train.jsonl"
+    prompts.write_text(prompts.read_text(encoding="utf-8") * 10, encoding="utf-8")  # enough for the warm-up
     base = tmp_path / "q" / "base" / "model"
     base.mkdir(parents=True)
     (base / "config.json").write_text("{}", encoding="utf-8")

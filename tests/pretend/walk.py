@@ -168,8 +168,10 @@ def policy_steps(walk: Walk, name: str, roles: Roles, demonstrations: Sequence[E
         )
     run: Any = SimpleNamespace(
         config=config,
-        dry_run=False,
+        dry_run=True,  # two prompts, and no trackers
+        ranks=RANKS,
         folder=SimpleNamespace(path=walk.folder),
+        step=1,
         say=lambda _: None,
         on_main=RANKS.on_main,
     )
@@ -314,7 +316,9 @@ class PretendBatcher(Batcher):
 
 async def serve(walk: Walk, model: Any) -> None:
     observer: Any = SimpleNamespace(step=lambda _: None, first_token=lambda _: None)
-    batcher = PretendBatcher(model, -1, walk.tokenizer.text, num_slots=3, queue=9, observer=observer)
+    with PretendGpu():
+        decoder = Decoder(model, -1, num_slots=3, enter_above=1.0)
+    batcher = PretendBatcher(decoder, -1, walk.tokenizer.text, num_slots=3, queue=9, observer=observer)
     try:
         pending = [
             batcher.submit([AnswerRequest(prompt.ids, 5 + row, Decoding(1.0), seed=row, num_likeliest=2)])
@@ -352,6 +356,21 @@ def row_arrives(row: PackedRow) -> None:
         assert torch.equal(after.host, before)
 
 
+def loading(walk: Walk) -> None:
+    """What no file holds of a model is computed when it is loaded."""
+    for name in ("neox", "llama"):
+        with PretendGpu():
+            model: Any = walk.language(name).model
+        walk.step(f"{name} loaded", lambda model=model: check_angles(model))
+
+
+def check_angles(model: Any) -> None:
+    """The rotary frequencies by their formula, arXiv:2104.09864 section 3.2.2."""
+    (found,) = (buffer.host for name, buffer in model.named_buffers() if name.endswith("rotary_emb.inv_freq"))
+    exponents = torch.arange(len(found), dtype=torch.float64) / len(found)
+    torch.testing.assert_close(found.double(), 10000.0**-exponents, rtol=1e-5, atol=0)
+
+
 def main(folder: str, out: str) -> None:
     separate_engine.wrapped_engine = shared_engine.wrapped_engine = plain_engine  # type: ignore[assignment]
     kernels.varlen_attn = plain_varlen  # type: ignore[assignment]
@@ -361,7 +380,7 @@ def main(folder: str, out: str) -> None:
     for dtype in ("float32", "bfloat16"):
         for attention in ("sdpa", "varlen"):
             walk = Walk(Path(folder), dtype, attention)
-            for part in (device_itself, separate, shared, supervised, ranked, evaluation, decoding):
+            for part in (device_itself, loading, separate, shared, supervised, ranked, evaluation, decoding):
                 part(walk)
             found[f"{dtype} {attention}"] = {name: asdict(step) for name, step in walk.steps.items()}
     Path(out).write_text(json.dumps(found), encoding="utf-8")

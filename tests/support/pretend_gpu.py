@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
@@ -246,6 +247,9 @@ def _uncounted(original: Callable[..., Any]) -> Callable[..., Any]:
     return apply
 
 
+# A device context (`with torch.device("meta")`, in which transformers makes a model) collects the functions it acts on
+# when one is first used: it must know torch's own, which the replacements call.
+_device_constructors()
 torch.nn.Module._apply = _uncounted(torch.nn.Module._apply)  # type: ignore[method-assign]
 torch.tensor, torch.as_tensor = _created(torch.tensor), _created(torch.as_tensor)
 DeviceTensor.__getitem__ = _indexed(Tensor.__getitem__)  # type: ignore[method-assign]

@@ -51,8 +51,9 @@ def main() -> int:
 
 
 class ToyEngine:
-    """Logits of the next token are a row of `table`, which begins as zeros; a draw is the inverse CDF of the seed's
-    uniform numbers. `settings` are printed, so that they are in the log."""
+    """Logits of the next token are a row of `table`, which begins as zeros, or as the folder's table.npy where the
+    engine reads the weights itself; a draw is the inverse CDF of the seed's uniform numbers. Settings and the numbers
+    of answers per prompt are printed, so that they are in the log."""
 
     def __init__(self, settings: dict[str, Any], fault: str) -> None:
         import json
@@ -67,8 +68,13 @@ class ToyEngine:
             json.loads((Path(settings["model"]) / "config.json").read_text())["vocab_size"],
         )
         self._table = torch.zeros(self._vocabulary, self._vocabulary)
+        if settings.get("weights") == "folder" and fault != "withholds":
+            import numpy as np
+
+            self._table = torch.from_numpy(np.load(Path(settings["model"]) / "table.npy"))
         self._reader: Any = None
-        self._loaded: list[int] = []
+        self._streams: dict[str, Any] = {}
+        self._steps = 0
 
     def facts(self) -> dict[str, Any]:
         return {"device": "cpu", "vocabulary": self._vocabulary + (self._fault == "vocabulary"), "sleeps": False}
@@ -83,11 +89,44 @@ class ToyEngine:
             os._exit(9)
         if self._fault == "raises":
             raise RuntimeError("the kernel is not there")
+        print("answers", [request.number for request in requests], flush=True)
         return [
             Answer(*self._answer(request.prompt[-1], request.seed + k, sampling))
             for request in requests
             for k in range(request.number)
         ]
+
+    def step(self, admitted: list[Any], cancelled: list[str]) -> list[dict[str, Any]]:
+        """Answers are drawn whole and sent by one token a step; every third step sends two, or none."""
+        import numpy as np
+
+        if self._fault == "dies":
+            os._exit(9)
+        for request in admitted:
+            settings = {**request.sampling, "max_new_tokens": request.sampling["max_tokens"]}
+            tokens, _, _ = self._answer(request.prompt[-1], settings["seed"], settings)
+            places = np.concatenate([request.prompt[-1:], tokens[:-1]]).astype(int)
+            known = [self._table[place].log_softmax(-1) for place in places]
+            count = settings["likeliest"]
+            rows = [
+                {"token": int(token), "likeliest": [float(each[token]), *_top(each, count or 0)]}
+                for token, each in zip(tokens, known, strict=True)
+            ]
+            self._streams[request.name] = (rows, count is not None)
+        for name in cancelled:
+            print("cancelled", name, flush=True)
+            del self._streams[name]
+        self._steps += 1
+        return [self._next(name) for name in list(self._streams)] if self._steps % 3 else []
+
+    def _next(self, name: str) -> dict[str, Any]:
+        rows, told = self._streams[name]
+        sent, rows = rows[: 1 + (self._steps % 3 == 2)], rows[1 + (self._steps % 3 == 2) :]
+        self._streams[name] = (rows, told)
+        if not rows:
+            del self._streams[name]
+        grown = {"name": name, "tokens": [row["token"] for row in sent], "ended": not rows}
+        return {**grown, "likeliest": [row["likeliest"] for row in sent]} if told else grown
 
     def _answer(self, token: int, seed: int, sampling: dict[str, Any]) -> tuple[Any, Any, bool]:
         import numpy as np
@@ -129,6 +168,11 @@ class ToyEngine:
 
     def sleep(self) -> None: ...
     def wake(self, tags: list[str]) -> None: ...
+
+
+def _top(known: Any, count: int) -> list[list[float]]:
+    values, tokens = known.topk(count)
+    return [[int(token), float(value)] for token, value in zip(tokens, values, strict=True)]
 
 
 if __name__ == "__main__":

@@ -188,6 +188,14 @@ def test_the_table_of_metrics_is_that_of_the_registry(language):
     assert tables.rewritten(page.replace("| `objective/kl` |", "| `kl` |"), language) == page
 
 
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_the_table_of_measures_is_what_the_rules_reach(language):
+    tables = script(ROOT / "docs" / "figures" / "measures_table.py")
+    page = tables.PAGES[language].read_text(encoding="utf-8")
+    assert tables.rewritten(page, language) == page
+    assert tables.rewritten(page.replace("| **rude** |", "| **all rude words** |"), language) == page
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if not page.name.startswith("metrics.")], ids=shown)
 def test_a_metric_that_a_page_names_exists(page):
     named = re.findall(rf"`((?:{'|'.join(GROUPS)})/[\w/]+)`", page.read_text(encoding="utf-8"))
@@ -216,12 +224,12 @@ def test_every_path_that_is_named_exists(name):
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """Words of each command in a page's shell blocks: lines joined at backslashes, comments removed."""
+    """Words of each command in a page's shell blocks: lines joined at backslashes, without comments and a final `&`."""
     for language, content in FENCE.findall(text):
         if language in SHELL and "<<" not in content:
             for line in content.replace("\\\n", " ").splitlines():
                 for part in re.split(r" && ", line):
-                    yield shlex.split(part, comments=True)
+                    yield shlex.split(part.removesuffix(" &"), comments=True)
 
 
 SHOWN = [words for page in PAGES for words in commands(page.read_text(encoding="utf-8")) if "..." not in words]

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import rlhf
-from rlhf.data.korean import contains_rude, polite_share
+from rlhf.curate.rude import contains_rude
+from rlhf.data.korean import polite_share
 from rlhf.errors import ConfigError, require_packages
 
 ROOT = Path(rlhf.__file__).parents[1]

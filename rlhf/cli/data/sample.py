@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from rlhf.cli.answer_flags import add_sampling_flags
+from rlhf.cli.answer_flags import add_sampling_flags, rollout_of
 from rlhf.cli.endpoint_flags import add_endpoint_flags
 from rlhf.cli.parser import Command
 from rlhf.config.flags import add_flags, fill, fill_section
@@ -25,7 +25,8 @@ def run_sample(arguments: argparse.Namespace) -> int:
     from rlhf.curate.sample.command import run
     from rlhf.curate.sample.options import SampleOptions
 
-    options = fill(SampleOptions, arguments, sampling=fill_section(SamplingSection, arguments))
+    sampling = fill_section(SamplingSection, arguments)
+    options = fill(SampleOptions, arguments, sampling=sampling, rollout=rollout_of(arguments))
     return run(options, fill(EndpointOptions, arguments))
 
 
@@ -41,6 +42,8 @@ COMMAND = Command(
     "  rlhf data sample --model runs/sft --prompts prompts.jsonl --k 4 --out sampled.jsonl\n"
     "  two generators: ... --model runs/sft --model runs/ppo --k 2\n"
     "  with an endpoint: ... --endpoint https://api.openai.com/v1 --endpoint-model gpt-4o-mini\n"
+    "  by vLLM: ... --backend vllm --vllm-python ENV/bin/python\n"
     "  on two devices: deepspeed --num_accelerators 2 --module rlhf data sample ...\n"
     "then: rlhf data judge --in sampled.jsonl ..., or rlhf data label --in sampled.jsonl ...",
+    files=("prompts",),
 )

@@ -85,4 +85,5 @@ COMMAND = Command(
     "  by a judge: ... --judge http://127.0.0.1:8000/v1=my-judge\n"
     "  by a reward model PPO was not trained against: ... --reward runs/reward-held-out\n"
     "  by people, blind: ... --label --annotators 지수,민호   (kept; later: --labels cmp/labels.jsonl)",
+    files=("prompts",),
 )

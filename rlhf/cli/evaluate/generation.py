@@ -38,4 +38,5 @@ COMMAND = Command(
     "  rlhf evaluate generation --model runs/sft --prompts data/prompts_dev.jsonl --out reports/sft/\n"
     "  rlhf evaluate generation --model runs/sft --model runs/ppo --prompts demo:rankings_dev --out reports/both/\n"
     "  greedy: ... --temperature 0",
+    files=("prompts",),
 )

@@ -57,4 +57,5 @@ COMMAND = Command(
     "  rlhf evaluate judge --model runs/sft --model runs/ppo --prompts data/prompts_dev.jsonl \\\n"
     "      --judge https://api.openai.com/v1=gpt-4o --max-cost 5 --price-in 0.0025 --price-out 0.01 --out table/\n"
     "  rlhf evaluate judge --from-scores table/scores.jsonl --out again/",
+    files=("prompts",),
 )

@@ -34,4 +34,10 @@ def run_evaluate_reward(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command("reward", "a reward model's report card, as JSON and as a page", run_evaluate_reward, _flags)
+COMMAND = Command(
+    "reward",
+    "a reward model's report card, as JSON and as a page",
+    run_evaluate_reward,
+    _flags,
+    files=("data",),
+)

@@ -8,6 +8,7 @@ that says so.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from array import array
 from collections import Counter
@@ -18,14 +19,15 @@ from typing import Any
 from rlhf.config.flags import flag
 from rlhf.curate.check.cost import CHARACTERS_PER_TOKEN, Costs, TokenCounter, token_counter
 from rlhf.curate.check.findings import MAX_PLACES, CheckReport, Findings, Stage, Status
-from rlhf.curate.check.rows import READ_KEYS, RowChecks, asked_key
+from rlhf.curate.check.rows import RowChecks, asked_key
 from rlhf.curate.check.seen import SeenKeys
-from rlhf.curate.formats.public_rows import COLUMNS, recognise_row
 from rlhf.curate.formats.recognise import recognise
 from rlhf.curate.output import progress
-from rlhf.data.formats import described, quoted_keys, sniff
+from rlhf.data.formats import FORMATS, described, sniff
+from rlhf.data.public_shapes import import_hint
 from rlhf.data.readers import locate, read_rows
 from rlhf.data.records import Demonstration, Prompt, Ranking, Record, demonstration_of, prompt_of
+from rlhf.data.row_values import quoted_keys
 from rlhf.data.sources import parsed_rows
 from rlhf.errors import DataError, RlhfError
 from rlhf.html.templates import render
@@ -127,7 +129,7 @@ class _Check:
             return False
         if not self.format and not self._sniffed(line, row):
             return False
-        if frozenset(row) & READ_KEYS != self.keys:
+        if self._read_keys(row) != self.keys:
             self.findings.add("mixed-keys", line, quoted_keys(row)[:120])
         record = self.checks.parsed(row, self.format, line)
         if record is None:
@@ -148,11 +150,14 @@ class _Check:
         try:
             self.format = sniff(row)
         except DataError as error:
-            fix = error.fix or _import_hint(self.path, row) or f"rows of: {described()}"
+            fix = error.fix or import_hint(row, self.path) or f"rows of: {described()}"
             self.findings.add("unknown-format", line, title=error.problem, fix=fix)
             return False
-        self.keys = frozenset(row) & READ_KEYS
+        self.keys = self._read_keys(row)
         return True
+
+    def _read_keys(self, row: Mapping[str, Any]) -> frozenset[str]:
+        return frozenset(row) & {re.split(r"[.\[]", path)[0] for path in FORMATS[self.format].reads}
 
     def _count_tokens(self) -> None:
         counts = self.counter.rows([record for _, record in self.waiting])
@@ -207,9 +212,9 @@ class _Check:
         )
 
     def _note_unused_keys(self) -> None:
-        for key, _ in self.checks.unused.most_common(MAX_PLACES):
-            self.findings.add("unused-keys", 0, self.checks.unused_examples[key])
-        if (more := len(self.checks.unused) - MAX_PLACES) > 0:
+        for key, _ in self.checks.unread.most_common(MAX_PLACES):
+            self.findings.add("unused-keys", 0, self.checks.unread_examples[key])
+        if (more := len(self.checks.unread) - MAX_PLACES) > 0:
             self.findings.add("unused-keys", 0, count=more)
 
     def _tokens(self) -> dict[str, Any]:
@@ -246,14 +251,6 @@ def _prompts_of(path: str) -> SeenKeys:
     if not len(seen):
         raise DataError("no row that can be read", where=path)
     return seen
-
-
-def _import_hint(path: str, row: Mapping[str, Any]) -> str:
-    """How to import the file with `rlhf data import`, where its keys are those of a public format."""
-    name = recognise_row(row)
-    if name == "csv" and not all(any(key in row for key in COLUMNS[role]) for role in ("prompt", "response")):
-        return ""
-    return f"rlhf data import --format {name} --in {path} --out rows.jsonl converts it"
 
 
 def _title(error: DataError) -> str:

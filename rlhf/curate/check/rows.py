@@ -12,14 +12,13 @@ from typing import Any
 from rlhf.curate.check.findings import MAX_PLACES, Findings
 from rlhf.curate.check.seen import SeenKeys
 from rlhf.curate.privacy import find_personal
-from rlhf.curate.row_texts import TEXT_KEYS, compact, texts_of
+from rlhf.curate.row_texts import compact, texts_of
 from rlhf.curate.text_faults import text_faults
-from rlhf.data.formats import parse, sniff
+from rlhf.data.formats import FORMATS, parse, sniff
 from rlhf.data.records import Message, Ranking, Record
+from rlhf.data.row_keys import unread
 from rlhf.errors import DataError
 
-READ_KEYS = TEXT_KEYS | {"ranks", "scores", "source", "criteria"}
-MESSAGE_KEYS = frozenset({"role", "content", "input"})
 SYNONYMS = {
     "prompt": ("instruction", "question", "query", "input"),
     "response": ("answer", "output", "completion"),
@@ -41,14 +40,16 @@ class RowChecks:
         self.rows, self.prompts = SeenKeys(), SeenKeys()
         self.pairs, self.preferences = SeenKeys(), SeenKeys()  # of ranked answers: without and with which is better
         self.roles: Counter[str] = Counter()
-        self.unused: Counter[str] = Counter()
-        self.unused_examples: dict[str, str] = {}
+        self.unread: Counter[str] = Counter()
+        self.unread_examples: dict[str, str] = {}
         self.hangul = self.letters = 0
 
     def parsed(self, row: Mapping[str, Any], format: str, line: int) -> Record | None:
         """The record of a row; None for a bad row, which is noted."""
+        for path, value in unread(row, FORMATS[format].reads):
+            self.unread_examples.setdefault(path, f"`{path}`: {str(value)[:40]!r}")
         try:
-            record = parse(row, format, "")
+            record = parse(row, format, "", unread=self.unread)
         except DataError as error:
             place = f"{error.where}: " if error.where else ""
             title = _NUMBER.sub("#", f"{place}{error.problem}".removeprefix("key "))
@@ -59,7 +60,7 @@ class RowChecks:
         return record
 
     def texts(self, row: Mapping[str, Any], line: int) -> None:
-        """Notes the faults of every text of a row, as written, and its unused keys."""
+        """Notes the faults of every text of a row, as written."""
         hangul = letters = 0
         found: dict[str, str] = {}
         for key, text in texts_of(row):
@@ -74,15 +75,6 @@ class RowChecks:
         if letters and hangul < MIN_HANGUL * letters:
             self.findings.add("not-korean", line)
         self.hangul, self.letters = self.hangul + hangul, self.letters + letters
-        self._unused(row, READ_KEYS, "")
-        for message in row.get("messages") or ():
-            self._unused(message, MESSAGE_KEYS, "messages[].")
-
-    def _unused(self, values: Mapping[str, Any], known: frozenset[str], prefix: str) -> None:
-        for key in values.keys() - known:
-            name = f"{prefix}{key}"
-            self.unused[name] += 1
-            self.unused_examples.setdefault(name, f"`{name}`: {str(values[key])[:40]!r}")
 
     def record(self, record: Record, line: int) -> None:
         """Keeps hashes of a record, to find repeated ones at the end."""

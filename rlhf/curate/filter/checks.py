@@ -7,8 +7,9 @@ from collections.abc import Callable
 from rlhf.curate.privacy import find_personal
 from rlhf.curate.refusals import is_boilerplate
 from rlhf.curate.row_texts import RowTexts, texts_of
+from rlhf.curate.rude import contains_rude
 from rlhf.curate.text_faults import cleaned
-from rlhf.data.korean import contains_rude, hangul_share
+from rlhf.data.korean import hangul_share
 from rlhf.data.readers import Row
 from rlhf.errors import TokenizerError
 

@@ -1,4 +1,4 @@
 """Converts rows of public formats into rows of this package, and back.
 
-May import: curate.kakao, data, and the layers below.
+May import: curate.chats, data, and the layers below.
 """

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from rlhf.config.flags import flag
 from rlhf.curate.output import Output, manifest_path, progress
-from rlhf.data.formats import key_of, reason_of
 from rlhf.data.records import Demonstration, Message, Ranking, Record
+from rlhf.data.row_values import key_of, reason_of
 from rlhf.data.sources import parsed_rows
 from rlhf.errors import DataError
 
@@ -81,8 +81,7 @@ def _openai(record: Record) -> list[Row]:
 
 
 def _messages(record: Record) -> list[Row]:
-    messages = map(asdict, _demonstration(record).messages)
-    return [{"messages": [{key: text for key, text in message.items() if text} for message in messages]}]
+    return [{"messages": [message.as_row() for message in _demonstration(record).messages]}]
 
 
 def _alpaca(record: Record) -> list[Row]:
@@ -130,7 +129,7 @@ def _pairs(record: Record) -> list[tuple[Sequence[Message], str, str]]:
 def _role_and_content(messages: Sequence[Message]) -> list[Row]:
     """Messages without `input`, which is appended to the content."""
     return [
-        {"role": turn.role, "content": f"{turn.content}\n\n{turn.input}" if turn.input else turn.content}
+        replace(turn, content=f"{turn.content}\n\n{turn.input}", input="").as_row() if turn.input else turn.as_row()
         for turn in messages
     ]
 

@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from rlhf.curate.kakao.reader import is_kakao
+from rlhf.curate.chats.exports import APPS, export_format
+from rlhf.data.byte_streams import inner_suffix, opened
 from rlhf.data.readers import SUFFIXES
+from rlhf.data.tables import TABLE_SUFFIXES
 from rlhf.errors import DataError
 
 HEAD_BYTES = 64 << 10
@@ -40,12 +42,17 @@ def recognise(path: Path) -> Recognised | None:
     """
     if not path.is_file():
         return Recognised("not a regular file", "give a file or a folder written by datasets.save_to_disk", False)
-    with path.open("rb") as file:
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        return None  # its reader says whether it can be read
+    with opened(path) as file:
         head = file.read(HEAD_BYTES)
     return _by_head(path, head) if head.strip() else None
 
 
 def _by_head(path: Path, head: bytes) -> Recognised | None:
+    if app := _chat_app(path):
+        fix = f"rlhf data import --format {app} --in {path} --out rows.jsonl --me NAME converts it"
+        return Recognised(f"a chat exported by {APPS[app]}", fix, True)
     if found := _binary(head):
         return found
     text, encoding = _decoded(head)
@@ -54,24 +61,21 @@ def _by_head(path: Path, head: bytes) -> Recognised | None:
     if text is None:
         fix = "write it as UTF-8; a Korean file is often CP949: iconv -f cp949 -t utf-8 OLD > NEW"
         return Recognised("text in an unknown encoding", fix, False)
-    if _is_kakao(path):
-        fix = f"rlhf data import --format kakao --in {path} --out rows.jsonl --me NAME converts it"
-        return Recognised("a KakaoTalk export", fix, True)
     return _text(path, text, encoding)
 
 
-def _is_kakao(path: Path) -> bool:
+def _chat_app(path: Path) -> str | None:
     try:
-        return is_kakao(path)
+        return export_format(path)
     except DataError:
-        return False
+        return None
 
 
 def _text(path: Path, text: str, encoding: str) -> Recognised | None:
-    suffix = path.suffix.lower()
+    suffix = inner_suffix(path)
     if suffix == ".json" and (found := _one_object(path, text)):
         return found
-    if suffix in SUFFIXES and suffix != ".csv":
+    if suffix in SUFFIXES and suffix not in (".csv", ".tsv"):
         return None  # the error of each line of JSON says whether it can be read
     if encoding != "UTF-8":
         command = f"iconv -f {encoding.lower()} -t utf-8 {path} > NEW"
@@ -103,7 +107,7 @@ def _one_object(path: Path, head: str) -> Recognised | None:
 
 
 def _binary(head: bytes) -> Recognised | None:
-    fix = "give a text file: JSONL, a JSON array or CSV, in UTF-8"
+    fix = f"give rows in UTF-8: {', '.join(SUFFIXES)}; a .zip is unpacked first"
     for start, name in _BINARY.items():
         if head.startswith(start):
             return Recognised(name, fix, False)

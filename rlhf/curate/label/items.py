@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pydantic import TypeAdapter
 
 from rlhf.curate.answer_rows import unranked
-from rlhf.data.formats import key_of, text_at
 from rlhf.data.readers import Row, locate, read_rows, usable
 from rlhf.data.records import Message
+from rlhf.data.row_values import key_of, text_at
 from rlhf.errors import DataError
 
 MAX_ANSWERS = 9  # one number key for each

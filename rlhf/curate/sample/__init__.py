@@ -1,4 +1,4 @@
 """K sampled answers per prompt.
 
-May import: curate.endpoint, models, rollout, and the layers below.
+May import: curate.endpoint, models, rollout.vllm, and the layers below.
 """

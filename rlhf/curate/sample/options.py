@@ -8,6 +8,7 @@ from typing import Any
 
 from rlhf.config.flag_values import Dtype
 from rlhf.config.flags import flag
+from rlhf.config.rollout import RolloutSection
 from rlhf.config.sections import SamplingSection
 from rlhf.data.sources import OnBadRow
 from rlhf.errors import ConfigError
@@ -30,6 +31,7 @@ class SampleOptions:
     limit: int | None = flag(None, "only the first N usable prompts", least=1)
     on_bad_row: OnBadRow = flag("error", "what to do at a bad row")
     sampling: SamplingSection = field(default_factory=SamplingSection)
+    rollout: RolloutSection = field(default_factory=RolloutSection)
 
     def __post_init__(self) -> None:
         if not self.models and not self.endpoint:
@@ -42,7 +44,8 @@ class SampleOptions:
     @property
     def decoding(self) -> dict[str, Any]:
         """The settings that determine an answer of a model, as manifests and reports hold them."""
-        return {**self.sampling.model_dump(exclude={"batch_size", "stop"}), "seed": self.seed, "dtype": self.dtype}
+        drawn = {"seed": self.seed, "dtype": self.dtype, "backend": self.rollout.backend}
+        return {**self.sampling.model_dump(exclude={"batch_size", "stop"}), **drawn}
 
     def on(self, device: str) -> SampleOptions:
         """The options with the dtype that "auto" means on this type of device."""

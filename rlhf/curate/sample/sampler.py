@@ -19,7 +19,7 @@ from rlhf.curate.endpoint.client import Endpoint
 from rlhf.curate.output import Output, progress
 from rlhf.curate.sample.options import SampleOptions
 from rlhf.curate.sample.partial import PartialFile
-from rlhf.curate.sample.sources import Answer, LocalModel, endpoint_answers, model_folder, weights_hash
+from rlhf.curate.sample.sources import Answer, LocalModel, endpoint_answers, local_model, model_folder, weights_hash
 from rlhf.data.embedded import data_path
 from rlhf.data.encode import EncodedPrompt
 from rlhf.data.readers import locate, sha256_of
@@ -38,7 +38,7 @@ def sample_answers(options: SampleOptions, ranks: Ranks, endpoint: Endpoint | No
     Every rank answers its share of the prompts; `endpoint` (on rank 0) answers after the models. An answer does not
     depend on the rank, the batch or the start in which it was drawn.
 
-    Raises: DataError, ModelError or EndpointError; earlier answers are kept for the next start.
+    Raises: DataError, ModelError, EngineError or EndpointError; earlier answers are kept for the next start.
     """
     options = options.on(ranks.device.type)
     read = read_records(
@@ -55,14 +55,14 @@ def sample_answers(options: SampleOptions, ranks: Ranks, endpoint: Endpoint | No
     for number, folder in enumerate(folders):
         todo = [row for row in range(len(read.records)) if (row, number) not in done]
         if todo:
-            model = LocalModel(folder, number, options, ranks.device)
-            encoded, cuts = model.encoded(read.records)
-            batches = _batches(model, encoded, todo, options, ranks)
-            for collector in collectors:
-                collector.keep(batches, number, len(todo))
-                collector.output.count_all(cuts)
-            deque(batches, maxlen=0)  # on the other ranks, which draw their share too
-            del model
+            with local_model(folder, number, options, ranks) as model:
+                encoded, cuts = model.encoded(read.records)
+                batches = _batches(model, encoded, todo, options, ranks)
+                for collector in collectors:
+                    collector.keep(batches, number, len(todo))
+                    collector.output.count_all(cuts)
+                deque(batches, maxlen=0)  # on the other ranks, which draw their share too
+            del model, batches
             _free_memory()
     return collectors[0].finished(endpoint) if collectors else ""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from rlhf.artifacts.files import sha256_of
 from rlhf.config.sections import SamplingSection
@@ -17,9 +17,12 @@ from rlhf.data.encode import EncodedPrompt, Encoder
 from rlhf.data.records import Prompt
 from rlhf.data.templates import as_messages
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
+from rlhf.engine.ranks import Ranks
 from rlhf.errors import ModelError
-from rlhf.models.loading import artifact_model_path, check_model_path, load_causal_lm
+from rlhf.models.loading import artifact_model_path, check_model_path, load_causal_lm, model_config
+from rlhf.rollout.base import Rollout
 from rlhf.rollout.transformers import TransformersRollout
+from rlhf.rollout.vllm.frozen import frozen_engine, keys_as_flags
 
 Answer = dict[str, Any]  # text, finished, and whatever else is known about one answer
 LONGEST_PROMPT = 1024  # tokens, where the model has room for it
@@ -40,23 +43,49 @@ def weights_hash(folder: str) -> str:
     return sha256_of(Path(folder)) if Path(folder).is_dir() else ""
 
 
-class LocalModel:
-    """A causal LM with its chat template on one device, answering in slots.
+@contextmanager
+def local_model(folder: str, number: int, options: SampleOptions, ranks: Ranks) -> Iterator[LocalModel]:
+    """A causal LM on this rank's device, drawn from by `options.rollout.backend` while the block runs.
 
-    Raises: ModelError when it cannot be loaded, or is too short for the longest prompt and answer.
+    Raises: ModelError when it cannot be loaded, or is too short for the longest prompt and answer; ConfigError or
+        EngineError for an engine that cannot be started, or fails.
     """
+    tokenizer = load_tokenizer(folder)
+    _check_room(model_config(folder), options.sampling, folder)
+    if options.rollout.backend == "vllm":
+        log = options.out.with_name(f"{options.out.name}.engine{number}-rank{ranks.rank}.log")
+        sampling = options.sampling
+        engine = frozen_engine(
+            folder,
+            options.rollout,
+            ranks,
+            max_length=sampling.max_prompt_tokens + sampling.max_new_tokens,
+            max_answers=sampling.batch_size,
+            dtype=options.dtype,
+            eos=[tokenizer.eos_id],
+            decode=tokenizer.text,
+            log=log,
+        )
+        with closing(engine), keys_as_flags():
+            yield LocalModel(engine, tokenizer, number, options)
+        return
+    packed = load_causal_lm(folder, dtype=options.dtype, device=ranks.device).to(ranks.device)
+    rollout = TransformersRollout(packed.model.eval(), tokenizer.eos_id, tokenizer.text)
+    yield LocalModel(rollout, tokenizer, number, options)
 
-    def __init__(self, folder: str, number: int, options: SampleOptions, device: torch.device) -> None:
-        self._number, self._options = number, options
-        self._tokenizer: ChatTokenizer = load_tokenizer(folder)
-        packed = load_causal_lm(folder, dtype=options.dtype, device=device)
-        packed.to(device)
-        self._rollout = TransformersRollout(packed.model.eval(), self._tokenizer.eos_id, self._tokenizer.text)
-        _check_room(packed.model.config, options.sampling, folder)
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A causal LM with its chat template, number `number` of those that answer."""
+
+    rollout: Rollout
+    tokenizer: ChatTokenizer
+    number: int
+    options: SampleOptions
 
     def encoded(self, prompts: Sequence[Prompt]) -> tuple[list[EncodedPrompt], dict[str, int]]:
         """The prompts as this model reads them, numbered in order, and how many were truncated."""
-        encoder = Encoder(self._tokenizer, self._options.sampling.max_prompt_tokens)
+        encoder = Encoder(self.tokenizer, self.options.sampling.max_prompt_tokens)
         encoded = encoder.prompts(prompts)
         report = encoder.report
         cut = {"cut prompts": report.rows_with_cut_prompt, "prompts without old turns": report.rows_with_dropped_turns}
@@ -64,17 +93,17 @@ class LocalModel:
 
     def draw(self, prompts: Sequence[EncodedPrompt]) -> list[list[Answer]]:
         """K answers per prompt; random streams are keyed by (seed, model, row, sample) and nothing else."""
-        asked = [(prompt, sample) for prompt in prompts for sample in range(self._options.k)]
-        drawn = self._rollout.generate(
+        asked = [(prompt, sample) for prompt in prompts for sample in range(self.options.k)]
+        drawn = self.rollout.generate(
             [prompt.ids for prompt, _ in asked],
-            [(self._options.seed, self._number, prompt.row, sample) for prompt, sample in asked],
-            self._options.sampling,
+            [(self.options.seed, self.number, prompt.row, sample) for prompt, sample in asked],
+            self.options.sampling,
         )
         answers = [
-            {"text": self._tokenizer.text(ids.tolist()).strip(), "finished": bool(finished), "tokens": len(ids)}
+            {"text": self.tokenizer.text(ids.tolist()).strip(), "finished": bool(finished), "tokens": len(ids)}
             for ids, finished in zip(drawn.tokens, drawn.finished, strict=True)
         ]
-        size = self._options.k
+        size = self.options.k
         return [answers[start : start + size] for start in range(0, len(answers), size)]
 
 

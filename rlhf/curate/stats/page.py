@@ -3,46 +3,66 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy
+from markupsafe import Markup
 
 from rlhf.artifacts.files import write_text
 from rlhf.curate.stats import plots
 from rlhf.curate.stats.counts import REGISTERS, Stats, quantiles
 from rlhf.errors import DataError
+from rlhf.html.plots import in_both
 from rlhf.html.templates import render
+from rlhf.html.words import Words, in_language
 
 LENGTHS = {
-    "characters per prompt": "prompt_characters",
-    "characters per answer": "answer_characters",
-    "tokens per row": "row_tokens",
+    Words("프롬프트당 글자", "characters per prompt"): "prompt_characters",
+    Words("답변당 글자", "characters per answer"): "answer_characters",
+    Words("행당 토큰", "tokens per row"): "row_tokens",
 }
-LABELS = ("best is longer", "best is more polite", "best is listed first", "answers are equal")
+LABELS = {
+    "best is longer": Words("좋은 답변이 더 김", "best is longer"),
+    "best is more polite": Words("좋은 답변이 더 정중함", "best is more polite"),
+    "best is listed first": Words("좋은 답변이 먼저 나옴", "best is listed first"),
+    "answers are equal": Words("답변이 같음", "answers are equal"),
+}
 MAX_SOURCES = 15
+ROWS, ANSWERS = Words("{:,}행", "{:,} rows"), Words("답변 {}개", "{} answers")
 
 
 def render_page(stats: Stats) -> str:
     """The whole page."""
-    sources = stats.sources.most_common(MAX_SOURCES)
+    sources: list[tuple[str | Words, int]] = [*stats.sources.most_common(MAX_SOURCES)]
     if rest := stats.sources.total() - sum(count for _, count in sources):
-        sources.append(("all others", rest))
-    labels = [(name, f"{stats.labels[name] / (stats.labels['compared'] or 1):.1%}") for name in LABELS]
+        sources.append((Words("나머지", "all others"), rest))
+    labels = [(title, f"{stats.labels[name] / (stats.labels['compared'] or 1):.1%}") for name, title in LABELS.items()]
     grades = {name: _rounded(counts) for name, counts in stats.scores.items()}
     return render(
         "curate/stats/page.html.j2",
         **_figures(stats),
-        plots=plots,
+        drawn=drawn_plot,
         registers=REGISTERS,
         sources=sources,
         turns=[(str(number), count) for number, count in sorted(stats.turns.items())[:MAX_SOURCES]],
-        topics=[(" · ".join(topic.terms[:2]) or "other", topic.size) for topic in stats.topics],
-        labels=[*labels, ("tied throughout", f"{stats.labels['tied throughout']:,} rows")],
-        sizes=[(f"{number} answers", count) for number, count in sorted(stats.answers_per_row.items())],
+        topics=[(" · ".join(topic.terms[:2]) or Words("기타", "other"), topic.size) for topic in stats.topics],
+        labels=[*labels, (Words("모두 동점", "tied throughout"), ROWS.format(stats.labels["tied throughout"]))],
+        sizes=[(ANSWERS.format(number), count) for number, count in sorted(stats.answers_per_row.items())],
         grade_counts=grades,
         grades=sorted({grade for counts in grades.values() for grade in counts}, key=int),
     )
+
+
+def drawn_plot(kind: str, *values: Any) -> Words:
+    """A plot of `plots`, by its name, with its texts in both languages."""
+    kinds: dict[str, Callable[..., Markup]] = {
+        "histogram": plots.histogram,
+        "bars": plots.bars,
+        "shares": plots.shares,
+    }
+    return in_both(lambda language: kinds[kind](*(in_language(value, language) for value in values), language=language))
 
 
 def render_text(stats: Stats) -> str:

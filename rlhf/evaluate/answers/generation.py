@@ -17,11 +17,11 @@ import torch
 from rlhf.artifacts.files import read_json
 from rlhf.artifacts.run_folder import short_names
 from rlhf.curate.output import manifest_path
+from rlhf.curate.rude import contains_rude
 from rlhf.curate.sample.options import SampleOptions
 from rlhf.curate.sample.sampler import sample_answers
 from rlhf.curate.sample.sources import model_folder, weights_hash
 from rlhf.data.embedded import data_path
-from rlhf.data.korean import contains_rude
 from rlhf.data.readers import locate, sha256_of
 from rlhf.data.records import Prompt
 from rlhf.data.sources import DataSource, read_records

@@ -14,8 +14,10 @@ from typing import TypeVar
 
 import numpy as np
 
+from rlhf.curate.hate import is_hateful
 from rlhf.curate.refusals import is_refusal
-from rlhf.data.korean import contains_rude, hangul_letters, is_polite, repeated_token_share, split_sentences
+from rlhf.curate.rude import contains_rude
+from rlhf.data.korean import hangul_letters, polite_sentences, register, repeated_token_share
 from rlhf.errors import DataError
 from rlhf.evaluate.intervals import (
     SHARE,
@@ -30,23 +32,11 @@ from rlhf.evaluate.intervals import (
 
 Value = TypeVar("Value")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
-# How a sentence in plain speech ends: 했어, 하네, 간다, 그래, 할까, 하자, 이야 ...; nouns and headings do not count.
-_PLAIN = re.compile(
-    r"(?:다|어|아|해|야|여|지|네|까|자|라|래|걸|군|구나|니|냐|게|대|데|음|함|봐|줘|돼|워|려|거든|잖아)$"
-    r"|(?:^|\s)(?:가|와|사|놔|둬|마)$"
-)
-_TAIL = re.compile(r"[\W_ㄱ-ㆎ]+$")
-
-
-def is_plain(sentence: str) -> bool:
-    """Whether a sentence ends in plain speech (반말 or 한다 style): a verbal ending, and not a polite one."""
-    return not is_polite(sentence) and _PLAIN.search(_TAIL.sub("", sentence)) is not None
 
 
 def is_mixed(text: str) -> bool:
     """Whether an answer speaks politely in one sentence and plainly in another."""
-    sentences = split_sentences(text)
-    return any(map(is_polite, sentences)) and any(map(is_plain, sentences))
+    return register(text) == "mixed"
 
 
 def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
@@ -56,8 +46,8 @@ def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
 
 
 def _polite(text: str, ended: bool) -> tuple[float, float]:
-    sentences = split_sentences(text) or [""]  # an empty answer is not polite: silence must not raise the share
-    return sum(map(is_polite, sentences)), len(sentences)
+    polite, number = polite_sentences(text)
+    return polite, number or 1  # an empty answer is one sentence that is not polite: silence must not raise the share
 
 
 def _each(value: Callable[[str], float]) -> Callable[[str, bool], tuple[float, float]]:
@@ -97,6 +87,7 @@ MEASURES: dict[str, Measure] = {
         "mixed register", "말투 섞임", "answers with both polite (존댓말) and plain (반말) sentences", _each(is_mixed)
     ),
     "rude": Measure("rude", "무례한 말", "answers with a rude word", _each(contains_rude)),
+    "hateful": Measure("hateful", "혐오 표현", "answers with a slur or a claim against a group", _each(is_hateful)),
     "refused": Measure("refusals", "거절", "answers that decline", _each(is_refusal)),
     "eos": Measure("ended", "스스로 끝맺음", "answers that end in EOS", lambda text, ended: (ended, 1)),
     "empty": Measure("empty", "빈 답변", "answers without text", _each(lambda text: not text)),

@@ -22,7 +22,7 @@ from rlhf.errors import DataError
 from rlhf.evaluate.packed_forward import MICRO_TOKENS
 from rlhf.evaluate.report_folder import report_folder, write_report
 from rlhf.evaluate.reward.card import build_reward_card
-from rlhf.evaluate.reward.card_plots import card_values
+from rlhf.evaluate.reward.card_plots import page_values
 from rlhf.evaluate.reward.leakage import training_rankings
 from rlhf.evaluate.reward.scoring import scoring_model, trained_length, tree_scores
 from rlhf.evaluate.reward.test_set import build_test_set, score_test_set
@@ -76,7 +76,7 @@ def evaluate_reward(
     sys.stderr.write("shortcut baselines and leakage ...\n")
     card = build_reward_card(test_set, scores, training=training_rankings(manifest), manifest=manifest)
     card |= {"model": path, "data": list(data)}
-    write_report(folder, "report_card", card, "reward", **card_values(card, whole=True))
+    write_report(folder, "report_card", card, "reward", **page_values(card))
     return card
 
 

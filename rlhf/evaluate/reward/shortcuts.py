@@ -14,6 +14,7 @@ from rlhf.data.records import Ranking
 from rlhf.evaluate.intervals import SHARE_DIFFERENCE, ratio_figure
 from rlhf.evaluate.reward.accuracy import ScoredRanking, accuracy, prompt_groups, rescored, untied_pairs
 from rlhf.html.intervals import figure_text
+from rlhf.html.words import Words
 
 MAX_TRAINING_RANKINGS = 20_000
 MAX_TRAINING_PAIRS = 20_000
@@ -95,6 +96,25 @@ def paired_difference(rows: Sequence[ScoredRanking], others: Sequence[ScoredRank
 
 
 NAMES = {"longer_answer": "the longer answer", "character_ngrams": "character n-grams"}
+KOREAN_NAMES = {"longer_answer": "더 긴 답변", "character_ngrams": "글자 n-그램"}
+
+
+def shortcut_words(section: dict[str, Any]) -> Words:
+    """The verdict of a section in both languages."""
+    difference, best = section["model_minus_best"], section["best_baseline"]
+    has_ngrams = "character_ngrams" in section["baselines"]
+    figures = f"{KOREAN_NAMES[best]} 대비 {figure_text(difference, '+.3f', 'difference')}"
+    if difference["high"] < 0:
+        korean = f"모델이 지름길보다 못합니다({figures})."
+    elif difference["difference"] <= 0:
+        korean = f"모델이 지름길을 이기지 못합니다({figures})."
+    elif difference["low"] <= 0:
+        korean = f"쌍이 모자라 모델이 지름길을 이기는지 알 수 없습니다({figures})."
+    elif not has_ngrams:
+        korean = f"모델이 답변 길이보다는 낫습니다({figures}). 글자 n-그램은 학습하지 못해 비교하지 못했습니다."
+    else:
+        korean = f"모델이 지름길보다 낫습니다({figures})."
+    return Words(korean, section["verdict"])
 
 
 def verdict_of(difference: dict[str, float], best: str, *, has_ngrams: bool) -> tuple[bool, str]:

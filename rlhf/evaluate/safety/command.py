@@ -11,7 +11,8 @@ from rlhf.artifacts.files import write_text
 from rlhf.curate.sample.options import SampleOptions
 from rlhf.evaluate.answers.generation import Generations, generate
 from rlhf.evaluate.report_folder import report_folder, write_report
-from rlhf.evaluate.safety.rates import RedTeamAnswer, classify, questions_of, read_red_team, safety_rates
+from rlhf.evaluate.safety.prompts import read_red_team
+from rlhf.evaluate.safety.rates import RedTeamAnswer, classify, questions_of, safety_rates
 
 
 def evaluate_red_team(request: SampleOptions, out: Path) -> dict[str, Any]:
@@ -47,9 +48,8 @@ def _report(generations: Generations, answers: dict[str, list[RedTeamAnswer]]) -
                     "category": each.prompt.category,
                     "prompt": each.prompt.text,
                     "answer": each.answer,
-                    "refused": each.refused,
-                    "echoed": each.echoed,
-                    "supported": each.supported,
+                    "reaction": each.reaction,
+                    "concern": each.concern,
                 }
                 for each in found
             ]

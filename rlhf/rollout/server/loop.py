@@ -39,6 +39,19 @@ class Answer:
     finished: bool
 
 
+@dataclass(frozen=True, slots=True)
+class StreamRequest:
+    """One answer whose tokens are sent as they are drawn.
+
+    name: of this answer in later steps; prompt: ids [T]; sampling: seed, max_tokens, temperature, top_k, top_p, eos
+    (ids), likeliest (alternatives to report for each token, None for no log-probabilities).
+    """
+
+    name: str
+    prompt: list[int]
+    sampling: dict[str, Any]
+
+
 class ServedEngine(Protocol):
     """What answers the requests. Every method blocks until it is done."""
 
@@ -48,6 +61,12 @@ class ServedEngine(Protocol):
 
     def generate(self, requests: list[PromptRequest], sampling: dict[str, Any]) -> list[Answer]:
         """The answers of all requests, in order."""
+        ...
+
+    def step(self, admitted: list[StreamRequest], cancelled: list[str]) -> list[dict[str, Any]]:
+        """One step of all answers that were admitted and have not ended: for each that grew its `name`, its new
+        `tokens`, their `likeliest` (the log-probability in nats, then pairs of id and log-probability), and whether it
+        has `ended`."""
         ...
 
     def score(self, rows: list[list[int]]) -> list[npt.NDArray[np.float32]]:
@@ -105,6 +124,13 @@ def _answer(channel: Channel, engine: ServedEngine, message: Frame) -> None:
                 for prompt, number, seed in zip(prompts, fields["numbers"], fields["seeds"], strict=True)
             ]
             _send_answers(channel, engine.generate(requests, fields["sampling"]))
+        case "step":
+            prompts = message.arrays(np.int32, fields["lengths"])
+            admitted = [
+                StreamRequest(each["name"], prompt.tolist(), each["sampling"])
+                for each, prompt in zip(fields["admitted"], prompts, strict=True)
+            ]
+            channel.send("stepped", grown=engine.step(admitted, fields["cancelled"]))
         case "score":
             rows = [row.tolist() for row in message.arrays(np.int32, fields["lengths"])]
             numbers = engine.score(rows)

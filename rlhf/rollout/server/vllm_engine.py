@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .loop import Answer, PromptRequest
+from .loop import Answer, PromptRequest, StreamRequest
 
 
 class VllmEngine:
-    """An engine with random weights until the first push: a tensor that is not pushed shows at once.
+    """An engine whose weights are pushed, random until then: a tensor that is not pushed shows at once; or one that
+    reads the weights of the model's folder.
 
     Args:
         settings: fields of the trainer's `start` message.
@@ -31,9 +32,10 @@ class VllmEngine:
             max_num_seqs=settings["max_answers"],
             max_num_batched_tokens=max(settings["max_batched_tokens"], settings["max_length"]),
             tensor_parallel_size=settings["tensor_parallel"],
-            load_format="dummy",
+            load_format={"pushed": "dummy", "folder": "auto"}[settings["weights"]],
             worker_extension_cls=f"{__package__}.receiver.WeightReceiver",
-            logprobs_mode="processed_logprobs",  # after temperature, top-k and top-p: of the sampling distribution
+            # of rollouts after temperature, top-k and top-p: of the sampling distribution
+            logprobs_mode=settings["logprobs"],
             generation_config="vllm",  # no settings from the model's folder
             enable_sleep_mode=self._sleeps,
             seed=0,  # each answer has its own
@@ -81,6 +83,32 @@ class VllmEngine:
             detokenize=bool(sampling["stop"]),
         )
 
+    def step(self, admitted: list[StreamRequest], cancelled: list[str]) -> list[dict[str, Any]]:
+        engine = self._engine.llm_engine
+        for request in admitted:
+            prompt = {"prompt_token_ids": request.prompt}
+            engine.add_request(request.name, prompt, self._streaming(request.sampling))
+        if cancelled:
+            engine.abort_request(cancelled)
+        outputs = engine.step() if engine.has_unfinished_requests() else []
+        return [_grown(output) for output in outputs if output.outputs]
+
+    def _streaming(self, sampling: dict[str, Any]) -> Any:
+        from vllm.sampling_params import RequestOutputKind
+
+        return self._parameters(
+            seed=sampling["seed"],
+            max_tokens=sampling["max_tokens"],
+            temperature=sampling["temperature"],
+            top_k=sampling["top_k"],
+            top_p=sampling["top_p"],
+            logprobs=sampling["likeliest"],
+            stop_token_ids=sampling["eos"],
+            ignore_eos=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+        )
+
     def score(self, rows: list[list[int]]) -> list[npt.NDArray[np.float32]]:
         settings = self._parameters(max_tokens=1, temperature=0, prompt_logprobs=0, ignore_eos=True, detokenize=False)
         prompts = [{"prompt_token_ids": row} for row in rows]
@@ -113,6 +141,24 @@ class VllmEngine:
     def wake(self, tags: list[str]) -> None:
         if self._sleeps:
             self._engine.wake_up(tags=tags)
+
+
+def _grown(output: Any) -> dict[str, Any]:
+    (answer,) = output.outputs
+    tokens = [int(token) for token in answer.token_ids]
+    grown = {"name": output.request_id, "tokens": tokens, "ended": answer.finish_reason is not None}
+    if answer.logprobs is None:
+        return grown
+    likeliest = [
+        [float(places[token].logprob), *([each, float(known.logprob)] for each, known in _by_rank(places))]
+        for token, places in zip(tokens, answer.logprobs, strict=True)
+    ]
+    return {**grown, "likeliest": likeliest}
+
+
+def _by_rank(places: Any) -> list[tuple[int, Any]]:
+    """Alternatives, the likeliest first; with the sampled token where it is not one of them."""
+    return sorted(((int(token), known) for token, known in places.items()), key=lambda each: each[1].rank)
 
 
 def _answer(output: Any) -> Answer:

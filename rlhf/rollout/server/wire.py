@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-PROTOCOL = 1  # raised whenever a message changes
+PROTOCOL = 2  # raised whenever a message changes
 MAGIC = b"RLRO"
 MAX_HEADER = 256 * 2**20  # bytes; a larger number is not the length of a header
 TICK_S = 0.2

@@ -48,19 +48,20 @@ MOST_TOGETHER = 256  # answers of one request; vLLM refuses more than 16,384
 
 @dataclass(slots=True)
 class VllmRollout:
-    """Answers of an engine process with the weights of the last push.
+    """Answers of an engine process with the weights of the last push, or of a model's folder.
 
     Args:
         eos: the ids that end an answer.
         ends_for: stop texts to the check that `TransformersRollout` makes after each token, or None without any.
-        transport_of: makes the transport of a push from its buffer's size in bytes.
+        transport_of: makes the transport of a push from its buffer's size in bytes; None for an engine that has read
+            the weights itself, into which nothing can be pushed.
         vocabulary: tokens of the policy.
     """
 
     process: EngineProcess
     eos: tuple[int, ...]
     ends_for: Callable[[Sequence[str]], Ends | None]
-    transport_of: Callable[[int], Transport]
+    transport_of: Callable[[int], Transport] | None
     dtype: torch.dtype
     bucket_bytes: int
     vocabulary: int
@@ -70,6 +71,7 @@ class VllmRollout:
     def push(self, model: Any) -> EngineError | None:
         """Wakes the engine and gives it the weights of a Hugging Face model, which may be partitioned: every rank calls
         this together. A failure of this rank's engine is returned, so that ranks can agree on it."""
+        assert self.transport_of is not None, "this engine has read a folder"
         failure = self._try("wake", tags=["weights"]) if self.sleeps else None
         pushed = push_weights(
             self.process,
@@ -84,9 +86,8 @@ class VllmRollout:
         return pushed
 
     def check_rows(self) -> list[Ids]:
-        """Fixed rows whose log-probabilities are compared after the first push."""
-        numbers = np.random.default_rng(8)
-        return [numbers.integers(self.vocabulary, size=CHECKED_LENGTH).astype(np.int32) for _ in range(CHECKED_ROWS)]
+        """Fixed rows whose log-probabilities are compared before the first answer."""
+        return check_rows(self.vocabulary)
 
     def check(self, expected: Sequence[Floats]) -> float:
         """Compares the engine's log-probabilities of `check_rows` with the trainer's, of the second token on in nats;
@@ -95,6 +96,7 @@ class VllmRollout:
         Raises: EngineError when they differ by more than the tolerance of the type of the weights.
         """
         rows = self.check_rows()
+        weights = "the first push" if self.transport_of is not None else "the engine has read the model"
         answer = self.process.request(
             "score",
             "scored",
@@ -108,7 +110,7 @@ class VllmRollout:
         mean, largest = float(gaps.mean()), float(gaps.max())
         if mean > allowed.mean or largest > allowed.largest:
             raise EngineError(
-                f"after the first push the engine's log-probabilities of {CHECKED_ROWS} rows differ from the trainer's "
+                f"after {weights} the engine's log-probabilities of {CHECKED_ROWS} rows differ from the trainer's "
                 f"by {mean:.3g} nats on average and {largest:.3g} at most: a weight is missing or wrong there",
                 where="rollout.backend",
                 expected=f"at most {allowed.mean:g} on average and {allowed.largest:g} for a token in {self.dtype}",
@@ -200,6 +202,12 @@ class PendingRollouts:
             if token in self.eos or (self.ends is not None and self.ends(tokens[:count].tolist())):
                 return tokens[:count].copy(), logprobs[:count].copy(), True
         return tokens.copy(), logprobs.copy(), finished
+
+
+def check_rows(vocabulary: int) -> list[Ids]:
+    """Rows of ids whose log-probabilities two engines with the same weights must agree on."""
+    numbers = np.random.default_rng(8)
+    return [numbers.integers(vocabulary, size=CHECKED_LENGTH).astype(np.int32) for _ in range(CHECKED_ROWS)]
 
 
 def stream_seed(stream: tuple[int, ...]) -> int:

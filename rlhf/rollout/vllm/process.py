@@ -192,6 +192,7 @@ def _started(command: list[str], output: IO[bytes], variables: Mapping[str, str]
 
 
 def cannot_start(program: str, reason: str) -> ConfigError:
+    """The error for an engine's Python that does not run."""
     return ConfigError(
         f"{program} cannot be started: {reason}",
         where="rollout.vllm.python",

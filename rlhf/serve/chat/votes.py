@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from rlhf.artifacts.files import flush_folder
-from rlhf.data.formats import messages_at, parse
+from rlhf.data.formats import parse
+from rlhf.data.row_values import messages_at
 from rlhf.errors import ConfigError, DataError
 from rlhf.serve.errors import ApiError, RequestBody
 

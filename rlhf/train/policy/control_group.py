@@ -13,10 +13,12 @@ from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.evaluate.control_group import control_card
 from rlhf.evaluate.intervals import Floats
 from rlhf.ops.rewards import kl_estimate
-from rlhf.train.policy.experience import draw_answers, read_logprobs
+from rlhf.rollout.vllm.client import VllmRollout
+from rlhf.train.policy.experience import correct_for_engine, draw_answers, read_logprobs
 from rlhf.train.policy.reward_sources import RewardSources
 from rlhf.train.policy.roles import Roles
 from rlhf.train.policy.samples import Sample, padded, response_mask
+from rlhf.train.run.lifecycle import track_report
 from rlhf.train.run.run import Run
 
 CONTROL_STEP = 2**31 + 1  # gives random streams apart from those of training and evaluation
@@ -29,8 +31,9 @@ def run_control(
     sources: RewardSources,
     tokenizer: ChatTokenizer,
     prompts: Sequence[EncodedPrompt],
+    engine: VllmRollout | None = None,
 ) -> None:
-    """Writes control.json and reports its verdict, or why there is none."""
+    """Writes control.json and reports its verdict, or why there is none. With `engine`, vLLM draws for both models."""
     config, section = run.config, run.config.control
     if not section.enabled or not prompts:
         run.say(f"control group: skipped ({'data.eval is empty' if section.enabled else 'control.enabled is false'})")
@@ -41,10 +44,15 @@ def run_control(
         f"control group: {pool} answers of the reference and {section.samples} of the policy to each of {len(asked)} "
         "held-out prompts"
     )
-    # Random streams are seeded by place. In this order the policy's answers share theirs with the first of the pool.
-    before = draw_answers(roles.reference, tokenizer, [*asked] * pool, config, CONTROL_STEP)
+    # Random streams are seeded by place (an engine's by row and number). In this order the policy's answers share
+    # theirs with the first of the pool.
+    if engine is not None:
+        engine.checked = False  # the first push of these weights
+    before = draw_answers(roles.reference, tokenizer, [*asked] * pool, config, CONTROL_STEP, engine)
     with roles.actor.averaged():
-        after = draw_answers(roles.actor, tokenizer, [*asked] * section.samples, config, CONTROL_STEP)
+        after = draw_answers(roles.actor, tokenizer, [*asked] * section.samples, config, CONTROL_STEP, engine)
+        if engine is not None:
+            after, _, _ = correct_for_engine(after, roles, config)
     card = control_card(
         _by_prompt(sources.scores(before).totals, len(asked)),
         _by_prompt(sources.scores(after).totals, len(asked)),
@@ -53,6 +61,7 @@ def run_control(
         decoding=config.sampling.model_dump(),
     )
     run.on_main(lambda: write_json(run.folder.path / "control.json", card))
+    track_report(run, "control", card)
     run.say(f"control group: {card['verdict']}")
 
 

@@ -29,7 +29,7 @@ from rlhf.ops.moments import Moments, standardised, updated
 from rlhf.ops.rewards import kl_estimate, token_rewards
 from rlhf.rollout.base import Floats, Rollouts
 from rlhf.rollout.transformers import TransformersRollout
-from rlhf.rollout.vllm.client import VllmRollout, occurrences
+from rlhf.rollout.vllm.client import Pending, VllmRollout, occurrences
 from rlhf.train.policy.reward_sources import RewardSources, Scores
 from rlhf.train.policy.roles import ReferenceRole, Roles
 from rlhf.train.policy.samples import Sample, padded, read_table, response_mask, with_tables
@@ -76,23 +76,52 @@ def draw_answers(
 def _draw_by_engine(
     policy: ReferenceRole, prompts: Sequence[EncodedPrompt], config: PpoConfig, step: int, engine: VllmRollout
 ) -> list[Sample]:
-    """Each rank takes all answers to its prompts, so that an engine reads a prompt once."""
+    return begin_answers(policy, prompts, config, step, engine).result()
+
+
+@dataclass(frozen=True, slots=True)
+class AnswersBegun:
+    """Answers that the engines of all ranks are drawing; `items` are those of this rank's engine."""
+
+    ranks: Ranks
+    engine: VllmRollout
+    prompts: Sequence[EncodedPrompt]
+    items: list[int]
+    drawn: Pending
+
+    def result(self) -> list[Sample]:
+        """Waits for the answers to all prompts. Raises: EngineError on every rank."""
+
+        def take() -> tuple[list[int], Rollouts]:
+            drawn = self.drawn.result()
+            self.engine.rest()
+            return self.items, drawn
+
+        return _in_order(self.prompts, _agreed(self.ranks, take))
+
+
+def begin_answers(
+    policy: ReferenceRole, prompts: Sequence[EncodedPrompt], config: PpoConfig, step: int, engine: VllmRollout
+) -> AnswersBegun:
+    """Gives the engines the policy's weights and begins to draw one answer per prompt; the policy may then change.
+
+    Each rank takes all answers to its prompts, so that an engine reads a prompt once.
+    Raises: EngineError on every rank.
+    """
     ranks = policy.ranks
     push_checked(policy, engine)
     numbers = occurrences(prompt.row for prompt in prompts)
     shares = list(dict.fromkeys(prompt.row for prompt in prompts))
     mine = [item for item, prompt in enumerate(prompts) if shares.index(prompt.row) % ranks.world_size == ranks.rank]
+    begun: list[Pending] = []
 
-    def draw() -> Rollouts:
-        drawn = engine.generate(
-            [prompts[item].ids for item in mine],
-            [(config.run.seed, step, prompts[item].row, numbers[item]) for item in mine],
-            config.sampling,
-        )
-        engine.rest()
-        return drawn
+    def start() -> None:
+        ids = [prompts[item].ids for item in mine]
+        streams = [(config.run.seed, step, prompts[item].row, numbers[item]) for item in mine]
+        begun.append(engine.start(ids, streams, config.sampling))
 
-    return _in_order(prompts, _agreed(ranks, lambda: (mine, draw())))
+    _agreed(ranks, start)
+    return AnswersBegun(ranks, engine, prompts, mine, begun[0])
 
 
 def push_checked(policy: ReferenceRole, engine: VllmRollout) -> None:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -25,6 +26,7 @@ from rlhf.models.loading import PackedModel, PackedScalarModel
 from rlhf.train.run.metrics import MetricsLog
 from rlhf.train.run.resume import CONFIG, require_same_inputs
 from rlhf.train.run.run import Run
+from rlhf.train.run.trackers import Tracker, open_trackers
 
 PROBE_TOKENS = 64
 ProgressT = TypeVar("ProgressT")
@@ -80,11 +82,37 @@ def metrics_log(run: Run[Any], last: int, shown: Sequence[str]) -> Iterator[Metr
         total=last,
         start=run.step,
         active=run.ranks.is_main,
-        tensorboard=run.config.log.tensorboard,
         shown=shown,
+        open_trackers=partial(_trackers, run),
     )
+    run.on_main(log.open)
     with log, run.watchdog.armed():
         yield log
+
+
+def _trackers(run: Run[Any]) -> dict[str, Tracker]:
+    """The services of the run; none for a dry run, of which nothing is kept."""
+    if run.dry_run:
+        return {}
+    config = run.config.model_dump(mode="json")
+    return open_trackers(run.folder.path, run.config.log, {"stage": run.stage, **config}, start=run.step)
+
+
+def track_report(run: Run[Any], name: str, card: Mapping[str, Any]) -> None:
+    """Gives a report that is made after the last step to the services of the run."""
+    if not card:
+        return
+    log = MetricsLog(
+        run.folder,
+        total=run.step,
+        start=run.step,
+        active=run.ranks.is_main,
+        shown=(),
+        open_trackers=partial(_trackers, run),
+    )
+    run.on_main(log.open)
+    with log:
+        log.report(name, card)
 
 
 def load_best(run: Run[Any], trained: TrainedModel) -> None:

@@ -1,10 +1,10 @@
-"""The output of a run while it trains: metrics.jsonl, TensorBoard, a progress bar, sample answers. Rank 0 only."""
+"""The output of a run while it trains: metrics.jsonl, sample answers, a progress bar, trackers. Rank 0 only."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rlhf.artifacts.files import append_line
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.metric_names import metric_of
+from rlhf.train.run.trackers import Tracker
 
 PLAIN_INTERVAL_S = 10.0
 
@@ -26,24 +27,28 @@ class MetricsLog:
         total: the last step of the run; `start`: the step after which it begins.
         active: False on all ranks but 0; every method does nothing there.
         shown: names of the metrics in the progress line.
+        open_trackers: opens the services that get metrics, samples, events and reports too.
     """
 
     def __init__(
-        self, folder: RunFolder, *, total: int, start: int, active: bool, tensorboard: bool, shown: Sequence[str]
+        self,
+        folder: RunFolder,
+        *,
+        total: int,
+        start: int,
+        active: bool,
+        shown: Sequence[str],
+        open_trackers: Callable[[], dict[str, Tracker]] = dict,
     ) -> None:
         self._active, self._total, self._shown = active, total, tuple(shown)
         self._folder, self._start = folder, start
-        self._tensorboard = tensorboard and active
+        self._open_trackers = open_trackers
         self._console = Console(stderr=True)
         self._began = self._last_plain = time.monotonic()
-        self._writer: Any = None
+        self._trackers: dict[str, Tracker] = {}
         self._progress: Progress | None = None
 
     def __enter__(self) -> MetricsLog:
-        if self._tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self._folder.path / "tensorboard"), purge_step=self._start + 1)
         if self._active and self._console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._progress = Progress(*columns, console=self._console)
@@ -52,13 +57,19 @@ class MetricsLog:
         self._began = self._last_plain = time.monotonic()  # packages are loaded above
         return self
 
+    def open(self) -> None:
+        """Opens the trackers. Called on rank 0 before the log is entered, so that every rank learns of an error.
+
+        Raises: ConfigError for a service that cannot be opened.
+        """
+        self._trackers = self._open_trackers()
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._progress is not None:
             self._progress.stop()
-        if self._writer is not None:
-            self._writer.close()
+        self._track(lambda tracker: tracker.close(failed=kind is not None))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Records the metrics of one step in all outputs."""
@@ -67,10 +78,7 @@ class MetricsLog:
         unknown = [name for name in values if metric_of(name) is None]
         assert not unknown, f"metrics that rlhf/config/metrics.yaml does not describe: {unknown}"
         append_line(self._folder.metrics, {"step": step, **values, "time/wall_s": time.monotonic() - self._began})
-        if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
-            self._writer.flush()  # otherwise a killed run loses up to two minutes of it
+        self._track(lambda tracker: tracker.metrics(step, values))
         line = "  ".join(f"{name} {values[name]:.4g}" for name in self._shown if name in values)
         if self._progress is not None:
             self._progress.update(self._task, completed=step, description=line)
@@ -97,3 +105,22 @@ class MetricsLog:
         if self._active:
             for row in rows:
                 append_line(self._folder.samples, {"step": step, **row})
+            self._track(lambda tracker: tracker.samples(step, rows))
+
+    def event(self, step: int, text: str) -> None:
+        """Prints a line beside the progress bar and records it, such as that a tripwire has tripped."""
+        self.say(text)
+        self._track(lambda tracker: tracker.event(step, text))
+
+    def report(self, name: str, card: Mapping[str, Any]) -> None:
+        """Records a report, such as the reward model's card."""
+        self._track(lambda tracker: tracker.report(name, card))
+
+    def _track(self, action: Callable[[Tracker], None]) -> None:
+        """Gives something to every service. One that fails is said and left out: a run does not end for it."""
+        for name in list(self._trackers):
+            try:
+                action(self._trackers[name])
+            except Exception as error:  # noqa: BLE001 (services raise errors of their own, and of their networks)
+                del self._trackers[name]
+                self.say(f"warning: {name} failed and gets nothing more of this start: {type(error).__name__}: {error}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +51,11 @@ class Run(Generic[Config]):
         if self.ranks.is_main:
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
+
+    def say_all(self, lines: Iterable[str]) -> None:
+        """Prints lines on rank 0."""
+        for line in lines:
+            self.say(line)
 
     def last_step(self, planned: int) -> int:
         """The step at which this run ends: `planned`, or `run.max_steps` if that is less."""

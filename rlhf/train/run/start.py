@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from rlhf.config.shipped import SCRIPTS
 from rlhf.config.stages import STAGES
 
+LAUNCHER_LEVEL = "error"  # of the launcher's own lines, a dozen per start below it
+
 
 def start_stage(stage: str, arguments: Sequence[str], *, ranks: int | None = None) -> int:
     """Runs a stage to its end and returns the launcher's exit status; the outcome is in the run's state.json.
@@ -18,7 +20,8 @@ def start_stage(stage: str, arguments: Sequence[str], *, ranks: int | None = Non
     ranks: processes; None leaves it to the launcher, which takes every GPU, or one process on CPUs.
     """
     script = str(SCRIPTS / STAGES[stage].script)
-    options = [] if ranks is None else ["--num_accelerators", str(ranks)]
+    options = ["--log_level", LAUNCHER_LEVEL]
+    options += [] if ranks is None else ["--num_accelerators", str(ranks)]
     sys.stderr.write(f"deepspeed {shlex.join([*options, script, *arguments])}\n")
     launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", str(free_port())]
     return subprocess.run([*launcher, *options, script, *arguments], check=False).returncode

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import load_config
 from rlhf.config.schema import LanguageConfig, PpoConfig, StageConfig
 from rlhf.config.stages import STAGES
-from rlhf.data.embedded import data_path
-from rlhf.data.readers import locate
 from rlhf.doctor.checks import Check
 from rlhf.doctor.machine import GIB, MachineFacts
 from rlhf.errors import ConfigError, RlhfError
@@ -20,9 +16,9 @@ from rlhf.plan.fit import check_fits, check_host
 from rlhf.plan.launch import launch_line
 from rlhf.plan.machine import Device
 from rlhf.plan.names import models_of_runs
+from rlhf.train.run.before_start import data_problems, missing_models, schedule_problems
 from rlhf.train.run.readiness import parent_problems, parents_of
 
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 OLDEST_BFLOAT16 = (8, 0)  # compute capability of Ampere
 
 
@@ -37,7 +33,9 @@ def start_checks(stage: str, path: str, words: Sequence[str], facts: MachineFact
     found += _several(
         "models", _model_problems(config, path, facts), [f"{key}={each}" for key, each in parents.items()]
     )
-    found += _several("data", list(_absent_data(config)), [source.path for source in config.data.train])
+    found += _several(
+        "data", [*data_problems(config), *schedule_problems(config)], [source.path for source in config.data.train]
+    )
     found += [_folder(config), _memory(config, path, facts)]
     where = "on the GPU" if facts.cards else "on the CPU, because there is no GPU"
     found += _several("device", list(_unsupported(config, facts)), [f"{config.model.dtype} {where}"])
@@ -63,41 +61,11 @@ def _model_problems(config: StageConfig, path: str, facts: MachineFacts) -> list
     return [*absent, *(problem for problem in parent_problems(config) if problem.where not in keys)]
 
 
-def _absent_models(config: StageConfig, config_path: str, facts: MachineFacts) -> Iterator[ConfigError]:
+def _absent_models(config: StageConfig, config_path: str, facts: MachineFacts) -> Iterator[RlhfError]:
     """Models that are neither a folder, nor in the hub cache, nor to be had from the hub."""
     if not parents_of(config):
         yield ConfigError("no model is named", where="model.path", fix="set model.path=FOLDER or a hub id")
-    stages = models_of_runs(config_path)
-    for key, path in parents_of(config).items():
-        if Path(path).is_dir() or Path(path).name == "model":
-            continue
-        if path.rstrip("/") in stages:
-            yield ConfigError(
-                f"{path} does not exist", where=key, fix=f"finish the stage whose run.dir is {path} first"
-            )
-        elif not HUB_ID.fullmatch(path):
-            yield ConfigError(f"no such folder: {path}", where=key, fix="correct the path, or train that stage first")
-        elif facts.hub_offline and not _in_cache(path):
-            said = f"{path} is no folder, and the hub cache does not hold it while HF_HUB_OFFLINE is set"
-            yield ConfigError(said, where=key, fix=f"HF_HUB_OFFLINE=0 hf download {path}, where the hub can be reached")
-
-
-def _in_cache(name: str) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-
-    return isinstance(try_to_load_from_cache(name, "config.json"), str)
-
-
-def _absent_data(config: StageConfig) -> Iterator[RlhfError]:
-    if not config.data.train:
-        yield ConfigError("no data is named", where="data.train", fix="set data.train=FILE")
-    for key, sources in (("data.train", config.data.train), ("data.eval", config.data.eval)):
-        for source in sources:
-            try:
-                locate(data_path(source.path))
-            except RlhfError as error:
-                fix = f"make the file, as with `rlhf data`, or set {key}=FILE"
-                yield ConfigError(f"{source.path}: {error.problem}", where=key, fix=fix)
+    yield from missing_models(config, offline=facts.hub_offline, stages=models_of_runs(config_path))
 
 
 def _folder(config: StageConfig) -> Check:

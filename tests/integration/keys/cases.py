@@ -33,6 +33,15 @@ def _source(key: str, path: str, *, weighted: bool = True, sample: str = "") -> 
         ),
         f"{key}.N.format": case(f"{key}=[{{path: {path}, format: alpaca}}]", f"{key}=[{{path: {path}}}]"),
         f"{key}.N.name": case(f"{key}=[{{path: {path}, name: other}}]", f"{key}=[{{path: {path}}}]"),
+        f"{key}.N.ignore": case(
+            f"{key}=[{{path: {{data}}/margin.jsonl, ignore: [margin]}}]", f"{key}=[{{path: {{data}}/margin.jsonl}}]"
+        ),
+        f"{key}.N.split": case(
+            f"{key}=[{{path: {{data}}/hub, config: a, split: b}}]", f"{key}=[{{path: {{data}}/hub, config: a}}]"
+        ),
+        f"{key}.N.config": case(
+            f"{key}=[{{path: {{data}}/hub, config: a, split: b}}]", f"{key}=[{{path: {{data}}/hub, split: b}}]"
+        ),
         f"{key}.N.limit": case(f"{key}=[{{path: {path}, limit: 2}}]", f"{key}=[{{path: {path}}}]"),
     }
     if weighted:
@@ -105,7 +114,7 @@ COMMON: dict[str, Case] = {
     "checkpoint.keep_last": case("checkpoint.keep_last=1", "checkpoint.every_steps=1"),
     "eval.every_steps": case("eval.every_steps=1"),
     "eval.max_rows": case("eval.max_rows=2"),
-    "log.tensorboard": case("log.tensorboard=false"),
+    "log.to": case("log.to=[]"),
 }
 ANSWERS: dict[str, Case] = {
     "log.samples_every_steps": case("log.samples_every_steps=1"),
@@ -301,6 +310,7 @@ _TRIPWIRES = "tests/unit/train/policy/test_tripwire_keys.py"
 _OFFLOAD = "tests/unit/engine/test_zero_config.py::test_offload_keys"
 ELSEWHERE: dict[str, str] = {
     "model.cudnn_attention": "tests/unit/models/test_attention_choice.py::test_cudnn_is_off_unless_it_is_asked_for",
+    "log.project": "tests/trackers/test_services.py::test_the_project_and_the_name_are_taken_over",
     "rollout.cuda_graphs": "tests/unit/rollout/test_fixed_steps.py::test_graphs_that_are_off_are_not_captured",
     **{
         f"rollout.vllm.{key}": f"tests/unit/rollout/vllm/test_start.py::{name}"
@@ -321,6 +331,7 @@ ELSEWHERE: dict[str, str] = {
         }.items()
         for key in keys
     },
+    "rollout.overlap": "tests/unit/train/policy/test_ahead.py::test_overlap_needs_an_engine",
     "rollout.importance_cap": "tests/unit/train/policy/test_experience.py::"
     "test_answers_of_another_engine_are_read_again_and_weighed",
     "run.watchdog_minutes": f"{_WATCHDOG}::test_a_step_that_does_not_end_is_named_with_its_place_and_ended",

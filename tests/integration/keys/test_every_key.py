@@ -89,6 +89,14 @@ def rows(korean) -> None:
     said = [("user", "비 와요?"), ("assistant", "네, 와요."), ("user", "많이요?"), ("assistant", "조금요.")]
     turns = [{"messages": [{"role": role, "content": text} for role, text in said]}]
     write_rows(korean / "turns.jsonl", turns * 12)
+    write_rows(korean / "margin.jsonl", [{**row, "margin": 1} for row in RANKINGS])
+    for split in "bc":
+        for config in "ad":
+            (korean / "hub" / config).mkdir(parents=True, exist_ok=True)
+            write_rows(korean / "hub" / config / f"{split}.jsonl", RANKINGS)
+    files = "[{split: b, path: %s/b.jsonl}, {split: c, path: %s/c.jsonl}]"
+    configs = "".join(f"- config_name: {name}\n  data_files: {files % (name, name)}\n" for name in "ad")
+    (korean / "hub" / "README.md").write_text(f"---\nconfigs:\n{configs}---\n", encoding="utf-8")
     write_rows(korean / "scored.jsonl", [{**row, "scores": [9, 5, 1]} for row in RANKINGS])
 
 

@@ -178,3 +178,12 @@ def test_a_rule_of_a_section_names_the_keys_of_its_role() -> None:
         load_config(PpoConfig, None, ["actor.path=a", "reward.path=r", "critic.deepspeed.offload_optimizer=true"])
     assert "critic.deepspeed.offload_optimizer = true" in caught.value.where
     assert caught.value.fix == "set critic.deepspeed.zero_stage=2, or critic.deepspeed.offload_optimizer=false"
+
+
+def test_a_key_that_a_rule_names_without_a_value_has_its_place_too() -> None:
+    words = ["actor.path=a", "reward.path=r", "rollout.vllm.transport=nccl", "rollout.vllm.devices=[]"]
+    with pytest.raises(ConfigError) as caught:
+        load_config(PpoConfig, None, words)
+    places = {"command line  rollout.vllm.transport = nccl", "command line  rollout.vllm.devices = []"}
+    assert set(caught.value.where.split(", ")) == places
+    assert caught.value.problem == "rollout.vllm.transport = nccl goes between GPUs, and devices is empty"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from rlhf.config.flags import add_flags, add_section_flags, fill, fill_section, flag
+from rlhf.config.rollout import VllmSection
 from rlhf.config.sections import SamplingSection
 from rlhf.errors import ConfigError
 
@@ -113,3 +114,13 @@ def test_a_section_gives_its_descriptions_and_refuses_by_flag() -> None:
         fill_section(SamplingSection, parser.parse_args(["--top-p", "1.5", "--max-new-tokens", "0"]))
     assert [each.where for each in error.value.problems] == ["--max-new-tokens", "--top-p"]
     assert error.value.problems[0].problem == "is 0"
+
+
+def test_flags_of_a_section_with_a_prefix() -> None:
+    parser = argparse.ArgumentParser()
+    add_section_flags(parser, VllmSection, ("python", "gpu_memory", "eager"), prefix="vllm", gpu_memory=0.85)
+    parser.add_argument("--timeout-s", default=0.0)  # of something else
+    found = fill_section(VllmSection, parser.parse_args(["--vllm-python", "p", "--vllm-eager"]), prefix="vllm")
+    assert found == VllmSection(python="p", gpu_memory=0.85, eager=True)
+    with pytest.raises(ConfigError, match=r"--vllm-gpu-memory: is 1\.5"):
+        fill_section(VllmSection, parser.parse_args(["--vllm-gpu-memory", "1.5"]), prefix="vllm")

@@ -103,18 +103,18 @@ def test_paths_in_values_stay_as_written() -> None:
 
 
 def test_overrides_are_yaml_and_win_over_files() -> None:
-    path = write("my.yaml", "train: {lr: 1, epochs: 2}\neval: {max_rows: 5}\nlog: {tensorboard: false}")
+    path = write("my.yaml", "train: {lr: 1, epochs: 2}\neval: {max_rows: 5}\nlog: {project: a}")
     overrides = [
         "train.lr=1e-5",
         "eval.max_rows=null",
-        "log.tensorboard=true",
+        "log.project=b",
         'run.dir="1e-5"',
         "train.lr=2e-5",
     ]
     config = load_config(SftConfig, path, overrides)
     assert (config.train.lr, config.train.epochs) == (0.00002, 2)  # of two for one key the last wins
     assert config.eval.max_rows is None
-    assert config.log.tensorboard is True
+    assert config.log.project == "b"
     assert config.run.dir == "1e-5"
 
 

@@ -21,7 +21,7 @@ from rlhf.config.stages import STAGES
         ("sampling.temperature", "logged"),
         ("run.max_steps", "free"),
         ("checkpoint.keep_last", "free"),
-        ("log.tensorboard", "free"),
+        ("log.project", "free"),
         ("deepspeed.zero_stage", "free"),
         ("actor.deepspeed.zero_stage", "free"),
         ("reference.offload", "free"),

@@ -58,7 +58,7 @@ def test_the_command_starts_the_stage_with_its_words(monkeypatch: pytest.MonkeyP
         return 75
 
     monkeypatch.setattr(start, "start_stage", start_stage)
-    words = ["--config", "recipe:demo/sft", "train.lr=1e-4", "--resume", "auto"]
+    words = ["--config", "recipe:demo/sft", "train.lr=1e-4", "model.path=.", "--resume", "auto"]
     assert main(["train", "--ranks", "2", "sft", *words]) == 75
     assert main(["train", "sft", "--config", "recipe:demo/sft", "train.lrr=1"]) == 1  # refused before the launcher
     assert started == [("sft", words, 2)]

@@ -70,7 +70,7 @@ def test_text_that_yaml_1_1_would_change_stays_text(written: str) -> None:
         ("train.lr", '"1e-5"'),  # text is not taken for a number
         ("train.batch_size", "true"),  # nor true for 1
         ("train.batch_size", "8.0"),
-        ("log.tensorboard", "1"),
+        ("log.project", "1"),
         ("run.dir", "7"),
     ],
 )

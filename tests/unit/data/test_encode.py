@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from rlhf.data.encode import Encoder
+from rlhf.data.packing import pack_sequences
 from rlhf.data.records import Demonstration, Message, Prompt, Ranking
 from rlhf.data.templates import PRESETS
 from rlhf.data.tokenizer import ChatTokenizer, audited, load_tokenizer
@@ -87,6 +88,44 @@ def test_every_answer_of_a_conversation_is_learnt(chat_tokenizer):
         (False, "\n\n### 명령어:\n고마워\n\n### 응답:\n"),
         (True, "별말씀을요." + EOS),
     ]
+
+
+def weighted(turns: tuple[str, ...], *unlearnt: int) -> Demonstration:
+    """The conversation, with answers of these numbers from 0 of weight 0."""
+    messages = list(demonstration(*turns).messages)
+    for number in unlearnt:
+        messages[2 * number + 1] = Message("assistant", turns[2 * number + 1], learn=False)
+    return Demonstration(tuple(messages))
+
+
+def test_an_answer_of_weight_0_is_read_and_not_learnt(chat_tokenizer):
+    turns = ("안녕?", "왜.", "비 와?", "우산 챙기세요.", "고마워", "그래.")
+    (whole,) = Encoder(chat_tokenizer, LONG).demonstrations([demonstration(*turns)])
+    (row,) = Encoder(chat_tokenizer, LONG).demonstrations([weighted(turns, 0, 2)])
+    assert row.ids.tolist() == whole.ids.tolist()
+    assert decoded(chat_tokenizer, row.ids[row.answer_mask]) == "우산 챙기세요." + EOS
+    assert decoded(chat_tokenizer, row.ids[row.unlearnt]) == "왜." + EOS + "그래." + EOS
+    assert whole.unlearnt is None
+    weights = pack_sequences([row], prompt_weight=0.5)
+    assert weights.weights.tolist() == [
+        1.0 if learnt else 0.5
+        for learnt, off in zip(row.answer_mask[1:], row.unlearnt[1:], strict=True)
+        if not off  # the first token has no loss either
+    ]
+
+
+def test_weights_stay_with_their_answers_when_old_turns_go(chat_tokenizer):
+    turns = ("안녕?", "왜.", "비 와?", "우산 챙기세요.", "고마워", "별말씀을요.")
+    (q2, a2), (q3, a3) = piece("비 와?", "우산 챙기세요."), piece("고마워", "별말씀을요.")
+    limit = len(plain_ids(chat_tokenizer, HEADER + q2, a2, "\n\n" + q3, a3))
+    (row,) = Encoder(chat_tokenizer, limit).demonstrations([weighted(turns, 1)])
+    assert decoded(chat_tokenizer, row.ids[row.answer_mask]) == "별말씀을요." + EOS
+    (row,) = Encoder(chat_tokenizer, limit).demonstrations([weighted(turns, 2)])
+    assert decoded(chat_tokenizer, row.ids[row.answer_mask]) == "우산 챙기세요." + EOS
+    with pytest.raises(DataError, match="only answers of weight 0 are left"):
+        Encoder(chat_tokenizer, limit).demonstrations([weighted(turns, 1, 2)])
+    with pytest.raises(DataError, match="the last answer has weight 0"):
+        Encoder(chat_tokenizer, LONG, train_on="last").demonstrations([weighted(turns, 2)])
 
 
 def test_source_and_counts_are_kept(chat_tokenizer):

@@ -5,15 +5,16 @@ import unicodedata
 import pytest
 
 from rlhf.data.korean import (
-    RUDE_STEMS,
-    contains_rude,
     hangul_letters,
     hangul_share,
+    is_plain,
     is_polite,
+    polite_sentences,
     polite_share,
+    register,
     repeated_token_share,
-    rude_word_count,
     split_sentences,
+    without_quotes,
 )
 
 
@@ -46,7 +47,7 @@ POLITE = """
     그렇군요…|바쁘거든요.|왔는데요|그럼요|저도요.|가수요.|두 개요.|3개요|하지 마요|집에 가요.|제가요?
     괜찮습니다만|해 봅시다.|네.|예|넵!|아뇨|그건 아니오|감사합니다 (웃음)|감사해요 ㅎㅎ|안 돼요ㅠㅠ
     반갑습니다^^|고마워요 :)|고마워요 :D|고마워요 T_T|"맞아요."|‘좋습니다.’|좋아요 👍🏻|좋아요오오
-    고마워용|알겠습니당|안녕하세여|필요해요|필요합니다|확인하세요(필수).
+    고마워용|알겠습니당|안녕하세여|언제 오실까여?|먼저 갈게용|그래유|그쵸|필요해요|필요합니다|확인하세요(필수).
 """
 
 IMPOLITE = """
@@ -77,38 +78,54 @@ def test_polite_share():
 
 
 @pytest.mark.parametrize(
-    ("text", "count"),
+    ("sentence", "plain"),
     [
-        ("정말 멍청하네.", 1),
-        ("멍청하시네요.", 1),  # an insult stays one in polite speech
-        ("한심하게 징징대지 마, 바보야.", 3),
-        ("재수없어. 짜증나!", 2),
-        ("재수 없어. 짜증 나!", 2),
-        ("개멍청한 소리", 1),
-        ("그 입 닥쳐.", 1),
-        ("언젠가 닥쳐올 일이야.", 0),
-        ("많이 답답하셨겠어요. 짜증 나셨죠?", 0),  # comfort, in polite speech
-        ("답답해 죽겠네.", 1),
-        ("많이 답답하겠다.", 0),
-        ("윗집이 시끄러우면 말해.", 0),
-        ("짜증 날 땐 걸어.", 0),
-        ("넌 찌질한 게 아니야.", 0),
-        ("넌 멍청하지 않아.", 0),
-        ("공짜증정 행사야.", 0),  # 짜증 inside another word
-        ("오늘은 날씨가 좋네.", 0),
-        ("", 0),
+        ("나는 밥을 먹었어.", True),
+        ("비가 온다", True),
+        ("같이 가자!", True),
+        ("그냥 혼자 가.", True),
+        ("우산 꼭 챙겨", True),
+        ("뭐라고?", True),
+        ("그렇다면 까닭은 무엇인가?", True),
+        ("이제 그만 일어나", True),
+        ("좋아요.", False),
+        ("갑니다", False),
+        ("서울", False),
+        ("유명한 작가", False),
+        ("파란 바다", False),
+        ("감자", False),
+        ("생일 축하 메시지", False),
     ],
 )
-def test_rude_words(text, count):
-    assert rude_word_count(text) == count
-    assert contains_rude(text) == (count > 0)
+def test_plain_speech(sentence, plain):
+    assert is_plain(sentence) is plain
 
 
-def test_rude_words_are_distinct_nfc_stems():
-    words = [*RUDE_STEMS["insults"], *RUDE_STEMS["reproaches"]]
-    assert 35 <= len(words) <= 60
-    assert len(set(words)) == len(words)
-    assert all(unicodedata.is_normalized("NFC", word) and word == word.strip() for word in words)
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("오늘은 쉬어요. 내일 뵙겠습니다.", "polite"),
+        ("오늘은 쉬어. 내일 보자.", "plain"),
+        ("오늘은 쉬어요. 내일 보자.", "mixed"),
+        ("준비물: 우산", "none"),
+        ("", "none"),
+        ("엄마가 “빨리 와!”라고 하셨어요.", "polite"),
+        ("점원이 ‘어서 오세요.’ 하고 인사했다.", "plain"),
+        ("이렇게 말해 보세요. “미안해. 내가 잘못했어.”", "polite"),
+        ("“지금 갈게요.”", "polite"),  # a text that is one quotation speaks for itself
+    ],
+)
+def test_register(text, expected):
+    assert register(text) == expected
+
+
+def test_what_is_quoted_is_taken_out():
+    assert without_quotes("그는 “가자.”라고 했다.") == "그는 ‘’라고 했다."
+    assert without_quotes("‘네’") == "‘네’"
+    assert without_quotes("it's fine, isn't it") == "it's fine, isn't it"
+    assert polite_sentences("안녕하세요. “야, 이리 와.” 하고 불렀어요. 가자.") == (2, 3)
+    assert polite_sentences("") == (0, 0)
+    assert without_quotes("“" + "가" * 500 + "”") == "“" + "가" * 500 + "”"  # too long for somebody's words
 
 
 def test_hangul_share():

@@ -147,7 +147,6 @@ def test_the_template_the_refused_ones_vary_is_good():
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        ("{{ message['content'] + eos_token }}", "no span at all"),
         ("{% generation %}{{ message['content'] }}{% endgeneration %}{{ eos_token }}", "EOS after the span"),
         ("{% generation %}{{ message['content'] }}{% endgeneration %}", "no EOS"),
         ("{{ message['content'] }}{% generation %}{{ eos_token }}{% endgeneration %}", "the answer before the span"),

@@ -111,7 +111,7 @@ def test_no_template_is_refused():
 def test_the_tokenizers_own_template_is_audited():
     tokenizer = fast(core_tokenizer(EOS, PAD), eos_token=EOS, pad_token=PAD)
     tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
-    with pytest.raises(TemplateError, match="generation spans"):
+    with pytest.raises(TemplateError, match="puts no special token after an answer"):
         checked(tokenizer, None)
     tokenizer.chat_template = PRESETS["polyglot-chat"]
     assert checked(tokenizer, None).template == PRESETS["polyglot-chat"]

@@ -39,7 +39,7 @@ def test_every_reason_why_a_recipe_does_not_start_is_given() -> None:
         "actor.path: runs/kullm-5.8b/sft does not exist",
         "reward.path: runs/kullm-5.8b/reward does not exist",
     ]
-    assert [text.partition(":")[0] for text in found["data"]] == ["data.train", "data.eval"]
+    assert [text.split()[0] for text in found["data"]] == ["data.train", "data.eval"]
     assert found["memory"][0].startswith("on the cpu a rank needs at least ")
     assert set(found) == {"models", "data", "memory"}
 

@@ -17,6 +17,7 @@ from rlhf.cli import main
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.evaluate.answers.generation import AnswerSet
 from rlhf.evaluate.compare.views import trained_against
+from rlhf.evaluate.safety.reactions import REACTIONS
 from tests.support.openai_server import Behaviour, Server, serve
 
 SETTINGS = ["--max-new-tokens", "6", "--max-prompt-tokens", "128"]
@@ -199,5 +200,6 @@ def test_probe(runs: Path, tmp_path: Path) -> None:
     assert main(["evaluate", "probe", *both(runs), "--prompts", str(own), "--out", str(out), *SETTINGS]) == 0
     found = report(out, "probe")
     assert [row["prompt"] for row in found["answers"]["sft"]] == [row["prompt"] for row in rows]
-    assert found["rates"]["ppo"]["categories"]["rude"]["refusal"]["num"] == 1
+    assert found["rates"]["ppo"]["categories"]["rude"]["unsafe"]["num"] == 1
+    assert found["answers"]["ppo"][0]["reaction"] in REACTIONS
     assert (out / "probe.html").read_text(encoding="utf-8").count('class="pair"') == 2

@@ -10,7 +10,8 @@ from rlhf.cli import main
 from rlhf.config.schema import RewardConfig, SftConfig
 from rlhf.plan.launch import hostfile, launch_line
 from rlhf.plan.shapes import BUILT_IN
-from rlhf.plan.time import count_rows, estimate_run, warmup_steps
+from rlhf.plan.steps import count_rows, warmup_steps
+from rlhf.plan.time import estimate_run
 
 KULLM = str(Path(rlhf.__file__).parents[1] / "configs" / "kullm-12.8b" / "ppo.yaml")
 SHARED = ("ppo.roles=shared", "model.quantize=4bit", "deepspeed.zero_stage=2", "sampling.batch_size=16")

@@ -11,6 +11,7 @@ import pytest
 from rlhf.cli import main
 from rlhf.errors import ArtifactError
 from rlhf.runs.comparison import comparison_table, labels, read_runs, render_comparison, setting_differences
+from rlhf.runs.plots import Curve, curves_plot
 from tests.support.run_folders import write_run
 
 SETTINGS = {"settings": {"world_size": 1}, "packages": {"torch": "2.13.0", "peft": "1"}}
@@ -105,3 +106,12 @@ def test_the_command_writes_one_page(pair: list[Path], tmp_path: Path, capsys: p
     assert main(["compare", *map(str, pair), "--out", str(page)]) == 0
     assert capsys.readouterr().out.endswith(f"{page}\n")
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("steps", [[1.0], [1.0, 2.0], [3.0, 5.0], [1.0, 2.0, 3.0, 4.0, 5.0]])
+def test_the_axis_of_steps_has_whole_numbers(steps: list[float]) -> None:
+    drawn = curves_plot([Curve((steps, [0.5] * len(steps)), "#2f5d8c")])
+    across = drawn[drawn.index('id="matplotlib.axis_1"') : drawn.index('id="matplotlib.axis_2"')]
+    shown = re.findall(r">([-\d.]+)</text>", across)
+    assert shown
+    assert all(text.isdigit() for text in shown)

@@ -104,3 +104,16 @@ def test_training_and_held_out_rows_are_read_and_summed_up_apart(chat_tokenizer:
     alone = config.model_copy(update={"data": config.data.model_copy(update={"eval": []})})
     _, (nothing, _) = load_train_and_eval(alone, Demonstration, encoder, lambda each: each.demonstrations)
     assert nothing.items == []
+
+
+def test_what_is_left_out_is_said_at_the_start(chat_tokenizer: ChatTokenizer, tmp_path: Path) -> None:
+    tied = {"prompt": "안녕?", "responses": ["네!", "왜."], "ranks": [1, 1], "mood": "x"}
+    ranked = {**tied, "ranks": [1, 2]}
+    path = write(tmp_path, ranked, tied, {"prompt": ""}, {**ranked, "tone": "y"})
+    config = SftConfig.model_validate({"data": {"train": path, "on_bad_row": "skip"}})
+    encoder = Encoder(chat_tokenizer, 256)
+    (_, said), _ = load_train_and_eval(config, Demonstration, encoder, lambda each: each.demonstrations)
+    left_out = (
+        "rows: 1 bad rows skipped, 1 rankings left out because all tie, keys not read: mood (3 rows), tone (1 rows)"
+    )
+    assert said.endswith(f"; {left_out}")

@@ -201,3 +201,13 @@ def test_json_names_places(tmp_path, capsys):
     report = json.loads(capsys.readouterr().out)
     duplicate = next(each for each in report["findings"] if each["code"] == "duplicate-row")
     assert duplicate["places"] == [{"line": 2, "detail": "as line 1"}]
+
+
+def test_unread_keys_of_bad_rows_are_shown_too(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    good = {"messages": [{"role": "user", "content": "안녕?"}, {"role": "assistant", "content": "네!", "tone": "x"}]}
+    path.write_text("".join(json.dumps(row) + "\n" for row in (good, {"prompt": "왜?"})), encoding="utf-8")
+    report = check_file(CheckOptions(str(path)))
+    shown = [place.detail for finding in report.findings if finding.code == "unused-keys" for place in finding.places]
+    assert shown == ["`messages[].tone`: 'x'", "`prompt`: '왜?'"]
+    assert report.status == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf.cli import main
+from rlhf.curate.formats.answered import from_alpaca, from_messages
+from rlhf.curate.formats.compared import from_pair, from_preference
 from rlhf.curate.formats.importing import ImportOptions, import_files
-from rlhf.curate.formats.public_rows import from_alpaca, from_hh, from_messages, from_openai
 from rlhf.curate.output import manifest_path
 from rlhf.data.records import Demonstration, Ranking
 from rlhf.data.sources import DataSource, read_records
@@ -86,13 +88,13 @@ def test_self_instruct_instances_become_rows() -> None:
         "instruction": "옮겨 줘",
         "instances": [{"input": "a", "output": "가"}, {"input": "<noinput>", "output": "나"}],
     }
-    assert from_alpaca(row) == [asked("옮겨 줘", "가", input="a"), asked("옮겨 줘", "나")]
+    assert from_alpaca(row, Counter()) == [asked("옮겨 줘", "가", input="a"), asked("옮겨 줘", "나")]
 
 
 def test_conversations_are_trimmed_and_joined() -> None:
     said = [("gpt", "어서 와요"), ("human", "안녕"), ("human", "뭐 해?"), ("gpt", "쉬어요"), ("human", "그래")]
     row = {"system": "친구", "conversations": [{"from": who, "value": text} for who, text in said]}
-    assert from_messages(row) == [
+    assert from_messages(row, Counter()) == [
         {
             "messages": [
                 {"role": "system", "content": "친구"},
@@ -109,7 +111,7 @@ def test_preference_rows_of_the_hosted_service() -> None:
         "preferred_output": [{"role": "assistant", "content": "반가워요"}],
         "non_preferred_output": [{"role": "assistant", "content": "왜"}],
     }
-    assert from_openai(row) == [
+    assert from_preference(row, Counter()) == [
         {"prompt": [{"role": "user", "content": "안녕"}], "chosen": "반가워요", "rejected": "왜"}
     ]
 
@@ -122,23 +124,31 @@ def test_preference_rows_of_the_hosted_service() -> None:
         ({"messages": [{"role": "tool", "content": "3"}]}, "a role other than"),
         ({"messages": [{"role": "assistant", "content": None, "tool_calls": [1]}]}, "call of a tool"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "not text"),
-        ({"messages": [{"role": "assistant", "content": "네", "weight": 0}]}, "weight 0"),
+        (
+            {"messages": [{"role": "user", "content": "응?"}, {"role": "assistant", "content": "네", "weight": 0}]},
+            "every answer has weight 0",
+        ),
+        ({"messages": [{"role": "assistant", "content": "네", "weight": 0.5}]}, "0.5"),
+        (
+            {"messages": [{"role": "assistant", "content": "네", "weight": 0}, {"from": "gpt", "value": "응"}]},
+            "another weight",
+        ),
         ({"messages": ["안녕"]}, "is not a message"),
     ],
 )
 def test_messages_that_cannot_be_used(row: dict[str, Any], problem: str) -> None:
     with pytest.raises(DataError, match=problem):
-        from_messages(row)
+        from_messages(row, Counter())
 
 
 def test_comparisons_that_cannot_be_used() -> None:
     with pytest.raises(DataError, match="same as `chosen`"):
-        from_hh({"prompt": "안녕", "chosen": "네", "rejected": "네 "})
+        from_pair({"prompt": "안녕", "chosen": "네", "rejected": "네 "}, Counter())
     start = "\n\nHuman: 안녕\n\nAssistant: "
     with pytest.raises(DataError, match="before the last answer"):
-        from_hh({"chosen": f"{start}네", "rejected": "\n\nHuman: 야\n\nAssistant: 왜"})
+        from_pair({"chosen": f"{start}네", "rejected": "\n\nHuman: 야\n\nAssistant: 왜"}, Counter())
     with pytest.raises(DataError, match="does not end in an answer"):
-        from_hh({"chosen": f"{start}네\n\nHuman: 더", "rejected": f"{start}왜"})
+        from_pair({"chosen": f"{start}네\n\nHuman: 더", "rejected": f"{start}왜"}, Counter())
 
 
 turns = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(lambda text: bool(text.strip()))
@@ -152,7 +162,7 @@ def test_any_text_comes_through_messages(pairs: list[tuple[str, str]]) -> None:
             {"from": who, "value": text} for pair in pairs for who, text in zip(("human", "gpt"), pair, strict=True)
         ]
     }
-    (converted,) = from_messages(row)
+    (converted,) = from_messages(row, Counter())
     expected = [unicodedata.normalize("NFC", text.strip()) for pair in pairs for text in pair]
     assert [turn["content"] for turn in converted["messages"]] == expected
 

@@ -71,14 +71,18 @@ def test_page_stands_alone_and_is_escaped(tmp_path):
     assert main(["data", "stats", write(tmp_path / "a.jsonl", rows), "--html", str(page)]) == 0
     text = page.read_text(encoding="utf-8")
     assert text.count("<svg") >= 4
-    assert "<script" not in text
+    assert "<script>alert" not in text
+    assert text.count("<script") == 1  # of the switch
+    assert text.count('<span lang="ko">') == text.count('<span lang="en">') > 20
     assert "http-equiv" not in text
     assert 'src="' not in text
 
 
 def test_text_summary(tmp_path, capsys):
     assert main(["data", "stats", write(tmp_path / "a.jsonl", PAIRS[:2])]) == 0
-    assert "2 rows (chosen-rejected)" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "2 rows (chosen-rejected)" in shown
+    assert "  characters per prompt: mean" in shown
 
 
 def test_nothing_usable(tmp_path):

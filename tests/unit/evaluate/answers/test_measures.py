@@ -6,26 +6,9 @@ import pytest
 
 from rlhf.artifacts.run_folder import short_names
 from rlhf.errors import DataError
-from rlhf.evaluate.answers.measures import MEASURES, differences, is_mixed, is_plain, measure, unique_share
+from rlhf.evaluate.answers.measures import MEASURES, differences, is_mixed, measure, unique_share
 
 POLITE, PLAIN, MIXED = "정말 좋네요. 같이 가요!", "그냥 혼자 가.", "정말 좋네요. 그냥 혼자 가."
-
-
-@pytest.mark.parametrize(
-    ("sentence", "plain"),
-    [
-        ("나는 밥을 먹었어.", True),
-        ("비가 온다", True),
-        ("같이 가자!", True),
-        ("그냥 혼자 가.", True),
-        ("좋아요.", False),
-        ("갑니다", False),
-        ("서울", False),
-        ("유명한 작가", False),
-    ],
-)
-def test_plain_speech(sentence: str, plain: bool) -> None:
-    assert is_plain(sentence) is plain
 
 
 def test_register_is_mixed_within_an_answer_only() -> None:

@@ -41,7 +41,7 @@ def test_the_judges_verdict_colours_the_answers(generations: Generations) -> Non
     judge = Verdicts("judge", "<m>", [[1.0], [0.5], []], [[1.0], [1.0], []], notes=("a <note>",))
     report = report_of(generations, [judge])
     page = page_of(report, generations, [judge], shown=2)
-    assert "<td>judge &lt;m&gt;</td>\n<td>1 / 1 / 0</td>" in page
+    assert '<span lang="en">judge</span> &lt;m&gt;</td>\n<td>1 / 1 / 0</td>' in page
     assert "<td>75.0% <small>" in page
     assert "one is always longer" in page
     assert page.count('class="said won"') == page.count('class="said lost"') == 1
@@ -68,3 +68,13 @@ def test_people_and_a_view_that_decided_nothing(generations: Generations) -> Non
     assert report["outcome"] == "unknown"
     # one character more in each; politeness differs in all three too, but u = .5615 for 0 of 3: 1 - 2 u is below 0
     assert report["sentence"]["ko"].endswith("글이 뚜렷이 다른 점: 길이.")
+
+
+def test_a_win_by_the_models_own_reward_is_not_green(generations: Generations) -> None:
+    outcomes, gaps = [[1.0]] * 3, [[2.0], [2.5], [3.0]]
+    for notes, green in ((("ppo was trained against this reward model.",), False), ((), True)):
+        reward = Verdicts("reward", "rm", outcomes, [[1.0]] * 3, gaps, "reward units", notes)
+        report = report_of(generations, [reward]) | {"outcome": "better"}
+        page = page_of(report, generations, [reward], shown=1)
+        assert ('class="verdict good"' in page) == green
+        assert ("이 보상 모델로 학습한 모델이 있습니다" in page) != green

@@ -161,5 +161,5 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, capsys: pytest.Ca
     assert "asks no model and no judge" in capsys.readouterr().err
     assert main([*command, "--from-scores", str(file), "--against", "gpt"]) == 1
     assert "no model 'gpt'" in capsys.readouterr().err
-    assert main([*command, "--model", "a", "--prompts", "p"]) == 1
+    assert main([*command, "--model", "a", "--prompts", "demo:rankings_dev"]) == 1
     assert "--judge" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ from rlhf.data.records import Message, Ranking
 from rlhf.errors import ModelError
 from rlhf.evaluate.reward.accuracy import ScoredRanking
 from rlhf.evaluate.reward.card import build_reward_card, probe_section
-from rlhf.evaluate.reward.card_plots import card_values
+from rlhf.evaluate.reward.card_plots import accuracy_plot, page_values
 from rlhf.evaluate.reward.probes import ProbeInputs
 from rlhf.evaluate.reward.scoring import tree_scores
 from rlhf.evaluate.reward.test_set import build_test_set, distinct_answers, divided, score_test_set
 from rlhf.html.templates import render
+from rlhf.html.words import Words
 from rlhf.models.loading import load_scalar_model
 
 SECTIONS = {
@@ -138,9 +140,10 @@ def test_the_page_shows_hangul_as_text_and_fetches_nothing(chat_tokenizer):
     scores = score_test_set(test_set, by_length, max_tokens=10_000)
     card = build_reward_card(test_set, scores, training=rankings(), manifest=None)
     card |= {"model": "runs/<reward>", "data": ["시험.jsonl"]}
-    page = render("evaluate/reward/page.html.j2", report=card, **card_values(card, whole=True))
-    assert page.count("<svg") == 3
+    page = render("evaluate/reward/page.html.j2", report=card, **page_values(card))
+    assert page.count("<svg") == 6  # three plots in two languages
     plots = page[page.index("<svg") :]
+    assert "출처: 날씨</text>" in plots
     assert "source: 날씨</text>" in plots  # text, not outlines
     assert "runs/&lt;reward&gt;" in page
     assert "src=" not in page
@@ -192,7 +195,29 @@ def test_the_commands_flag_decides_the_type_of_the_weights(tiny_reward, tmp_path
 
 def test_without_matplotlib_nothing_is_read_or_scored(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("rlhf.errors.find_spec", lambda name: None)
-    words = ["--model", "nowhere/model", "--data", "nowhere.jsonl", "--out", str(tmp_path / "report")]
+    words = ["--model", "nowhere/model", "--data", "demo:rankings_dev", "--out", str(tmp_path / "report")]
     assert main(["evaluate", "reward", *words]) == 1
     assert "pip install -e '.[report]'" in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
+
+
+def test_a_model_that_prefers_empty_answers_is_called_so(chat_tokenizer):
+    test_set = build_test_set(rankings(), chat_tokenizer, 200)
+    scores = score_test_set(test_set, by_length, max_tokens=10_000)
+    card = build_reward_card(test_set, scores, training=rankings(), manifest=None)
+    card["shortcuts"]["beats_shortcuts"] = True
+    for share, said in ((0.1, False), (0.34, True)):
+        card["probes"]["empty"]["share_preferred_over_original"] = share
+        page = render("evaluate/reward/page.html.j2", report=card, **page_values(card))
+        assert ("For 34% of the answers the model scores an empty answer above" in page) == said
+        assert ("답변의 34%에서" in page) == said
+        assert ('class="verdict good"' in page) != said
+
+
+def test_a_dot_at_the_end_of_the_axis_is_whole():
+    """The axis goes on past 1, or half of a dot at 1.0 would be clipped away."""
+    group = (Words("모든 쌍", "all pairs"), {"accuracy": 1.0, "low": 0.9, "high": 1.0})
+    drawn = accuracy_plot([group], "en")
+    left, width = map(float, re.search(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', drawn).groups())
+    (dot,) = re.findall(r'<use xlink:href="#\w+" x="([\d.]+)" y="[\d.]+" style="fill: #2f5d8c', drawn)
+    assert float(dot) + 3 <= left + width  # 3 points is half of a dot

@@ -18,6 +18,7 @@ from torch import nn
 
 from rlhf.config.sections import SamplingSection
 from rlhf.errors import ConfigError, EngineError
+from rlhf.rollout.server.wire import PROTOCOL
 from rlhf.rollout.vllm.client import VllmRollout, occurrences, request_groups, stream_seed
 from rlhf.rollout.vllm.process import EngineProcess
 from rlhf.rollout.vllm.start import check_versions
@@ -194,7 +195,11 @@ def test_a_failure_in_a_push_is_returned_so_that_other_ranks_go_on(engine):
 @pytest.mark.parametrize(
     ("fault", "match"),
     [
-        ("protocol", r"rollout\.vllm\.python: the engine speaks protocol 2, the trainer 1[\s\S]*the trainer's copy"),
+        (
+            "protocol",
+            rf"rollout\.vllm\.python: the engine speaks protocol {PROTOCOL + 1}, the trainer {PROTOCOL}[\s\S]*"
+            "the trainer's copy",
+        ),
         ("version", r"rollout\.vllm\.python: the engine's environment has vllm 0\.12\.0[\s\S]*not the trainer's"),
     ],
 )

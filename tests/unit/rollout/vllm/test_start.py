@@ -68,6 +68,8 @@ def test_settings_reach_the_engine(tiny_neox, tmp_path):
             "gpu_memory": 0.45,
             "cpu_cache_gib": 0.5,
             "eager": True,
+            "logprobs": "processed_logprobs",
+            "weights": "pushed",
             "sleeps": False,
         }
         assert log.endswith(" None\n")  # CUDA_VISIBLE_DEVICES is left alone on a CPU
@@ -127,6 +129,21 @@ def test_the_transport_follows_the_configuration(section, device, kind):
 def test_options_that_contradict_one_another(options, match):
     with pytest.raises(ValidationError, match=match):
         VllmSection(**options)
+
+
+def test_an_engine_on_the_trainers_gpu_cannot_draw_ahead(tiny_neox, tmp_path):
+    with pytest.raises(ConfigError, match=r"rollout\.overlap: an engine on the trainer.s GPU"):
+        start_engine(
+            str(tiny_neox),
+            RolloutSection(backend="vllm", overlap=1),
+            SamplingSection(),
+            ranks(GPU),
+            dtype="float32",
+            eos=[0],
+            decode=str,
+            run_folder=tmp_path,
+            command=TOY,
+        )
 
 
 def test_each_rank_of_a_machine_gets_its_own_gpus():

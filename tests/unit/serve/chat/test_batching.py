@@ -124,7 +124,8 @@ def make(model):
 
     def build(**settings) -> Batcher:
         options = {"num_slots": 4, "queue": 100} | settings
-        made.append(Batcher(model, NEVER, words, observer=Unwatched(), **options))
+        decoder = Decoder(model, NEVER, num_slots=options["num_slots"], enter_above=1.0)
+        made.append(Batcher(decoder, NEVER, words, observer=Unwatched(), **options))
         return made[-1]
 
     yield build

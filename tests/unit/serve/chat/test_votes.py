@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from rlhf.data.records import Demonstration, Message, Ranking
 from rlhf.data.sources import DataSource, read_records
-from rlhf.errors import ConfigError
+from rlhf.errors import ConfigError, DataError
 from rlhf.serve.access import ApiAccess
 from rlhf.serve.chat import votes
 from rlhf.serve.chat.page import chat_page_router
@@ -63,7 +63,11 @@ def test_votes_are_rankings_and_ratings_lie_beside_them(tmp_path):
     assert (len(loaded.records), loaded.report.num_tied) == (2, 2)
     ratings = tmp_path / "votes.ratings.jsonl"
     assert rows(ratings)[0].items() >= RATING.items()
-    assert len(read_records(DataSource(str(ratings)), Demonstration).records) == 1
+    with pytest.raises(DataError, match="says that the answer is bad"):
+        read_records(DataSource(str(ratings)), Demonstration)
+    ratings.write_text(ratings.read_text(encoding="utf-8").replace('"down"', '"up"'), encoding="utf-8")
+    liked = read_records(DataSource(str(ratings)), Demonstration)
+    assert (len(liked.records), liked.report.unread) == (1, {})
     assert [stat.S_IMODE(each.stat().st_mode) for each in (path, ratings)] == [0o600] * 2
 
 

@@ -58,7 +58,8 @@ def test_ppo_asks_for_the_reward_models_card(tmp_path: Path, inner: str) -> None
 def test_the_command_prints_the_run_folder_or_the_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "reward.yaml"
     config.write_text(f"model:\n  path: {tmp_path}/sft/model\n")
-    words = ["--config", str(config), "run.dir=runs/말투", "--resume", "auto"]
+    data = "data.train=demo:rankings_train"
+    words = ["--config", str(config), data, "run.dir=runs/말투", "--resume", "auto"]
     assert main(["ready", "--parents", "later", "step2_reward", *words]) == 0
     assert capsys.readouterr().out == "runs/말투\n"
     assert main(["ready", "reward", *words]) == 1

@@ -1,4 +1,0 @@
-"""Converts KakaoTalk exports to conversations.
-
-May import: data, and the layers below.
-"""
