@@ -28,8 +28,8 @@ from rlhf.train.run.start import start_stage
 OWN_DATA = {"sft": "sft", "reward": "preference", "ppo": "prompts"}
 OWN_ROWS = 2000  # of each training file: enough to see each stage learn, within minutes on 2 cores
 OWN_OVERRIDES: dict[str, tuple[str, ...]] = {
-    "sft": ("data.on_bad_row=skip", "train.epochs=1", "eval.every_steps=20", "eval.max_rows=100"),
-    "reward": ("data.on_bad_row=skip", "train.batch_size=16"),
+    "sft": ("data.on_bad_row=skip", "data.max_length=512", "train.epochs=1", "train.lr=3.0e-4", "eval.max_rows=100"),
+    "reward": ("data.on_bad_row=skip", "data.max_length=512", "train.lr=2.0e-4"),
     "ppo": (
         "data.on_bad_row=skip",
         "reward.min_accuracy=null",
@@ -39,7 +39,9 @@ OWN_OVERRIDES: dict[str, tuple[str, ...]] = {
         "train.warmup_steps=2",
     ),
 }
-SHORT_EPOCHS = 0.05  # passes over the text of the base model where stages are cut short
+BASE = TinySize(vocabulary=4000, epochs=0.75, batch_size=16)  # of the demo's own data; every word is one token
+OWN_BASE = TinySize(epochs=0.5, lr=1e-3)
+SHORT_EPOCHS = 0.02  # passes over the text of the base model where stages are cut short
 SHORT_OVERRIDES: dict[str, tuple[str, ...]] = {"sft": (), "reward": (), "ppo": ("reward.min_accuracy=null",)}
 # One low-rank adapter per role on one base model. Ranks and rates are for the tiny model, whose matrices are small.
 LORA = ("model.lora.rank=32", "model.lora.alpha=64")
@@ -60,17 +62,21 @@ class Quickstart(QuickstartOptions):
     def run(self) -> dict[str, Any]:
         """Runs the missing stages and returns the summary, which is also written to out/summary.json."""
         self._check()
-        from rlhf.demo.measure import measure_policy, print_summary, reward_summary  # torch
+        from rlhf.demo.measure import measure_policy, world_summary  # torch
+        from rlhf.demo.measure_reward import reward_summary
+        from rlhf.demo.printed import print_summary
 
         self._timed("base", self._base)
         for stage in STAGES:
             self._timed(stage, lambda stage=stage: self._stage(stage))  # type: ignore[misc]
         started = time.perf_counter()
+        policies, answers = measure_policy(self.out, load_config(PpoConfig, self.out / "ppo" / "config.yaml"))
         summary: dict[str, Any] = {
             "settings": self._settings,
             "sft": sft_summary(self.out / "sft"),
-            "reward": reward_summary(self.out / "reward" / "model"),
-            "ppo": measure_policy(self.out, load_config(PpoConfig, self.out / "ppo" / "config.yaml")),
+            "reward": reward_summary(self.out / "reward" / "model", own=self.data is not None),
+            "ppo": policies,
+            **world_summary(answers, own=self.data is not None),
         }
         self.seconds["measure"] = time.perf_counter() - started
         summary["seconds"] = round(sum(self.seconds.values()), 1)
@@ -87,10 +93,16 @@ class Quickstart(QuickstartOptions):
                 expected = "DIR/{sft,preference,prompts}_{train,dev}.jsonl"
                 raise DataError(f"no such file: {file}", where="--data", expected=expected)
         data = str(self.data) if self.data else None
-        settings = {"data": data, "seed": self.seed, "lora": self.lora, "max_steps": self.max_steps}
+        settings = {
+            "data": data,
+            "seed": self.seed,
+            "lora": self.lora,
+            "estimator": self.estimator,
+            "max_steps": self.max_steps,
+        }
         path = self.out / "quickstart.json"
         if path.is_file():
-            known = {"lora": False, "max_steps": None, **read_json(path)}
+            known = {"lora": False, "estimator": "gae", "max_steps": None, **read_json(path)}
             if {key: known.get(key) for key in settings} != settings:
                 raise ArtifactError(
                     f"{self.out} holds a quickstart with other settings: {known}",
@@ -115,8 +127,8 @@ class Quickstart(QuickstartOptions):
         write_json(self.out / "quickstart.json", {**self._settings, "seconds": self.seconds})
 
     def _base(self) -> None:
-        files = [str(self.data / "sft_train.jsonl")] if self.data else ["demo:rankings_train"]
-        size = TinySize(epochs=0.5, lr=1e-3) if self.data else TinySize()
+        files = [str(self.data / "sft_train.jsonl")] if self.data else ["demo:answers_train"]
+        size = OWN_BASE if self.data else BASE
         if self.max_steps is not None:
             size = replace(size, epochs=SHORT_EPOCHS)
         from rlhf.demo.tiny_base import make_tiny_base
@@ -135,6 +147,7 @@ class Quickstart(QuickstartOptions):
     def _words(self, stage: str) -> list[str]:
         words = [f"run.dir={self.out / stage}", f"run.seed={self.seed}", *self._models(stage), *self._data(stage)]
         words += LORA_OVERRIDES[stage] if self.lora else ()
+        words += [f"ppo.estimator={self.estimator}"] if stage == "ppo" else ()
         words += OWN_OVERRIDES[stage] if self.data else ()
         return words + ([f"run.max_steps={self.max_steps}", *SHORT_OVERRIDES[stage]] if self.max_steps else [])
 

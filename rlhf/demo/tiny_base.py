@@ -24,6 +24,7 @@ from rlhf.data.packing import pack_sequences, plan_micro_batches
 from rlhf.data.records import Demonstration, Ranking
 from rlhf.data.sources import DataSource, read_records
 from rlhf.demo.options import TinySize
+from rlhf.demo.world.grammar import korean_world, spelling
 from rlhf.engine.ranks import seed_everything
 from rlhf.errors import ArtifactError, DataError
 from rlhf.models.head import LossRequest, install_head
@@ -33,11 +34,10 @@ from rlhf.train.schedules import Schedule
 EOS, PAD = "<|endoftext|>", "<|padding|>"
 MICRO_TOKENS = 4096
 NUM_ORDERS = 5
+WORLD = ("demo:answers_train", "demo:answers_dev", "demo:rankings_train", "demo:rankings_dev")
 
 
-def make_tiny_base(
-    data: Sequence[str], out: str | Path, *, size: TinySize = TinySize(), seed: int = 17, spelling: Sequence[str] = ()
-) -> float:
+def make_tiny_base(data: Sequence[str], out: str | Path, *, size: TinySize = TinySize(), seed: int = 17) -> float:
     """Trains tokenizer and model on the text of `data` and saves a Hugging Face folder; returns the last loss.
 
     Raises: DataError when there is no text; ArtifactError when `out` holds a model already.
@@ -50,7 +50,7 @@ def make_tiny_base(
     seed_everything(seed)
     # One token for every 200 characters: with more, each is seen too seldom to be learnt.
     fitting = min(6000, max(1200, sum(map(len, set(documents))) // 200))
-    tokenizer = train_tokenizer(spelling or documents, size.vocabulary or fitting)
+    tokenizer = train_tokenizer(spelled(data, seed), size.vocabulary or fitting)
     model = GPTNeoXForCausalLM(polyglot_shape(size, len(tokenizer)))
     model.set_attn_implementation(ATTENTION["sdpa"])
     install_head(model, "chunked")
@@ -79,6 +79,16 @@ def _start_as_copying(attention: torch.nn.Module) -> None:
     turned = torch.linalg.qr(torch.randn(heads * size, heads * size))[0]
     qkv.weight.view(heads, 3, size, -1)[:, 2] = turned.view(heads, size, -1)
     out.weight.copy_(turned.T)
+
+
+def spelled(data: Sequence[str], seed: int = 17) -> list[str]:
+    """The text a tokenizer is trained on: that of the demo's world with things and particles apart, any other as it is.
+
+    A thing is then one token whatever particle follows, so that answers copy it whole.
+    """
+    others = [path for path in data if path not in WORLD]
+    texts = spelling(korean_world()) if len(others) < len(data) else []
+    return texts + (read_documents(others, seed) if others else [])
 
 
 def read_documents(data: Sequence[str], seed: int = 17) -> list[str]:

@@ -1,4 +1,4 @@
-"""The demo's world: a grammar of everyday Korean chats, from which its data, and the rules that measure answers, are made.
+"""The demo's world: a grammar of everyday Korean chats, its data, and rules that measure answers.
 
 May import: artifacts, data, and the layers below.
 """

@@ -14,10 +14,11 @@ import yaml
 SOURCE = Path(__file__).with_name("korean.yaml")
 REGISTERS = ("warm", "polite", "casual", "rude")
 FRAME = 0.35  # chance of an opener, and of a closer
+FRAME_WEIGHT = 50  # an opener or closer stands in this many answers for each that a template and a thing give
 # after a final consonant, otherwise; 으로 also turns to 로 after ㄹ
 PARTICLES = {
     "를": ("을", "를"), "가": ("이", "가"), "는": ("은", "는"), "와": ("과", "와"), "로": ("으로", "로"),
-    "나": ("이나", "나"), "라": ("이라", "라"), "야": ("이야", "야"),
+    "나": ("이나", "나"), "라": ("이라", "라"),
 }  # fmt: skip
 FIRST_SYLLABLE, LAST_SYLLABLE, FINALS, RIEUL = 0xAC00, 0xD7A3, 28, 8
 SLOT = re.compile(r"\{(\w+)\}")
@@ -43,7 +44,7 @@ def filled(template: str, thing: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """What people say about things of one kind in one mood, and the answers by register."""
+    """What people say about things of one kind to one purpose, and answers to all of it by register."""
 
     kind: str
     mood: str
@@ -51,14 +52,20 @@ class Talk:
     prompts: tuple[str, ...]
     answers: dict[str, tuple[str, ...]]
 
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Prompts and answers."""
+        return (*self.prompts, *(text for texts in self.answers.values() for text in texts))
+
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The whole grammar; openers and closers by mood and register."""
+    """The whole grammar: openers and closers by mood and register; `shown` prompts with their English."""
 
     talks: tuple[Talk, ...]
     openers: dict[str, dict[str, list[str]]]
     closers: dict[str, dict[str, list[str]]]
+    shown: dict[str, str]
 
     def answer(self, talk: Talk, thing: str, register: str, generator: Random) -> str:
         """An answer about a thing, with an opener and a closer now and then."""
@@ -73,29 +80,33 @@ class World:
         """Each thing and its kind."""
         return {thing: talk.kind for talk in self.talks for thing in talk.things}
 
+    def frames(self, register: str) -> Iterator[str]:
+        """Openers and closers of a register."""
+        for moods in (self.openers, self.closers):
+            yield from (text for registers in moods.values() for text in registers[register])
+
     def sentences(self) -> Iterator[str]:
         """Every prompt, answer, opener and closer that the grammar has."""
         for talk in self.talks:
-            for template in (*talk.prompts, *(each for texts in talk.answers.values() for each in texts)):
+            for template in talk.templates:
                 yield from (filled(template, thing) for thing in talk.things)
-        for frames in (self.openers, self.closers):
-            yield from (text for moods in frames.values() for texts in moods.values() for text in texts)
+        for register in REGISTERS:
+            yield from self.frames(register)
 
 
 def spelling(world: World) -> list[str]:
     """Every sentence with a space between a thing and its particle, so that a tokenizer learns them apart."""
-    split = []
-    for talk in world.talks:
-        for template in (*talk.prompts, *(each for texts in talk.answers.values() for each in texts)):
-            parts = SLOT.sub(lambda found: "\0" + found[0] + "\0", template).split("\0")
-            for thing in talk.things:
-                pieces = [
-                    thing + " " + with_particle(thing, part[1:-1])[len(thing) :] if SLOT.fullmatch(part) else part
-                    for part in parts
-                ]
-                split.append("".join(pieces))
-    frames = [text for kinds in (world.openers, world.closers) for moods in kinds.values() for texts in moods.values() for text in texts]
-    return split + 50 * frames
+    apart = [
+        SLOT.sub(lambda found, thing=thing: _apart(thing, found[1]), template)  # type: ignore[misc]
+        for talk in world.talks
+        for template in talk.templates
+        for thing in talk.things
+    ]
+    return apart + FRAME_WEIGHT * [text for register in REGISTERS for text in world.frames(register)]
+
+
+def _apart(thing: str, particle: str) -> str:
+    return f"{thing} {with_particle(thing, particle)[len(thing) :]}"
 
 
 @cache
@@ -113,4 +124,4 @@ def korean_world() -> World:
         for kind, content in read["kinds"].items()
         for says in content["says"]
     )
-    return World(talks, read["openers"], read["closers"])
+    return World(talks, read["openers"], read["closers"], read["shown"])

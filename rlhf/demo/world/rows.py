@@ -9,6 +9,7 @@ from typing import Any
 
 from rlhf.demo.world.grammar import REGISTERS, Talk, World, filled
 
+SEED = 17
 HELD_OUT = 8  # of the pairs of a thing and a talk one in so many is held out
 # What the answers to a prompt are like, best first: (about the question, register). Equal registers differ in topic
 # alone, so that the answer itself does not tell its rank; a casual answer to the question beats a polite one beside it.
@@ -53,6 +54,22 @@ def ranked(world: World, asked: Sequence[Question], generator: Random) -> list[d
     return [
         _row(each, [_answer(world, each, *step, generator) for step in generator.choice(LADDERS)]) for each in asked
     ]
+
+
+def data_sets(world: World) -> dict[str, list[dict[str, Any]]]:
+    """The rows of every data file of the world, by the name it has behind `demo:`; the same at every call.
+
+    The prompts that are shown come first of those held out.
+    """
+    generator = Random(SEED)
+    found = {}
+    for part, held_out in (("train", False), ("dev", True)):
+        asked = questions(world, held_out=held_out)
+        generator.shuffle(asked)
+        asked.sort(key=lambda each: each.text not in world.shown)
+        found[f"answers_{part}"] = answered(world, asked, generator)
+        found[f"rankings_{part}"] = ranked(world, asked, generator)
+    return found
 
 
 def _answer(world: World, asked: Question, on_topic: bool, register: str, generator: Random) -> str:
