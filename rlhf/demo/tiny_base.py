@@ -24,7 +24,7 @@ from rlhf.data.packing import pack_sequences, plan_micro_batches
 from rlhf.data.records import Demonstration, Ranking
 from rlhf.data.sources import DataSource, read_records
 from rlhf.demo.options import TinySize
-from rlhf.demo.world.grammar import korean_world, spelling
+from rlhf.demo.world.grammar import korean_world
 from rlhf.engine.ranks import seed_everything
 from rlhf.errors import ArtifactError, DataError
 from rlhf.models.head import LossRequest, install_head
@@ -34,7 +34,7 @@ from rlhf.train.schedules import Schedule
 EOS, PAD = "<|endoftext|>", "<|padding|>"
 MICRO_TOKENS = 4096
 NUM_ORDERS = 5
-WORLD = ("demo:answers_train", "demo:answers_dev", "demo:rankings_train", "demo:rankings_dev")
+WORLD = frozenset({"demo:answers_train", "demo:answers_dev", "demo:rankings_train", "demo:rankings_dev"})
 
 
 def make_tiny_base(data: Sequence[str], out: str | Path, *, size: TinySize = TinySize(), seed: int = 17) -> float:
@@ -50,7 +50,8 @@ def make_tiny_base(data: Sequence[str], out: str | Path, *, size: TinySize = Tin
     seed_everything(seed)
     # One token for every 200 characters: with more, each is seen too seldom to be learnt.
     fitting = min(6000, max(1200, sum(map(len, set(documents))) // 200))
-    tokenizer = train_tokenizer(spelled(data, seed), size.vocabulary or fitting)
+    lines = dict.fromkeys(line for text in documents for line in text.splitlines(keepends=True))
+    tokenizer = train_tokenizer([*lines], size.vocabulary or fitting, whole=whole_pieces(data))
     model = GPTNeoXForCausalLM(polyglot_shape(size, len(tokenizer)))
     model.set_attn_implementation(ATTENTION["sdpa"])
     install_head(model, "chunked")
@@ -81,16 +82,6 @@ def _start_as_copying(attention: torch.nn.Module) -> None:
     out.weight.copy_(turned.T)
 
 
-def spelled(data: Sequence[str], seed: int = 17) -> list[str]:
-    """The text a tokenizer is trained on: that of the demo's world with things and particles apart, any other as it is.
-
-    A thing is then one token whatever particle follows, so that answers copy it whole.
-    """
-    others = [path for path in data if path not in WORLD]
-    texts = spelling(korean_world()) if len(others) < len(data) else []
-    return texts + (read_documents(others, seed) if others else [])
-
-
 def read_documents(data: Sequence[str], seed: int = 17) -> list[str]:
     """Plain text of data files: a line of a .txt file, a conversation, or a question with all its answers."""
     documents: list[str] = []
@@ -119,12 +110,25 @@ def _conversations(path: str, generator: random.Random) -> list[str]:
     ]
 
 
-def train_tokenizer(documents: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE, so that every Hangul syllable round-trips; EOS and PAD are tokens of their own."""
+def whole_pieces(data: Sequence[str]) -> str:
+    """A pattern of what is a piece of its own in data of the demo's world: its things, which particles follow.
+
+    A thing is then the same token in a question and in an answer, so that the model copies it whole.
+    """
+    return korean_world().whole_things() if not WORLD.isdisjoint(data) else ""
+
+
+def train_tokenizer(documents: Sequence[str], vocabulary: int, *, whole: str = "") -> PreTrainedTokenizerFast:
+    """Byte-level BPE, so that every Hangul syllable round-trips; EOS and PAD are tokens of their own.
+
+    Args:
+        whole: pattern of what is a piece of its own within a word; "" for none.
+    """
     core = Tokenizer(models.BPE())
     # A word is the same tokens wherever it stands: spaces and marks are tokens of their own.
     words = pre_tokenizers.Split(Regex(r"\w+|\s|[^\w\s]"), "isolated")
-    core.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    pieces = [pre_tokenizers.Split(Regex(whole), "isolated")] if whole else []
+    core.pre_tokenizer = pre_tokenizers.Sequence([words, *pieces, pre_tokenizers.ByteLevel(False, use_regex=False)])
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,

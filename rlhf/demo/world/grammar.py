@@ -14,7 +14,6 @@ import yaml
 SOURCE = Path(__file__).with_name("korean.yaml")
 REGISTERS = ("warm", "polite", "casual", "rude")
 FRAME = 0.35  # chance of an opener, and of a closer
-FRAME_WEIGHT = 50  # an opener or closer stands in this many answers for each that a template and a thing give
 # after a final consonant, otherwise; 으로 also turns to 로 after ㄹ
 PARTICLES = {
     "를": ("을", "를"), "가": ("이", "가"), "는": ("은", "는"), "와": ("과", "와"), "로": ("으로", "로"),
@@ -22,6 +21,7 @@ PARTICLES = {
 }  # fmt: skip
 FIRST_SYLLABLE, LAST_SYLLABLE, FINALS, RIEUL = 0xAC00, 0xD7A3, 28, 8
 SLOT = re.compile(r"\{(\w+)\}")
+ENDING = re.compile(SLOT.pattern + r"(\w*)")  # a particle, and letters after it as in `{라}면`
 
 
 def with_particle(word: str, particle: str) -> str:
@@ -85,6 +85,19 @@ class World:
         for moods in (self.openers, self.closers):
             yield from (text for registers in moods.values() for text in registers[register])
 
+    def endings(self) -> frozenset[tuple[str, str]]:
+        """Every (particle, letters after it) that follows a thing."""
+        return frozenset(found for talk in self.talks for text in talk.templates for found in ENDING.findall(text))
+
+    def whole_things(self) -> str:
+        """A pattern of the thing at the start of a word that is a thing alone or with a particle."""
+        things = sorted(self.things(), key=len, reverse=True)
+        forms = {
+            with_particle(thing, particle)[len(thing) :] + tail for thing in things for particle, tail in self.endings()
+        }
+        first = "".join(sorted({thing[0] for thing in things}))  # most words begin otherwise, and are done with at once
+        return rf"\A(?=[{first}])(?:{'|'.join(things)})(?=(?:{'|'.join(sorted(forms))})\z)"
+
     def sentences(self) -> Iterator[str]:
         """Every prompt, answer, opener and closer that the grammar has."""
         for talk in self.talks:
@@ -92,21 +105,6 @@ class World:
                 yield from (filled(template, thing) for thing in talk.things)
         for register in REGISTERS:
             yield from self.frames(register)
-
-
-def spelling(world: World) -> list[str]:
-    """Every sentence with a space between a thing and its particle, so that a tokenizer learns them apart."""
-    apart = [
-        SLOT.sub(lambda found, thing=thing: _apart(thing, found[1]), template)  # type: ignore[misc]
-        for talk in world.talks
-        for template in talk.templates
-        for thing in talk.things
-    ]
-    return apart + FRAME_WEIGHT * [text for register in REGISTERS for text in world.frames(register)]
-
-
-def _apart(thing: str, particle: str) -> str:
-    return f"{thing} {with_particle(thing, particle)[len(thing) :]}"
 
 
 @cache

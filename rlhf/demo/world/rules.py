@@ -11,7 +11,6 @@ from rlhf.demo.world.grammar import REGISTERS, SLOT, World, filled, korean_world
 from rlhf.demo.world.rows import Question, questions
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # what is left of a syllable whose bytes were torn apart
-ENDING = re.compile(SLOT.pattern + r"(\w*)")
 
 
 def words_of(text: str) -> list[str]:
@@ -57,11 +56,10 @@ def korean_rules() -> Rules:
     """The rules of the Korean grammar."""
     world = korean_world()
     asked = {each.text: each for held_out in (False, True) for each in questions(world, held_out=held_out)}
-    templates = [template for talk in world.talks for template in talk.templates]
     return Rules(
         frozenset(word for sentence in world.sentences() for word in words_of(sentence)),
         asked,
-        frozenset(found for template in templates for found in ENDING.findall(template)),
+        world.endings(),
         {register: _lines(world, register) for register in REGISTERS},
     )
 
