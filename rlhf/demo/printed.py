@@ -52,7 +52,10 @@ def print_summary(summary: Summary, out: Path) -> None:
             f"\n[bold]{sample['prompt']}[/bold]{gloss}\n  SFT: {sample['before']}\n  PPO: {sample['after']}",
             highlight=False,
         )
-    console.print(f"\n{summary['seconds']:.0f} s in all; everything is in {out}/summary.json")
+    console.print(
+        f"\n{summary['seconds']:.0f} s in all, {summary['cpu_seconds']:.0f} s of processors; everything is in "
+        f"{out}/summary.json"
+    )
 
 
 def _table(summary: Summary) -> Table:
