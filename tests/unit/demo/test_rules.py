@@ -68,6 +68,8 @@ def test_an_answer_to_the_prompt_is_a_line_of_its_talk(prompt: str, text: str, e
         ("사촌이 너를 피하는 거야, 한심하긴.", {"rude"}),
         ("네, 좋습니다. 저리 꺼져.", {"polite", "rude"}),
         ("저리 꺼져요.", set()),  # part of a line only
+        ("멀리저리 꺼져.", set()),
+        ("힘내.라", set()),
         ("무언가 다른 말이다.", set()),
     ],
 )
