@@ -11,6 +11,7 @@ import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ def make_tiny_base(data: Sequence[str], out: str | Path, *, size: TinySize = Tin
     return loss
 
 
-def _start_as_copying(attention: torch.nn.Module) -> None:
+def _start_as_copying(attention: Any) -> None:
     """Values and output begin as inverses of one another, so that what is attended to is written as it was read
     (mimetic initialisation, arXiv:2305.09828): copying words of the question is then learnt within minutes."""
     qkv, out = attention.query_key_value, attention.dense
