@@ -42,7 +42,7 @@ def reward_summary(model: Path, *, own: bool) -> Summary:
 def topic_summary(model: Path) -> Summary:
     """Accuracy on held-out pairs that differ in topic alone, and the card's shortcuts.
 
-    accuracy_topic: on pairs of one register of which one answer names what the prompt is about and the other does not.
+    accuracy_topic: on pairs of one register of which one answer is to the question and the other beside it.
     shortcut_ngram: of a linear model on character n-grams of the answers, on all pairs; verdict: against the better
     shortcut, in words.
     """
@@ -72,8 +72,8 @@ def topic_summary(model: Path) -> Summary:
 
 
 def differs_in_topic(ranking: Ranking, pair: Pair, rules: Rules) -> bool:
-    """Whether both answers of a pair speak in one register, and only one names what the prompt is about."""
+    """Whether both answers of a pair speak in one register, and only one is to the question."""
     prompt = ranking.prompt[-1].content
     better, worse = (ranking.responses[answer] for answer in (pair.better, pair.worse))
     same_register = rules.registers(better) == rules.registers(worse)
-    return same_register and rules.on_topic(prompt, better) != rules.on_topic(prompt, worse)
+    return same_register and rules.answers(prompt, better) != rules.answers(prompt, worse)

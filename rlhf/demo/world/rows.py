@@ -10,14 +10,14 @@ from typing import Any
 from rlhf.demo.world.grammar import REGISTERS, Talk, World, filled
 
 SEED = 17
+SAME_THING = 0.5  # of the answers beside the question so many name the thing all the same
 HELD_OUT = 8  # of the pairs of a thing and a talk one in so many is held out
-# What the answers to a prompt are like, best first: (about the question, register). Equal registers differ in topic
-# alone, so that the answer itself does not tell its rank; a casual answer to the question beats a polite one beside it.
+# What the answers to a prompt are like, best first: (to the question, register). Answers of one register differ in what
+# they are about alone, and a casual answer to the question beats a polite one beside it: no answer itself tells its rank.
 LADDERS = (
     ((True, "warm"), (True, "casual"), (False, "warm"), (False, "casual")),
     ((True, "polite"), (True, "casual"), (False, "polite"), (False, "rude")),
     ((True, "warm"), (True, "rude"), (False, "warm"), (False, "rude")),
-    ((True, "warm"), (True, "polite"), (False, "warm"), (False, "polite")),
     ((True, "polite"), (True, "rude"), (False, "polite"), (False, "casual")),
 )
 
@@ -72,12 +72,21 @@ def data_sets(world: World) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _answer(world: World, asked: Question, on_topic: bool, register: str, generator: Random) -> str:
-    if on_topic:
+def answers_question(asked: Question, text: str) -> bool:
+    """Whether an answer has a line of the talk about the thing that was asked about, in any register."""
+    return any(filled(line, asked.thing) in text for lines in asked.talk.answers.values() for line in lines)
+
+
+def _answer(world: World, asked: Question, to_the_question: bool, register: str, generator: Random) -> str:
+    """An answer, or one beside the question: what is said of another thing, or of this thing in another talk."""
+    if to_the_question:
         return world.answer(asked.talk, asked.thing, register, generator)
-    talk = generator.choice(world.talks)
-    thing = generator.choice([each for each in talk.things if each != asked.thing])
-    return world.answer(talk, thing, register, generator)
+    while True:
+        talk = generator.choice(world.talks)
+        thing = asked.thing if generator.random() < SAME_THING else generator.choice(talk.things)
+        text = world.answer(talk, thing, register, generator)
+        if not answers_question(asked, text):  # talks may share a line
+            return text
 
 
 def _row(asked: Question, answers: list[str]) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from rlhf.demo.world.grammar import REGISTERS, SLOT, World, filled, korean_world, with_particle
-from rlhf.demo.world.rows import Question, questions
+from rlhf.demo.world.grammar import REGISTERS, SLOT, World, korean_world, with_particle
+from rlhf.demo.world.rows import Question, answers_question, questions
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # what is left of a syllable whose bytes were torn apart
 
@@ -42,9 +42,7 @@ class Rules:
 
     def answers(self, prompt: str, text: str) -> bool:
         """Whether an answer says something that the grammar has for this very prompt, in any register."""
-        asked = self.asked[prompt]
-        lines = [line for texts in asked.talk.answers.values() for line in texts]
-        return any(filled(line, asked.thing) in text for line in lines)
+        return answers_question(self.asked[prompt], text)
 
     def registers(self, text: str) -> set[str]:
         """Registers of which an answer has a line."""

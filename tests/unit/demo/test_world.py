@@ -111,7 +111,7 @@ def test_prompts_that_are_shown_are_held_out_and_have_an_english_gloss() -> None
 
 
 def ordered(world: World) -> list[tuple[tuple[bool, str], tuple[bool, str]]]:
-    """(about the question, register) of the better and of the worse answer of each pair, read off the texts."""
+    """(to the question, register) of the better and of the worse answer of each pair, read off the texts."""
     rules = korean_rules()
     rows = ranked(world, asked(held_out=True), Random(3))
     found = []
@@ -119,18 +119,18 @@ def ordered(world: World) -> list[tuple[tuple[bool, str], tuple[bool, str]]]:
         kinds = []
         for answer in row["responses"]:
             (register,) = rules.registers(answer)
-            kinds.append((rules.on_topic(row["prompt"], answer), register))
+            kinds.append((rules.answers(row["prompt"], answer), register))
         found += combinations(kinds, 2)
     return found
 
 
 def test_neither_the_register_nor_the_topic_alone_tells_the_rank() -> None:
     pairs = Counter(ordered(korean_world()))
-    # topic: among answers of one register that about the question wins, whatever the register
+    # topic: among answers of one register that to the question wins, whatever the register
     for register in ("warm", "polite", "rude"):
         assert ((True, register), (False, register)) in pairs
         assert ((False, register), (True, register)) not in pairs
-    # register: among answers about the question the kinder wins
+    # register: among answers to the question the kinder wins
     assert ((True, "warm"), (True, "rude")) in pairs
     assert ((True, "rude"), (True, "warm")) not in pairs
     # a casual answer to the question beats a polite one beside it, so that an answer's text does not tell its rank
