@@ -203,6 +203,7 @@ _ROWS: tuple[tuple[dict[str, str], Cell], ...] = (
         _moved("replacement_characters", "*", form=".0f"),
     ),
     ({"en": "answers about what was asked", "ko": "질문의 소재를 다룬 답변"}, _moved("on_topic", "*")),
+    ({"en": "answers that suit the prompt", "ko": "프롬프트에 맞는 답변"}, _moved("answers_prompt", "*")),
     ({"en": "sentences in polite register", "ko": "존댓말 문장 비율"}, _moved("ppo", "*", "polite")),
     ({"en": "answers with a rude word", "ko": "무례한 말이 든 답변 비율"}, _moved("ppo", "*", "rude")),
     ({"en": "answers with a rude line", "ko": "무례한 문장이 든 답변 비율"}, _moved("rude_lines", "*")),

@@ -13,7 +13,7 @@ SEED = 17
 SAME_THING = 0.5  # of the answers beside the question so many name the thing all the same
 HELD_OUT = 8  # of the pairs of a thing and a talk one in so many is held out
 # What the answers to a prompt are like, best first: (to the question, register). Answers of one register differ in what
-# they are about alone, and a casual answer to the question beats a polite one beside it: no answer itself tells its rank.
+# they are about alone, and a casual answer to the question beats a polite one beside it. No answer alone has a rank.
 LADDERS = (
     ((True, "warm"), (True, "casual"), (False, "warm"), (False, "casual")),
     ((True, "polite"), (True, "casual"), (False, "polite"), (False, "rude")),
