@@ -53,9 +53,9 @@ def answers_table(figures: Mapping[str, Any], language: str) -> str:
     """The prompts that the quickstart prints, with an answer of both models from the first run."""
     head = {
         "en": ["prompt", "in English", "SFT model", "PPO model"],
-        "ko": ["프롬프트", "SFT 모델", "PPO 모델"],
+        "ko": ["프롬프트", "영어로", "SFT 모델", "PPO 모델"],
     }[language]
-    keys = ["prompt", "gloss", "before", "after"] if language == "en" else ["prompt", "before", "after"]
+    keys = ("prompt", "gloss", "before", "after")
     shown = _summaries(figures["columns"][0])[0]["ppo"]["samples"]
     return _markdown(head, [[" ".join(sample[key].split()).replace("|", "\\|") for key in keys] for sample in shown])
 

@@ -15,19 +15,17 @@ FOLDER = Path(__file__).parent
 FIGURES = FOLDER.parent / "figures" / "quickstart.json"
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 420, 70, 736, 100, 368
 COLORS = ("#2563eb", "#d97706", "#059669")
-NUM_TICKS = 6
 TEXTS = {
     "en": {
         "title": "What PPO pays for its reward",
-        "caption": "A line for each run, a point for each of its iterations; a square is the best of n answers of the "
-        "SFT model; measured {date}",
+        "caption": "a line per run, a point per iteration; squares: the best of n answers of the SFT model; {date}",
         "x": "KL to the SFT model, nats per answer",
         "y": "mean reward above the SFT model",
         "best": "best of {n}",
     },
     "ko": {
         "title": "PPO가 보상을 얻으며 SFT 모델에서 멀어진 정도",
-        "caption": "선은 실행 하나, 점은 이터레이션 하나, 네모는 SFT 모델의 답변 n개 중 최고(best-of-n), {date} 측정",
+        "caption": "선은 실행, 점은 이터레이션, 네모는 SFT 모델의 답변 n개 중 최고(best-of-n), {date} 측정",
         "x": "SFT 모델과의 KL, 답변당 nats",
         "y": "SFT 모델 대비 평균 보상",
         "best": "{n}개 중 최고",
@@ -39,9 +37,9 @@ Point = tuple[float, float]
 class Axes(NamedTuple):
     """The largest KL and the range of rewards shown."""
 
-    kl: float
-    low: float
-    high: float
+    kl: int
+    low: int
+    high: int
 
     def place(self, kl: float, reward: float) -> Point:
         return LEFT + (RIGHT - LEFT) * kl / self.kl, BOTTOM - (BOTTOM - TOP) * (reward - self.low) / (
@@ -93,14 +91,14 @@ def _legend(commands: Sequence[str]) -> Iterator[str]:
 
 
 def _grid(axes: Axes, words: Mapping[str, str]) -> Iterator[str]:
-    for tick in range(NUM_TICKS + 1):
-        kl = axes.kl * tick / NUM_TICKS
-        reward = axes.low + (axes.high - axes.low) * tick / NUM_TICKS
-        x, y = axes.place(kl, reward)
+    for kl in range(axes.kl + 1):
+        x, _ = axes.place(kl, 0)
         yield f'<line x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{BOTTOM}" stroke="#e5e7eb"/>'
+        yield _text(x, BOTTOM + 18, f"{kl}", color="#6b7280", anchor="middle")
+    for reward in range(axes.low, axes.high + 1):
+        _, y = axes.place(0, reward)
         yield f'<line x1="{LEFT}" y1="{y:.1f}" x2="{RIGHT}" y2="{y:.1f}" stroke="#e5e7eb"/>'
-        yield _text(x, BOTTOM + 18, f"{kl:.3g}", color="#6b7280", anchor="middle")
-        yield _text(LEFT - 8, y + 4, f"{reward:.3g}", color="#6b7280", anchor="end")
+        yield _text(LEFT - 8, y + 4, f"{reward}", color="#6b7280", anchor="end")
     yield _text((LEFT + RIGHT) / 2, BOTTOM + 40, words["x"], anchor="middle")
     yield _text(LEFT, TOP - 8, words["y"])
 
