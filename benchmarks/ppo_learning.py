@@ -38,7 +38,8 @@ from rlhf.demo.options import TinySize
 from rlhf.demo.tiny_base import make_tiny_base
 
 TRL = "trl==1.12.0"
-DATA = "demo:rankings_train"
+DATA = "demo:handwritten_train"
+ROWS = {"sft": f'data.train=[{{path: "{DATA}", answers: all}}]', "reward": f"data.train={DATA}"}
 TINY = TinySize(hidden=128, layers=2, heads=4, vocabulary=1500, epochs=2.0)
 TASKS = ("polite", "tokens", "length", "reward_model")
 SIDES_RUN = ("ours", "trl")
@@ -65,7 +66,16 @@ def prepare(work: Path) -> Start:
     if not (folder / "config.json").is_file():
         make_tiny_base([DATA], folder, size=TINY, seed=17)
     policy = _stage(work, "sft", "step1_sft", f"model.path={folder}", "train.lr=1e-3", "data.eval=[]")
-    reward = _stage(work, "reward", "step2_reward", f"model.path={policy}", "train.lr=1e-3", "train.epochs=1")
+    reward = _stage(
+        work,
+        "reward",
+        "step2_reward",
+        f"model.path={policy}",
+        "train.lr=1e-3",
+        "train.epochs=1",
+        "train.batch_size=8",
+        "data.eval=demo:handwritten_dev",
+    )
     base = Base(policy, TINY, load_tokenizer(str(policy)))
     source = [DataSource(data_path(DATA))]
     prompts = make_prompts(source, base, work, count=PROMPTS, max_tokens=MAX_PROMPT, name="prompts")
@@ -76,7 +86,7 @@ def _stage(work: Path, name: str, script: str, *words: str) -> Path:
     folder = work / name
     if not (folder / "model" / "manifest.json").is_file():
         shutil.rmtree(folder, ignore_errors=True)
-        config = ["--config", str(ROOT / "configs" / "demo" / f"{name}.yaml"), f"run.dir={folder}"]
+        config = ["--config", str(ROOT / "configs" / "demo" / f"{name}.yaml"), f"run.dir={folder}", ROWS[name]]
         run(deepspeed(ROOT / "scripts" / f"{script}.py", *config, *words), work / "stages.log")
     return folder / "model"
 

@@ -42,7 +42,8 @@ from rlhf.rollout.transformers import TransformersRollout
 from rlhf.rollout.vllm.client import VllmRollout
 from rlhf.rollout.vllm.start import start_engine
 
-DATA = "demo:rankings_train"
+DATA = "demo:handwritten_train"
+ROWS = {"sft": f'data.train=[{{path: "{DATA}", answers: all}}]', "reward": f"data.train={DATA}"}
 SIZE = TinySize(hidden=256, layers=4, heads=4, vocabulary=1500, epochs=2.0)
 TOGETHER = (32, 128)
 NEW_TOKENS, MAX_PROMPT, CACHE_GIB = 64, 64, 0.5
@@ -70,7 +71,7 @@ def prepare(work: Path) -> Start:
     if not (folder / "config.json").is_file():
         make_tiny_base([DATA], folder, size=SIZE, seed=17)
     policy = _stage(work, "sft", "step1_sft", f"model.path={folder}")
-    reward = _stage(work, "reward", "step2_reward", f"model.path={policy}", "train.epochs=1")
+    reward = _stage(work, "reward", "step2_reward", f"model.path={policy}", "train.epochs=1", "train.batch_size=8")
     base = Base(policy, SIZE, load_tokenizer(str(policy)))
     source = [DataSource(data_path(DATA))]
     return Start(policy, reward, make_prompts(source, base, work, count=PROMPTS, max_tokens=MAX_PROMPT, name="prompts"))
@@ -80,7 +81,7 @@ def _stage(work: Path, name: str, script: str, *words: str) -> Path:
     folder = work / name
     if not (folder / "model" / "manifest.json").is_file():
         shutil.rmtree(folder, ignore_errors=True)
-        config = ["--config", str(ROOT / "configs" / "demo" / f"{name}.yaml"), f"run.dir={folder}"]
+        config = ["--config", str(ROOT / "configs" / "demo" / f"{name}.yaml"), f"run.dir={folder}", ROWS[name]]
         more = ["train.lr=1e-3", "data.eval=[]", *words]
         run(deepspeed(ROOT / "scripts" / f"{script}.py", *config, *more), work / "stages.log")
     return folder / "model"

@@ -69,7 +69,7 @@ def tiny_model(data: Path | None, work: Path) -> Path:
 
     folder = work / "tiny"
     shutil.rmtree(folder, ignore_errors=True)
-    make_tiny_base([str(data / "sft_train.jsonl") if data else "demo:rankings_train"], folder, size=TINY, seed=17)
+    make_tiny_base([str(data / "sft_train.jsonl") if data else "demo:handwritten_train"], folder, size=TINY, seed=17)
     load_tokenizer(str(folder), TEMPLATE).save(folder)
     return folder
 

@@ -20,7 +20,7 @@ SIZES = {
     "350M": TinySize(hidden=1024, layers=23, heads=16),
 }
 ROWS = 64
-DATA = "demo:rankings_train"
+DATA = "demo:handwritten_train"
 
 
 @dataclass(frozen=True)

@@ -6,101 +6,115 @@ python docs/images/make.py
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 FOLDER = Path(__file__).parent
 FIGURES = FOLDER.parent / "figures" / "quickstart.json"
-WIDTH, TOP, ROW, LEFT, RIGHT = 760, 96, 54, 236, 700
-COLORS = ("#2563eb", "#d97706")
-MEASURES = {
-    "polite": ("sentences in polite register", "존댓말 문장"),
-    "rude": ("answers with a rude word", "무례한 말이 든 답변"),
-    "distinct2": ("distinct-2", "distinct-2"),
-    "eos": ("answers that end with EOS", "EOS로 끝난 답변"),
-}
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 420, 70, 736, 100, 368
+COLORS = ("#2563eb", "#d97706", "#059669")
 TEXTS = {
     "en": {
-        "title": "What PPO changes: SFT model to PPO model",
-        "caption": "{prompts} held-out prompts, 4 answers each, seed 17, shares from 0 to 1; measured {date}",
-        "before": "SFT",
-        "after": "PPO",
+        "title": "What PPO pays for its reward",
+        "caption": "a line per run, a point per iteration; squares: the best of n answers of the SFT model; {date}",
+        "x": "KL to the SFT model, nats per answer",
+        "y": "mean reward above the SFT model",
+        "best": "best of {n}",
     },
     "ko": {
-        "title": "PPO 전후 비교: SFT 모델에서 PPO 모델로",
-        "caption": "평가용 프롬프트 {prompts}개, 답변 4개씩, 시드 17, 비율 0~1, {date} 측정",
-        "before": "SFT",
-        "after": "PPO",
+        "title": "PPO가 보상을 얻으며 SFT 모델에서 멀어진 정도",
+        "caption": "선은 실행, 점은 이터레이션, 네모는 SFT 모델의 답변 n개 중 최고(best-of-n), {date} 측정",
+        "x": "SFT 모델과의 KL, 답변당 nats",
+        "y": "SFT 모델 대비 평균 보상",
+        "best": "{n}개 중 최고",
     },
 }
-Column = Mapping[str, Any]
+Point = tuple[float, float]
+
+
+class Axes(NamedTuple):
+    """The largest KL and the range of rewards shown."""
+
+    kl: int
+    low: int
+    high: int
+
+    def place(self, kl: float, reward: float) -> Point:
+        return LEFT + (RIGHT - LEFT) * kl / self.kl, BOTTOM - (BOTTOM - TOP) * (reward - self.low) / (
+            self.high - self.low
+        )
 
 
 def picture(figures: Mapping[str, Any], language: str) -> str:
-    """One SVG: a line of four measures, each from its value before PPO (ring) to its value after (dot)."""
+    """One SVG: what each run gains in reward over its KL to the SFT model, and best-of-n of that model."""
     words, columns = TEXTS[language], figures["columns"]
-    height = TOP + ROW * len(MEASURES) + 40
-    caption = words["caption"].format(prompts=columns[0]["summary"]["ppo"]["num_prompts"], date=figures["measured"])
+    runs = [(number, run["trace"]) for number, column in enumerate(columns) for run in column["runs"]]
+    axes = _axes([point for _, trace in runs for point in [*_iterations(trace), *_best_of(trace).values()]])
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
         f'role="img" aria-label="{words["title"]}" font-family="system-ui, sans-serif" font-size="13">',
-        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
-        _text(20, 30, words["title"], size=17, weight=600),
-        _text(20, 50, caption, color="#6b7280", size=12),
-        *_legend(columns, words),
-        *_axis(height - 30),
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
+        _text(20, 28, words["title"], size=17, weight=600),
+        _text(20, 48, words["caption"].format(date=figures["measured"]), color="#6b7280", size=12),
+        *_legend([column["command"] for column in columns]),
+        *_grid(axes, words),
     ]
-    for number, (key, names) in enumerate(MEASURES.items()):
-        parts += _measure(TOP + ROW * number, names[0 if language == "en" else 1], key, columns)
+    for number, trace in runs:
+        parts += _run(axes, trace, COLORS[number])
+    last = runs[0][1]
+    for n, point in _best_of(last).items():
+        x, y = axes.place(*point)
+        parts.append(_text(x + 9, y + 4, words["best"].format(n=n), color=COLORS[0], size=12))
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _legend(columns: list[Column], words: Mapping[str, str]) -> Iterator[str]:
-    place = 20
-    for color, column in zip(COLORS, columns, strict=True):
+def _iterations(trace: Mapping[str, Any]) -> list[Point]:
+    return [(max(kl, 0.0), reward - trace["sft"]) for kl, reward in trace["iterations"]]
+
+
+def _best_of(trace: Mapping[str, Any]) -> dict[int, Point]:
+    return {n: (kl, mean - trace["sft"]) for n, kl, mean in trace["best_of"]}
+
+
+def _axes(points: Sequence[Point]) -> Axes:
+    rewards = [reward for _, reward in points]
+    return Axes(math.ceil(max(kl for kl, _ in points)), math.floor(min(rewards)), math.ceil(max(rewards)))
+
+
+def _legend(commands: Sequence[str]) -> Iterator[str]:
+    for number, (color, command) in enumerate(zip(COLORS, commands, strict=False)):
+        place = 20 + 230 * number
         yield f'<rect x="{place}" y="63" width="12" height="12" rx="2" fill="{color}"/>'
-        yield _text(place + 18, 74, column["command"])
-        place += 190
-    yield f'<circle cx="{place + 6}" cy="69" r="5" fill="#ffffff" stroke="#374151" stroke-width="2"/>'
-    yield _text(place + 18, 74, words["before"])
-    yield f'<circle cx="{place + 66}" cy="69" r="6" fill="#374151"/>'
-    yield _text(place + 78, 74, words["after"])
+        yield _text(place + 18, 74, command)
 
 
-def _axis(bottom: float) -> Iterator[str]:
-    for value in (0.0, 0.25, 0.5, 0.75, 1.0):
-        at = _across(value)
-        yield f'<line x1="{at:.1f}" y1="{TOP}" x2="{at:.1f}" y2="{bottom}" stroke="#e5e7eb"/>'
-        yield _text(at, bottom + 18, f"{value:g}", color="#6b7280", anchor="middle")
+def _grid(axes: Axes, words: Mapping[str, str]) -> Iterator[str]:
+    for kl in range(axes.kl + 1):
+        x, _ = axes.place(kl, 0)
+        yield f'<line x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{BOTTOM}" stroke="#e5e7eb"/>'
+        yield _text(x, BOTTOM + 18, f"{kl}", color="#6b7280", anchor="middle")
+    for reward in range(axes.low, axes.high + 1):
+        _, y = axes.place(0, reward)
+        yield f'<line x1="{LEFT}" y1="{y:.1f}" x2="{RIGHT}" y2="{y:.1f}" stroke="#e5e7eb"/>'
+        yield _text(LEFT - 8, y + 4, f"{reward}", color="#6b7280", anchor="end")
+    yield _text((LEFT + RIGHT) / 2, BOTTOM + 40, words["x"], anchor="middle")
+    yield _text(LEFT, TOP - 8, words["y"])
 
 
-def _measure(top: float, name: str, key: str, columns: list[Column]) -> Iterator[str]:
-    yield _text(LEFT - 16, top + 31, name, anchor="end")
-    for number, (color, column) in enumerate(zip(COLORS, columns, strict=True)):
-        ppo, level = column["summary"]["ppo"], top + 16 + 22 * number
-        before, after = ppo["before"][key], ppo["after"][key]
-        start, end = _across(before), _across(after)
+def _run(axes: Axes, trace: Mapping[str, Any], color: str) -> Iterator[str]:
+    places = [axes.place(*point) for point in _iterations(trace)]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    yield f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="1.5" stroke-opacity="0.45"/>'
+    for x, y in places:
+        yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{color}"/>'
+    for point in _best_of(trace).values():
+        x, y = axes.place(*point)
         yield (
-            f'<line x1="{start:.1f}" y1="{level}" x2="{end:.1f}" y2="{level}" stroke="{color}" stroke-width="3" '
-            'stroke-opacity="0.45"/>'
+            f'<rect x="{x - 5:.1f}" y="{y - 5:.1f}" width="10" height="10" fill="#ffffff" stroke="{color}" '
+            'stroke-width="2"/>'
         )
-        yield f'<circle cx="{start:.1f}" cy="{level}" r="5" fill="#ffffff" stroke="{color}" stroke-width="2"/>'
-        yield f'<circle cx="{end:.1f}" cy="{level}" r="6" fill="{color}"/>'
-        beside = max(start, end)
-        crowded = beside > _across(0.8)
-        yield _text(
-            min(start, end) - 12 if crowded else beside + 12,
-            level + 4,
-            f"{before:.3f} → {after:.3f}",
-            color=color,
-            anchor="end" if crowded else "start",
-            size=12,
-        )
-
-
-def _across(value: float) -> float:
-    return LEFT + (RIGHT - LEFT) * value
 
 
 def _text(

@@ -18,7 +18,7 @@ from rlhf.data.sources import DataSource, read_records
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.models.loading import PackedModel, PackedScalarModel
 
-SOURCE = "demo:rankings_dev"
+SOURCE = "demo:handwritten_dev"
 NUM_TOKENS = 400  # at least; enough positions for a wrong layer to show, few enough for a large model on a CPU
 MIN_SEQUENCES = 8
 MAX_LENGTH = 256

@@ -13,7 +13,7 @@ from rlhf.config.flags import add_flags, fill
 def _flags(parser: argparse.ArgumentParser) -> None:
     from rlhf.demo.options import TinySize
 
-    files = "data files, .txt, or demo:rankings_train"
+    files = "data files, .txt, or demo:answers_train"
     parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help=files)
     parser.add_argument("--out", required=True, metavar="DIR", help="model folder to write")
     add_flags(parser, TinySize, epochs=1.0)

@@ -15,7 +15,7 @@ def is_hub_id(name: str) -> bool:
 def how_to_make(path: str) -> str:
     """What makes the model that a missing folder should hold, by its name."""
     if "/base" in path:
-        return f"make it: rlhf quickstart, or rlhf base tiny --data demo:rankings_train --out {path}"
+        return f"make it: rlhf quickstart, or rlhf base tiny --data demo:answers_train --out {path}"
     if any(f"/{stage}" in path for stage in ("sft", "reward", "ppo", "dpo")):
         return "make it with `rlhf quickstart`, or name a finished run of your own"
     return "correct the path, or train that stage first"

@@ -2,47 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from rlhf.artifacts.files import read_json
 from rlhf.config.schema import PpoConfig
 from rlhf.data.encode import EncodedPrompt, Encoder
 from rlhf.data.records import Prompt
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
-from rlhf.evaluate.answers.measures import MEASURES, measure
+from rlhf.demo.world.grammar import korean_world
+from rlhf.demo.world.rules import REPLACEMENT, Rules, korean_rules
+from rlhf.evaluate.answers.measures import measure
 from rlhf.evaluate.answers.policy import GeneratedAnswer, answer_logprobs, answer_prompts
 from rlhf.models.loading import PackedCausalLM, PackedScalarModel, load_causal_lm, load_scalar_model
 from rlhf.models.scoring import answer_scores
 from rlhf.train.inputs import load
 
 Summary = dict[str, Any]
+Answers = Mapping[str, Sequence[GeneratedAnswer]]  # before and after stage 3
 NUM_SAMPLES = 4
+NUM_SHOWN = 6
 MAX_PROMPTS = 100
 EVAL_SEED = 4242
 NUM_SHIFTS = 8
-PRINTED = ("polite", "rude", "distinct2", "distinct_answers", "repeated", "eos", "length_chars", "reward")
+BEST_OF = 16
 
 
-def reward_summary(model: Path) -> Summary:
-    """Held-out accuracy from the report card that stage 2 left."""
-    card = read_json(model / "report_card.json")
-    return {
-        "accuracy": card["accuracy"],
-        "accuracy_interval": [card["low"], card["high"]],
-        "accuracy_neighbours": card["neighbours"]["accuracy"],
-        "accuracy_by_source": {name: each["accuracy"] for name, each in card["by_source"].items()},
-        "longer_answer_accuracy": card["longer_answer"]["accuracy"],
-        "num_pairs": card["num_pairs"],
-    }
-
-
-def measure_policy(out: Path, config: PpoConfig) -> Summary:
-    """Both policies on the held-out prompts, with the same decoding settings and random streams."""
+def measure_policy(out: Path, config: PpoConfig) -> tuple[Summary, Answers]:
+    """Both policies on the held-out prompts, with the same decoding settings and random streams; and the answers."""
     tokenizer = load_tokenizer(str(out / "ppo" / "model"))
     encoder = Encoder(tokenizer, config.sampling.max_prompt_tokens)
     prompts = load(config.data, config.data.eval, Prompt, encoder.prompts, key="data.eval", limit=MAX_PROMPTS).items
@@ -58,26 +48,85 @@ def measure_policy(out: Path, config: PpoConfig) -> Summary:
         name: answer_logprobs(policy, pairs, temperature=config.sampling.temperature)
         for name, policy in policies.items()
     }
-    examples = (answers[name][: 3 * NUM_SAMPLES : NUM_SAMPLES] for name in policies)
-    return {
+    summary = {
         **{name: answer_figures(answers[name], reward) for name in policies},
         "kl": float(np.subtract(logprobs["after"], logprobs["before"]).mean()),
+        "best_of_16": best_of_summary(out / "ppo" / "control.json"),
         "reference_margin": {name: reference_margin(policy, tokenizer, prompts) for name, policy in policies.items()},
         "decoding": config.sampling.model_dump(),
         "num_prompts": len(prompts),
-        "samples": [
-            {"prompt": before.prompt.text, "before": before.text, "after": after.text}
-            for before, after in zip(*examples, strict=True)
-        ],
+        "samples": samples(answers),
     }
+    return summary, answers
 
 
-def answer_figures(answers: list[GeneratedAnswer], reward: PackedScalarModel) -> Summary:
+def samples(answers: Answers) -> list[Summary]:
+    """The first answers of both to the first prompts, with the English of those that the demo knows."""
+    examples = (answers[name][: NUM_SHOWN * NUM_SAMPLES : NUM_SAMPLES] for name in ("before", "after"))
+    return [
+        {
+            "prompt": before.prompt.text,
+            "gloss": korean_world().shown.get(before.prompt.text, ""),
+            "before": before.text,
+            "after": after.text,
+        }
+        for before, after in zip(*examples, strict=True)
+    ]
+
+
+def answer_figures(answers: Sequence[GeneratedAnswer], reward: PackedScalarModel) -> Summary:
     """Every measure and the mean score of one policy's answers."""
     means = measure([[each.text] for each in answers], [[each.finished] for each in answers]).means()
     figures: Summary = {name: round(value, 4) for name, value in means.items()} | {"num_answers": len(answers)}
     figures["reward"] = float(np.mean(answer_scores(reward, [(each.prompt.ids, each.ids) for each in answers])))
     return figures
+
+
+def best_of_summary(control: Path) -> Summary | None:
+    """PPO and best-of-16 of the SFT model on the same prompts, from the control group of stage 3; None without one.
+
+    Means are in reward units, the KL of each to the SFT model in nats per answer.
+    """
+    card = read_json(control) if control.is_file() else {"best_of_n": []}
+    for arm in card["best_of_n"]:
+        if arm["n"] == BEST_OF:
+            policy = card["policy"]
+            return {
+                "mean": arm["mean"],
+                "kl": arm["kl"],
+                "ppo_mean": policy["mean"],
+                "ppo_kl": policy["kl"],
+                "sft_mean": card["reference"]["mean"],
+                "num_prompts": card["num_prompts"],
+            }
+    return None
+
+
+def world_summary(answers: Answers, *, own: bool) -> Summary:
+    """What the demo's rules say of both policies' answers; with data of one's `own` they know nothing of its words.
+
+    fluency: words that are words of the demo's world; on_topic: answers that name what the prompt is about;
+    answers_prompt: answers with a line that the world has for this prompt; rude_lines: answers with a line that only
+    the rude say; replacement_characters: how many there are.
+    """
+    torn = {name: sum(each.text.count(REPLACEMENT) for each in drawn) for name, drawn in answers.items()}
+    figures = {} if own else {name: world_figures(drawn, korean_rules()) for name, drawn in answers.items()}
+    keys = ("fluency", "on_topic", "answers_prompt", "rude_lines")
+    return {
+        **{key: {name: each[key] for name, each in figures.items()} or None for key in keys},
+        "replacement_characters": torn,
+    }
+
+
+def world_figures(answers: Sequence[GeneratedAnswer], rules: Rules) -> dict[str, float]:
+    """The shares of `world_summary` of one policy's answers."""
+    words = np.array([rules.known_words(each.text) for each in answers])
+    return {
+        "fluency": float(words[:, 0].sum() / words[:, 1].sum()),
+        "on_topic": float(np.mean([rules.on_topic(each.prompt.text, each.text) for each in answers])),
+        "answers_prompt": float(np.mean([rules.answers(each.prompt.text, each.text) for each in answers])),
+        "rude_lines": float(np.mean(["rude" in rules.registers(each.text) for each in answers])),
+    }
 
 
 def reference_margin(policy: PackedCausalLM, tokenizer: ChatTokenizer, prompts: list[EncodedPrompt]) -> Summary | None:
@@ -102,29 +151,3 @@ def reference_margin(policy: PackedCausalLM, tokenizer: ChatTokenizer, prompts: 
     others = np.mean([logprobs(shift) for shift in range(1, min(NUM_SHIFTS + 1, len(known)))], axis=0)
     margins = (logprobs(0) - others) / np.array([len(answer) for answer in answers])
     return {"nats_per_token": float(margins.mean()), "share_right_above_wrong": float((margins > 0).mean())}
-
-
-def print_summary(summary: Summary, out: Path) -> None:
-    console = Console()
-    ppo, reward = summary["ppo"], summary["reward"]
-    table = Table(title=f"{ppo['num_prompts']} held-out prompts, {NUM_SAMPLES} answers each")
-    for column in ("", "SFT", "PPO"):
-        table.add_column(column, justify="left" if not column else "right")
-    titles = {name: known.title for name, known in MEASURES.items()} | {"reward": "reward model's score"}
-    for name in PRINTED:
-        table.add_row(titles[name], f"{ppo['before'][name]:.3f}", f"{ppo['after'][name]:.3f}")
-    console.print(table)
-    sft = summary["sft"]
-    console.print(f"SFT: held-out loss {sft['eval_loss_before']:.3f} before, {sft['eval_loss']:.3f} after")
-    low, high = reward["accuracy_interval"]
-    console.print(
-        f"reward model: accuracy {reward['accuracy']:.3f} [{low:.3f}, {high:.3f}] on held-out pairs, neighbouring "
-        f"ranks {reward['accuracy_neighbours']:.3f}; baseline: pick the longer answer "
-        f"{reward['longer_answer_accuracy']:.3f}"
-    )
-    console.print(f"KL to the SFT model: {ppo['kl']:.2f} nats per sequence")
-    for sample in ppo["samples"]:
-        console.print(
-            f"\n[bold]{sample['prompt']}[/bold]\n  SFT: {sample['before']}\n  PPO: {sample['after']}", highlight=False
-        )
-    console.print(f"\n{summary['seconds']:.0f} s in all; everything is in {out}/summary.json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rlhf.config.flags import flag
 
@@ -32,6 +33,7 @@ class QuickstartOptions:
     )
     seed: int = flag(17, "seed of every stage")
     lora: bool = flag(False, "train adapters on one base model, which the roles of PPO then share (ppo.roles=shared)")
+    estimator: Literal["gae", "grpo"] = flag("gae", "advantages of stage 3: from a critic (PPO), or of groups (GRPO)")
     max_steps: int | None = flag(
         None, "end every stage after N steps: tries the installation in a minute, and its models learn nothing", least=1
     )

@@ -7,6 +7,7 @@ command in the same folder are kept; the missing ones are run.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from dataclasses import dataclass, field, replace
@@ -28,8 +29,8 @@ from rlhf.train.run.start import start_stage
 OWN_DATA = {"sft": "sft", "reward": "preference", "ppo": "prompts"}
 OWN_ROWS = 2000  # of each training file: enough to see each stage learn, within minutes on 2 cores
 OWN_OVERRIDES: dict[str, tuple[str, ...]] = {
-    "sft": ("data.on_bad_row=skip", "train.epochs=1", "eval.every_steps=20", "eval.max_rows=100"),
-    "reward": ("data.on_bad_row=skip", "train.batch_size=16"),
+    "sft": ("data.on_bad_row=skip", "data.max_length=512", "train.epochs=1", "train.lr=3.0e-4", "eval.max_rows=100"),
+    "reward": ("data.on_bad_row=skip", "data.max_length=512", "train.lr=2.0e-4"),
     "ppo": (
         "data.on_bad_row=skip",
         "reward.min_accuracy=null",
@@ -39,7 +40,9 @@ OWN_OVERRIDES: dict[str, tuple[str, ...]] = {
         "train.warmup_steps=2",
     ),
 }
-SHORT_EPOCHS = 0.05  # passes over the text of the base model where stages are cut short
+BASE = TinySize(vocabulary=4000, epochs=0.5, batch_size=8)  # of the demo's own data; every word is one token
+OWN_BASE = TinySize(epochs=0.5, lr=1e-3)
+SHORT_EPOCHS = 0.02  # passes over the text of the base model where stages are cut short
 SHORT_OVERRIDES: dict[str, tuple[str, ...]] = {"sft": (), "reward": (), "ppo": ("reward.min_accuracy=null",)}
 # One low-rank adapter per role on one base model. Ranks and rates are for the tiny model, whose matrices are small.
 LORA = ("model.lora.rank=32", "model.lora.alpha=64")
@@ -52,29 +55,36 @@ LORA_OVERRIDES: dict[str, tuple[str, ...]] = {
 
 @dataclass(slots=True)
 class Quickstart(QuickstartOptions):
-    """One quickstart, and how long each part took."""
+    """One quickstart, and how long each part took: by the clock, and of all processors together."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
     _settings: dict[str, Any] = field(default_factory=dict)
 
     def run(self) -> dict[str, Any]:
         """Runs the missing stages and returns the summary, which is also written to out/summary.json."""
         self._check()
-        from rlhf.demo.measure import measure_policy, print_summary, reward_summary  # torch
+        from rlhf.demo.measure import measure_policy, world_summary  # torch
+        from rlhf.demo.measure_reward import reward_summary
+        from rlhf.demo.printed import print_summary
 
         self._timed("base", self._base)
         for stage in CHAIN:
             self._timed(stage, lambda stage=stage: self._stage(stage))  # type: ignore[misc]
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), processor_seconds()
+        policies, answers = measure_policy(self.out, load_config(PpoConfig, self.out / "ppo" / "config.yaml"))
         summary: dict[str, Any] = {
             "settings": self._settings,
             "sft": sft_summary(self.out / "sft"),
-            "reward": reward_summary(self.out / "reward" / "model"),
-            "ppo": measure_policy(self.out, load_config(PpoConfig, self.out / "ppo" / "config.yaml")),
+            "reward": reward_summary(self.out / "reward" / "model", own=self.data is not None),
+            "ppo": policies,
+            **world_summary(answers, own=self.data is not None),
         }
         self.seconds["measure"] = time.perf_counter() - started
-        summary["seconds"] = round(sum(self.seconds.values()), 1)
-        summary["seconds_by_part"] = {name: round(value, 1) for name, value in self.seconds.items()}
+        self.cpu_seconds["measure"] = processor_seconds() - worked
+        for key, parts in (("seconds", self.seconds), ("cpu_seconds", self.cpu_seconds)):
+            summary[key] = round(sum(parts.values()), 1)
+            summary[f"{key}_by_part"] = {name: round(value, 1) for name, value in parts.items()}
         write_json(self.out / "summary.json", summary)
         print_summary(summary, self.out)
         return summary
@@ -87,21 +97,27 @@ class Quickstart(QuickstartOptions):
                 expected = "DIR/{sft,preference,prompts}_{train,dev}.jsonl"
                 raise DataError(f"no such file: {file}", where="--data", expected=expected)
         data = str(self.data) if self.data else None
-        settings = {"data": data, "seed": self.seed, "lora": self.lora, "max_steps": self.max_steps}
+        settings = {
+            "data": data,
+            "seed": self.seed,
+            "lora": self.lora,
+            "estimator": self.estimator,
+            "max_steps": self.max_steps,
+        }
         path = self.out / "quickstart.json"
         if path.is_file():
-            known = {"lora": False, "max_steps": None, **read_json(path)}
+            known = {"lora": False, "estimator": "gae", "max_steps": None, **read_json(path)}
             if {key: known.get(key) for key in settings} != settings:
                 raise ArtifactError(
                     f"{self.out} holds a quickstart with other settings: {known}",
                     where="--out",
                     fix="choose another --out",
                 )
-            self.seconds = known.get("seconds", {})
+            self.seconds, self.cpu_seconds = known.get("seconds", {}), known.get("cpu_seconds", {})
         self._check_chain()
         self.out.mkdir(parents=True, exist_ok=True)
         self._settings = settings
-        write_json(path, {**settings, "seconds": self.seconds})
+        self._write_settings()
 
     def _timed(self, name: str, make: Any) -> None:
         finished = name == "base" or RunFolder(self.out / name).status() == "finished"
@@ -109,14 +125,19 @@ class Quickstart(QuickstartOptions):
             sys.stderr.write(f"{name}: {self.out / name} is finished and kept\n")
             return
         sys.stderr.write(f"\n== {name} ==\n")
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), processor_seconds()
         make()
         self.seconds[name] = time.perf_counter() - started
-        write_json(self.out / "quickstart.json", {**self._settings, "seconds": self.seconds})
+        self.cpu_seconds[name] = processor_seconds() - worked
+        self._write_settings()
+
+    def _write_settings(self) -> None:
+        taken = {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
+        write_json(self.out / "quickstart.json", {**self._settings, **taken})
 
     def _base(self) -> None:
-        files = [str(self.data / "sft_train.jsonl")] if self.data else ["demo:rankings_train"]
-        size = TinySize(epochs=0.5, lr=1e-3) if self.data else TinySize()
+        files = [str(self.data / "sft_train.jsonl")] if self.data else ["demo:answers_train"]
+        size = OWN_BASE if self.data else BASE
         if self.max_steps is not None:
             size = replace(size, epochs=SHORT_EPOCHS)
         from rlhf.demo.tiny_base import make_tiny_base
@@ -135,6 +156,7 @@ class Quickstart(QuickstartOptions):
     def _words(self, stage: str) -> list[str]:
         words = [f"run.dir={self.out / stage}", f"run.seed={self.seed}", *self._models(stage), *self._data(stage)]
         words += LORA_OVERRIDES[stage] if self.lora else ()
+        words += [f"ppo.estimator={self.estimator}"] if stage == "ppo" else ()
         words += OWN_OVERRIDES[stage] if self.data else ()
         return words + ([f"run.max_steps={self.max_steps}", *SHORT_OVERRIDES[stage]] if self.max_steps else [])
 
@@ -169,6 +191,12 @@ class Quickstart(QuickstartOptions):
         name = OWN_DATA[stage]
         train = json.dumps([{"path": f"{self.data / name}_train.jsonl", "limit": OWN_ROWS}], ensure_ascii=False)
         return [f"data.train={train}", f"data.eval={self.data / name}_dev.jsonl"]
+
+
+def processor_seconds() -> float:
+    """Seconds that processors have worked for this process and those it has started and seen end."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 def _recipe(stage: str) -> str:

@@ -11,10 +11,11 @@ import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
 from rlhf.data.embedded import data_path
@@ -24,6 +25,7 @@ from rlhf.data.packing import pack_sequences, plan_micro_batches
 from rlhf.data.records import Demonstration, Ranking
 from rlhf.data.sources import DataSource, read_records
 from rlhf.demo.options import TinySize
+from rlhf.demo.world.grammar import korean_world
 from rlhf.engine.ranks import seed_everything
 from rlhf.errors import ArtifactError, DataError
 from rlhf.models.head import LossRequest, install_head
@@ -33,6 +35,7 @@ from rlhf.train.schedules import Schedule
 EOS, PAD = "<|endoftext|>", "<|padding|>"
 MICRO_TOKENS = 4096
 NUM_ORDERS = 5
+WORLD = frozenset({"demo:answers_train", "demo:answers_dev", "demo:rankings_train", "demo:rankings_dev"})
 
 
 def make_tiny_base(data: Sequence[str], out: str | Path, *, size: TinySize = TinySize(), seed: int = 17) -> float:
@@ -48,12 +51,15 @@ def make_tiny_base(data: Sequence[str], out: str | Path, *, size: TinySize = Tin
     seed_everything(seed)
     # One token for every 200 characters: with more, each is seen too seldom to be learnt.
     fitting = min(6000, max(1200, sum(map(len, set(documents))) // 200))
-    tokenizer = train_tokenizer(documents, size.vocabulary or fitting)
+    lines = dict.fromkeys(line for text in documents for line in text.splitlines(keepends=True))
+    tokenizer = train_tokenizer([*lines], size.vocabulary or fitting, whole=whole_pieces(data))
     model = GPTNeoXForCausalLM(polyglot_shape(size, len(tokenizer)))
     model.set_attn_implementation(ATTENTION["sdpa"])
     install_head(model, "chunked")
     with torch.no_grad():  # starting as a copy, the head finds words of the question again after little training
         model.lm_head.weight.copy_(model.gpt_neox.embed_in.weight)
+        for layer in model.gpt_neox.layers:
+            _start_as_copying(layer.attention)
     ids = tokenizer([text + EOS for text in documents])["input_ids"]
     sequences = [
         EncodedSequence(np.asarray(row[: size.positions], np.int32), np.ones(min(len(row), size.positions), bool))
@@ -65,6 +71,16 @@ def make_tiny_base(data: Sequence[str], out: str | Path, *, size: TinySize = Tin
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return loss
+
+
+def _start_as_copying(attention: Any) -> None:
+    """Values and output begin as inverses of one another, so that what is attended to is written as it was read
+    (mimetic initialisation, arXiv:2305.09828): copying words of the question is then learnt within minutes."""
+    qkv, out = attention.query_key_value, attention.dense
+    heads, size = attention.config.num_attention_heads, attention.head_size
+    turned = torch.linalg.qr(torch.randn(heads * size, heads * size))[0]
+    qkv.weight.view(heads, 3, size, -1)[:, 2] = turned.view(heads, size, -1)
+    out.weight.copy_(turned.T)
 
 
 def read_documents(data: Sequence[str], seed: int = 17) -> list[str]:
@@ -95,10 +111,25 @@ def _conversations(path: str, generator: random.Random) -> list[str]:
     ]
 
 
-def train_tokenizer(documents: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE, so that every Hangul syllable round-trips; EOS and PAD are tokens of their own."""
+def whole_pieces(data: Sequence[str]) -> str:
+    """A pattern of what is a piece of its own in data of the demo's world: its things, which particles follow.
+
+    A thing is then the same token in a question and in an answer, so that the model copies it whole.
+    """
+    return korean_world().whole_things() if not WORLD.isdisjoint(data) else ""
+
+
+def train_tokenizer(documents: Sequence[str], vocabulary: int, *, whole: str = "") -> PreTrainedTokenizerFast:
+    """Byte-level BPE, so that every Hangul syllable round-trips; EOS and PAD are tokens of their own.
+
+    Args:
+        whole: pattern of what is a piece of its own within a word; "" for none.
+    """
     core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # A word is the same tokens wherever it stands: spaces and marks are tokens of their own.
+    words = pre_tokenizers.Split(Regex(r"\w+|\s|[^\w\s]"), "isolated")
+    pieces = [pre_tokenizers.Split(Regex(whole), "isolated")] if whole else []
+    core.pre_tokenizer = pre_tokenizers.Sequence([words, *pieces, pre_tokenizers.ByteLevel(False, use_regex=False)])
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,

@@ -120,7 +120,7 @@ def check_model_path(path: str, *, key: str) -> None:
 
 def _how_to_make(path: str) -> str:
     if "/base" in path:
-        return f"make it: rlhf quickstart, or rlhf base tiny --data demo:rankings_train --out {path}"
+        return f"make it: rlhf quickstart, or rlhf base tiny --data demo:answers_train --out {path}"
     if any(f"/{stage}" in path for stage in ("sft", "reward", "ppo", "dpo")):
         return "make it with `rlhf quickstart`, or name a finished run of your own"
     return "check the path"

@@ -20,7 +20,7 @@ PHONE, DESKTOP = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
 @pytest.fixture(scope="module")
 def stats_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     page = tmp_path_factory.mktemp("stats") / "stats.html"
-    assert main(["data", "stats", str(data_path("demo:rankings_dev")), "--html", str(page)]) == 0
+    assert main(["data", "stats", str(data_path("demo:handwritten_dev")), "--html", str(page)]) == 0
     return page
 
 

@@ -76,7 +76,7 @@ def test_a_missing_file_is_named_before_anything_is_made(
     assert not (tmp_path / "q").exists()
 
 
-@pytest.mark.parametrize("words", [["--seed", "5"], ["--data", "{data}"], ["--lora"]])
+@pytest.mark.parametrize("words", [["--seed", "5"], ["--data", "{data}"], ["--lora"], ["--estimator", "grpo"]])
 def test_an_out_of_other_settings_is_refused_and_kept(
     korean: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:

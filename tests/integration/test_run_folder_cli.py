@@ -194,7 +194,7 @@ def test_a_misspelt_override_is_named(starter: Starter, configs: dict[str, Path]
 @pytest.mark.parametrize(
     ("stage", "overrides", "key", "remedy"),
     [
-        ("sft", ["model.path=runs/q/base/model"], "model.path", "rlhf base tiny --data demo:rankings_train --out runs"),
+        ("sft", ["model.path=runs/q/base/model"], "model.path", "rlhf base tiny --data demo:answers_train --out runs"),
         ("reward", ["model.path=runs/q/sft/model"], "model.path", "rlhf quickstart"),
         ("ppo", ["actor.path=runs/q/sft/model", "reward.path={reward}"], "actor.path", "rlhf quickstart"),
         ("ppo", ["actor.path={sft}", "reward.path=runs/q/reward/model"], "reward.path", "rlhf quickstart"),

@@ -76,14 +76,14 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it():
     )
 
 
-# The embedded rankings
+# The hand-written rankings
 
 
 def rows(name: str) -> list[dict]:
     return [json.loads(line) for line in (DATA / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-TRAIN, DEV = rows("rankings_train"), rows("rankings_dev")
+TRAIN, DEV = rows("handwritten_train"), rows("handwritten_dev")
 
 
 def test_there_is_enough():
