@@ -18,8 +18,8 @@ from rlhf.data.tokenizer import load_tokenizer
 from rlhf.demo.world.rules import Rules, korean_rules
 from rlhf.evaluate.reward.accuracy import Pair, ScoredRanking, outcome, untied_pairs
 from rlhf.evaluate.reward.leakage import training_rankings
-from rlhf.evaluate.reward.scoring import scoring_model, trained_length, tree_scores
 from rlhf.evaluate.reward.shortcuts import shortcut_section
+from rlhf.models.scoring import scoring_model, trained_length, tree_scores
 
 Summary = dict[str, Any]
 HELD_OUT = "demo:rankings_dev"
