@@ -86,7 +86,8 @@ class _Collector:
         self.output = Output(options.out, command="data sample", inputs=[path], options=recorded)
         identity = {"prompts": sha256_of(locate(path)), **settings}
         self.partial = PartialFile(options.out, identity, ("row", "answerer"))
-        self.num_before = sum(answerer != SCORES for _, answerer in self.partial.places) * options.k
+        num_scored = sum((row, SCORES) in self.partial.places for row in range(len(read.records)))
+        self.num_before = (len(self.partial.places) - num_scored) * options.k
         self.num_drawn, self.seconds = 0, 0.0
 
     def keep(self, batches: Iterable[Sequence[Answered]], number: int, total: int) -> None:
@@ -186,14 +187,14 @@ class _Collector:
             self.output.drop("no finished answer", prompt.messages[-1].content)
             return
         self.output.count("prompts with tied best answers", best.num_tied > 0)
-        kept = {"prompt": row["prompt"], "response": texts[best.index], "model": models[best.index]}
+        kept = {"prompt": row["prompt"], "response": texts[best.place], "model": models[best.place]}
         self.output.write({**kept, "rewards": scores, "num_tied": best.num_tied, "source": prompt.source})
 
 
 class BestAnswer(NamedTuple):
-    """The number of the kept answer, and how many others have the same score."""
+    """The place of the kept answer among all, and how many others have the same score."""
 
-    index: int
+    place: int
     num_tied: int
 
 

@@ -40,7 +40,8 @@ def placed_reward(given: object, answer: str) -> PlacedReward:
     """
     if not isinstance(given, Iterable) or isinstance(given, str) or getattr(given, "ndim", 2) < 2:  # arrays too
         return PlacedReward(_finite(float(given)))  # type: ignore[arg-type]
-    end, steps, before = 0.0, [], 0
+    steps: list[tuple[int, float]] = []
+    end, before = 0.0, 0
     for pair in given:
         offset, reward = _pair(pair, answer)
         if steps and offset <= before:

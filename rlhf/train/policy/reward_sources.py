@@ -16,7 +16,7 @@ from rlhf.data.packing import pack_trees
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import ConfigError, TrainingError
-from rlhf.models.scoring import rendered_tree
+from rlhf.models.scoring import Tree, rendered_tree
 from rlhf.train.policy.placed_rewards import EXPECTED, PlacedReward, on_tokens, placed_reward
 from rlhf.train.policy.reward_endpoints import Asked, ask_endpoint
 from rlhf.train.policy.roles import FrozenRole
@@ -187,7 +187,7 @@ def score_samples(
     Token ids are used as they are if both tokenizers are the same; otherwise the text is rendered again.
     """
     if scorer is tokenizer or scorer.fingerprint() == tokenizer.fingerprint():  # hashing a vocabulary is not free
-        trees = [(sample.prompt.ids, [sample.response]) for sample in samples]
+        trees: list[Tree] = [(sample.prompt.ids, [sample.response]) for sample in samples]
     else:
         longest = config.sampling.max_prompt_tokens
         texts = [tokenizer.text(sample.response.tolist()) for sample in samples]
