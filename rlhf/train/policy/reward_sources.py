@@ -16,7 +16,7 @@ from rlhf.data.packing import Tree, pack_trees
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import ConfigError, TrainingError
-from rlhf.models.scoring import Tree, rendered_tree
+from rlhf.models.scoring import rendered_tree
 from rlhf.train.policy.placed_rewards import EXPECTED, PlacedReward, on_tokens, placed_reward
 from rlhf.train.policy.reward_endpoints import Asked, ask_endpoint
 from rlhf.train.policy.roles import FrozenRole
