@@ -1,4 +1,4 @@
 """Models behind an HTTP interface that clients of OpenAI's service know: chat, files, fine-tuning jobs.
 
-May import: serve.chat, serve.jobs, train, and the layers below.
+May import: serve.chat, serve.scores, serve.jobs, train, and the layers below.
 """
