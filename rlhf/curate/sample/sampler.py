@@ -7,6 +7,7 @@ their scores, are appended to `<out>.partial`; when an interrupted run is starte
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -199,7 +200,7 @@ class BestAnswer(NamedTuple):
 
 
 def best_answer(scores: Sequence[float], usable: Sequence[bool]) -> BestAnswer | None:
-    """The first usable answer with the highest score among these; None where none is usable.
+    """The first usable answer with the highest score among these, to 1e-5; None where none is usable.
 
     An answer that was cut at the limit is not usable: a demonstration of it would teach to stop there.
     """
@@ -207,7 +208,8 @@ def best_answer(scores: Sequence[float], usable: Sequence[bool]) -> BestAnswer |
     if not among:
         return None
     top = max(scores[index] for index in among)
-    tied = [index for index in among if scores[index] == top]
+    # the same text beside other answers in a packed row differs in the last bits
+    tied = [index for index in among if math.isclose(scores[index], top, rel_tol=1e-5, abs_tol=1e-5)]
     return BestAnswer(tied[0], len(tied) - 1)
 
 
