@@ -200,7 +200,7 @@ def _ppo_words(start: Start, folder: Path, iterations: int, seed: int) -> list[s
         f"run.max_steps={iterations}", f"train.batch_size={BATCH}", f"ppo.rollout_size={BATCH}",
         f"train.lr={LR}", f"critic.lr={LR}", "train.warmup_steps=0", f"ppo.kl_coefficient={KL}",
         f"sampling.max_new_tokens={NEW_TOKENS}", f"sampling.max_prompt_tokens={MAX_PROMPT}",
-        f"sampling.batch_size={BATCH}", "log.samples_every_steps=null", "log.tensorboard=false",
+        f"sampling.batch_size={BATCH}", "log.samples_every_steps=null", "log.to=[]",
         "checkpoint.every_steps=100000", "tripwires.politeness.action=warn",
     ]  # fmt: skip
 
