@@ -35,6 +35,10 @@ OWN_OVERRIDES: dict[str, tuple[str, ...]] = {
         "data.on_bad_row=skip",
         "reward.min_accuracy=null",
         "run.max_steps=12",
+        "ppo.rollout_size=128",
+        "ppo.epochs=2",
+        "train.lr=3.0e-4",
+        "critic.lr=3.0e-4",
         "sampling.max_new_tokens=64",
         "sampling.max_prompt_tokens=256",
         "train.warmup_steps=2",
@@ -50,6 +54,11 @@ LORA_OVERRIDES: dict[str, tuple[str, ...]] = {
     "sft": (*LORA, "train.lr=3.0e-3"),
     "reward": (*LORA, "train.lr=1.5e-3", "data.template=polyglot-chat"),
     "ppo": ("ppo.roles=shared", "train.lr=1.0e-3", "critic.lr=1.0e-3"),
+}
+# Of each prompt GRPO draws four answers at once, and sees it a quarter as often: as many answers in all.
+ESTIMATOR_OVERRIDES: dict[str, tuple[str, ...]] = {
+    "gae": ("ppo.estimator=gae",),
+    "grpo": ("ppo.estimator=grpo", "train.epochs=1.5"),
 }
 
 
@@ -156,7 +165,7 @@ class Quickstart(QuickstartOptions):
     def _words(self, stage: str) -> list[str]:
         words = [f"run.dir={self.out / stage}", f"run.seed={self.seed}", *self._models(stage), *self._data(stage)]
         words += LORA_OVERRIDES[stage] if self.lora else ()
-        words += [f"ppo.estimator={self.estimator}"] if stage == "ppo" else ()
+        words += ESTIMATOR_OVERRIDES[self.estimator] if stage == "ppo" else ()
         words += OWN_OVERRIDES[stage] if self.data else ()
         return words + ([f"run.max_steps={self.max_steps}", *SHORT_OVERRIDES[stage]] if self.max_steps else [])
 

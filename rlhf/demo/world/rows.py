@@ -12,14 +12,20 @@ from rlhf.demo.world.grammar import REGISTERS, Talk, World, filled
 SEED = 17
 SAME_THING = 0.5  # of the answers beside the question so many name the thing all the same
 HELD_OUT = 8  # of the pairs of a thing and a talk one in so many is held out
-# What the answers to a prompt are like, best first: (to the question, register). Answers of one register differ in what
-# they are about alone, and a casual answer to the question beats a polite one beside it. No answer alone has a rank.
-LADDERS = (
-    ((True, "warm"), (True, "casual"), (False, "warm"), (False, "casual")),
-    ((True, "polite"), (True, "casual"), (False, "polite"), (False, "rude")),
-    ((True, "warm"), (True, "rude"), (False, "warm"), (False, "rude")),
-    ((True, "polite"), (True, "rude"), (False, "polite"), (False, "casual")),
+# The answers to a prompt, best first: (rank, to the question, register), and the last of them, one or the other. Those
+# of one register differ in what they are about alone, and a casual answer to the question beats a polite one beside it,
+# so no answer alone has a rank. Kind answers to the question are equally good; kind ones beside it, and a rude one to
+# it, are equally bad.
+LADDER = (
+    (1, True, "warm"),
+    (1, True, "polite"),
+    (3, True, "casual"),
+    (4, False, "warm"),
+    (4, False, "warm"),
+    (4, False, "polite"),
+    (4, True, "rude"),
 )
+LAST = ((4, False, "casual"), (8, False, "rude"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +56,15 @@ def answered(world: World, asked: Sequence[Question], generator: Random) -> list
 
 
 def ranked(world: World, asked: Sequence[Question], generator: Random) -> list[dict[str, Any]]:
-    """Each question with four answers of one of `LADDERS`."""
-    return [
-        _row(each, [_answer(world, each, *step, generator) for step in generator.choice(LADDERS)]) for each in asked
-    ]
+    """Each question with the answers of `LADDER` and one of `LAST`."""
+    found = []
+    for each in asked:
+        ladder = (*LADDER, generator.choice(LAST))
+        answers = [
+            _answer(world, each, to_the_question, register, generator) for _, to_the_question, register in ladder
+        ]
+        found.append(_row(each, answers, [rank for rank, *_ in ladder]))
+    return found
 
 
 def data_sets(world: World) -> dict[str, list[dict[str, Any]]]:
@@ -89,11 +100,11 @@ def _answer(world: World, asked: Question, to_the_question: bool, register: str,
             return text
 
 
-def _row(asked: Question, answers: list[str]) -> dict[str, Any]:
+def _row(asked: Question, answers: list[str], ranks: list[int] | None = None) -> dict[str, Any]:
     return {
         "prompt": asked.text,
         "responses": answers,
-        "ranks": list(range(1, len(answers) + 1)),
+        "ranks": ranks or list(range(1, len(answers) + 1)),
         "topic": asked.talk.kind,
         "source": "demo",
     }

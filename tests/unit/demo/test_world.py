@@ -111,7 +111,7 @@ def test_prompts_that_are_shown_are_held_out_and_have_an_english_gloss() -> None
 
 
 def ordered(world: World) -> list[tuple[tuple[bool, str], tuple[bool, str]]]:
-    """(to the question, register) of the better and of the worse answer of each pair, read off the texts."""
+    """(to the question, register) of the better and of the worse answer of each untied pair, read off the texts."""
     rules = korean_rules()
     rows = ranked(world, asked(held_out=True), Random(3))
     found = []
@@ -120,7 +120,8 @@ def ordered(world: World) -> list[tuple[tuple[bool, str], tuple[bool, str]]]:
         for answer in row["responses"]:
             (register,) = rules.registers(answer)
             kinds.append((rules.answers(row["prompt"], answer), register))
-        found += combinations(kinds, 2)
+        ranked_kinds = combinations(zip(row["ranks"], kinds, strict=True), 2)
+        found += [(better, worse) for (rank, better), (lower, worse) in ranked_kinds if rank < lower]
     return found
 
 
@@ -133,10 +134,13 @@ def test_neither_the_register_nor_the_topic_alone_tells_the_rank() -> None:
     # register: among answers to the question the kinder wins
     assert ((True, "warm"), (True, "rude")) in pairs
     assert ((True, "rude"), (True, "warm")) not in pairs
+    # a rude answer to the question and a kind one beside it stand in no order
+    assert not {((True, "rude"), (False, kind)) for kind in ("warm", "polite")} & pairs.keys()
+    assert not {((False, kind), (True, "rude")) for kind in ("warm", "polite")} & pairs.keys()
     # a casual answer to the question beats a polite one beside it, so that an answer's text does not tell its rank
     casual_first = pairs[(True, "casual"), (False, "polite")] + pairs[(True, "casual"), (False, "warm")]
     casual_last = pairs[(True, "polite"), (True, "casual")] + pairs[(True, "warm"), (True, "casual")]
-    assert 0.8 < casual_first / casual_last < 1.25
+    assert 0.6 < casual_first / casual_last < 1.6
 
 
 def test_the_shipped_files_are_what_the_grammar_writes() -> None:
