@@ -88,7 +88,7 @@ class _Collector:
         self.partial = PartialFile(options.out, identity, ("row", "answerer"))
         num_scored = sum((row, SCORES) in self.partial.places for row in range(len(read.records)))
         self.num_before = (len(self.partial.places) - num_scored) * options.k
-        self.num_drawn, self.seconds = 0, 0.0
+        self.num_drawn, self.num_tokens, self.seconds = 0, 0, 0.0
 
     def keep(self, batches: Iterable[Sequence[Answered]], number: int, total: int) -> None:
         """Stores the answers as they come, and shows the progress."""
@@ -118,7 +118,8 @@ class _Collector:
         with self.output:
             for row, prompt in enumerate(self.read.records):
                 self._write(prompt, self._answers(row), self._scores(row))
-            self.output.extra = {"answerers": self.answerers, "seconds": round(self.seconds, 3)}
+            tokens = {"tokens": self.num_tokens, "seconds": round(self.seconds, 3)}
+            self.output.extra = {"answerers": self.answerers, **tokens}
         self.partial.remove()
         speed = f", {self.num_drawn / self.seconds:.1f} answers/s" if self.num_drawn else ""
         before = f"; {self.num_before} were kept from an interrupted run" if self.num_before else ""
@@ -166,6 +167,7 @@ class _Collector:
             for answer in answers
         ]
         texts = [answer["text"] for answers in by_answerer for answer in answers]
+        self.num_tokens += sum(answer["tokens"] or 0 for answer in about)
         self.output.count_all(
             {
                 "answers": len(texts),

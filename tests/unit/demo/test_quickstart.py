@@ -13,9 +13,7 @@ from rlhf.demo.quickstart import Quickstart
 
 
 @pytest.mark.parametrize(("max_steps", "words"), [(None, []), (3, ["run.max_steps=3"])])
-def test_every_stage_is_cut_short_where_that_is_asked(
-    tmp_path: Path, max_steps: int | None, words: list[str]
-) -> None:
+def test_every_stage_is_cut_short_where_that_is_asked(tmp_path: Path, max_steps: int | None, words: list[str]) -> None:
     """A reward model of so few steps is below the least accuracy, so stage 3 is told to take any."""
     stages = {name: Quickstart(out=tmp_path, max_steps=max_steps).stage(name) for name in CHAIN}
     for name, stage in stages.items():

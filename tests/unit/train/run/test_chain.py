@@ -66,7 +66,9 @@ def test_every_stage_is_checked_before_the_first(tmp_path: Path) -> None:
     stages = [
         ChainedStage("first", "sft", "recipe:demo/sft", (*common, "train.lrr=1"), tmp_path / "first"),
         ChainedStage("second", "dpo", "recipe:demo/dpo", (*common, f"model.path={tmp_path}/no/model"), tmp_path / "b"),
-        ChainedStage("third", "sft", "recipe:demo/sft", (f"data.train={later}", "model.path=sft/model"), tmp_path / "c"),
+        ChainedStage(
+            "third", "sft", "recipe:demo/sft", (f"data.train={later}", "model.path=sft/model"), tmp_path / "c"
+        ),
     ]
     with pytest.raises(ConfigError) as refused:
         check_chain(stages, earlier=["sft"], made=[later])
