@@ -109,9 +109,7 @@ class ArmsConfig(Section):
     """Several arms from one SFT model, judged on the same prompts."""
 
     sft: str = Field("", description="the SFT model that every arm starts from: run folder of stage 1, or its model/")
-    seed: int = Field(
-        17, ge=0, description="seed of every stage, of the division of the preferences and of all answers"
-    )
+    seed: int = Field(17, ge=0, description="seed of every stage, of the preferences' division and of all answers")
     max_steps: Positive | None = Field(None, description="end every stage after this many steps, to try the command")
     preferences: PreferencesSection = PreferencesSection()
     prompts: str = Field(

@@ -49,7 +49,7 @@ class ConfigKey:
 
 @cache
 def key_table(model: type[Section]) -> dict[str, ConfigKey]:
-    """Every key of a stage, or of another configuration, by its dotted name, as declared, each section before the keys in it."""
+    """Every key of a configuration by its dotted name, as declared, each section before the keys in it."""
     schema = model.model_json_schema(mode="serialization")  # without the other forms a value may be given in
     return {key.name: key for key in _keys_of(schema, "", {}, schema.get("$defs", {}))}
 

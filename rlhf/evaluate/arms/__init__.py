@@ -1,4 +1,4 @@
-"""Several policies from one SFT model, judged on the same prompts: figures, corrected comparisons, the verdict in words.
+"""Several policies from one SFT model on the same prompts: figures, corrected comparisons, the verdict in words.
 
 May import: evaluate.compare, and the layers below.
 """

@@ -71,10 +71,10 @@ def test_every_stage_is_checked_before_the_first(tmp_path: Path) -> None:
         ),
     ]
     with pytest.raises(ConfigError) as refused:
-        check_chain(stages, earlier=["sft"], made=[later])
+        check_chain(stages, earlier=["s"], made=[later])
     text = str(refused.value)
     assert "train.lrr" in text
     assert "stage second  model.path" in text
     assert "later.jsonl" not in text
     with pytest.raises(ConfigError, match=r"later\.jsonl"):
-        check_chain(stages[2:], earlier=["sft"])
+        check_chain(stages[2:], earlier=["s"])
