@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rlhf.artifacts.changed_keys import shown
 from rlhf.config.load import load_config
@@ -25,9 +26,17 @@ def require_same(folder: Path, wanted: StageConfig) -> None:
 
 def differing(held: Section, asked: Section) -> list[str]:
     """`key = held, not asked` of every key with another value."""
-    before, after = (flat(each.model_dump(mode="json")) for each in (held, asked))
+    before, after = (flat(_numbered(each.model_dump(mode="json"))) for each in (held, asked))
     return [
         f"{key} = {shown(before.get(key))}, not {shown(after.get(key))}"
         for key in before | after
         if before.get(key) != after.get(key)
     ]
+
+
+def _numbered(value: Any) -> Any:
+    """Lists of groups of keys as mappings by index, so that a difference names the entry; sources stay lists."""
+    if isinstance(value, dict):
+        return {key: _numbered(each) for key, each in value.items()}
+    groups = isinstance(value, list) and value and all(isinstance(each, dict) and "path" not in each for each in value)
+    return {str(index): _numbered(each) for index, each in enumerate(value)} if groups else value

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ import numpy as np
 
 from rlhf.artifacts.files import write_json, write_text
 from rlhf.config.arms import SFT
-from rlhf.evaluate.answers.generation import Generations
 from rlhf.evaluate.answers.measures import MEASURES, differences
-from rlhf.evaluate.arms.judging import JudgedArm
+from rlhf.evaluate.arms.judging import JudgedArm, JudgedArms
 from rlhf.evaluate.arms.plot import quality_plot
-from rlhf.evaluate.arms.statistics import Comparison, all_pairs
+from rlhf.evaluate.arms.statistics import all_pairs
+from rlhf.evaluate.arms.trained import FINISHED, Trained
 from rlhf.evaluate.arms.verdict import Standing, decide, text
 from rlhf.evaluate.intervals import SHARE, SHARE_DIFFERENCE, Figure, mean_figure
 from rlhf.html.plots import in_both
@@ -30,30 +29,6 @@ GOOD = ("polite", "eos", "distinct2", "on_topic")  # less of them is worse
 BAD = ("rude", "hateful", "refused", "empty")  # more of them is worse
 TITLES = {name: Words(known.korean, known.title) for name, known in MEASURES.items()}
 TITLES |= {"on_topic": text("arms.measure.on_topic")}
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What is known of an arm beside its answers.
-
-    status: of its run, `finished` or why it is not. budget: what its configuration lets it do, as arms.json holds it.
-    seconds, tokens: what it took, by part and kind; empty for the SFT model.
-    """
-
-    status: str = "finished"
-    budget: Mapping[str, int] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    tokens: Mapping[str, int] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """As arms.json holds it."""
-        return {
-            "status": self.status,
-            "seconds": round(sum(self.seconds.values()), 1),
-            "seconds_by_part": dict(self.seconds),
-            "tokens": dict(self.tokens),
-            "budget": dict(self.budget),
-        }
 
 
 def figures_of(arm: JudgedArm) -> dict[str, Any]:
@@ -87,23 +62,17 @@ def worse_measures(before: JudgedArm, after: JudgedArm) -> list[Words]:
 
 
 def arms_report(
-    trained: Mapping[str, Trained],
-    judged: Mapping[str, JudgedArm],
-    votes: Sequence[Comparison],
-    generations: Generations | None,
-    *,
-    judge: str,
-    interrupted: bool,
+    trained: Mapping[str, Trained], answered: JudgedArms | None, *, judge: str, interrupted: bool
 ) -> dict[str, Any]:
     """The whole report.
 
     Args:
         trained: every arm in the order of the configuration, the SFT model first.
-        judged: those that are finished, the SFT model first; empty where the command was interrupted.
-        votes: people's, see `vote_comparisons`.
-        generations: all answers; None where nothing was judged.
+        answered: those that are finished; None where nothing was judged.
         judge: folder of the reward model that judged.
     """
+    judged = answered.arms if answered is not None else {}
+    votes = answered.votes if answered is not None else ()
     arms = {
         name: {**(figures_of(judged[name]) if name in judged else {}), **each.as_dict()}
         for name, each in trained.items()
@@ -116,7 +85,7 @@ def arms_report(
         {name: sum(each.seconds.values()) for name, each in trained.items()},
         {name: worse_measures(judged[SFT], each) for name, each in judged.items() if name != SFT},
         votes,
-        {name: each.status for name, each in trained.items() if each.status != "finished"},
+        {name: each.status for name, each in trained.items() if each.status != FINISHED},
         interrupted,
     )
     decision = decide(standing)
@@ -131,7 +100,7 @@ def arms_report(
             **decision.sentence._asdict(),
         },
         "judge": judge,
-        **(generations.about() if generations is not None else {}),
+        **(answered.generations.about() if answered is not None else {}),
     }
 
 
@@ -167,13 +136,13 @@ def _cells(arm: Mapping[str, Any]) -> list[str]:
     return [score, f"{arm['kl']:.2f}", *("–" if share is None else f"{share:.1%}" for share in shares), *costs]
 
 
-def write_arms_report(report: Mapping[str, Any], generations: Generations | None, out: Path) -> None:
+def write_arms_report(report: Mapping[str, Any], answered: JudgedArms | None, out: Path) -> None:
     """Writes arms.json (by arm), report.json (all), arms.md and arms.html into `out`."""
     values = {"report": report, "head": HEAD, "rows": table_rows(report)}
     write_json(out / "arms.json", report["arms"])
     write_json(out / "report.json", report)
     write_text(out / "arms.md", render("evaluate/arms/table.md.j2", **values))
-    judged = any("reward" in arm for arm in report["arms"].values())
-    plot = in_both(partial(quality_plot, report["arms"])) if judged else None
+    plot = in_both(partial(quality_plot, report["arms"])) if answered is not None else None
+    generations = answered.generations if answered is not None else None
     page = {"plot": plot, "generations": generations, "shown": SHOWN, "measures": MEASURES}
     write_text(out / "arms.html", render("evaluate/arms/page.html.j2", **values, **page))

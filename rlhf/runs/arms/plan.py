@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,26 +66,36 @@ class ArmsPlan:
         stem = Path(data_path(self.config.preferences.path)).stem
         return self.out / "data" / f"{stem}_{split}.jsonl"
 
+    @property
+    def settings_file(self) -> Path:
+        """The configuration that the runs in the folder were begun with."""
+        return self.out / "arms.yaml"
+
     def divide(self) -> None:
         """Divides the preferences by prompt into those of the arms, those to choose checkpoints by and the judge's.
 
-        Raises: ArtifactError where they were divided before and the file is another now; DataError for a file that
-            cannot be read.
+        Raises: ArtifactError where training has begun and the file is another now; DataError for a file that cannot be
+            read.
         """
-        path = data_path(self.config.preferences.path)
-        manifest = manifest_path(self.preferences)
-        if manifest.is_file():
-            if read_json(manifest)["inputs"][0]["sha256"] != sha256_of(locate(path)):
-                raise ArtifactError(
-                    f"{path} has changed since it was divided into {self.out / 'data'}",
-                    where="preferences.path",
-                    fix="choose another --out",
-                )
-            return
+        path, folder = data_path(self.config.preferences.path), self.out / "data"
         judge = self.config.preferences.judge if self.config.judge_has_share else 0.0
         dev = self.config.preferences.dev
         shares = {"train": 1 - dev - judge, "dev": dev, "test": judge}
-        split_files(SplitOptions((path,), self.out / "data", shares, seed=self.config.seed, threshold=1.0))
+        options = SplitOptions((path,), folder, shares, seed=self.config.seed, threshold=1.0)
+        manifest = manifest_path(self.preferences)
+        if manifest.is_file():
+            held = read_json(manifest)
+            same_file = held["inputs"][0]["sha256"] == sha256_of(locate(path))
+            if same_file and held["options"] == {**options.recorded(), "split": "train"}:
+                return
+            if self.settings_file.is_file():
+                raise ArtifactError(
+                    f"{path} has changed since it was divided into {folder}",
+                    where="preferences.path",
+                    fix="choose another --out",
+                )
+            shutil.rmtree(folder)
+        split_files(options)
 
     def scorers(self) -> list[ChainedStage]:
         """The reward models that are trained here: that of the arms first."""

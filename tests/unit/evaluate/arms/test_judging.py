@@ -16,7 +16,7 @@ from rlhf.data.encode import Encoder
 from rlhf.data.records import Message, Prompt
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.evaluate.arms import judging
-from rlhf.evaluate.arms.judging import JudgeRequest, judge_arms, sampled_kl, topic_shares
+from rlhf.evaluate.arms.judging import JudgeRequest, judge_arms, sampled_ratios, topic_shares
 from rlhf.models.scoring import answer_scores, load_scorer
 from tests.conftest import SHAPE, _saved
 
@@ -56,7 +56,7 @@ def request_(tmp_path: Path, policies: dict[str, str], tiny_reward: Path) -> Jud
 def test_kl_is_the_log_ratio_of_answers_at_temperature_1(policies: dict[str, str]) -> None:
     """Both models by plain transformers, on the answers that were drawn: whatever temperature is set."""
     prompts = [Prompt((Message("user", each),)) for each in ASKED]
-    found = sampled_kl(policies["ppo"], policies["sft"], prompts, SAMPLING, seed=9)
+    (found,) = sampled_ratios([policies["ppo"]], policies["sft"], prompts, SAMPLING, seed=9)
     tokenizer = load_tokenizer(policies["ppo"])
     encoded = Encoder(tokenizer, 96).prompts(prompts)
     whole = SAMPLING.model_copy(update={"temperature": 1.0})
@@ -74,11 +74,13 @@ def test_kl_is_the_log_ratio_of_answers_at_temperature_1(policies: dict[str, str
         expected.append(sums["ppo"] - sums["sft"])
     assert found == pytest.approx(expected, abs=1e-4)  # sums of six log-probabilities in float32
     assert np.abs(found).min() > 0.01
-    assert sampled_kl(policies["sft"], policies["sft"], prompts, SAMPLING, seed=9) == pytest.approx([0.0] * 3)
+    (same,) = sampled_ratios([policies["sft"]], policies["sft"], prompts, SAMPLING, seed=9)
+    assert same == pytest.approx([0.0] * 3)
 
 
 def test_every_arm_is_asked_alike_and_scored_by_the_judge(request_: JudgeRequest, tiny_reward: Path) -> None:
-    generations, judged = judge_arms(request_)
+    found = judge_arms(request_)
+    generations, judged = found.generations, found.arms
     assert list(judged) == [each.name for each in generations.sets] == ["sft", "ppo"]
     assert [len(each.answers) for each in generations.sets] == [3, 3]
     assert np.all(judged["sft"].kl == 0)
@@ -94,14 +96,15 @@ def test_every_arm_is_asked_alike_and_scored_by_the_judge(request_: JudgeRequest
 def test_the_same_model_gives_the_same_answers_under_another_name(request_: JudgeRequest) -> None:
     """Random streams do not depend on the arm, so that arms are paired."""
     sft = request_.models["sft"]
-    generations, judged = judge_arms(replace(request_, models={"sft": sft, "dpo": f"{sft}/."}))
+    found = judge_arms(replace(request_, models={"sft": sft, "dpo": f"{sft}/."}))
+    generations, judged = found.generations, found.arms
     assert generations.sets[0].answers == generations.sets[1].answers
     assert judged["sft"].scores.tolist() == judged["dpo"].scores.tolist()
     assert judged["dpo"].kl == pytest.approx(np.zeros(3), abs=1e-6)
 
 
 def test_nothing_is_computed_twice(request_: JudgeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, before = judge_arms(request_)
+    before = judge_arms(request_).arms
 
     def fails(*_: object, **__: object) -> None:
         raise AssertionError("loaded again")
@@ -109,12 +112,12 @@ def test_nothing_is_computed_twice(request_: JudgeRequest, monkeypatch: pytest.M
     with monkeypatch.context() as patched:
         for name in ("load_scorer", "load_causal_lm"):
             patched.setattr(judging, name, fails)
-        _, again = judge_arms(request_)
+        again = judge_arms(request_).arms
         assert again["ppo"].scores.tolist() == before["ppo"].scores.tolist()
         assert again["ppo"].kl.tolist() == before["ppo"].kl.tolist()
         with pytest.raises(AssertionError, match="loaded again"):
             judge_arms(replace(request_, seed=4))
-    _, fewer = judge_arms(replace(request_, limit=2))
+    fewer = judge_arms(replace(request_, limit=2)).arms
     assert len(fewer["sft"].scores) == 2
 
 

@@ -13,8 +13,9 @@ from rlhf.data.records import Message, Prompt
 from rlhf.errors import DataError
 from rlhf.evaluate.answers.generation import AnswerSet, Generations
 from rlhf.evaluate.answers.measures import measure
-from rlhf.evaluate.arms.judging import JudgedArm
-from rlhf.evaluate.arms.report import Trained, arms_report, table_rows, worse_measures, write_arms_report
+from rlhf.evaluate.arms.judging import JudgedArm, JudgedArms
+from rlhf.evaluate.arms.report import arms_report, table_rows, worse_measures, write_arms_report
+from rlhf.evaluate.arms.trained import Trained
 from rlhf.evaluate.arms.votes import vote_comparisons, write_label_rows
 
 NUMBER = 12
@@ -59,8 +60,8 @@ TRAINED = {
 def test_arms_json_holds_what_is_asked_of_each_arm(
     tmp_path: Path, judged: dict[str, JudgedArm], generations: Generations
 ) -> None:
-    report = arms_report(TRAINED, judged, [], generations, judge="runs/judge", interrupted=False)
-    write_arms_report(report, generations, tmp_path)
+    report = arms_report(TRAINED, JudgedArms(generations, judged), judge="runs/judge", interrupted=False)
+    write_arms_report(report, JudgedArms(generations, judged), tmp_path)
     arms = read_json(tmp_path / "arms.json")
     assert list(arms) == ["sft", "dpo", "ppo"]
     ppo = arms["ppo"]
@@ -81,8 +82,8 @@ def test_arms_json_holds_what_is_asked_of_each_arm(
 def test_the_page_and_the_table_show_every_arm(
     tmp_path: Path, judged: dict[str, JudgedArm], generations: Generations
 ) -> None:
-    report = arms_report(TRAINED, judged, [], generations, judge="runs/judge", interrupted=False)
-    write_arms_report(report, generations, tmp_path)
+    report = arms_report(TRAINED, JudgedArms(generations, judged), judge="runs/judge", interrupted=False)
+    write_arms_report(report, JudgedArms(generations, judged), tmp_path)
     page = (tmp_path / "arms.html").read_text(encoding="utf-8")
     assert 'class="verdict good"' in page
     assert page.count("<svg") > 3  # the plot in both languages, and intervals
@@ -100,7 +101,7 @@ def test_the_page_and_the_table_show_every_arm(
 
 def test_an_interrupted_report_has_states_and_costs_and_no_figures(tmp_path: Path) -> None:
     trained = {**TRAINED, "ppo": Trained("preempted", TRAINED["ppo"].budget, {"train": 20.0})}
-    report = arms_report(trained, {}, [], None, judge="runs/judge", interrupted=True)
+    report = arms_report(trained, None, judge="runs/judge", interrupted=True)
     write_arms_report(report, None, tmp_path)
     assert report["verdict"]["outcome"] == "interrupted"
     assert "ppo (preempted)" in report["verdict"]["en"]

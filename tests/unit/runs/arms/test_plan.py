@@ -26,9 +26,13 @@ def test_no_prompt_of_the_judge_is_an_arms(tmp_path: Path, rankings: Path) -> No
     first = made.preferences.stat().st_mtime_ns
     made.divide()  # again: kept
     assert made.preferences.stat().st_mtime_ns == first
+    again = plan(tmp_path / "out", rankings, "preferences.judge=0.2")  # nothing has begun: divided anew
+    again.divide()
+    assert 0 < len(prompts_of(again.judge_data)) < len(parts[-1])
+    again.settings_file.touch()
     rankings.write_text(rankings.read_text(encoding="utf-8") * 2, encoding="utf-8")
     with pytest.raises(ArtifactError, match="has changed since it was divided"):
-        made.divide()
+        again.divide()
 
 
 def test_a_judge_with_rankings_of_its_own_takes_no_share(tmp_path: Path, rankings: Path) -> None:
