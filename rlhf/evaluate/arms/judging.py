@@ -27,7 +27,7 @@ from rlhf.data.tokenizer import load_tokenizer
 from rlhf.evaluate.answers.generation import AnswerSet, Generations, generate
 from rlhf.evaluate.answers.measures import Measured, measure
 from rlhf.evaluate.answers.policy import answer_logprobs, answer_prompts
-from rlhf.evaluate.arms.statistics import Comparison
+from rlhf.evaluate.arms.statistics import ArmComparison
 from rlhf.evaluate.intervals import Floats
 from rlhf.models.loading import PackedCausalLM, load_causal_lm
 from rlhf.models.scoring import load_scorer
@@ -60,7 +60,7 @@ class JudgedArms:
 
     generations: Generations
     arms: dict[str, JudgedArm]
-    votes: Sequence[Comparison] = ()
+    votes: Sequence[ArmComparison] = ()
 
 
 @dataclass(frozen=True, slots=True)

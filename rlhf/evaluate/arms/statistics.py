@@ -19,7 +19,7 @@ ERROR = 0.05  # chance that any one of all comparisons is called a difference wh
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ArmComparison:
     """One arm minus another, prompt by prompt.
 
     Attributes:
@@ -48,13 +48,13 @@ class Comparison:
         """Whether the two arms differ, after correction; never with fewer than MIN_PROMPTS prompts."""
         return self.corrected <= ERROR and self.num_prompts >= MIN_PROMPTS
 
-    def seen_from(self, arm: str) -> Comparison:
+    def seen_from(self, arm: str) -> ArmComparison:
         """The same comparison as that arm minus the other."""
         first, second = self.pair
         if arm == second:
             return self
         assert arm == first, f"{arm} is not in {self.pair}"
-        return Comparison(
+        return ArmComparison(
             (second, first), -self.mean, -self.high, -self.low, self.confidence, self.p, self.corrected,
             self.num_prompts, self.needed,
         )  # fmt: skip
@@ -76,12 +76,12 @@ class Comparison:
         }
 
 
-def all_pairs(figures: Mapping[str, Floats]) -> list[Comparison]:
+def all_pairs(figures: Mapping[str, Floats]) -> list[ArmComparison]:
     """Every pair of arms by their figures per prompt, [P] each of the same prompts."""
     return compared({(first, second): figures[second] - figures[first] for first, second in combinations(figures, 2)})
 
 
-def compared(differences: Mapping[Pair, Floats]) -> list[Comparison]:
+def compared(differences: Mapping[Pair, Floats]) -> list[ArmComparison]:
     """The comparisons of differences per prompt, corrected together, in the order given.
 
     Source: Holm (1979): in the order of their p, the k-th of m comparisons (from 0) is held to an error of
@@ -98,7 +98,7 @@ def compared(differences: Mapping[Pair, Floats]) -> list[Comparison]:
         needed = prompts_needed(each, 1 - error)
         mean = float(each.mean())
         comparisons.append(
-            Comparison(pair, mean, float(low), float(high), 1 - error, p_values[pair], adjusted, len(each), needed)
+            ArmComparison(pair, mean, float(low), float(high), 1 - error, p_values[pair], adjusted, len(each), needed)
         )
     return comparisons
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rlhf.config.arms import SFT
-from rlhf.evaluate.arms.statistics import Comparison
+from rlhf.evaluate.arms.statistics import ArmComparison
 from rlhf.evaluate.compare.statistics import TOO_MANY
 from rlhf.evaluate.control_group import MIN_PROMPTS
 from rlhf.evaluate.intervals import Figure
@@ -32,15 +32,15 @@ class Standing:
     """
 
     rewards: Mapping[str, Figure] = field(default_factory=dict)
-    comparisons: Sequence[Comparison] = ()
+    comparisons: Sequence[ArmComparison] = ()
     kl: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     worse: Mapping[str, Sequence[Words]] = field(default_factory=dict)
-    votes: Sequence[Comparison] = ()
+    votes: Sequence[ArmComparison] = ()
     unfinished: Mapping[str, str] = field(default_factory=dict)
     interrupted: bool = False
 
-    def between(self, arm: str, other: str) -> Comparison:
+    def between(self, arm: str, other: str) -> ArmComparison:
         """The comparison of an arm with another, as arm minus other."""
         found = next(each for each in self.comparisons if {arm, other} == set(each.pair))
         return found.seen_from(arm)
@@ -109,7 +109,7 @@ def _name(kept: str, shipped: str, arm: str) -> str:
     return f"arms.{kept if arm == SFT else shipped}"
 
 
-def _is_above(comparison: Comparison) -> bool:
+def _is_above(comparison: ArmComparison) -> bool:
     return comparison.tells and comparison.mean > 0
 
 
@@ -126,7 +126,7 @@ def _needed(standing: Standing, best: str, alike: Sequence[str]) -> tuple[int | 
     return needed, text("arms.close_call" if close else "arms.needed", needed=needed)
 
 
-def _figures(comparison: Comparison) -> str:
+def _figures(comparison: ArmComparison) -> str:
     return f"{comparison.mean:+.3f} [{comparison.low:+.3f}, {comparison.high:+.3f}]"
 
 

@@ -12,7 +12,7 @@ from rlhf.artifacts.files import write_text
 from rlhf.curate.answer_rows import prompt_value
 from rlhf.errors import DataError
 from rlhf.evaluate.answers.generation import EMPTY, Generations
-from rlhf.evaluate.arms.statistics import Comparison, Pair, compared
+from rlhf.evaluate.arms.statistics import ArmComparison, Pair, compared
 from rlhf.evaluate.compare.views import label_outcomes
 from rlhf.evaluate.intervals import Floats
 
@@ -38,7 +38,7 @@ def write_label_rows(generations: Generations, file: Path) -> int:
     return len(lines)
 
 
-def vote_comparisons(labels: str, generations: Generations) -> list[Comparison]:
+def vote_comparisons(labels: str, generations: Generations) -> list[ArmComparison]:
     """Every pair of arms that people ranked, as wins minus 0.5 by prompt (a tie is half a win), corrected together.
 
     Raises: DataError for a bad row, and for a file that ranks no two of the arms.

@@ -24,7 +24,7 @@ from rlhf.errors import ArtifactError, ModelError, TrainingError
 from rlhf.evaluate.arms.trained import FINISHED, Trained
 from rlhf.evaluate.report_folder import report_folder
 from rlhf.html.plots import require_matplotlib
-from rlhf.runs.arms.costs import Budget, budget_of, draw_part, seconds_of, tokens_of
+from rlhf.runs.arms.costs import ArmBudget, budget_of, draw_part, seconds_of, tokens_of
 from rlhf.runs.arms.plan import ArmsPlan
 from rlhf.runs.arms.unseen import require_unseen
 from rlhf.runs.listing import columns
@@ -61,7 +61,7 @@ class ArmsComparison:
         return self.plan.config
 
     @cached_property
-    def budgets(self) -> dict[str, Budget]:
+    def budgets(self) -> dict[str, ArmBudget]:
         """The budget of every arm."""
         return {arm.title: budget_of(self.plan, arm) for arm in self.config.arms}
 

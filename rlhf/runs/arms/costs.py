@@ -19,7 +19,7 @@ from rlhf.runs.record import read_lines
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class ArmBudget:
     """What an arm's configuration lets it do.
 
     steps: optimizer steps (stage 3: iterations). rows: sequences, rankings or samples per step. answers: drawn from
@@ -35,17 +35,17 @@ class Budget:
         return {"steps": self.steps, "rows_per_step": self.rows, "answers": self.answers}
 
 
-def budget_of(plan: ArmsPlan, arm: ArmSection) -> Budget:
+def budget_of(plan: ArmsPlan, arm: ArmSection) -> ArmBudget:
     """The budget of an arm by its configuration and the rows of its files."""
     config = plan.stage(arm).config()
     if arm.kind == "best_of_n":
         source = DataSource(data_path(plan.prompts), limit=plan.num_prompts_limit(arm))
         prompts = len(read_records(source, Prompt, on_bad_row="skip").records)
-        return Budget(_steps(config, (prompts,)), config.train.batch_size, arm.k * prompts)
+        return ArmBudget(_steps(config, (prompts,)), config.train.batch_size, arm.k * prompts)
     steps = _steps(config, count_rows(config)[0])
     if isinstance(config, PpoConfig):
-        return Budget(steps, config.ppo.rollout_size, steps * config.ppo.rollout_size)
-    return Budget(steps, config.train.batch_size, 0)
+        return ArmBudget(steps, config.ppo.rollout_size, steps * config.ppo.rollout_size)
+    return ArmBudget(steps, config.train.batch_size, 0)
 
 
 def _steps(config: StageConfig, rows: tuple[int, ...]) -> int:

@@ -9,7 +9,7 @@ from rlhf.artifacts.files import write_json, write_text
 from rlhf.config.load import load_config
 from rlhf.config.schema import PpoConfig
 from rlhf.curate.output import manifest_path
-from rlhf.runs.arms.costs import Budget, budget_of, draw_part, ppo_tokens, seconds_of, tokens_of
+from rlhf.runs.arms.costs import ArmBudget, budget_of, draw_part, ppo_tokens, seconds_of, tokens_of
 from rlhf.runs.arms.plan import ArmsPlan
 from tests.unit.runs.arms.conftest import plan
 
@@ -29,12 +29,12 @@ def test_budgets_follow_from_the_rows(tmp_path: Path, rankings: Path) -> None:
     made = plan(tmp_path / "out", rankings, "preferences.dev=0", "judge.data=other.jsonl")
     made.divide()  # all 100 rankings of 50 prompts
     best, dpo, ppo, grpo = (budget_of(made, arm) for arm in made.config.arms)
-    assert best == Budget(steps=25, rows=16, answers=800)  # 100 prompts x 8; 4 epochs of 100 in batches of 16
-    assert dpo == Budget(steps=25, rows=8, answers=0)  # 2 epochs of 100 in batches of 8
-    assert ppo == Budget(steps=2, rows=128, answers=256)  # 1.4 x 100 prompts in rollouts of 128
-    assert grpo == Budget(steps=18, rows=128, answers=2304)  # 5.6 x 100 prompts, 32 a rollout
+    assert best == ArmBudget(steps=25, rows=16, answers=800)  # 100 prompts x 8; 4 epochs of 100 in batches of 16
+    assert dpo == ArmBudget(steps=25, rows=8, answers=0)  # 2 epochs of 100 in batches of 8
+    assert ppo == ArmBudget(steps=2, rows=128, answers=256)  # 1.4 x 100 prompts in rollouts of 128
+    assert grpo == ArmBudget(steps=2, rows=128, answers=256)  # 0.35 x 100 prompts, 32 a rollout
     short = ArmsPlan(made.config.model_copy(update={"max_steps": 2}), made.out)
-    assert budget_of(short, made.config.arms[0]) == Budget(steps=2, rows=16, answers=8 * 32)
+    assert budget_of(short, made.config.arms[0]) == ArmBudget(steps=2, rows=16, answers=8 * 32)
 
 
 def test_what_a_finished_arm_spent(tmp_path: Path, rankings: Path) -> None:
