@@ -147,17 +147,18 @@ class _Collector:
         batches = [todo[start : start + PROMPTS_SCORED] for start in range(0, len(todo), PROMPTS_SCORED)]
         for batch in progress(batches, "scoring"):
             answers = [[answer for each in self._answers(row) for answer in each] for row in batch]
+            said = [[(answer["text"], answer["finished"]) for answer in each] for each in answers]
+            distinct = [list(dict.fromkeys(each)) for each in said]  # rounding must not tell an answer from its double
             trees = [
-                scorer.tree(
-                    self.read.records[row].messages,
-                    [answer["text"] for answer in each],
-                    [answer["finished"] for answer in each],
-                )
-                for row, each in zip(batch, answers, strict=True)
+                scorer.tree(self.read.records[row].messages, *zip(*each, strict=True))
+                for row, each in zip(batch, distinct, strict=True)
             ]
-            scores = scorer.scores(trees)
+            scores = [
+                dict(zip(each, found, strict=True)) for each, found in zip(distinct, scorer.scores(trees), strict=True)
+            ]
             self.partial.add(
-                {"row": row, "answerer": SCORES, "scores": found} for row, found in zip(batch, scores, strict=True)
+                {"row": row, "answerer": SCORES, "scores": [found[answer] for answer in each]}
+                for row, each, found in zip(batch, said, scores, strict=True)
             )
 
     def _write(self, prompt: Prompt, by_answerer: Sequence[list[Answer]], scores: list[float] | None) -> None:

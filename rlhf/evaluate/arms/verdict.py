@@ -87,7 +87,8 @@ def _decided(standing: Standing) -> Decision:
     if not alike:
         gap = _figures(standing.between(best, others[0]))
         values = {"arm": best, "prompts": prompts, "second": others[0], "gap": gap, "number": len(standing.comparisons)}
-        return Decision("keep" if best == SFT else "one", best, None, text(_name("keep", "one", best), **values))
+        kept = best == SFT
+        return Decision("keep" if kept else "one", best, None, text("arms.keep" if kept else "arms.one", **values))
     needed, more = _needed(standing, best, alike)
     values = {
         "first": best,
@@ -103,10 +104,6 @@ def _decided(standing: Standing) -> Decision:
     cheapest = min(above, key=lambda arm: standing.seconds.get(arm, 0.0))
     taken = text("arms.take", arm=cheapest, seconds=standing.seconds.get(cheapest, 0.0))
     return Decision("tied", cheapest, needed, joined([text("arms.tied", **values), taken]))
-
-
-def _name(kept: str, shipped: str, arm: str) -> str:
-    return f"arms.{kept if arm == SFT else shipped}"
 
 
 def _is_above(comparison: ArmComparison) -> bool:

@@ -109,7 +109,7 @@ def test_what_became_worse_and_what_people_say_is_added() -> None:
     found = decide(standing(scores, worse=worse))
     assert "Worse than the SFT model: distinct-2, on topic." in found.sentence.en
     for votes, said in (
-        (np.full(30, 0.5), "People agree: it wins 100.0% of 30 prompts"),
+        (np.full(30, 0.5), "People agree: ppo wins 100.0% of 30 prompts"),
         (np.full(30, -0.5), "People disagree: ppo wins only 0.0% of 30 prompts"),
         (np.tile([0.5, -0.5], 15), "People's votes do not tell ppo from the SFT model: it wins 50.0% of 30 prompts."),
     ):
