@@ -89,6 +89,8 @@ def test_the_page_and_the_table_show_every_arm(
     assert page.count("<svg") > 3  # the plot in both languages, and intervals
     assert "reward 30 + train 70" in page
     assert "ppo − dpo" in page
+    assert "runs/judge" in page
+    assert "runs/dpo" in page
     assert "&lt;b&gt;비0&lt;/b&gt;" in page
     assert report["verdict"]["ko"].partition("(")[0] in page
     table = (tmp_path / "arms.md").read_text(encoding="utf-8")
