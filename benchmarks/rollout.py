@@ -3,7 +3,7 @@
 python benchmarks/rollout.py --out rollout.json [--python ENV/bin/python] [--rounds 5] [--seeds 3]
 
 Needs an environment with vLLM: `.venv-vllm`, which `make test-vllm` makes, or what VLLM_PYTHON or --python names. The
-policy is a GPT-NeoX of 3.6 M parameters in float32 that stages 1 and 2 trained on the demonstration data. Speed: both
+policy is a GPT-NeoX of 3.9 M parameters in float32 that stages 1 and 2 trained on the demonstration data. Speed: both
 sides answer the same prompts, 32 and 128 at a time, with at most 64 new tokens; EOS ends an answer, and tokens drawn
 are counted. Learning: stage 3 with both backends, and with `rollout.overlap=1`, from the same start, for every seed in
 turn; engine and trainer share the cores.
@@ -200,7 +200,7 @@ def _ppo_words(start: Start, folder: Path, iterations: int, seed: int) -> list[s
         f"run.max_steps={iterations}", f"train.batch_size={BATCH}", f"ppo.rollout_size={BATCH}",
         f"train.lr={LR}", f"critic.lr={LR}", "train.warmup_steps=0", f"ppo.kl_coefficient={KL}",
         f"sampling.max_new_tokens={NEW_TOKENS}", f"sampling.max_prompt_tokens={MAX_PROMPT}",
-        f"sampling.batch_size={BATCH}", "log.samples_every_steps=null", "log.tensorboard=false",
+        f"sampling.batch_size={BATCH}", "log.samples_every_steps=null", "log.to=[]",
         "checkpoint.every_steps=100000", "tripwires.politeness.action=warn",
     ]  # fmt: skip
 

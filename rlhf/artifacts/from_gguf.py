@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf.artifacts.files import scratch_beside, sha256_of, write_json
-from rlhf.data.tokenizer import HANGUL_PROBE
+from rlhf.data.tokenizer import HANGUL_PROBE, require_hangul
 from rlhf.errors import ArtifactError, ModelError
 from rlhf.models.loading import DTYPES
 
@@ -94,8 +94,8 @@ def convert_gguf(path: Path, out: Path, *, dtype: Weights = "float32", say: Call
         dtype: of the weights written; blocks are unpacked to it.
 
     Raises:
-        ModelError: for a file that cannot be read, of an unknown architecture, or without a tokenizer that keeps
-            Hangul.
+        ModelError: for a file that cannot be read, or of an unknown architecture.
+        TokenizerError: for one whose tokenizer does not keep Hangul.
         ArtifactError: for a folder that is there already, too small a disk, and a folder that differs from the file.
     """
     content = read_content(path)
@@ -104,7 +104,7 @@ def convert_gguf(path: Path, out: Path, *, dtype: Weights = "float32", say: Call
         raise ArtifactError("exists already", where=str(out), fix="give --out a folder that is not there")
     _require_room(content.num_parameters * DTYPES[dtype].itemsize, out)
     model, tokenizer = _loaded(path, content, dtype)
-    _check_hangul(tokenizer, path)
+    require_hangul(tokenizer, str(path), fix="use the tokenizer of the folder that the file was made from")
     with scratch_beside(out, "gguf") as folder:
         _plain(model).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -143,18 +143,6 @@ def _loaded(path: Path, content: GgufContent, dtype: Weights) -> tuple[Any, Any]
             fix="use the Hugging Face folder that the file was made from",
         ) from error
     return model, tokenizer
-
-
-def _check_hangul(tokenizer: Any, path: Path) -> None:
-    ids = tokenizer(HANGUL_PROBE, add_special_tokens=False)["input_ids"]
-    text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    if text.strip() != HANGUL_PROBE:
-        raise ModelError(
-            f"Hangul does not survive the tokenizer that transformers makes of it: {text!r}",
-            where=str(path),
-            expected=repr(HANGUL_PROBE),
-            fix="use the tokenizer of the folder that the file was made from",
-        )
 
 
 @torch.no_grad()

@@ -12,10 +12,10 @@ def is_hub_id(name: str) -> bool:
     return _HUB_ID.fullmatch(name) is not None and not name.startswith("runs/")
 
 
-def how_to_make(path: str) -> str:
-    """What makes the model that a missing folder should hold, by its name."""
+def how_to_make(path: str, otherwise: str) -> str:
+    """What makes the model that a missing folder should hold, by its name; `otherwise` where that says nothing."""
     if "/base" in path:
         return f"make it: rlhf quickstart, or rlhf base tiny --data demo:answers_train --out {path}"
     if any(f"/{stage}" in path for stage in ("sft", "reward", "ppo", "dpo")):
         return "make it with `rlhf quickstart`, or name a finished run of your own"
-    return "correct the path, or train that stage first"
+    return otherwise

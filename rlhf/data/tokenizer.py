@@ -143,7 +143,9 @@ def audited(tokenizer: Any, template: str | None, *, where: str) -> ChatTokenize
         tokenizer.eos_token = found.form.eos
     eos_id = _checked_eos(tokenizer, where)
     pad_id = _padding_apart_from(tokenizer, eos_id)
-    _check_hangul(tokenizer, where)
+    require_hangul(
+        tokenizer, where, fix="use a tokenizer with byte fallback or full Hangul coverage, without NFD normalisation"
+    )
     special = _special_texts(tokenizer)
     return ChatTokenizer(
         tokenizer,
@@ -220,7 +222,8 @@ def _padding_apart_from(tokenizer: Any, eos_id: int) -> int:
     return int(tokenizer.pad_token_id)
 
 
-def _check_hangul(tokenizer: Any, where: str) -> None:
+def require_hangul(tokenizer: Any, where: str, *, fix: str) -> None:
+    """Raises TokenizerError for a tokenizer that does not give a Korean text back."""
     ids = tokenizer(HANGUL_PROBE, add_special_tokens=False)["input_ids"]
     text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     if text.strip() != HANGUL_PROBE:
@@ -228,5 +231,5 @@ def _check_hangul(tokenizer: Any, where: str) -> None:
             f"Hangul does not survive encoding and decoding: {text!r}",
             where=where,
             expected=repr(HANGUL_PROBE),
-            fix="use a tokenizer with byte fallback or full Hangul coverage, without NFD normalisation",
+            fix=fix,
         )

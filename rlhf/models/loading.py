@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
+from rlhf.config.model_paths import how_to_make
 from rlhf.errors import ModelError
 from rlhf.models.attention import PACKED_SDPA, PACKED_VARLEN, no_mask
 from rlhf.models.attention_choice import KernelSupport, Wanted, allow_cudnn, choose_attention
@@ -108,7 +109,7 @@ def check_model_path(path: str, *, key: str) -> None:
     folder = Path(path)
     looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1 or folder.parts[0] == "runs"
     if not folder.is_dir() and looks_local:
-        raise ModelError(f"no such folder: {path}", where=key, fix=_how_to_make(path))
+        raise ModelError(f"no such folder: {path}", where=key, fix=how_to_make(path, "check the path"))
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ModelError(
             f"{path} holds no config.json",
@@ -116,14 +117,6 @@ def check_model_path(path: str, *, key: str) -> None:
             expected="a Hugging Face model folder, or a finished run's model/ folder",
             fix=f"use {path}/model if it is a run folder",
         )
-
-
-def _how_to_make(path: str) -> str:
-    if "/base" in path:
-        return f"make it: rlhf quickstart, or rlhf base tiny --data demo:answers_train --out {path}"
-    if any(f"/{stage}" in path for stage in ("sft", "reward", "ppo", "dpo")):
-        return "make it with `rlhf quickstart`, or name a finished run of your own"
-    return "check the path"
 
 
 def artifact_model_path(path: str) -> str:

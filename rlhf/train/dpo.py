@@ -12,13 +12,12 @@ import numpy as np
 from rlhf.config.schema import DpoConfig
 from rlhf.data.encode import EncodedSequence
 from rlhf.data.packing import Tree, pack_trees, trees_of
-from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
+from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.doctor.proofs_head import model_head_proof
 from rlhf.engine.deepspeed import TrainedModel
 from rlhf.engine.start import StartingWeights
-from rlhf.models.loading import artifact_model_path, check_model_path
-from rlhf.models.quantization import require_quantizer
-from rlhf.train.models import build_causal_lm, make_trainable, starting_points
+from rlhf.train.models import starting_points
+from rlhf.train.opening import opened_model, trained_language_model
 from rlhf.train.preference.data import PreferenceData, answers_of_others, load_preferences
 from rlhf.train.preference.evaluation import evaluate_preferences, sampled_kl
 from rlhf.train.preference.reference import Logprobs, reference_logprobs
@@ -71,17 +70,13 @@ class PreferenceState:
 def train_dpo(run: Run[DpoConfig]) -> None:
     """The whole stage: data, the reference's log-probabilities, steps, evaluation, checkpoints, export."""
     config = run.config
-    path = artifact_model_path(config.model.path)
-    check_model_path(path, key="model.path")
-    require_quantizer(config.model.quantize)
-    tokenizer = load_tokenizer(path, config.data.template)
-    run.say_all(tokenizer.notes)
+    path, tokenizer = opened_model(run)
     data = load_preferences(run, tokenizer)
     stream = data.train.stream(seed=config.run.seed, batch_size=config.train.batch_size, epochs=config.train.epochs)
     schedule, last = schedule_of(config.train, stream.num_steps), run.last_step(stream.num_steps)
 
     start_fast_paths(run, {"model": path})
-    trained = _trained_model(run, path, tokenizer)
+    trained = trained_language_model(run, path, tokenizer)
     require_exportable(run, trained)
     reports = {"train": data.train.reports, "eval": data.held_out.reports}
     write_manifest(run, tokenizer, starting_points(config.model, path), reports)
@@ -119,7 +114,7 @@ def train_dpo(run: Run[DpoConfig]) -> None:
             if improved or is_due(step, config.checkpoint.every_steps, end):
                 save(run, roles, progress, best=improved)
             end_if_asked(run, roles, progress)
-        log.say(_closing_line(run, progress))
+        log.say(progress.closing_line(run.step, config.eval.patience, "lowest held-out loss"))
     _finish(run, state, progress, path)
 
 
@@ -133,14 +128,6 @@ def evaluate(run: Run[DpoConfig], state: PreferenceState) -> dict[str, float]:
         asked = state.data.prompts[: config.dpo.kl_prompts]
         metrics["eval/kl"] = sampled_kl(state.trained, state.start, state.tokenizer, asked, config)
     return metrics
-
-
-def _trained_model(run: Run[DpoConfig], path: str, tokenizer: ChatTokenizer) -> TrainedModel:
-    config = run.config
-    wrapped = build_causal_lm(path, config.model, config.deepspeed, run.ranks, tokenizer, key="model.path")
-    make_trainable(wrapped, config.model, run.say)
-    dtype, decay = config.model.dtype, config.train.ema_decay
-    return TrainedModel(wrapped, config.train, config.deepspeed, run.ranks, dtype=dtype, ema_decay=decay)
 
 
 def _sequence(item: Compared) -> EncodedSequence:
@@ -202,11 +189,3 @@ def _finish(run: Run[DpoConfig], state: PreferenceState, progress: PreferencePro
         export(run, trained, state.tokenizer, probe, base_path=path)
     if state.start is not None:
         state.start.remove()
-
-
-def _closing_line(run: Run[DpoConfig], progress: PreferenceProgress) -> str:
-    if progress.best_figure is None:
-        return f"trained {run.step} steps"
-    stopped = "" if progress.has_patience(run.config.eval.patience) else " and stopped early"
-    best = f"lowest held-out loss {progress.best_figure:.4f} after step {progress.best_step}"
-    return f"trained {run.step} steps{stopped}; {best}"

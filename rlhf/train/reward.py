@@ -14,20 +14,19 @@ from rlhf.config.schema import RewardConfig
 from rlhf.data.encode import EncodedRanking, Encoder
 from rlhf.data.packing import Tree, pack_trees, plan_micro_batches, trees_of
 from rlhf.data.records import Demonstration
-from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
+from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.deepspeed import TrainedModel
 from rlhf.evaluate.reward.accuracy import ScoredRanking, report_card
 from rlhf.evaluate.reward.card import build_reward_card
 from rlhf.evaluate.reward.test_set import build_test_set, score_test_set
 from rlhf.html.templates import render
-from rlhf.models.loading import artifact_model_path, check_model_path
-from rlhf.models.quantization import require_quantizer
 from rlhf.ops.losses import RankingLoss, ranking_loss
 from rlhf.ops.zero_point import ZeroPoint
 from rlhf.train.first_loss import first_loss_line, loss_of_equal_scores
 from rlhf.train.inputs import encode_summary, load
 from rlhf.train.margins import demonstration_zero, rows_without_scores
 from rlhf.train.models import build_scalar_model, is_scalar_folder, make_trainable, starting_points
+from rlhf.train.opening import opened_model
 from rlhf.train.ranking_rows import pack_rankings, score_table
 from rlhf.train.rankings import Records, load_rankings
 from rlhf.train.run.fast_paths import start_fast_paths
@@ -57,11 +56,7 @@ MAX_DEMONSTRATIONS = 512
 def train_reward(run: Run[RewardConfig]) -> None:
     """The whole stage: data, model, steps, evaluation, zero point, export and report card."""
     config, ranks = run.config, run.ranks
-    path = artifact_model_path(config.model.path)
-    check_model_path(path, key="model.path")
-    require_quantizer(config.model.quantize)
-    tokenizer = load_tokenizer(path, config.data.template)
-    run.say_all(tokenizer.notes)
+    path, tokenizer = opened_model(run)
     train, held_out, records = load_rankings(run, tokenizer, without_eval=WITHOUT_EVAL)
     demonstrations, reports = _demonstrations(run, tokenizer, train.items)
     if config.train.margin == "scores" and (missing := rows_without_scores(train.items)):

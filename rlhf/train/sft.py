@@ -14,15 +14,14 @@ from rlhf.config.sections import SourceSection
 from rlhf.data.encode import EncodedPrompt, EncodedSequence, Encoder
 from rlhf.data.packing import pack_sequences, plan_micro_batches
 from rlhf.data.records import Demonstration, prompt_of
-from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
+from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.doctor.proofs_head import model_head_proof
 from rlhf.engine.deepspeed import TrainedModel
-from rlhf.models.loading import artifact_model_path, check_model_path
-from rlhf.models.quantization import require_quantizer
 from rlhf.ops.neftune import embedding_noise
 from rlhf.rollout.transformers import TransformersRollout
 from rlhf.train.inputs import LoadedRows, load_first, load_train_and_eval
-from rlhf.train.models import build_causal_lm, make_trainable, starting_points
+from rlhf.train.models import starting_points
+from rlhf.train.opening import opened_model, trained_language_model
 from rlhf.train.run.fast_paths import require_proved, start_fast_paths
 from rlhf.train.run.lifecycle import (
     end_if_asked,
@@ -47,17 +46,13 @@ PROGRESS_METRICS = ("loss", "eval/loss", "lr", "grad_norm", "time/tokens_per_s")
 def train_sft(run: Run[SftConfig]) -> None:
     """The whole stage: data, model, steps, evaluation, checkpoints, export."""
     config = run.config
-    path = artifact_model_path(config.model.path)
-    check_model_path(path, key="model.path")
-    require_quantizer(config.model.quantize)
-    tokenizer = load_tokenizer(path, config.data.template)
-    run.say_all(tokenizer.notes)
+    path, tokenizer = opened_model(run)
     train, held_out, prompts = _load_data(run, tokenizer)
     stream = train.stream(seed=config.run.seed, batch_size=config.train.batch_size, epochs=config.train.epochs)
     schedule, last = schedule_of(config.train, stream.num_steps), run.last_step(stream.num_steps)
 
     start_fast_paths(run, {"model": path})
-    trained = _trained_model(run, path, tokenizer)
+    trained = trained_language_model(run, path, tokenizer)
     require_exportable(run, trained)
     roles, sources = {"model": trained}, source_names(train.items)
     write_manifest(
@@ -94,19 +89,11 @@ def train_sft(run: Run[SftConfig]) -> None:
             if improved or is_due(step, config.checkpoint.every_steps, end):
                 save(run, roles, progress, best=improved)
             end_if_asked(run, roles, progress)
-        log.say(_closing_line(run, progress))
+        log.say(progress.closing_line(run.step, config.eval.patience, "best held-out loss"))
     load_best(run, trained)
     probe = pack_sequences([train.items[row] for row in stream.batch(0)[:2]])
     with trained.averaged():
         export(run, trained, tokenizer, probe, base_path=path)
-
-
-def _trained_model(run: Run[SftConfig], path: str, tokenizer: ChatTokenizer) -> TrainedModel:
-    config = run.config
-    wrapped = build_causal_lm(path, config.model, config.deepspeed, run.ranks, tokenizer, key="model.path")
-    make_trainable(wrapped, config.model, run.say)
-    dtype, decay = config.model.dtype, config.train.ema_decay
-    return TrainedModel(wrapped, config.train, config.deepspeed, run.ranks, dtype=dtype, ema_decay=decay)
 
 
 def sft_step(
@@ -210,11 +197,3 @@ def _sample_prompts(run: Run[SftConfig], tokenizer: ChatTokenizer, source: Sourc
         return encoder.prompts([prompt_of(record) for record in records])
 
     return load_first(run.config.data, source, Demonstration, encode, run.config.log.num_samples)
-
-
-def _closing_line(run: Run[SftConfig], progress: EvaluatedProgress) -> str:
-    if progress.best_figure is None:
-        return f"trained {run.step} steps"
-    stopped = "" if progress.has_patience(run.config.eval.patience) else " and stopped early"
-    best = f"best held-out loss {progress.best_figure:.4f} after step {progress.best_step}"
-    return f"trained {run.step} steps{stopped}; {best}"

@@ -67,9 +67,21 @@ def test_tied_weights_are_those_of_no_partitioning(name, starter: Starter, confi
     for stage in (0, 3):
         words = [f"model.path={base}", f"run.dir={tmp_path}/z{stage}", f"deepspeed.zero_stage={stage}"]
         starter.run("sft", "--config", configs["sft"], *words, "run.max_steps=2")
-    plain, partitioned = (load_file(tmp_path / folder / "model" / "model.safetensors") for folder in ("z0", "z3"))
+    plain, partitioned = (
+        without_key_biases(load_file(tmp_path / folder / "model" / "model.safetensors")) for folder in ("z0", "z3")
+    )
     assert plain.keys() == partitioned.keys()
     torch.testing.assert_close(plain, partitioned, atol=1e-6, rtol=1e-4)
+
+
+def without_key_biases(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """GPT-2's key bias adds one number to all scores of a query: its gradient is 0 but for rounding, and Adam makes a
+    step of it. The query's and the value's are kept."""
+    found = {}
+    for name, weight in weights.items():
+        parts = weight.chunk(3) if name.endswith("attn.c_attn.bias") else (weight,)
+        found[name] = torch.cat([parts[0], *parts[2:]])
+    return found
 
 
 def require_changed(before: Path, after: Path, kind: str) -> None:

@@ -90,7 +90,7 @@ def test_a_reward_for_length_and_a_critic_that_does_not_learn(
     text = starter.run("ppo", *words, f"tripwires.held_out_reward={chain['reward']}/model")
     found = {trip["wire"]: trip["step"] for trip in trips(tmp_path)}
     assert 2 <= found["length_slope"] <= 6  # two in a row
-    assert found["critic"] == 5  # three after the first two
+    assert 5 <= found["critic"] <= 6  # three in a row after the first two
     assert "control group: skipped (control.enabled is false)" in text
     assert not (tmp_path / "control.json").exists()
     metrics = read_lines(tmp_path / "metrics.jsonl")

@@ -1,7 +1,8 @@
-"""The GPU benchmark's arithmetic by hand, and its table."""
+"""The GPU benchmark's arithmetic by hand, and its table; the keys that benchmarks set are keys of a stage."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import rlhf
+from rlhf.config.keys import INDEX, key_table
+from rlhf.config.stages import STAGES
 from rlhf.ops.segments import Segment, Segments
 from rlhf.plan.shapes import BUILT_IN, ModelShape, neox
 
@@ -106,3 +109,16 @@ def test_the_table_shows_what_was_measured_and_says_what_was_not():
     assert "| sft varlen | 41,234 | 400 | 0.404 | 2.50 | 3.00 |" in lines
     assert "| 32 | 12.35 | 30.0 | 2,592 |" in lines or "| 32 | 12.34 | 30.0 | 2,592 |" in lines
     assert lines[-2:] == ["- sft sdpa: no such kernel", "- ppo: out of memory"]
+
+
+def test_benchmarks_set_keys_that_there_are() -> None:
+    known = {key for stage in STAGES.values() for key in key_table(stage.config)}
+    sections = {key.partition(".")[0] for key in known}
+    found = {
+        (file.name, key)
+        for file in BENCHMARKS.glob("*.py")
+        for key in re.findall(r"""["']([a-z]+(?:\.\w+)+)=""", file.read_text(encoding="utf-8"))
+        if key.partition(".")[0] in sections
+    }
+    assert len(found) > 30
+    assert not {(name, key) for name, key in found if re.sub(r"\.\d+", f".{INDEX}", key) not in known}

@@ -26,7 +26,7 @@ from rlhf.data.readers import locate, sha256_of
 from rlhf.data.records import Prompt
 from rlhf.data.sources import DataSource, SourceRecords, read_records
 from rlhf.engine.ranks import Ranks
-from rlhf.models.scoring import load_scorer
+from rlhf.models.scoring import RewardScorer, load_scorer
 from rlhf.rollout.capacity import CPU_SLOTS
 
 SCORES = -1  # in place of an answerer's number, the scores of all answers to a prompt
@@ -146,19 +146,13 @@ class _Collector:
         scorer = load_scorer(self.judge, key="--score")
         batches = [todo[start : start + PROMPTS_SCORED] for start in range(0, len(todo), PROMPTS_SCORED)]
         for batch in progress(batches, "scoring"):
-            answers = [[answer for each in self._answers(row) for answer in each] for row in batch]
-            said = [[(answer["text"], answer["finished"]) for answer in each] for each in answers]
-            distinct = [list(dict.fromkeys(each)) for each in said]  # rounding must not tell an answer from its double
-            trees = [
-                scorer.tree(self.read.records[row].messages, *zip(*each, strict=True))
-                for row, each in zip(batch, distinct, strict=True)
+            said = [
+                [(answer["text"], answer["finished"]) for each in self._answers(row) for answer in each]
+                for row in batch
             ]
-            scores = [
-                dict(zip(each, found, strict=True)) for each, found in zip(distinct, scorer.scores(trees), strict=True)
-            ]
+            scores = _scores_of(scorer, [self.read.records[row] for row in batch], said)
             self.partial.add(
-                {"row": row, "answerer": SCORES, "scores": [found[answer] for answer in each]}
-                for row, each, found in zip(batch, said, scores, strict=True)
+                {"row": row, "answerer": SCORES, "scores": found} for row, found in zip(batch, scores, strict=True)
             )
 
     def _write(self, prompt: Prompt, by_answerer: Sequence[list[Answer]], scores: list[float] | None) -> None:
@@ -192,6 +186,23 @@ class _Collector:
         self.output.count("prompts with tied best answers", best.num_tied > 0)
         kept = {"prompt": row["prompt"], "response": texts[best.place], "model": models[best.place]}
         self.output.write({**kept, "rewards": scores, "num_tied": best.num_tied, "source": prompt.source})
+
+
+def _scores_of(
+    scorer: RewardScorer, prompts: Sequence[Prompt], said: Sequence[Sequence[tuple[str, bool]]]
+) -> list[list[float]]:
+    """The scores of (text, whether it finished) of the answers to each prompt.
+
+    An answer and its double are scored once: at another place in a packed row a score differs in its last bits, by
+    more in half precision, and doubles would not be tied.
+    """
+    distinct = [list(dict.fromkeys(answers)) for answers in said]
+    trees = [
+        scorer.tree(prompt.messages, [text for text, _ in answers], [finished for _, finished in answers])
+        for prompt, answers in zip(prompts, distinct, strict=True)
+    ]
+    known = [dict(zip(*each, strict=True)) for each in zip(distinct, scorer.scores(trees), strict=True)]
+    return [[scores[answer] for answer in answers] for scores, answers in zip(known, said, strict=True)]
 
 
 class BestAnswer(NamedTuple):

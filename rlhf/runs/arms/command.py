@@ -198,7 +198,11 @@ class ArmsComparison:
         path = Path(self.config.sft)
         made = {Path(folder) for folder in earlier} & {path, *path.parents}
         if not path.is_dir() and not made and (path.name == "model" or not is_hub_id(self.config.sft)):
-            raise ModelError(f"no such folder: {path}", where="sft", fix=how_to_make(self.config.sft))
+            raise ModelError(
+                f"no such folder: {path}",
+                where="sft",
+                fix=how_to_make(self.config.sft, "name a finished run of stage 1"),
+            )
 
     @property
     def _times_file(self) -> Path:

@@ -165,7 +165,11 @@ def missing_models(
             fix = f"finish the stage whose run.dir is {path} first"
             yield ModelError(f"{path} does not exist", where=key, fix=fix)
         elif folder.name == "model" or not is_hub_id(path):
-            yield ModelError(f"no such folder: {path}", where=key, fix=how_to_make(path))
+            yield ModelError(
+                f"no such folder: {path}",
+                where=key,
+                fix=how_to_make(path, "correct the path, or train that stage first"),
+            )
         elif offline and not _in_cache(path):
             said = f"{path} is no folder, and the hub cache does not hold it while HF_HUB_OFFLINE is set"
             yield ModelError(said, where=key, fix=f"HF_HUB_OFFLINE=0 hf download {path}, where the hub can be reached")

@@ -30,3 +30,10 @@ class EvaluatedProgress:
     def has_patience(self, patience: int | None) -> bool:
         """Whether the run continues after so many evaluations without a better one; `patience` None is unlimited."""
         return patience is None or self.evaluations_since_best < patience
+
+    def closing_line(self, step: int, patience: int | None, figure: str) -> str:
+        """How a run of so many steps ended; `figure` names the best one."""
+        if self.best_figure is None:
+            return f"trained {step} steps"
+        stopped = "" if self.has_patience(patience) else " and stopped early"
+        return f"trained {step} steps{stopped}; {figure} {self.best_figure:.4f} after step {self.best_step}"

@@ -139,7 +139,7 @@ def run_critic_free(
     roles: Any = Roles(actor, None, reference, frozen(paths["scorer"], stage, ranks, scalar=True))
     tokenizer = load_tokenizer(paths["neox"], "kullm")
     # Other ranks must not call it: they would get something else.
-    rule = TextSource("rule", "", RULE_WEIGHT, lambda _, answers, __: rule_scores(len(answers)) if ranks.is_main else 0)
+    rule = TextSource("rule", "", RULE_WEIGHT, lambda asked: rule_scores(len(asked.answers)) if ranks.is_main else 0)
     sources = RewardSources(config, ranks, (tokenizer, tokenizer), roles.reward, [rule])
     answered = problem.samples[0][: NUM_GROUPS * GROUP]
     made = gather_experience(answered, roles, sources, config, KL_COEFFICIENT).samples

@@ -328,7 +328,7 @@ CASES["dpo"] = {
     "data.max_answers": case("data.max_answers=2"),
     "train.epochs": case("train.epochs=2", "run.max_steps=null"),
     "train.ema_decay": case("train.ema_decay=0.5"),
-    "eval.patience": case("eval.patience=1", "train.lr=0.5", "eval.every_steps=1", "train.warmup_ratio=0"),
+    "eval.patience": case("eval.patience=1", "train.lr=1.0e-12", "eval.every_steps=1", "train.warmup_ratio=0"),
     "dpo.loss": case("dpo.loss=ipo"),
     "dpo.beta": case("dpo.beta=0.5"),
     "dpo.label_smoothing": case("dpo.label_smoothing=0.2"),

@@ -10,13 +10,14 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from tokenizers.normalizers import NFD
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf.artifacts import from_gguf
 from rlhf.artifacts.from_gguf import convert_gguf, read_content
 from rlhf.cli import main
 from rlhf.data.tokenizer import HANGUL_PROBE, ChatTokenizer
-from rlhf.errors import ArtifactError, ModelError
+from rlhf.errors import ArtifactError, ModelError, TokenizerError
 
 NAMES = {
     "model.embed_tokens": "token_embd",
@@ -150,6 +151,21 @@ def test_a_folder_that_differs_from_the_file_is_not_kept(
     monkeypatch.setattr(from_gguf, "_plain", damaged)
     with pytest.raises(ArtifactError, match="the folder's logits differ"):
         convert_gguf(file, tmp_path / "out", say=lambda _: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_tokenizer_that_loses_hangul(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = from_gguf._loaded
+
+    def decomposing(*args: Any) -> tuple[Any, Any]:
+        model, tokenizer = loaded(*args)
+        tokenizer.backend_tokenizer.normalizer = NFD()
+        return model, tokenizer
+
+    monkeypatch.setattr(from_gguf, "_loaded", decomposing)
+    with pytest.raises(TokenizerError, match="Hangul does not survive") as caught:
+        convert_gguf(file, tmp_path / "out", say=lambda _: None)
+    assert caught.value.where == str(file)
     assert not list(tmp_path.iterdir())
 
 

@@ -94,7 +94,7 @@ def test_training_and_held_out_rows_are_read_and_summed_up_apart(chat_tokenizer:
     (tmp_path / "eval").mkdir()
     paths = {"train": [write(tmp_path, GOOD, GOOD, GOOD)], "eval": [write(tmp_path / "eval", GOOD, GOOD)]}
     config = SftConfig.model_validate({"data": paths, "eval": {"max_rows": 1}})
-    encoder = Encoder(chat_tokenizer, 64)
+    encoder = Encoder(chat_tokenizer, 128)
     (train, summary), (held_out, held_out_summary) = load_train_and_eval(
         config, Demonstration, encoder, lambda each: each.demonstrations
     )

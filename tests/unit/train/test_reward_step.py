@@ -14,7 +14,6 @@ from torch import Tensor
 from rlhf.config.schema import RewardConfig
 from rlhf.data.encode import EncodedRanking
 from rlhf.data.packing import PackedRow, trees_of
-from rlhf.engine.deepspeed import StepOutcome
 from rlhf.ops.losses import ranking_loss
 from rlhf.train.ranking_rows import pack_rankings, score_table
 from rlhf.train.reward import (
@@ -24,30 +23,14 @@ from rlhf.train.reward import (
     reward_step,
     score_trees,
 )
-from rlhf.train.schedules import Schedule
-from tests.support.tables import ONE_RANK
-
-HALF = Schedule(total=10, warmup=2, kind="linear", floor=0.1)  # half the peak at step 1
+from tests.support.counted_steps import HALF, CountedSteps
 
 
-class TenthsOfLastTokens:
-    ranks = ONE_RANK
-
-    def __init__(self) -> None:
-        self.rates: list[float] = []
-        self.learned = 0.0
-
+class TenthsOfLastTokens(CountedSteps):
     def forward(self, row: PackedRow) -> Tensor:
         return row.input_ids[0, row.positions] / 10
 
     infer = forward
-
-    def backward(self, loss: Tensor) -> None:
-        self.learned += float(loss)
-
-    def step(self, lr: float) -> StepOutcome:
-        self.rates.append(lr)
-        return StepOutcome(7.0, True)
 
 
 def ids(*values: int) -> np.ndarray:

@@ -13,24 +13,17 @@ from torch import Tensor
 from rlhf.config.schema import SftConfig
 from rlhf.data.encode import EncodedSequence
 from rlhf.data.packing import PackedRow
-from rlhf.engine.deepspeed import StepOutcome
 from rlhf.errors import NonFiniteError
 from rlhf.ops.losses import CrossEntropy
 from rlhf.ops.neftune import embedding_noise
-from rlhf.train.schedules import Schedule
 from rlhf.train.sft import evaluate_sft, sft_step
-from tests.support.tables import ONE_RANK
-
-HALF = Schedule(total=10, warmup=2, kind="linear", floor=0.1)  # half the peak at step 1
+from tests.support.counted_steps import HALF, CountedSteps
 
 
-class TenthsOfIds:
-    ranks = ONE_RANK
-
+class TenthsOfIds(CountedSteps):
     def __init__(self) -> None:
+        super().__init__()
         self.noises: list[Tensor | None] = []
-        self.rates: list[float] = []
-        self.learned = 0.0
         self.model = SimpleNamespace(
             model=SimpleNamespace(get_input_embeddings=lambda: SimpleNamespace(embedding_dim=4))
         )
@@ -42,13 +35,6 @@ class TenthsOfIds:
     def infer_loss(self, row: PackedRow) -> CrossEntropy:
         nll = row.labels / 10
         return CrossEntropy((nll * row.weights).sum(), nll)
-
-    def backward(self, loss: Tensor) -> None:
-        self.learned += float(loss)
-
-    def step(self, lr: float) -> StepOutcome:
-        self.rates.append(lr)
-        return StepOutcome(7.0, True)
 
 
 def sequence(ids: list[int], answer: list[int], source: str = "") -> EncodedSequence:

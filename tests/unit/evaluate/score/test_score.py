@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rlhf.cli import main
 from rlhf.curate.output import manifest_path
@@ -103,6 +103,20 @@ def test_a_score_depends_on_neither_batch_nor_the_other_answers(
     """With one token a batch every answer has a forward pass of its own."""
     rows = score(tiny_reward, written(tmp_path / "r.jsonl", ROWS), tmp_path / "out.jsonl", "--batch-tokens", "1")
     assert [row["rewards"] for row in rows] == [pytest.approx(each, abs=1e-4) for each in expected]
+
+
+def test_the_documented_loading_gives_the_same_scores(tmp_path: Path, tiny_reward: Path) -> None:
+    """By transformers and the model's own template, two answers padded on the right."""
+    rows = score(tiny_reward, written(tmp_path / "r.jsonl", ROWS[1:2]), tmp_path / "out.jsonl")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_reward)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_reward).eval()
+    model.config.pad_token_id = tokenizer.pad_token_id  # as stage 2 writes it
+    chats = [[{"role": "user", "content": PROMPTS[1]}, {"role": "assistant", "content": answer}] for answer in TEXTS[1]]
+    inputs = tokenizer.apply_chat_template(chats, return_dict=True, return_tensors="pt", padding=True)
+    assert inputs["attention_mask"].min() == 0
+    with torch.no_grad():
+        found = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[:, 0]
+    assert rows[0]["rewards"] == pytest.approx(found.tolist(), abs=1e-4)
 
 
 def test_an_embedded_file_by_its_name(tmp_path: Path, tiny_reward: Path) -> None:

@@ -99,3 +99,12 @@ def test_what_cannot_be_combined_is_refused(change, message):
     assert PpoConfig.model_validate(
         {"ppo": {"estimator": "grpo", "drop_equal_groups": True}, "rollout": {"backend": "vllm"}}
     )
+
+
+def test_scores_of_kept_answers_keep_where_they_are_paid():
+    scores = Scores([1.0, 2.0, 4.0], {"model": [1.5, 2.5, 4.5]}, [1.0, 0.5, 1.0], [{}, {3: 1.5}, {0: 1.0, 2: 2.0}])
+    taken = scores.taken([2, 1])
+    assert taken == Scores([4.0, 2.0], {"model": [4.5, 2.5]}, [1.0, 0.5], [{0: 1.0, 2: 2.0}, {3: 1.5}])
+    first = scores.taken([0])
+    assert first.joined(taken) == scores.taken([0, 2, 1])
+    assert [end + sum(steps.values()) for end, steps in zip(taken.ends, taken.steps, strict=True)] == taken.totals

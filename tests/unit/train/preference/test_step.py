@@ -12,25 +12,18 @@ import torch
 from rlhf.config.schema import DpoConfig
 from rlhf.data.encode import EncodedMarked, EncodedRanking
 from rlhf.data.packing import PackedRow
-from rlhf.engine.deepspeed import StepOutcome
 from rlhf.ops.linear_logprobs import TokenLogprobs
 from rlhf.train.preference.evaluation import evaluate_preferences
 from rlhf.train.preference.rows import ReferencedRow
 from rlhf.train.preference.step import preference_step
-from rlhf.train.schedules import Schedule
-from tests.support.tables import ONE_RANK
-
-HALF = Schedule(total=10, warmup=2, kind="linear", floor=0.1)  # half the peak at step 1
+from tests.support.counted_steps import HALF, CountedSteps
 
 
-class TenthsOfTokens:
+class TenthsOfTokens(CountedSteps):
     """Counts what it is asked for; nothing learns."""
 
-    ranks = ONE_RANK
-
     def __init__(self) -> None:
-        self.rates: list[float] = []
-        self.learned = 0.0
+        super().__init__()
         self.rows = 0
 
     def logprobs(self, row: PackedRow, temperature: float) -> TokenLogprobs:
@@ -39,13 +32,6 @@ class TenthsOfTokens:
         return TokenLogprobs(-row.labels / 10, torch.zeros(len(row.labels)))
 
     infer_logprobs = logprobs
-
-    def backward(self, loss: torch.Tensor) -> None:
-        self.learned += float(loss)
-
-    def step(self, lr: float) -> StepOutcome:
-        self.rates.append(lr)
-        return StepOutcome(7.0, True)
 
 
 def ids(*values: int) -> np.ndarray:
