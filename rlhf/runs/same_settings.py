@@ -1,15 +1,21 @@
-"""Whether a folder that is continued was begun with the same settings."""
+"""Whether a folder that is continued was begun with the same settings, data and models."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rlhf.artifacts import files
 from rlhf.artifacts.changed_keys import shown
+from rlhf.artifacts.manifest import manifest_of
 from rlhf.config.load import load_config
 from rlhf.config.schema import StageConfig
 from rlhf.config.sections import Section
-from rlhf.errors import ArtifactError
+from rlhf.data import readers
+from rlhf.data.readers import locate
+from rlhf.errors import ArtifactError, DataError
 from rlhf.runs.record import flat
 
 
@@ -22,6 +28,36 @@ def require_same(folder: Path, wanted: StageConfig) -> None:
             where=str(folder),
             fix="choose another --out, or remove that run",
         )
+
+
+def require_same_inputs(folders: Iterable[Path]) -> None:
+    """Raises ArtifactError, naming the run, where data or a model that one of these runs was made from has changed.
+
+    Files are found by the paths in the manifests; a run without a manifest, and a file that is gone, are passed over.
+    """
+    data, models = cache(_data_hash), cache(_model_hash)
+    for folder in folders:
+        manifest = manifest_of(str(folder)) or {"data": [], "parents": {}}
+        found = [(each, data(each["path"])) for each in manifest["data"]]
+        found += [(each, models(each["path"])) for each in manifest["parents"].values()]
+        for entry, now in found:
+            if now and now != entry.get("sha256", now):
+                raise ArtifactError(
+                    f"was made from {entry['path']}, which has changed since",
+                    where=str(folder),
+                    fix="choose another --out, or remove that run",
+                )
+
+
+def _data_hash(path: str) -> str:
+    try:
+        return readers.sha256_of(locate(path))
+    except DataError:
+        return ""
+
+
+def _model_hash(path: str) -> str:
+    return files.sha256_of(Path(path)) if Path(path).is_dir() else ""
 
 
 def differing(held: Section, asked: Section) -> list[str]:

@@ -26,7 +26,7 @@ class ArmComparison:
         pair: the arm that is subtracted, and the arm it is subtracted from.
         mean: of the differences, in the unit of the figures.
         low, high: ends of the two-sided interval at `confidence`, which is 1 minus the error that Holm's procedure
-            allows this comparison.
+            allows this comparison, so that it excludes 0 where the two arms differ.
         p: two-sided, by bootstrap, not corrected; `corrected`: Holm's.
         num_prompts: prompts with a figure of both arms.
         needed: prompts that would tell the two apart at this confidence in 80 % of repetitions; None where the mean
@@ -85,15 +85,16 @@ def compared(differences: Mapping[Pair, Floats]) -> list[ArmComparison]:
     """The comparisons of differences per prompt, corrected together, in the order given.
 
     Source: Holm (1979): in the order of their p, the k-th of m comparisons (from 0) is held to an error of
-    ERROR / (m - k), and none is called a difference after the first that is not.
+    ERROR / (m - k). None is called a difference after the first that is not, and all behind it are held to its error.
     """
     found = {pair: _bootstrapped(each) for pair, each in differences.items()}
     p_values = {pair: two_sided_p(means) for pair, means in found.items()}
     corrected = holm(list(p_values.values()))
     order = {pair: step for step, pair in enumerate(sorted(p_values, key=lambda pair: p_values[pair]))}
+    last = sum(adjusted <= ERROR for adjusted in corrected)  # the step at which the procedure ends
     comparisons = []
     for (pair, each), adjusted in zip(differences.items(), corrected, strict=True):
-        error = ERROR / (len(differences) - order[pair])
+        error = ERROR / (len(differences) - min(order[pair], last))
         low, high = np.quantile(found[pair], [error / 2, 1 - error / 2])
         needed = prompts_needed(each, 1 - error)
         mean = float(each.mean())

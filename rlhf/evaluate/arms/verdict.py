@@ -51,8 +51,9 @@ class Decision:
     """The verdict.
 
     Attributes:
-        outcome: one (an arm above all others), tied (several above the SFT model that cannot be told apart), none (the
-            best cannot be told from the SFT model), keep (the SFT model above all), few (too few prompts), interrupted.
+        outcome: one (an arm above all others), tied (the best cannot be told from others, and some are above the SFT
+            model), none (the same, and none is), keep (the SFT model above all), people (their votes prefer another arm
+            to the judge's choice), few (too few prompts), interrupted.
         arm: the one to ship, the SFT model for none and keep; empty without a verdict.
         needed: prompts that would tell apart what cannot be told apart; None where there is nothing to tell, or the
             means are equal.
@@ -72,8 +73,11 @@ def decide(standing: Standing) -> Decision:
     if len(standing.rewards) < 2:
         return Decision("interrupted", "", None, joined([text("arms.nothing"), *notes]))
     found = _decided(standing)
+    preferred = _preferred_by_people(standing, found.arm)
+    if preferred is not None:
+        found = _overruled(found, preferred)
     if found.arm and found.arm != SFT:
-        notes = [*_about(standing, found.arm), *notes]
+        notes = [*_about(standing, found.arm, with_votes=preferred is None), *notes]
     return Decision(found.outcome, found.arm, found.needed, joined([found.sentence, *notes]))
 
 
@@ -98,9 +102,9 @@ def _decided(standing: Standing) -> Decision:
         "prompts": prompts,
         "more": more,
     }
-    if SFT in (best, *alike):
+    above = [arm for arm in (best, *alike) if arm != SFT and _is_above(standing.between(arm, SFT))]
+    if not above:
         return Decision("none", SFT, needed, text("arms.none", **values))
-    above = [arm for arm in (best, *alike) if _is_above(standing.between(arm, SFT))]
     cheapest = min(above, key=lambda arm: standing.seconds.get(arm, 0.0))
     taken = text("arms.take", arm=cheapest, seconds=standing.seconds.get(cheapest, 0.0))
     return Decision("tied", cheapest, needed, joined([text("arms.tied", **values), taken]))
@@ -127,14 +131,33 @@ def _figures(comparison: ArmComparison) -> str:
     return f"{comparison.mean:+.3f} [{comparison.low:+.3f}, {comparison.high:+.3f}]"
 
 
-def _about(standing: Standing, arm: str) -> list[Words]:
-    """What else to know of the arm: its distance, what became worse, and what people say."""
+def _preferred_by_people(standing: Standing, arm: str) -> ArmComparison | None:
+    """The arm that people prefer most clearly to the judge's choice, as a comparison with it; None without one."""
+    others = [each.seen_from(_other(each, arm)) for each in standing.votes if arm in each.pair]
+    return max((each for each in others if _is_above(each)), key=lambda each: each.mean, default=None)
+
+
+def _other(comparison: ArmComparison, arm: str) -> str:
+    first, second = comparison.pair
+    return second if arm == first else first
+
+
+def _overruled(found: Decision, votes: ArmComparison) -> Decision:
+    """The decision for the arm that people prefer to the judge's choice."""
+    arm = votes.pair[1]
+    key = "arms.people.keep" if arm == SFT else "arms.people.ship"
+    values = {"arm": arm, "other": found.arm, "rate": f"{votes.mean + 0.5:.1%}", "prompts": votes.num_prompts}
+    return Decision("people", arm, found.needed, text(key, **values))
+
+
+def _about(standing: Standing, arm: str, *, with_votes: bool) -> list[Words]:
+    """What else to know of the arm: its distance, what became worse, and what people say of it."""
     found = [text("arms.distance", arm=arm, kl=standing.kl[arm], seconds=standing.seconds.get(arm, 0.0))]
     if worse := standing.worse.get(arm):
         found.append(text("arms.worse", arm=arm, listed=joined(worse, ", ")))
     votes = next((each.seen_from(arm) for each in standing.votes if {arm, SFT} == set(each.pair)), None)
-    if votes is not None:
-        said = "unsure" if not votes.tells else "agree" if votes.mean > 0 else "disagree"
+    if with_votes and votes is not None:
+        said = "agree" if votes.tells else "unsure"
         rate, prompts = votes.mean + 0.5, votes.num_prompts
         found.append(text(f"arms.people.{said}", arm=arm, rate=f"{rate:.1%}", prompts=prompts))
     return found

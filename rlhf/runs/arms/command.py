@@ -28,7 +28,7 @@ from rlhf.runs.arms.costs import ArmBudget, budget_of, draw_part, seconds_of, to
 from rlhf.runs.arms.plan import ArmsPlan
 from rlhf.runs.arms.unseen import require_unseen
 from rlhf.runs.listing import columns
-from rlhf.runs.same_settings import differing, require_same
+from rlhf.runs.same_settings import differing, require_same, require_same_inputs
 from rlhf.train.run.chain import ChainedStage, PartTimes, check_chain
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class ArmsComparison:
         check_chain(stages, earlier=earlier, made=plan.made_data())
         for stage in stages:
             require_same(stage.folder, stage.config())
+        require_same_inputs(stage.folder for stage in stages)
         require_unseen(plan)
 
     def run(self) -> int:

@@ -11,16 +11,16 @@ from rlhf.data.embedded import data_path
 from rlhf.data.records import Prompt, Ranking
 from rlhf.data.sources import DataSource, read_records
 from rlhf.errors import DataError
-from rlhf.evaluate.reward.leakage import last_question, training_rankings
+from rlhf.evaluate.reward.leakage import last_question, training_questions, training_rankings
 from rlhf.runs.arms.plan import ArmsPlan
 
 Row = tuple[str, frozenset[str]]  # the question of a ranking, and its answers
 
 
 def require_unseen(plan: ArmsPlan) -> None:
-    """Refuses a judge that learns from an arm's rankings, and held-out prompts that are learned from.
+    """Refuses a judge that learns from an arm's rankings, and held-out prompts that a model was trained on.
 
-    A finished reward model is checked by the files of its manifest, as far as they can be read.
+    Finished models are checked by the files of their manifests, as far as they can be read.
 
     Raises: DataError, naming the key, with one of the rows.
     """
@@ -36,14 +36,17 @@ def require_unseen(plan: ArmsPlan) -> None:
             expected="rankings that no arm learns from",
             fix="name other rankings, or leave judge.model and judge.data empty",
         )
-    learned = {asked for asked, _ in judge | arms}
+    finished = (plan.config.sft, plan.config.reward.model, plan.config.judge.model)
+    learned = {asked for asked, _ in judge | arms}.union(
+        *(training_questions(manifest_of(run)) for run in finished if run)
+    )
     if plan.config.prompts:
         learned |= _questions(plan.config.prompts, None)
     if seen := _questions(plan.config.held_out.prompts, plan.config.held_out.limit) & learned:
         raise DataError(
             f"{len(seen):,} prompts are also in training data: {min(seen)[:80]}",
             where="held_out.prompts",
-            expected="prompts that neither an arm nor the judge learns from",
+            expected="prompts that neither the SFT model, nor an arm, nor the judge learns from",
             fix="divide the data with rlhf data split, and name the dev or test file here",
         )
 

@@ -60,6 +60,16 @@ def test_the_interval_of_a_comparison_is_at_the_level_that_holm_gives_it() -> No
     assert [each.tells for each in found] == [False, True, True]
 
 
+def test_behind_the_first_that_is_not_told_all_are_held_to_its_level() -> None:
+    """p of about .036 and .040: the second step asks for .025, and the third is not reached."""
+    base = np.tile([-1.0, 1.0], 50)
+    found = compared({("a", "b"): base + 1.0, ("a", "c"): base + 0.21, ("b", "c"): base + 0.205})
+    assert [each.confidence for each in found] == pytest.approx([1 - 0.05 / 3, 1 - 0.05 / 2, 1 - 0.05 / 2])
+    assert found[2].p < 0.05
+    assert [each.tells for each in found] == [True, False, False]
+    assert found[2].low < 0 < found[2].high
+
+
 def test_what_one_comparison_would_tell_many_may_not() -> None:
     """p = .02 of one is .2 of ten."""
     base = np.tile([-1.0, 1.0], 50)

@@ -31,7 +31,7 @@ def test_one_arm_is_above_all_others() -> None:
     assert found.sentence.en.startswith("Ship ppo: on 200 held-out prompts the judge scores it above every other arm")
     assert "after correction for 3 comparisons; the next, dpo, is +1.000 [" in found.sentence.en
     assert found.sentence.en.endswith("ppo is 2.50 nats per sequence from the SFT model and took 900 s.")
-    assert found.sentence.ko.startswith("ppo을(를) 내보내세요")
+    assert found.sentence.ko.startswith("ppo을(를) 배포하세요")
 
 
 def test_arms_that_cannot_be_told_apart_and_how_many_prompts_would_tell() -> None:
@@ -42,8 +42,8 @@ def test_arms_that_cannot_be_told_apart_and_how_many_prompts_would_tell() -> Non
     spread = float((scores["ppo"] - scores["dpo"]).std(ddof=1))
     assert (found.outcome, found.arm) == ("tied", "dpo")  # the cheaper of both
     assert found.needed == int(np.ceil((2.801585 * spread / 0.05) ** 2))
-    assert "ppo and dpo cannot be told apart on 200 prompts (ppo minus dpo: +0.050 [" in found.sentence.en
-    assert f"About {found.needed:,} prompts would tell them apart" in found.sentence.en
+    assert "ppo cannot be told from dpo on 200 prompts (ppo minus dpo: +0.050 [" in found.sentence.en
+    assert f"About {found.needed:,} prompts would tell (80 % power" in found.sentence.en
     assert "Until then ship dpo, the cheapest (100 s) of those that are above the SFT model." in found.sentence.en
 
 
@@ -55,10 +55,18 @@ def test_an_arm_that_may_be_no_better_than_the_sft_model_is_not_taken_for_being_
     assert (found.outcome, found.arm) == ("tied", "ppo")
 
 
+def test_an_arm_above_the_sft_model_is_taken_though_the_best_is_not_above_it() -> None:
+    """The wild arm leads, with an error of .67: it cannot be told from either, and dpo can be told from sft."""
+    found = decide(standing({"sft": NOISE, "wild": 12 * OTHER + 1.2, "dpo": NOISE + 0.9}))
+    assert (found.outcome, found.arm) == ("tied", "dpo")
+    assert found.sentence.en.startswith("wild cannot be told from dpo, sft on 200 prompts")
+
+
 def test_what_cannot_be_told_from_the_sft_model_is_not_shipped() -> None:
     found = decide(standing({"sft": NOISE, "dpo": OTHER + 0.02, "ppo": NOISE - 2}))
     assert (found.outcome, found.arm) == ("none", "sft")
-    assert "No arm can be told from the SFT model on 200 prompts: dpo and sft cannot be told apart" in found.sentence.en
+    said = "No arm is shown to be above the SFT model on 200 prompts: dpo cannot be told from sft"
+    assert said in found.sentence.en
     assert "Until then keep the SFT model." in found.sentence.en
     assert "nats" not in found.sentence.en
     lower = decide(standing({"sft": OTHER + 0.02, "dpo": NOISE}))
@@ -110,12 +118,43 @@ def test_what_became_worse_and_what_people_say_is_added() -> None:
     assert "Worse than the SFT model: distinct-2, on topic." in found.sentence.en
     for votes, said in (
         (np.full(30, 0.5), "People agree: ppo wins 100.0% of 30 prompts"),
-        (np.full(30, -0.5), "People disagree: ppo wins only 0.0% of 30 prompts"),
         (np.tile([0.5, -0.5], 15), "People's votes do not tell ppo from the SFT model: it wins 50.0% of 30 prompts."),
     ):
         assert said in decide(standing(scores, votes=compared({("sft", "ppo"): votes}))).sentence.en
-    turned = compared({("ppo", "sft"): np.full(30, 0.5)})  # the SFT model wins
-    assert "People disagree" in decide(standing(scores, votes=turned)).sentence.en
+
+
+@pytest.mark.parametrize(
+    ("votes", "arm", "said"),
+    [
+        ({("sft", "ppo"): -0.5}, "sft", "Keep the SFT model (sft): the judge would take ppo, but people prefer"),
+        ({("ppo", "sft"): 0.5}, "sft", "people prefer the SFT model to it on 100.0% of 30 prompts."),
+        (
+            {("ppo", "dpo"): 0.5, ("sft", "ppo"): 0.5},
+            "dpo",
+            "Ship dpo: the judge would take ppo, but people prefer dpo",
+        ),
+        ({("ppo", "sft"): 0.3, ("dpo", "ppo"): -0.5}, "dpo", "dpo is 2.50 nats per sequence from the SFT model"),
+        ({("sft", "dpo"): 0.5}, "ppo", "Ship ppo: on 200 held-out prompts"),  # nobody voted on ppo
+        ({("sft", "ppo"): 0.0, ("ppo", "dpo"): -0.5}, "ppo", "People's votes do not tell ppo from the SFT model"),
+    ],
+)
+def test_people_overrule_the_judge(votes: Mapping[tuple[str, str], float], arm: str, said: str) -> None:
+    """Shares of won prompts minus a half, of which the second arm of a pair has more where they are above 0."""
+    scores = {"sft": NOISE, "dpo": NOISE + 1, "ppo": OTHER + 2}
+    found = decide(standing(scores, votes=compared({pair: np.full(30, won) for pair, won in votes.items()})))
+    assert found.arm == arm
+    assert (found.outcome == "people") == (arm != "ppo")
+    assert said in found.sentence.en
+    assert ("People" in found.sentence.en) == ("People" in said)
+
+
+def test_people_may_prefer_an_arm_that_the_judge_cannot_tell_from_the_sft_model() -> None:
+    votes = compared({("sft", "dpo"): np.tile([0.5, 0.5, 0.0], 10)})
+    found = decide(standing({"sft": NOISE, "dpo": OTHER + 0.02}, votes=votes))
+    assert (found.outcome, found.arm) == ("people", "dpo")
+    assert (
+        "Ship dpo: the judge would take sft, but people prefer dpo to it on 83.3% of 30 prompts." in found.sentence.en
+    )
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.05, 3.0])

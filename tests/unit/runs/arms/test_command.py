@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from transformers import GPTNeoXForCausalLM
 
-from rlhf.artifacts.files import read_json, write_json, write_text
+from rlhf.artifacts.files import read_json, sha256_of, write_json, write_text
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.cli import main
 from rlhf.config.load import dump_config
@@ -58,13 +58,14 @@ class Setting:
     models: dict[str, Path]
     started: list[str] = field(default_factory=list)
     ends: dict[str, tuple[str, str]] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
 
     @property
     def out(self) -> Path:
         return self.folder / "out"
 
     def comparison(self, *words: str) -> ArmsComparison:
-        return ArmsComparison(str(self.folder / "arms.yaml"), self.out, words)
+        return ArmsComparison(str(self.folder / "arms.yaml"), self.out, (*self.words, *words))
 
     def finish(self, stage: ChainedStage) -> None:
         """What a finished run leaves."""
@@ -133,7 +134,7 @@ def test_every_arm_is_trained_once_and_judged(setting: Setting, capsys: pytest.C
     assert arms["dpo"]["seconds_by_part"].keys() == {"train"}
     assert arms["best_of_n"]["seconds_by_part"].keys() == {"reward", "draw", "train"}
     shown = capsys.readouterr()
-    assert "dpo: 15 steps of 8" in shown.err or "steps of 8" in shown.err
+    assert "dpo: 14 steps of 8\n" in shown.err  # two epochs of 54 rankings
     assert read_json(setting.out / "report.json")["verdict"]["en"] in shown.out
     assert len((setting.out / "label.jsonl").read_text(encoding="utf-8").splitlines()) == 12
     setting.started.clear()
@@ -206,6 +207,25 @@ def test_a_changed_file_of_a_stage_is_refused(setting: Setting) -> None:
     write_text(file, "base: recipe:demo/dpo\ndpo: {beta: 0.3}\n")
     with pytest.raises(ArtifactError, match=r"dpo\.beta = 0\.1, not 0\.3"):
         setting.comparison(*words).run()
+
+
+def test_runs_from_another_sft_model_or_other_prompts_are_not_kept(setting: Setting, tmp_path: Path) -> None:
+    sft = shutil.copytree(setting.models["sft"], tmp_path / "sft" / "model")
+    prompts = tmp_path / "prompts.jsonl"
+    write_text(prompts, "".join(f'{{"prompt": "{thing}?"}}\n' for thing in THINGS))
+    setting.words = (f"sft={sft}", f"prompts={prompts}")
+    setting.comparison().run()
+    entry = {"role": "train", "path": str(prompts), "sha256": sha256_of(prompts)}
+    parents = {"actor": {"path": str(sft), "sha256": sha256_of(sft)}, "reward": {"path": "gone", "sha256": "1"}}
+    write_json(setting.out / "ppo" / "manifest.json", {"stage": "ppo", "data": [entry], "parents": parents})
+    assert setting.comparison().run() == 0
+    write_text(prompts, '{"prompt": "다른 말?"}\n' * 20)
+    with pytest.raises(ArtifactError, match=r"out/ppo: was made from .*prompts\.jsonl, which has changed since"):
+        setting.comparison().run()
+    write_json(setting.out / "ppo" / "manifest.json", {"stage": "ppo", "data": [], "parents": parents})
+    shutil.copytree(setting.models["dpo"], sft, dirs_exist_ok=True)
+    with pytest.raises(ArtifactError, match=r"out/ppo: was made from .*sft/model, which has changed since"):
+        setting.comparison().run()
 
 
 @pytest.mark.parametrize(
