@@ -31,8 +31,16 @@ ARMS = {
     "ko": ("", "심사 점수", "KL(nats)", "존댓말", "질문의 소재", "무례한 말", "distinct-2", "스스로 끝맺음", "초"),
 }
 COSTS = {
-    "en": ("", "steps x rows", "answers drawn", "tokens sampled", "tokens trained", "seconds by part"),
-    "ko": ("", "스텝 x 행", "뽑은 답변", "샘플링 토큰", "학습 토큰", "부분별 초"),
+    "en": (
+        "",
+        "steps x rows",
+        "answers drawn",
+        "tokens sampled",
+        "tokens trained",
+        "seconds by part",
+        "processor seconds",
+    ),
+    "ko": ("", "스텝 x 행", "뽑은 답변", "샘플링 토큰", "학습 토큰", "부분별 초", "프로세서 초"),
 }
 PAIRS = {
     "en": ("pair", "difference, corrected interval", "p, corrected", "prompts to tell"),
@@ -42,6 +50,7 @@ ABOUT = {
     "en": "{date}, `{command}`: {num_prompts} held-out prompts, {answers_per_prompt} answers each.",
     "ko": "{date}, `{command}`: 평가용 프롬프트 {num_prompts}개, 프롬프트마다 답변 {answers_per_prompt}개.",
 }
+CLOCKS = ("seconds", "cpu_seconds")
 SHARES = ("polite", "on_topic", "rude", "distinct2", "eos")
 Report = Mapping[str, Any]
 
@@ -97,9 +106,15 @@ def _arm(name: str, arm: Mapping[str, Any]) -> list[str]:
 
 def _cost(name: str, arm: Mapping[str, Any]) -> list[str]:
     budget, tokens = arm["budget"], arm["tokens"]
-    parts = " + ".join(f"{part} {seconds:,.0f}" for part, seconds in arm["seconds_by_part"].items())
+    spent = [" + ".join(f"{part} {value:,.0f}" for part, value in arm[f"{kind}_by_part"].items()) for kind in CLOCKS]
     counts = [f"{tokens.get(kind, 0):,}" for kind in ("sampled", "trained")]
-    return [f"`{name}`", f"{budget['steps']:,} x {budget['rows_per_step']:,}", f"{budget['answers']:,}", *counts, parts]
+    return [
+        f"`{name}`",
+        f"{budget['steps']:,} x {budget['rows_per_step']:,}",
+        f"{budget['answers']:,}",
+        *counts,
+        *spent,
+    ]
 
 
 def _pair(pair: Mapping[str, Any]) -> list[str]:

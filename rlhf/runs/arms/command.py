@@ -149,7 +149,8 @@ class ArmsComparison:
         return Trained(
             FINISHED if finished else self._why_not(arm),
             self.budgets[arm.title].as_dict(),
-            seconds_of(self.plan, arm, self.times.seconds),
+            seconds_of(arm, self.times.seconds),
+            seconds_of(arm, self.times.cpu_seconds),
             tokens_of(self.plan, arm) if finished else {},
         )
 

@@ -79,7 +79,7 @@ def ppo_tokens(metrics: list[dict[str, Any]], config: PpoConfig) -> dict[str, in
     return {"trained": round(trained), "sampled": round(sampled)}
 
 
-def seconds_of(plan: ArmsPlan, arm: ArmSection, taken: Mapping[str, float]) -> dict[str, float]:
+def seconds_of(arm: ArmSection, taken: Mapping[str, float]) -> dict[str, float]:
     """Seconds of an arm by part: its reward model where it learns from one trained here, its draw, its training."""
     parts = {"reward": "reward"} if arm.needs_reward else {}
     parts |= {"draw": draw_part(arm), "train": arm.title}

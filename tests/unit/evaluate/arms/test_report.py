@@ -47,11 +47,14 @@ def generations(judged: dict[str, JudgedArm]) -> Generations:
 
 TRAINED = {
     "sft": Trained(),
-    "dpo": Trained("finished", {"steps": 10, "rows_per_step": 8, "answers": 0}, {"train": 12.0}, {"trained": 5000}),
+    "dpo": Trained(
+        "finished", {"steps": 10, "rows_per_step": 8, "answers": 0}, {"train": 12.0}, {"train": 20.0}, {"trained": 5000}
+    ),
     "ppo": Trained(
         "finished",
         {"steps": 3, "rows_per_step": 128, "answers": 384},
         {"reward": 30.0, "train": 70.0},
+        {"reward": 55.0, "train": 130.0},
         {"trained": 9000, "sampled": 4000},
     ),
 }
@@ -66,6 +69,7 @@ def test_arms_json_holds_what_is_asked_of_each_arm(
     assert list(arms) == ["sft", "dpo", "ppo"]
     ppo = arms["ppo"]
     assert (ppo["reward"], ppo["kl"], ppo["polite"], ppo["on_topic"], ppo["seconds"]) == (3.0, 5.0, 1.0, 0.0, 100.0)
+    assert (ppo["cpu_seconds"], ppo["cpu_seconds_by_part"]) == (185.0, {"reward": 55.0, "train": 130.0})
     assert ppo["interval"][0] < 3 < ppo["interval"][1]
     assert arms["sft"]["polite"] == 0.0
     assert report["verdict"]["outcome"] == "one"
@@ -88,6 +92,7 @@ def test_the_page_and_the_table_show_every_arm(
     assert 'class="verdict good"' in page
     assert page.count("<svg") > 3  # the plot in both languages, and intervals
     assert "reward 30 + train 70" in page
+    assert "reward 55 + train 130" in page
     assert "ppo − dpo" in page
     assert "runs/judge" in page
     assert "runs/dpo" in page

@@ -133,6 +133,10 @@ def test_every_arm_is_trained_once_and_judged(setting: Setting, capsys: pytest.C
     assert arms["ppo"]["tokens"] == {"trained": 40 * 2, "sampled": 5 * 8}  # one minibatch, two epochs; 8 answers
     assert arms["dpo"]["seconds_by_part"].keys() == {"train"}
     assert arms["best_of_n"]["seconds_by_part"].keys() == {"reward", "draw", "train"}
+    times = read_json(setting.out / "times.json")
+    for kind in ("seconds", "cpu_seconds"):
+        assert arms["dpo"][f"{kind}_by_part"] == {"train": round(times[kind]["dpo"], 1)}
+        assert arms["dpo"][kind] == round(times[kind]["dpo"], 1)
     shown = capsys.readouterr()
     assert "dpo: 14 steps of 8\n" in shown.err  # two epochs of 54 rankings
     assert read_json(setting.out / "report.json")["verdict"]["en"] in shown.out

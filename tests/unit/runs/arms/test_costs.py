@@ -49,6 +49,6 @@ def test_what_a_finished_arm_spent(tmp_path: Path, rankings: Path) -> None:
     assert tokens_of(made, best) == {"trained": 600, "sampled": 4321}
     assert tokens_of(made, dpo) == {"trained": 600, "sampled": 0}
     taken = {"reward": 20.04, draw_part(best): 5.0, "best_of_n": 7.0, "dpo": 3.0, "ppo": 11.0, "judge": 99.0}
-    assert seconds_of(made, best, taken) == {"reward": 20.0, "draw": 5.0, "train": 7.0}
-    assert seconds_of(made, dpo, taken) == {"train": 3.0}
-    assert seconds_of(made, ppo, taken) == {"reward": 20.0, "train": 11.0}
+    assert seconds_of(best, taken) == {"reward": 20.0, "draw": 5.0, "train": 7.0}
+    assert seconds_of(dpo, taken) == {"train": 3.0}
+    assert seconds_of(ppo, taken) == {"reward": 20.0, "train": 11.0}
