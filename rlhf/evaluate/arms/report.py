@@ -21,7 +21,7 @@ from rlhf.evaluate.arms.verdict import Standing, decide, text
 from rlhf.evaluate.intervals import SHARE, SHARE_DIFFERENCE, Figure, mean_figure
 from rlhf.html.plots import in_both
 from rlhf.html.templates import render
-from rlhf.html.words import Words
+from rlhf.html.words import Words, joined, same
 
 SHOWN = 40  # prompts whose answers the page holds
 HEADLINE = ("polite", "rude", "refused", "eos", "distinct2")  # measures in the table, beside on_topic
@@ -34,9 +34,7 @@ TITLES |= {"on_topic": text("arms.measure.on_topic")}
 def figures_of(arm: JudgedArm) -> dict[str, Any]:
     """An arm's figures, as arms.json holds them: means, and every measure with its interval."""
     reward, kl = mean_figure(arm.scores), mean_figure(arm.kl)
-    measures: dict[str, Figure] = dict(arm.measured.figures())
-    if arm.on_topic is not None:
-        measures["on_topic"] = mean_figure(arm.on_topic, SHARE)
+    measures = _measures(arm)
     return {
         "reward": reward["mean"],
         "interval": _ends(reward),
@@ -53,12 +51,19 @@ def _ends(figure: Figure) -> list[float]:
 
 
 def worse_measures(before: JudgedArm, after: JudgedArm) -> list[Words]:
-    """Measures whose paired 95 % interval lies on the bad side of 0, not corrected: what to look at."""
+    """Measures whose paired 95 % interval lies on the bad side of 0, not corrected, with both figures."""
     gaps = dict(differences(before.measured, after.measured))
     if before.on_topic is not None and after.on_topic is not None:
         gaps["on_topic"] = mean_figure(after.on_topic - before.on_topic, SHARE_DIFFERENCE)
     found = [name for name in GOOD if gaps.get(name, {"high": 0.0})["high"] < 0]
-    return [TITLES[name] for name in [*found, *(name for name in BAD if gaps[name]["low"] > 0)]]
+    found += [name for name in BAD if gaps[name]["low"] > 0]
+    shares = [_measures(each) for each in (before, after)]
+    return [joined([TITLES[name], same(" → ".join(f"{each[name]['mean']:.1%}" for each in shares))]) for name in found]
+
+
+def _measures(arm: JudgedArm) -> dict[str, Figure]:
+    topic = {} if arm.on_topic is None else {"on_topic": mean_figure(arm.on_topic, SHARE)}
+    return {**arm.measured.figures(), **topic}
 
 
 def arms_report(
@@ -105,9 +110,9 @@ def arms_report(
 
 
 HEAD = (
-    Words("", ""),
+    Words("방법", "arm"),
     Words("점수", "score"),
-    Words("KL", "KL"),
+    Words("KL(nats)", "KL, nats"),
     TITLES["polite"],
     TITLES["on_topic"],
     TITLES["rude"],
@@ -126,8 +131,8 @@ def table_rows(report: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _cells(arm: Mapping[str, Any]) -> list[str]:
-    tokens = [f"{arm['tokens'].get(kind, 0):,}" for kind in ("trained", "sampled")]
-    costs = [f"{arm['seconds']:,.0f}", *tokens]
+    spent = [f"{arm['seconds']:,.0f}", *(f"{arm['tokens'].get(kind, 0):,}" for kind in ("trained", "sampled"))]
+    costs = spent if arm["budget"] else ["–"] * len(spent)
     if "reward" not in arm:
         return [arm["status"], *["–"] * 7, *costs]
     shares = [arm[name] for name in ("polite", "on_topic", "rude", "refused", "distinct2", "eos")]

@@ -106,7 +106,7 @@ def _decided(standing: Standing) -> Decision:
     if not above:
         return Decision("none", SFT, needed, text("arms.none", **values))
     cheapest = min(above, key=lambda arm: standing.seconds.get(arm, 0.0))
-    taken = text("arms.take", arm=cheapest, seconds=standing.seconds.get(cheapest, 0.0))
+    taken = text("arms.take", arm=cheapest)
     return Decision("tied", cheapest, needed, joined([text("arms.tied", **values), taken]))
 
 

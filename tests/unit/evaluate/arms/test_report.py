@@ -100,6 +100,7 @@ def test_the_page_and_the_table_show_every_arm(
     assert report["verdict"]["ko"].partition("(")[0] in page
     table = (tmp_path / "arms.md").read_text(encoding="utf-8")
     assert "| dpo | 1.00 [" in table
+    assert "| 100.0% | – | – | – |" in table  # the SFT model cost nothing here
     assert report["verdict"]["en"] in table
     assert report["verdict"]["ko"] in table
     lines = [line for line in table.splitlines() if line.startswith("|")]
@@ -118,9 +119,9 @@ def test_an_interrupted_report_has_states_and_costs_and_no_figures(tmp_path: Pat
 
 
 def test_what_became_worse_is_told_by_its_side(judged: dict[str, JudgedArm]) -> None:
-    assert [each.en for each in worse_measures(judged["sft"], judged["ppo"])] == ["on topic"]
+    assert [each.en for each in worse_measures(judged["sft"], judged["ppo"])] == ["on topic 100.0% → 0.0%"]
     assert worse_measures(judged["sft"], judged["dpo"]) == []  # more polite
-    assert [each.en for each in worse_measures(judged["dpo"], judged["sft"])] == ["polite sentences"]
+    assert [each.en for each in worse_measures(judged["dpo"], judged["sft"])] == ["polite sentences 100.0% → 0.0%"]
 
 
 def label(models: list[str], ranks: list[int], number: int) -> str:

@@ -31,7 +31,7 @@ def test_one_arm_is_above_all_others() -> None:
     assert found.sentence.en.startswith("Ship ppo: on 200 held-out prompts the judge scores it above every other arm")
     assert "after correction for 3 comparisons; the next, dpo, is +1.000 [" in found.sentence.en
     assert found.sentence.en.endswith("ppo is 2.50 nats per sequence from the SFT model and took 900 s.")
-    assert found.sentence.ko.startswith("ppo을(를) 배포하세요")
+    assert found.sentence.ko.startswith("ppo 배포를 권합니다")
 
 
 def test_arms_that_cannot_be_told_apart_and_how_many_prompts_would_tell() -> None:
@@ -42,9 +42,11 @@ def test_arms_that_cannot_be_told_apart_and_how_many_prompts_would_tell() -> Non
     spread = float((scores["ppo"] - scores["dpo"]).std(ddof=1))
     assert (found.outcome, found.arm) == ("tied", "dpo")  # the cheaper of both
     assert found.needed == int(np.ceil((2.801585 * spread / 0.05) ** 2))
-    assert "ppo cannot be told from dpo on 200 prompts (ppo minus dpo: +0.050 [" in found.sentence.en
+    assert (
+        "ppo scores highest, but cannot be told from dpo on 200 prompts (ppo minus dpo: +0.050 [" in found.sentence.en
+    )
     assert f"About {found.needed:,} prompts would tell (80 % power" in found.sentence.en
-    assert "Until then ship dpo, the cheapest (100 s) of those that are above the SFT model." in found.sentence.en
+    assert "Until then ship dpo, which took least time of those that are above the SFT model." in found.sentence.en
 
 
 def test_an_arm_that_may_be_no_better_than_the_sft_model_is_not_taken_for_being_cheap() -> None:
@@ -59,13 +61,13 @@ def test_an_arm_above_the_sft_model_is_taken_though_the_best_is_not_above_it() -
     """The wild arm leads, with an error of .67: it cannot be told from either, and dpo can be told from sft."""
     found = decide(standing({"sft": NOISE, "wild": 12 * OTHER + 1.2, "dpo": NOISE + 0.9}))
     assert (found.outcome, found.arm) == ("tied", "dpo")
-    assert found.sentence.en.startswith("wild cannot be told from dpo, sft on 200 prompts")
+    assert found.sentence.en.startswith("wild scores highest, but cannot be told from dpo, sft on 200 prompts")
 
 
 def test_what_cannot_be_told_from_the_sft_model_is_not_shipped() -> None:
     found = decide(standing({"sft": NOISE, "dpo": OTHER + 0.02, "ppo": NOISE - 2}))
     assert (found.outcome, found.arm) == ("none", "sft")
-    said = "No arm is shown to be above the SFT model on 200 prompts: dpo cannot be told from sft"
+    said = "No arm is shown to be above the SFT model on 200 prompts: dpo scores highest, but cannot be told from sft"
     assert said in found.sentence.en
     assert "Until then keep the SFT model." in found.sentence.en
     assert "nats" not in found.sentence.en
