@@ -27,8 +27,8 @@ MISSING = {
     "표는 `runs/arms/arms.md`에 기록됩니다.\n",
 }
 ARMS = {
-    "en": ("", "score of the judge", "KL, nats", "polite", "on topic", "rude", "distinct-2", "ended", "seconds"),
-    "ko": ("", "심사 점수", "KL(nats)", "존댓말", "질문의 소재", "무례한 말", "distinct-2", "스스로 끝맺음", "초"),
+    "en": ("arm", "score of the judge", "KL, nats", "polite", "on topic", "rude", "distinct-2", "ended", "seconds"),
+    "ko": ("방법", "심사 점수", "KL(nats)", "존댓말", "질문의 소재", "무례한 말", "distinct-2", "스스로 끝맺음", "초"),
 }
 COSTS = {
     "en": (
@@ -40,7 +40,7 @@ COSTS = {
         "seconds by part",
         "processor seconds",
     ),
-    "ko": ("", "스텝 x 행", "뽑은 답변", "샘플링 토큰", "학습 토큰", "부분별 초", "프로세서 초"),
+    "ko": ("방법", "스텝 x 행", "뽑은 답변", "샘플링 토큰", "학습 토큰", "부분별 초", "프로세서 초"),
 }
 PAIRS = {
     "en": ("pair", "difference, corrected interval", "p, corrected", "prompts to tell"),

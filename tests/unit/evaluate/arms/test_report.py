@@ -94,6 +94,7 @@ def test_the_page_and_the_table_show_every_arm(
     assert "reward 30 + train 70" in page
     assert "reward 55 + train 130" in page
     assert "ppo − dpo" in page
+    assert page.count(">ppo</text>") == 2  # the legend of the plot in both languages
     assert "runs/judge" in page
     assert "runs/dpo" in page
     assert "&lt;b&gt;비0&lt;/b&gt;" in page
