@@ -79,12 +79,13 @@ def measured(report: Report, language: str) -> str:
 
 def take(folder: Path) -> None:
     """Copies the report of a finished comparison, as precisely as it is shown, without every other measure."""
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    text = (folder / "report.json").read_text(encoding="utf-8")
+    report = json.loads(text, parse_float=lambda number: round(float(number), 4))
     kept = {key: report[key] for key in ("arms", "comparisons", "votes", "verdict", *_counts(report))}
     for arm in kept["arms"].values():
         arm.pop("measures", None)
     kept["measured"] = datetime.date.today().isoformat()
-    FIGURES.write_text(json.dumps(_rounded(kept), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    FIGURES.write_text(json.dumps(kept, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def recorded() -> Report | None:
@@ -131,14 +132,6 @@ def _pair(pair: Mapping[str, Any]) -> list[str]:
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_rounded(inner) for inner in value]
-    return round(value, 4) if isinstance(value, float) else value
 
 
 def main() -> None:
