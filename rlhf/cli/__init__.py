@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from rlhf.cli import (
+    arms,
     base,
     chat,
     compare,
@@ -50,6 +51,7 @@ COMMANDS: tuple[Command | Group, ...] = (
     score.COMMAND,
     report.COMMAND,
     sweep.COMMAND,
+    arms.COMMAND,
     runs.COMMAND,
     stop.COMMAND,
     compare.COMMAND,

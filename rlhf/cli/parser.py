@@ -67,7 +67,10 @@ class Group:
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser whose flags are added when it first has words to read."""
+    """A parser whose flags are added when it first has words to read.
+
+    `overrides` (key=value) may stand before flags and behind them; argparse by itself takes them before flags alone.
+    """
 
     def __init__(self, *, flags: AddFlags | None = None, **options: Any) -> None:
         super().__init__(formatter_class=_Formatter, **options)
@@ -77,7 +80,11 @@ class CommandParser(argparse.ArgumentParser):
         flags, self._flags = self._flags, None
         if flags is not None:
             flags(self)
-        return super().parse_known_args(args, namespace)
+        found, left = super().parse_known_args(args, namespace)
+        if hasattr(found, "overrides"):
+            found.overrides = [*found.overrides, *(word for word in left if not word.startswith("-"))]
+            left = [word for word in left if word.startswith("-")]
+        return found, left
 
 
 class _Formatter(argparse.HelpFormatter):

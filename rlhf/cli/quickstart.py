@@ -15,11 +15,19 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run_quickstart(arguments: argparse.Namespace) -> int:
-    """`rlhf quickstart`."""
+    """`rlhf quickstart`; status 1 when an arm of --arms is not finished."""
     from rlhf.demo.quickstart import Quickstart
 
-    fill(Quickstart, arguments).run()
-    return 0
+    quickstart = fill(Quickstart, arguments)
+    if not quickstart.arms:
+        quickstart.run()
+        return 0
+    from rlhf.demo.arms import quickstart_arms
+
+    comparison = quickstart_arms(quickstart)
+    comparison.prepare(earlier=[str(quickstart.out / name) for name in ("base", "sft")])
+    quickstart.run()
+    return comparison.run()
 
 
 COMMAND = Command(

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from rlhf.config.keys import ConfigKey, key_table, lookup, nearest_key
 from rlhf.config.schema import StageConfig
+from rlhf.config.sections import Section
 from rlhf.config.stages import STAGES
 from rlhf.config.yaml_lines import Document, KeyOrigin, KeyPath, dotted, shown
 from rlhf.errors import ConfigError
@@ -27,9 +28,7 @@ _OUT_OF_RANGE = {
 }
 
 
-def explain(
-    model: type[StageConfig], document: Document, error: ValidationError, *, complete: bool
-) -> list[ConfigError]:
+def explain(model: type[Section], document: Document, error: ValidationError, *, complete: bool) -> list[ConfigError]:
     """One error for each wrong key, in pydantic's order.
 
     Rules over several keys are skipped where the document is not complete: the missing key may satisfy them.
@@ -75,9 +74,9 @@ def _where(document: Document, path: KeyPath) -> str:
     return ", ".join(origin.of(dotted(key)) for key, origin in origins) or f"default  {dotted(path)}"
 
 
-def _unknown_keys(model: type[StageConfig], document: Document, path: KeyPath, given: Any) -> list[ConfigError]:
+def _unknown_keys(model: type[Section], document: Document, path: KeyPath, given: Any) -> list[ConfigError]:
     users = [stage.name for stage in STAGES.values() if lookup(key_table(stage.config), path) is not None]
-    if users:
+    if users and issubclass(model, StageConfig):
         own = next((stage.name for stage in STAGES.values() if stage.config is model), "this")
         problem, expected = f"stage {own} does not use this key", f"it in stage {one_of(users)} only"
         origins = _origins_of(document, path)

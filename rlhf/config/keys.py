@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from rlhf.config.schema import StageConfig
+from rlhf.config.sections import Section
 from rlhf.config.yaml_lines import KeyPath, dotted
 
 INDEX = "N"
@@ -48,8 +48,8 @@ class ConfigKey:
 
 
 @cache
-def key_table(model: type[StageConfig]) -> dict[str, ConfigKey]:
-    """Every key of a stage by its dotted name, as declared, each section before the keys in it."""
+def key_table(model: type[Section]) -> dict[str, ConfigKey]:
+    """Every key of a configuration by its dotted name, as declared, each section before the keys in it."""
     schema = model.model_json_schema(mode="serialization")  # without the other forms a value may be given in
     return {key.name: key for key in _keys_of(schema, "", {}, schema.get("$defs", {}))}
 

@@ -1,4 +1,4 @@
-"""A stage's configuration from YAML files and `key=value` overrides, every problem reported at once.
+"""The configuration of a stage, or of `rlhf arms`, from YAML files and `key=value` overrides, every problem at once.
 
     configs/base.yaml  <-  configs/my.yaml (base: base.yaml)  <-  train.lr=1e-5
        lowest                                                       wins
@@ -19,19 +19,20 @@ from pydantic import ValidationError
 from rlhf.config.explain import explain
 from rlhf.config.layers import COMMAND_LINE, Override, apply_override, parse_override, read_files
 from rlhf.config.schema import StageConfig
+from rlhf.config.sections import Section
 from rlhf.config.shipped import config_file
 from rlhf.config.stages import STAGES, stage_named
 from rlhf.config.yaml_lines import Document, to_yaml
 from rlhf.errors import ConfigError
 
-ConfigT = TypeVar("ConfigT", bound=StageConfig)
+ConfigT = TypeVar("ConfigT", bound=Section)
 
 
 def load_config(model: type[ConfigT], path: str | Path | None, overrides: Sequence[str] = ()) -> ConfigT:
-    """Reads a stage's configuration: `load_config(SftConfig, "configs/demo/sft.yaml", ["train.lr=1e-5"])`.
+    """Reads a configuration: `load_config(SftConfig, "configs/demo/sft.yaml", ["train.lr=1e-5"])`.
 
     Args:
-        model: the class of the stage.
+        model: the class of the stage, or ArmsConfig.
         path: a YAML file, or `recipe:demo/sft` for one that is shipped; None starts from the defaults.
         overrides: `key.sub=value` with the value as YAML; they win over files, the last over those before it.
 
@@ -77,6 +78,11 @@ def dump_config(config: StageConfig) -> str:
     """The configuration as YAML, keys as declared, defaults included; `load_config` reads it back equal."""
     stage = next((name for name, stage in STAGES.items() if stage.config is type(config)), type(config).__name__)
     return f"# stage: {stage} (every key of the run, defaults included)\n{to_yaml(config.model_dump())}"
+
+
+def dump_values(config: Section) -> str:
+    """Any configuration as YAML, defaults included; `load_config` reads it back equal."""
+    return to_yaml(config.model_dump(mode="json"))
 
 
 def config_schema(stage: str) -> dict[str, Any]:

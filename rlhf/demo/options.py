@@ -37,3 +37,7 @@ class QuickstartOptions:
     max_steps: int | None = flag(
         None, "end every stage after N steps: tries the installation in a minute, and its models learn nothing", least=1
     )
+    arms: bool = flag(
+        False,
+        "then compare best-of-n distilled, DPO, PPO and GRPO from the SFT model, as `rlhf arms` does, in RUN/arms",
+    )

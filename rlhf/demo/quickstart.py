@@ -7,24 +7,20 @@ command in the same folder are kept; the missing ones are run.
 from __future__ import annotations
 
 import json
-import os
 import sys
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rlhf.artifacts.files import read_json, write_json
-from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import load_config
 from rlhf.config.reward_sources import RewardRole
 from rlhf.config.schema import PpoConfig
-from rlhf.config.stages import CHAIN, STAGES
+from rlhf.config.stages import CHAIN
 from rlhf.demo.options import QuickstartOptions, TinySize
-from rlhf.errors import ArtifactError, ConfigError, DataError, TrainingError
+from rlhf.errors import ArtifactError, DataError
 from rlhf.evaluate.reward.gate import read_card, refusal
-from rlhf.train.run.before_start import chain_problems
-from rlhf.train.run.start import start_stage
+from rlhf.train.run.chain import ChainedStage, PartTimes, check_chain
 
 OWN_DATA = {"sft": "sft", "reward": "preference", "ppo": "prompts"}
 OWN_ROWS = 2000  # of each training file: enough to see each stage learn, within minutes on 2 cores
@@ -66,9 +62,11 @@ ESTIMATOR_OVERRIDES: dict[str, tuple[str, ...]] = {
 class Quickstart(QuickstartOptions):
     """One quickstart, and how long each part took: by the clock, and of all processors together."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
-    cpu_seconds: dict[str, float] = field(default_factory=dict)
-    _settings: dict[str, Any] = field(default_factory=dict)
+    times: PartTimes = field(init=False)
+    _settings: dict[str, Any] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.times = PartTimes(self._write_settings)
 
     def run(self) -> dict[str, Any]:
         """Runs the missing stages and returns the summary, which is also written to out/summary.json."""
@@ -77,21 +75,23 @@ class Quickstart(QuickstartOptions):
         from rlhf.demo.measure_reward import reward_summary
         from rlhf.demo.printed import print_summary
 
-        self._timed("base", self._base)
-        for stage in CHAIN:
-            self._timed(stage, lambda stage=stage: self._stage(stage))  # type: ignore[misc]
-        started, worked = time.perf_counter(), processor_seconds()
-        policies, answers = measure_policy(self.out, load_config(PpoConfig, self.out / "ppo" / "config.yaml"))
-        summary: dict[str, Any] = {
-            "settings": self._settings,
-            "sft": sft_summary(self.out / "sft"),
-            "reward": reward_summary(self.out / "reward" / "model", own=self.data is not None),
-            "ppo": policies,
-            **world_summary(answers, own=self.data is not None),
-        }
-        self.seconds["measure"] = time.perf_counter() - started
-        self.cpu_seconds["measure"] = processor_seconds() - worked
-        for key, parts in (("seconds", self.seconds), ("cpu_seconds", self.cpu_seconds)):
+        base = self.out / "base"
+        self.times.run("base", base, (base / "model" / "config.json").is_file(), self._base)
+        for stage in map(self.stage, CHAIN):
+            if stage.name == "ppo" and self.data and not stage.is_finished:
+                self._warn_of_a_weak_reward()
+            self.times.run(stage.name, stage.folder, stage.is_finished, stage.run)
+        self.times.forget("measure")
+        with self.times.timing("measure"):
+            policies, answers = measure_policy(self.out, load_config(PpoConfig, self.out / "ppo" / "config.yaml"))
+            summary: dict[str, Any] = {
+                "settings": self._settings,
+                "sft": sft_summary(self.out / "sft"),
+                "reward": reward_summary(self.out / "reward" / "model", own=self.data is not None),
+                "ppo": policies,
+                **world_summary(answers, own=self.data is not None),
+            }
+        for key, parts in (("seconds", self.times.seconds), ("cpu_seconds", self.times.cpu_seconds)):
             summary[key] = round(sum(parts.values()), 1)
             summary[f"{key}_by_part"] = {name: round(value, 1) for name, value in parts.items()}
         write_json(self.out / "summary.json", summary)
@@ -122,26 +122,14 @@ class Quickstart(QuickstartOptions):
                     where="--out",
                     fix="choose another --out",
                 )
-            self.seconds, self.cpu_seconds = known.get("seconds", {}), known.get("cpu_seconds", {})
-        self._check_chain()
+            self.times.seconds, self.times.cpu_seconds = known.get("seconds", {}), known.get("cpu_seconds", {})
+        check_chain([self.stage(name) for name in CHAIN], earlier=[str(self.out / "base")])
         self.out.mkdir(parents=True, exist_ok=True)
         self._settings = settings
         self._write_settings()
 
-    def _timed(self, name: str, make: Any) -> None:
-        finished = name == "base" or RunFolder(self.out / name).status() == "finished"
-        if finished and (self.out / name / "model" / "config.json").is_file():
-            sys.stderr.write(f"{name}: {self.out / name} is finished and kept\n")
-            return
-        sys.stderr.write(f"\n== {name} ==\n")
-        started, worked = time.perf_counter(), processor_seconds()
-        make()
-        self.seconds[name] = time.perf_counter() - started
-        self.cpu_seconds[name] = processor_seconds() - worked
-        self._write_settings()
-
     def _write_settings(self) -> None:
-        taken = {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
+        taken = {"seconds": self.times.seconds, "cpu_seconds": self.times.cpu_seconds}
         write_json(self.out / "quickstart.json", {**self._settings, **taken})
 
     def _base(self) -> None:
@@ -153,14 +141,9 @@ class Quickstart(QuickstartOptions):
 
         make_tiny_base(files, self.out / "base" / "model", size=size, seed=self.seed)
 
-    def _stage(self, stage: str) -> None:
-        if stage == "ppo" and self.data:
-            self._warn_of_a_weak_reward()
-        arguments = ["--config", _recipe(stage), "--resume", "auto", *self._words(stage)]
-        status = start_stage(stage, arguments)
-        if status or RunFolder(self.out / stage).status() != "finished":
-            reason = RunFolder(self.out / stage).state().get("reason", "")
-            raise TrainingError(f"stage {stage} ended with status {status}: {reason}", where=str(self.out / stage))
+    def stage(self, name: str) -> ChainedStage:
+        """A stage of the chain, as it is started."""
+        return ChainedStage(name, name, f"recipe:demo/{name}", tuple(self._words(name)), self.out / name)
 
     def _words(self, stage: str) -> list[str]:
         words = [f"run.dir={self.out / stage}", f"run.seed={self.seed}", *self._models(stage), *self._data(stage)]
@@ -168,12 +151,6 @@ class Quickstart(QuickstartOptions):
         words += ESTIMATOR_OVERRIDES[self.estimator] if stage == "ppo" else ()
         words += OWN_OVERRIDES[stage] if self.data else ()
         return words + ([f"run.max_steps={self.max_steps}", *SHORT_OVERRIDES[stage]] if self.max_steps else [])
-
-    def _check_chain(self) -> None:
-        """Refuses, before the first stage starts, what would end any of them: data, paths, warm-up."""
-        configs = {stage: load_config(STAGES[stage].config, _recipe(stage), self._words(stage)) for stage in CHAIN}
-        if problems := chain_problems(configs, earlier=[str(self.out / "base")]):
-            raise ConfigError.collect(problems)
 
     def _warn_of_a_weak_reward(self) -> None:
         """Warns where PPO would refuse the reward model by default: a tour on 2,000 rows goes on to its end."""
@@ -200,16 +177,6 @@ class Quickstart(QuickstartOptions):
         name = OWN_DATA[stage]
         train = json.dumps([{"path": f"{self.data / name}_train.jsonl", "limit": OWN_ROWS}], ensure_ascii=False)
         return [f"data.train={train}", f"data.eval={self.data / name}_dev.jsonl"]
-
-
-def processor_seconds() -> float:
-    """Seconds that processors have worked for this process and those it has started and seen end."""
-    spent = os.times()
-    return spent.user + spent.system + spent.children_user + spent.children_system
-
-
-def _recipe(stage: str) -> str:
-    return f"recipe:demo/{stage}"
 
 
 def sft_summary(folder: Path) -> dict[str, float]:

@@ -19,7 +19,7 @@ from rlhf.html.words import Words, joined, same
 
 text = Texts("rlhf.evaluate")
 MIN_PROMPTS = 10  # with fewer, a bootstrap interval is far too narrow
-Z_CONFIDENCE, Z_POWER = norm.ppf(0.975), norm.ppf(0.8)  # two-sided 95 %, 80 % power
+Z_POWER = norm.ppf(0.8)  # 80 % power
 
 
 def best_of_n(scores: Floats, n: int) -> Floats:
@@ -44,15 +44,16 @@ def best_of_n_kl(n: int) -> float:
     return math.log(n) - (n - 1) / n
 
 
-def prompts_needed(differences: Floats) -> int | None:
-    """Prompts at which the interval of the observed mean difference would exclude 0 in 80 % of repetitions.
+def prompts_needed(differences: Floats, confidence: float = 0.95) -> int | None:
+    """Prompts at which the two-sided interval of the observed mean difference would exclude 0 in 80 % of repetitions.
 
     None where the mean is 0. Normal approximation: ((z + z') sd / mean)^2.
     """
     mean = float(differences.mean())
     if mean == 0 or len(differences) < 2:
         return None
-    return math.ceil(((Z_CONFIDENCE + Z_POWER) * float(differences.std(ddof=1)) / mean) ** 2)
+    quantiles = norm.ppf((1 + confidence) / 2) + Z_POWER
+    return math.ceil((quantiles * float(differences.std(ddof=1)) / mean) ** 2)
 
 
 def control_card(

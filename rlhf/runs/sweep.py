@@ -15,15 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlhf.artifacts.changed_keys import shown
 from rlhf.artifacts.files import read_json, write_json
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import load_config
-from rlhf.config.schema import StageConfig
 from rlhf.config.shipped import ROOT, SCRIPTS
 from rlhf.config.stages import STAGES
-from rlhf.errors import ArtifactError, ConfigError, RlhfError
-from rlhf.runs.record import JOB, RunRecord, flat, status_of
+from rlhf.errors import ConfigError, RlhfError
+from rlhf.runs.record import JOB, RunRecord, status_of
+from rlhf.runs.same_settings import require_same
 from rlhf.train.run.readiness import require_parents
 from rlhf.train.run.start import start_stage
 
@@ -112,7 +111,7 @@ def plan_sweep(stage: str, config: str, grid: Sequence[str], common: Sequence[st
         try:
             settings = load_config(STAGES[stage].config, config, words)
             require_parents(settings)
-            _require_same(folder, settings)
+            require_same(folder, settings)
             points.append(Point(folder, words))
         except RlhfError as error:
             problems.append(error)
@@ -170,21 +169,6 @@ def _folder_name(changed: dict[str, str]) -> str:
     plain = "_".join(f"{name}={value}" for name, value in changed.items())
     name = re.sub(r"[^\w.+=-]+", "-", plain)[:LONGEST_NAME]
     return name if name == plain else f"{name}-{hashlib.sha256(plain.encode()).hexdigest()[:8]}"
-
-
-def _require_same(folder: Path, wanted: StageConfig) -> None:
-    file = folder / "config.yaml"
-    if not file.is_file():
-        return
-    held, asked = (flat(each.model_dump(mode="json")) for each in (load_config(type(wanted), file), wanted))
-    different = [f"{key} = {shown(held.get(key))}, not {shown(asked.get(key))}" for key in held | asked
-                 if held.get(key) != asked.get(key)]  # fmt: skip
-    if different:
-        raise ArtifactError(
-            f"holds a run with other settings: {'; '.join(different)}",
-            where=str(folder),
-            fix="choose another --out, or remove that run",
-        )
 
 
 def _raise_once(problems: Sequence[RlhfError]) -> None:

@@ -196,6 +196,28 @@ def test_the_table_of_measures_is_what_the_rules_reach(language):
     assert tables.rewritten(page.replace("| **rude** |", "| **all rude words** |"), language) == page
 
 
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_the_tables_of_arms_are_those_of_their_figures(language):
+    """With a recorded comparison or without one; a verdict of a made one is on the page."""
+    tables = script(ROOT / "docs" / "figures" / "choosing_tables.py")
+    page = tables.PAGES[language].read_text(encoding="utf-8")
+    assert tables.rewritten(page, language, tables.recorded()) == page
+    arm = {"reward": 1.0, "interval": [0.5, 1.5], "kl": 2.0, "seconds": 1234.5, "seconds_by_part": {"train": 1234.5}}
+    arm |= {"cpu_seconds_by_part": {"reward": 9.6, "train": 2000.0}}
+    arm |= dict.fromkeys(tables.SHARES, 0.5) | {"on_topic": None, "tokens": {"trained": 5000, "sampled": 70}}
+    arm |= {"budget": {"steps": 12, "rows_per_step": 128, "answers": 1536}}
+    pair = {"of": "ppo", "minus": "sft", "mean": 1.0, "low": 0.25, "high": 1.75, "p_corrected": 0.012, "differ": True}
+    pair |= {"prompts_for_80_percent_power": 4321}
+    counts = {"measured": "2030-01-02", "num_prompts": 300, "answers_per_prompt": 2}
+    report = {"arms": {"sft": arm | {"budget": {}}, "ppo": arm}, "comparisons": [pair], **counts}
+    made = tables.rewritten(page, language, report | {"verdict": {"en": "Ship it.", "ko": "배포하세요."}})
+    assert "| `ppo` | 1.00 [0.50, 1.50] | 2.00 | 50.0% | – | 50.0% | 50.0% | 50.0% | 1,234 |" in made
+    assert "| `ppo` | 12 x 128 | 1,536 | 70 | 5,000 | train 1,234 | reward 10 + train 2,000 |" in made
+    assert "| `ppo` - `sft` | **+1.00 [+0.25, +1.75]** | 0.0120 | 4,321 |" in made
+    assert {"en": "> Ship it.", "ko": "> 배포하세요."}[language] in made
+    assert tables.MISSING[language] not in made
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if not page.name.startswith("metrics.")], ids=shown)
 def test_a_metric_that_a_page_names_exists(page):
     named = re.findall(rf"`((?:{'|'.join(GROUPS)})/[\w/]+)`", page.read_text(encoding="utf-8"))

@@ -7,7 +7,6 @@ their scores, are appended to `<out>.partial`; when an interrupted run is starte
 from __future__ import annotations
 
 import gc
-import math
 import time
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -27,7 +26,7 @@ from rlhf.data.readers import locate, sha256_of
 from rlhf.data.records import Prompt
 from rlhf.data.sources import DataSource, SourceRecords, read_records
 from rlhf.engine.ranks import Ranks
-from rlhf.models.scoring import load_scorer
+from rlhf.models.scoring import RewardScorer, load_scorer
 from rlhf.rollout.capacity import CPU_SLOTS
 
 SCORES = -1  # in place of an answerer's number, the scores of all answers to a prompt
@@ -89,7 +88,7 @@ class _Collector:
         self.partial = PartialFile(options.out, identity, ("row", "answerer"))
         num_scored = sum((row, SCORES) in self.partial.places for row in range(len(read.records)))
         self.num_before = (len(self.partial.places) - num_scored) * options.k
-        self.num_drawn, self.seconds = 0, 0.0
+        self.num_drawn, self.num_tokens, self.seconds = 0, 0, 0.0
 
     def keep(self, batches: Iterable[Sequence[Answered]], number: int, total: int) -> None:
         """Stores the answers as they come, and shows the progress."""
@@ -119,7 +118,8 @@ class _Collector:
         with self.output:
             for row, prompt in enumerate(self.read.records):
                 self._write(prompt, self._answers(row), self._scores(row))
-            self.output.extra = {"answerers": self.answerers, "seconds": round(self.seconds, 3)}
+            tokens = {"tokens": self.num_tokens, "seconds": round(self.seconds, 3)}
+            self.output.extra = {"answerers": self.answerers, **tokens}
         self.partial.remove()
         speed = f", {self.num_drawn / self.seconds:.1f} answers/s" if self.num_drawn else ""
         before = f"; {self.num_before} were kept from an interrupted run" if self.num_before else ""
@@ -146,16 +146,11 @@ class _Collector:
         scorer = load_scorer(self.judge, key="--score")
         batches = [todo[start : start + PROMPTS_SCORED] for start in range(0, len(todo), PROMPTS_SCORED)]
         for batch in progress(batches, "scoring"):
-            answers = [[answer for each in self._answers(row) for answer in each] for row in batch]
-            trees = [
-                scorer.tree(
-                    self.read.records[row].messages,
-                    [answer["text"] for answer in each],
-                    [answer["finished"] for answer in each],
-                )
-                for row, each in zip(batch, answers, strict=True)
+            said = [
+                [(answer["text"], answer["finished"]) for each in self._answers(row) for answer in each]
+                for row in batch
             ]
-            scores = scorer.scores(trees)
+            scores = _scores_of(scorer, [self.read.records[row] for row in batch], said)
             self.partial.add(
                 {"row": row, "answerer": SCORES, "scores": found} for row, found in zip(batch, scores, strict=True)
             )
@@ -167,6 +162,7 @@ class _Collector:
             for answer in answers
         ]
         texts = [answer["text"] for answers in by_answerer for answer in answers]
+        self.num_tokens += sum(answer["tokens"] or 0 for answer in about)
         self.output.count_all(
             {
                 "answers": len(texts),
@@ -192,6 +188,23 @@ class _Collector:
         self.output.write({**kept, "rewards": scores, "num_tied": best.num_tied, "source": prompt.source})
 
 
+def _scores_of(
+    scorer: RewardScorer, prompts: Sequence[Prompt], said: Sequence[Sequence[tuple[str, bool]]]
+) -> list[list[float]]:
+    """The scores of (text, whether it finished) of the answers to each prompt.
+
+    An answer and its double are scored once: at another place in a packed row a score differs in its last bits, by
+    more in half precision, and doubles would not be tied.
+    """
+    distinct = [list(dict.fromkeys(answers)) for answers in said]
+    trees = [
+        scorer.tree(prompt.messages, [text for text, _ in answers], [finished for _, finished in answers])
+        for prompt, answers in zip(prompts, distinct, strict=True)
+    ]
+    known = [dict(zip(*each, strict=True)) for each in zip(distinct, scorer.scores(trees), strict=True)]
+    return [[scores[answer] for answer in answers] for scores, answers in zip(known, said, strict=True)]
+
+
 class BestAnswer(NamedTuple):
     """The place of the kept answer among all, and how many others have the same score."""
 
@@ -200,7 +213,7 @@ class BestAnswer(NamedTuple):
 
 
 def best_answer(scores: Sequence[float], usable: Sequence[bool]) -> BestAnswer | None:
-    """The first usable answer with the highest score among these, to 1e-5; None where none is usable.
+    """The first usable answer with the highest score among these; None where none is usable.
 
     An answer that was cut at the limit is not usable: a demonstration of it would teach to stop there.
     """
@@ -208,8 +221,7 @@ def best_answer(scores: Sequence[float], usable: Sequence[bool]) -> BestAnswer |
     if not among:
         return None
     top = max(scores[index] for index in among)
-    # the same text beside other answers in a packed row differs in the last bits
-    tied = [index for index in among if math.isclose(scores[index], top, rel_tol=1e-5, abs_tol=1e-5)]
+    tied = [index for index in among if scores[index] == top]
     return BestAnswer(tied[0], len(tied) - 1)
 
 

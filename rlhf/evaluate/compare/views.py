@@ -105,31 +105,36 @@ def label_verdicts(labels: str, generations: Generations) -> Verdicts:
 
     Raises: DataError, naming the line, for a bad row, and for a file without a row of both models.
     """
-    both = tuple(each.name for each in generations.sets)
-    known = {name: number for number, each in enumerate(generations.sets) for name in (each.name, each.path)}
-    found: dict[str, tuple[list[float], list[float]]] = {}
-    num_rows = 0
-    for line, row in read_rows(locate(labels)):
-        if isinstance(row, DataError):
-            raise row
-        num_rows += 1
-        models = row.get("models")
-        if not isinstance(models, list):
-            continue
-        places = {known[name]: place for place, name in enumerate(models) if name in known}
-        if len(places) == 2:
-            outcomes, lengths = found.setdefault(repr(row.get("prompt")), ([], []))
-            won, length = _labelled(row, places, f"{labels}:{line}")
-            outcomes.append(won)
-            lengths.append(length)
+    first, second = generations.sets
+    found = label_outcomes(labels, (first, second))
     if not found:
         raise DataError(
-            f"none of {num_rows} rows holds answers of both {both[0]} and {both[1]}",
+            f"no row holds answers of both {first.name} and {second.name}",
             where=labels,
             expected="rows {prompt, responses, ranks, models}",
             fix="label with: rlhf evaluate compare ... --label",
         )
     return Verdicts("people", "", [each for each, _ in found.values()], [each for _, each in found.values()])
+
+
+def label_outcomes(labels: str, models: tuple[AnswerSet, AnswerSet]) -> dict[str, tuple[list[float], list[float]]]:
+    """Outcomes for the second model and its answers' lengths minus the first's, by prompt, of every row that ranks
+    answers of both. Raises: DataError, naming the line, for a bad row."""
+    known = {name: number for number, each in enumerate(models) for name in (each.name, each.path)}
+    found: dict[str, tuple[list[float], list[float]]] = {}
+    for line, row in read_rows(locate(labels)):
+        if isinstance(row, DataError):
+            raise row
+        named = row.get("models")
+        if not isinstance(named, list):
+            continue
+        places = {known[name]: place for place, name in enumerate(named) if name in known}
+        if len(places) == 2:
+            outcomes, lengths = found.setdefault(repr(row.get("prompt")), ([], []))
+            won, length = _labelled(row, places, f"{labels}:{line}")
+            outcomes.append(won)
+            lengths.append(length)
+    return found
 
 
 def _labelled(row: Any, places: dict[int, int], where: str) -> tuple[float, float]:

@@ -80,6 +80,16 @@ def training_rankings(manifest: dict[str, Any] | None) -> list[Ranking]:
     return found
 
 
+def training_questions(manifest: dict[str, Any] | None) -> set[str]:
+    """The last questions, normalised, that a model and its parents were trained on, from files that can be read as they
+    were in training."""
+    found: set[str] = set()
+    for _, stage, entry in _training_files(manifest or {}):
+        with suppress(DataError):
+            found |= _training_texts(entry, stage)[0]
+    return found
+
+
 def _lineage(manifest: dict[str, Any], model: str = "model") -> Iterator[tuple[str, dict[str, Any]]]:
     """The manifests of a model, its parents and their parents, each with its place, as "model" or "base/base"."""
     yield model, manifest

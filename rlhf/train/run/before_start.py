@@ -92,11 +92,16 @@ def package_problems(config: StageConfig) -> Iterator[RlhfError]:
                 yield error
 
 
-def data_problems(config: StageConfig) -> Iterator[RlhfError]:
-    """Every data file that is missing, is empty or holds no row that the stage can use, up to its first usable row."""
+def data_problems(config: StageConfig, made: Collection[str] = ()) -> Iterator[RlhfError]:
+    """Every data file that is missing, is empty or holds no row that the stage can use, up to its first usable row.
+
+    `made` are files that do not exist yet, which are passed over.
+    """
     if not config.data.train:
         yield ConfigError("no data is named", where="data.train", fix="set data.train=FILE")
     for key, source, kind in _sources(config):
+        if source.path in made:
+            continue
         path = data_path(source.address)
         try:
             wanted = DataSource(path, source.format, ignore=tuple(source.ignore))
@@ -176,12 +181,15 @@ def _in_cache(name: str) -> bool:
     return isinstance(try_to_load_from_cache(name, "config.json"), str)
 
 
-def chain_problems(configs: Mapping[str, StageConfig], *, earlier: Collection[str] | None = ()) -> list[ConfigError]:
+def chain_problems(
+    configs: Mapping[str, StageConfig], *, earlier: Collection[str] | None = (), made: Collection[str] = ()
+) -> list[ConfigError]:
     """Every reason why a chain of stages would end before its last: data, paths and warm-up of all of them.
 
     Args:
         configs: the stages in their order, by name.
         earlier: run folders that are made before the first of them; None: models are not looked for.
+        made: data files that are written before the stage that reads them, and are not looked for.
     """
     from huggingface_hub import constants
 
@@ -189,7 +197,7 @@ def chain_problems(configs: Mapping[str, StageConfig], *, earlier: Collection[st
     problems: list[ConfigError] = []
     before = list(earlier or ())
     for stage, config in configs.items():
-        found = [*package_problems(config), *data_problems(config), *schedule_problems(config)]
+        found = [*package_problems(config), *data_problems(config, made), *schedule_problems(config)]
         found += missing_models(config, earlier=before, offline=offline) if earlier is not None else []
         problems += [_of_stage(stage, problem) for problem in found]
         before.append(config.run.dir)

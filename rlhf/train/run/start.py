@@ -1,4 +1,4 @@
-"""Starts a stage's script under the `deepspeed` launcher on this machine."""
+"""Starts a stage's script, or a command, under the `deepspeed` launcher on this machine."""
 
 from __future__ import annotations
 
@@ -19,12 +19,20 @@ def start_stage(stage: str, arguments: Sequence[str], *, ranks: int | None = Non
 
     ranks: processes; None leaves it to the launcher, which takes every GPU, or one process on CPUs.
     """
-    script = str(SCRIPTS / STAGES[stage].script)
+    return _launched([str(SCRIPTS / STAGES[stage].script), *arguments], ranks)
+
+
+def start_command(words: Sequence[str], *, ranks: int | None = None) -> int:
+    """Runs `rlhf` with these words under the launcher, as `start_stage`; returns the exit status."""
+    return _launched(["--module", "rlhf", *words], ranks)
+
+
+def _launched(words: Sequence[str], ranks: int | None) -> int:
     options = ["--log_level", LAUNCHER_LEVEL]
     options += [] if ranks is None else ["--num_accelerators", str(ranks)]
-    sys.stderr.write(f"deepspeed {shlex.join([*options, script, *arguments])}\n")
+    sys.stderr.write(f"deepspeed {shlex.join([*options, *words])}\n")
     launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", str(free_port())]
-    return subprocess.run([*launcher, *options, script, *arguments], check=False).returncode
+    return subprocess.run([*launcher, *options, *words], check=False).returncode
 
 
 def free_port() -> int:

@@ -174,7 +174,11 @@ def test_every_panel_has_both_languages() -> None:
         (
             evaluate,
             18,
-            ("compare.by.", *(f"{what}.{outcome}" for what in ("compare", "control") for outcome in OUTCOMES)),
+            (
+                "compare.by.",
+                "arms.people.",
+                *(f"{what}.{outcome}" for what in ("compare", "control") for outcome in OUTCOMES),
+            ),
         ),
     ],
 )

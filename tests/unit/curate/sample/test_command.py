@@ -87,6 +87,7 @@ def test_two_generators_answer_each_prompt_k_times(tmp_path: Path, model: Path, 
     manifest = json.loads(manifest_path(out).read_text(encoding="utf-8"))
     assert manifest["kept"] == 3
     assert manifest["counts"]["answers"] == 12
+    assert manifest["tokens"] == sum(answer["tokens"] for row in rows for answer in row["answers"])
     assert manifest["counts"]["answers cut at the limit"] == sum(
         not answer["finished"] for row in rows for answer in row["answers"]
     )
