@@ -23,7 +23,7 @@ def test_the_comparison_of_the_quickstart_could_start(tmp_path: Path, max_steps:
     if max_steps is None:
         answers = [budgets[name].answers for name in ("best_of_n", "ppo", "grpo")]
         assert max(answers) < 1.1 * min(answers)
-        assert answers[0] == 3200
+        assert answers[0] == 8000
     else:
         assert {each.steps for each in budgets.values()} == {max_steps}
     with pytest.raises(ModelError, match="no such folder"):

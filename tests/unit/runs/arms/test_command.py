@@ -130,7 +130,7 @@ def test_every_arm_is_trained_once_and_judged(setting: Setting, capsys: pytest.C
         assert {"reward", "interval", "kl", "polite", "on_topic", "seconds"} <= arm.keys()
         assert (arm["kl"] == 0) == (name == "sft")
     assert arms["best_of_n"]["tokens"] == {"trained": 40, "sampled": 77}
-    assert arms["ppo"]["tokens"] == {"trained": 40 * 2, "sampled": 5 * 8}  # one minibatch, two epochs; 8 answers
+    assert arms["ppo"]["tokens"] == {"trained": 40, "sampled": 5 * 8}  # one minibatch, one epoch; 8 answers
     assert arms["dpo"]["seconds_by_part"].keys() == {"train"}
     assert arms["best_of_n"]["seconds_by_part"].keys() == {"reward", "draw", "train"}
     times = read_json(setting.out / "times.json")

@@ -29,10 +29,10 @@ def test_budgets_follow_from_the_rows(tmp_path: Path, rankings: Path) -> None:
     made = plan(tmp_path / "out", rankings, "preferences.dev=0", "judge.data=other.jsonl")
     made.divide()  # all 100 rankings of 50 prompts
     best, dpo, ppo, grpo = (budget_of(made, arm) for arm in made.config.arms)
-    assert best == ArmBudget(steps=25, rows=16, answers=800)  # 100 prompts x 8; 4 epochs of 100 in batches of 16
+    assert best == ArmBudget(steps=19, rows=16, answers=800)  # 100 prompts x 8; 3 epochs of 100 in batches of 16
     assert dpo == ArmBudget(steps=25, rows=8, answers=0)  # 2 epochs of 100 in batches of 8
-    assert ppo == ArmBudget(steps=2, rows=128, answers=256)  # 1.4 x 100 prompts in rollouts of 128
-    assert grpo == ArmBudget(steps=2, rows=128, answers=256)  # 0.35 x 100 prompts, 32 a rollout
+    assert ppo == ArmBudget(steps=1, rows=512, answers=512)  # 3.5 x 100 prompts fill one rollout of 512
+    assert grpo == ArmBudget(steps=1, rows=512, answers=512)  # 0.875 x 100 prompts, 128 a rollout
     short = ArmsPlan(made.config.model_copy(update={"max_steps": 2}), made.out)
     assert budget_of(short, made.config.arms[0]) == ArmBudget(steps=2, rows=16, answers=8 * 32)
 

@@ -61,7 +61,7 @@ def test_every_stage_starts_from_the_sft_model_and_the_same_data(tmp_path: Path,
     assert {each.reward.path for each in (ppo, grpo)} == {str(out / "reward" / "model")}
     assert (ppo.ppo.estimator, grpo.ppo.estimator) == ("gae", "grpo")
     assert {each.run.seed for each in (reward, judge, best, dpo, ppo, grpo)} == {17}
-    assert best.train.epochs == 4  # what the arm sets
+    assert best.train.epochs == 3  # what the arm sets
     assert len({each.run.dir for each in (reward, judge, best, dpo, ppo, grpo)}) == 6
 
 
@@ -77,7 +77,7 @@ def test_the_draw_is_a_command_that_parses(tmp_path: Path, rankings: Path) -> No
     made = plan(tmp_path / "out", rankings)
     arm = made.config.arms[0]
     given = build_parser().parse_args(made.sample_words(arm))
-    assert (given.k, given.limit, given.keep, given.temperature, given.max_new_tokens) == (8, 400, "best", 1.0, 48)
+    assert (given.k, given.limit, given.keep, given.temperature, given.max_new_tokens) == (8, 1000, "best", 1.0, 48)
     assert (given.score, given.out) == (made.reward, made.drawn(arm))
     short = plan(tmp_path / "out", rankings, "max_steps=2")
     assert build_parser().parse_args(short.sample_words(arm)).limit == 32
