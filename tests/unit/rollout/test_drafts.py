@@ -16,11 +16,11 @@ from rlhf.rollout import verification
 from rlhf.rollout.drafts import Draft
 from rlhf.rollout.transformers import Redrawn, TransformersRollout
 
-VOCABULARY, EOS, LIMIT, COUNT, WAY = 4, 0, 3, 4_000, 0.5
-PROMPT = np.array([3, 1, 2], np.int32)
+VOCABULARY, EOS, LIMIT, COUNT, WAY = 4, 0, 3, 4_000, 0.35
+PROMPT = np.array([1, 2, 1], np.int32)
 # In 2,000 simulated draws of 4,000 answers from the right distribution, over 40 answers, the total variation distance
-# was never above 0.053. Every wrong rule below is above 0.09.
-CLOSE, FAR = 0.055, 0.09
+# was never above 0.053. Every wrong rule below is above 0.11.
+CLOSE, FAR = 0.055, 0.11
 
 
 def tiny_policy(folder: Path, seed: int) -> Path:
@@ -45,7 +45,7 @@ def tiny_policy(folder: Path, seed: int) -> Path:
 def policies(tmp_path_factory):
     """Three policies: (the model under our attention, exact probabilities of every answer at a temperature)."""
     made = []
-    for seed in (1, 2, 3):
+    for seed in (7, 8, 9):
         folder = tiny_policy(tmp_path_factory.mktemp(f"policy-{seed}"), seed)
         plain = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
         made.append((load_causal_lm(str(folder)).model.eval(), plain))
