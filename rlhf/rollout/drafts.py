@@ -34,7 +34,7 @@ def bytes_per_token(vocabulary: int, top: int | None) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class AnswerDraft:
     """T tokens, and for each K probabilities of the distribution it was drawn from.
 
     tokens [T]; values [T, K] float32; ids [T, K] of these probabilities, or None where K is the whole vocabulary.
@@ -79,11 +79,11 @@ class DraftRows:
         if ids is not None:
             self.ids.append(ids)
 
-    def draft(self, tokens: Sequence[int]) -> Draft:
+    def draft(self, tokens: Sequence[int]) -> AnswerDraft:
         """The draft of an answer with these tokens, each of which was recorded."""
         values = np.concatenate(self.values)
         assert len(values) == len(tokens), "a token without its distribution"
-        return Draft(np.asarray(tokens, np.int32), values, np.concatenate(self.ids) if self.ids else None)
+        return AnswerDraft(np.asarray(tokens, np.int32), values, np.concatenate(self.ids) if self.ids else None)
 
 
 def largest(probabilities: Tensor, top: int | None) -> tuple[Floats, Columns | None]:

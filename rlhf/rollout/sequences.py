@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rlhf.data.encode import Ids
-from rlhf.rollout.drafts import Draft, DraftRows
+from rlhf.rollout.drafts import AnswerDraft, DraftRows
 
 
 class Decoding(NamedTuple):
@@ -52,7 +52,7 @@ class ActiveSequence:
     ends: Callable[[Sequence[int]], bool] | None = None
     num_likeliest: int | None = None
     stream: tuple[int, ...] = ()
-    draft: Draft | None = None
+    draft: AnswerDraft | None = None
     chances: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     rows: DraftRows | None = None
     num_accepted: int = 0

@@ -14,7 +14,7 @@ from rlhf.errors import ConfigError
 from rlhf.rollout.base import Rollouts, uniform_draws
 from rlhf.rollout.capacity import check_cacheable, slots_for
 from rlhf.rollout.decoding import Decoder
-from rlhf.rollout.drafts import Draft, DraftRows
+from rlhf.rollout.drafts import AnswerDraft, DraftRows
 from rlhf.rollout.graphs import Graphs
 from rlhf.rollout.sequences import ActiveSequence, Decoding
 
@@ -27,7 +27,7 @@ class Redrawn:
     """Answers, each of them as a draft for the next time, and how many tokens of the drafts given were kept."""
 
     rollouts: Rollouts
-    drafts: list[Draft]
+    drafts: list[AnswerDraft]
     num_accepted: int
     num_proposed: int
 
@@ -64,7 +64,7 @@ class TransformersRollout:
         prompts: Sequence[Ids],
         streams: Sequence[tuple[int, ...]],
         sampling: SamplingSection,
-        drafts: Sequence[Draft | None],
+        drafts: Sequence[AnswerDraft | None],
         *,
         top: int | None,
     ) -> Redrawn:

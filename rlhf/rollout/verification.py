@@ -14,7 +14,7 @@ from torch import Tensor
 from rlhf.data.transfer import moved, moved_together
 from rlhf.ops.logprobs import sample_inverse_cdf, sampling_logits
 from rlhf.ops.speculative import accepted, residual_logits
-from rlhf.rollout.drafts import Draft, largest
+from rlhf.rollout.drafts import AnswerDraft, largest
 from rlhf.rollout.sequences import ActiveSequence, Decoding
 
 
@@ -65,7 +65,7 @@ def _append(answer: ActiveSequence, tokens: list[int], fits: np.ndarray, logprob
     answer.num_accepted = len(answer.tokens)
 
 
-def _draft(answer: ActiveSequence) -> Draft:
+def _draft(answer: ActiveSequence) -> AnswerDraft:
     assert answer.draft is not None
     return answer.draft
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlhf.engine.ranks import Ranks
-from rlhf.rollout.drafts import Draft
+from rlhf.rollout.drafts import AnswerDraft
 
 
 class DraftKey(NamedTuple):
@@ -41,7 +41,7 @@ class Drafts:
 
     ranks: Ranks
     places: dict[DraftKey, Place] = field(default_factory=dict)
-    own: dict[DraftKey, Draft] = field(default_factory=dict)
+    own: dict[DraftKey, AnswerDraft] = field(default_factory=dict)
 
     def dealt(self, keys: Sequence[DraftKey], step: int) -> list[int]:
         """The rank that draws each answer: the one that holds its draft, else the one with the fewest so far.
@@ -57,11 +57,11 @@ class Drafts:
             dealt.append(rank)
         return dealt
 
-    def draft(self, key: DraftKey, step: int) -> Draft | None:
+    def draft(self, key: DraftKey, step: int) -> AnswerDraft | None:
         """The draft of this rank from an earlier step; None where there is none."""
         return self.own.get(key) if self._is_older(key, step) else None
 
-    def keep(self, keys: Sequence[DraftKey], dealt: Sequence[int], drawn: Sequence[Draft], step: int) -> None:
+    def keep(self, keys: Sequence[DraftKey], dealt: Sequence[int], drawn: Sequence[AnswerDraft], step: int) -> None:
         """Replaces the drafts of these keys by answers of this step; `drawn` are those of this rank, in order."""
         answers = iter(drawn)
         for key, rank in zip(keys, dealt, strict=True):
@@ -104,7 +104,7 @@ class Drafts:
         return ""
 
 
-def _drafts_in(file: Any) -> list[Draft]:
+def _drafts_in(file: Any) -> list[AnswerDraft]:
     """The drafts of a file, in the order of its keys."""
     lengths, widths, whole = file["lengths"], file["widths"], file["whole"]
     counts = lengths * widths
@@ -112,6 +112,6 @@ def _drafts_in(file: Any) -> list[Draft]:
     values = np.split(file["values"], np.cumsum(counts)[:-1])
     ids = np.split(file["ids"], np.cumsum(np.where(whole, 0, counts))[:-1])
     return [
-        Draft(each, value.reshape(-1, width), None if all_ids else id_.reshape(-1, width))
+        AnswerDraft(each, value.reshape(-1, width), None if all_ids else id_.reshape(-1, width))
         for each, value, id_, width, all_ids in zip(tokens, values, ids, widths, whole, strict=False)
     ]

@@ -13,7 +13,7 @@ from rlhf.config.sections import SamplingSection
 from rlhf.models.loading import load_causal_lm
 from rlhf.ops import speculative
 from rlhf.rollout import verification
-from rlhf.rollout.drafts import Draft
+from rlhf.rollout.drafts import AnswerDraft
 from rlhf.rollout.transformers import Redrawn, TransformersRollout
 
 VOCABULARY, EOS, LIMIT, COUNT, WAY = 4, 0, 3, 4_000, 0.35
@@ -208,9 +208,9 @@ def test_a_draft_of_another_length_limit_goes_on_or_is_cut(policies, before, aft
 def test_a_draft_by_hand() -> None:
     """Probabilities 0.6 of token 4 and 0.3 of token 1 are kept at the first position, 0.5 of 2 and 0.4 of 0 next."""
     values, ids = np.array([[0.6, 0.3], [0.5, 0.4]], np.float32), np.array([[4, 1], [2, 0]], np.uint16)
-    draft = Draft(np.array([1, 3], np.int32), values, ids)
+    draft = AnswerDraft(np.array([1, 3], np.int32), values, ids)
     assert draft.own(2).tolist() == pytest.approx([0.3, 0.0])
     assert draft.row(1, 5).tolist() == pytest.approx([0.4, 0, 0.5, 0, 0])
-    whole = Draft(np.array([1, 3], np.int32), np.eye(5, dtype=np.float32)[[1, 2]], None)
+    whole = AnswerDraft(np.array([1, 3], np.int32), np.eye(5, dtype=np.float32)[[1, 2]], None)
     assert whole.own(2).tolist() == [1.0, 0.0]
     assert whole.own(1).tolist() == [1.0]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlhf.rollout.drafts import Draft
+from rlhf.rollout.drafts import AnswerDraft
 from rlhf.train.policy.drafts import DraftKey, Drafts, Place
 from tests.support.tables import ONE_RANK
 
@@ -19,15 +19,15 @@ def drafts_of(rank: int = 0, world: int = 1) -> Drafts:
     return Drafts(replace(ONE_RANK, rank=rank, world_size=world))
 
 
-def draft(seed: int, *, whole: bool = False) -> Draft:
+def draft(seed: int, *, whole: bool = False) -> AnswerDraft:
     rng = np.random.default_rng(seed)
     length = int(rng.integers(1, 6))
     ids = None if whole else rng.integers(0, 400, (length, 3)).astype(np.uint16)
     values = rng.random((length, 400 if whole else 3), np.float32)
-    return Draft(rng.integers(0, 400, length).astype(np.int32), values, ids)
+    return AnswerDraft(rng.integers(0, 400, length).astype(np.int32), values, ids)
 
 
-def assert_same(one: Draft, other: Draft) -> None:
+def assert_same(one: AnswerDraft, other: AnswerDraft) -> None:
     assert one.tokens.tolist() == other.tokens.tolist()
     assert one.values.dtype == other.values.dtype == np.float32
     np.testing.assert_array_equal(one.values, other.values)
