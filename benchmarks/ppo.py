@@ -200,7 +200,7 @@ def reuse(bench: Bench, rounds: int) -> tuple[dict[str, float], dict[str, Any]]:
             means = {each: statistics.mean(line[each] for line in lines) for each in lines[0] if each != "step"}
             found = {"iterations_per_s": 1 / means["time/step_s"], "rollout_s": means["time/rollout_s"]}
             found["mean_answer_tokens"] = means["rollout/response_tokens"]
-            return found | {key: means[f"rollout/{key}"] for key in ("accepted_share",) if f"rollout/{key}" in means}
+            return found | {"accepted_share": means.get("rollout/accepted_share", 0.0)}
 
         return Side(name, measure)
 

@@ -203,7 +203,8 @@ class Decoder:
         if not answers:
             return None, [], []
         row = PrefillRow.of(answers)
-        sent = moved_together(row.tensors, self._device)
+        firsts = row.firsts
+        sent = moved_together({**row.tensors, **_next_draws(answers, firsts)}, self._device)
         cache = Cache(layer_class_to_replicate=PromptLayer)
         output = self._model(
             input_ids=sent["ids"][None],
@@ -214,27 +215,26 @@ class Decoder:
             logits_to_keep=sent["read"],
             **{self._cache_argument: cache},
         )
-        logits, firsts = output.logits[0].float(), row.firsts
-        verify(answers, logits, firsts, self._eos_id)
-        going = [item for item, answer in enumerate(answers) if not answer.ended]
-        if not going:
-            return None, [], answers
-        spans = row.spans(answers)
+        logits = output.logits[0].float()
+        spans, going = row.spans(answers), list(range(len(answers)))
+        if any(answer.proposed for answer in answers):
+            verify(answers, logits, firsts, self._eos_id)
+            spans, going = row.spans(answers), [item for item in going if not answers[item].ended]
+            if not going:
+                return None, [], answers
+            sent = moved_together(
+                _next_draws([answers[item] for item in going], [firsts[item] for item in going]), self._device
+            )
         entering = [answers[item] for item in going]
-        self._draw_next(entering, logits, [firsts[item] for item in going])
+        self._draw_next(entering, logits.index_select(0, sent["places"]), sent["uniform"])
         return Entering(cache, [spans[item] for item in going]), entering, answers
 
-    def _draw_next(self, answers: list[ActiveSequence], logits: Tensor, firsts: Sequence[int]) -> None:
-        """Draws the token after the prompt and what was kept of the draft, from logits [M, V] of a prefill."""
-        places = [first + len(answer.tokens) for answer, first in zip(answers, firsts, strict=True)]
-        uniform = np.array([answer.draws[len(answer.tokens)] for answer in answers])
-        host = {"places": torch.tensor(places), "uniform": torch.from_numpy(uniform)}
-        sent = moved_together(host, self._device)
-        own = logits.index_select(0, sent["places"])
+    def _draw_next(self, answers: list[ActiveSequence], logits: Tensor, uniform: Tensor) -> None:
+        """Draws the token after the prompt and what was kept of the draft, from logits [B, V] of a prefill."""
         groups = decoding_groups([answer.decoding for answer in answers], self._device)
-        drawn = draw_tokens(own, sent["uniform"], groups)
-        replace_rejected(answers, own, sent["uniform"], drawn)
-        self._grown(answers, drawn, own)
+        drawn = draw_tokens(logits, uniform, groups)
+        replace_rejected(answers, logits, uniform, drawn)
+        self._grown(answers, drawn, logits)
 
     def _grown(self, answers: Sequence[ActiveSequence], drawn: Tensor, logits: Tensor) -> list[ActiveSequence]:
         """Appends the drawn tokens [2, S] to the answers that have not ended, and returns these."""
@@ -251,3 +251,10 @@ class Decoder:
                 answer.append(token, logprob, self._eos_id)
                 grown.append(answer)
         return grown
+
+
+def _next_draws(answers: Sequence[ActiveSequence], firsts: Sequence[int]) -> dict[str, Tensor]:
+    """places, uniform [B]: the row of a prefill's logits before each answer's next token, and its random number."""
+    places = [first + len(answer.tokens) for answer, first in zip(answers, firsts, strict=True)]
+    uniform = np.array([answer.draws[len(answer.tokens)] for answer in answers])
+    return {"places": torch.tensor(places), "uniform": torch.from_numpy(uniform)}

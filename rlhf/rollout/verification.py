@@ -31,8 +31,6 @@ def verify(answers: Sequence[ActiveSequence], logits: Tensor, firsts: Sequence[i
             one after the last.
     """
     pairs = [(answer, first) for answer, first in zip(answers, firsts, strict=True) if answer.proposed]
-    if not pairs:
-        return
     drafted, device = [answer for answer, _ in pairs], logits.device
     places = np.concatenate([first + np.arange(answer.proposed) for answer, first in pairs])
     tokens = np.concatenate([_draft(answer).tokens[: answer.proposed] for answer in drafted]).astype(np.int64)
