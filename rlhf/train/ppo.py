@@ -14,10 +14,8 @@ import numpy as np
 
 from rlhf.config.role_paths import RolePaths
 from rlhf.config.schema import PpoConfig
-from rlhf.data.encode import EncodedPrompt, EncodedSequence, Encoder
-from rlhf.data.loader import RowStream
+from rlhf.data.encode import EncodedPrompt, EncodedSequence
 from rlhf.data.packing import pack_sequences
-from rlhf.data.records import Demonstration, Prompt
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.doctor.proofs_head import model_head_proof
 from rlhf.errors import TrainingError
@@ -25,7 +23,6 @@ from rlhf.ops.moments import Moments
 from rlhf.rollout.graphs import graphs_in_words
 from rlhf.rollout.vllm.client import VllmRollout
 from rlhf.rollout.vllm.start import require_same_shape, require_vllm, start_engine
-from rlhf.train.inputs import LoadedRows, encode_summary, load, load_train_and_eval
 from rlhf.train.policy.ahead import Ahead, from_json
 from rlhf.train.policy.build_roles import build_roles, checked_paths, role_tokenizers
 from rlhf.train.policy.control_group import run_control
@@ -41,8 +38,9 @@ from rlhf.train.policy.reuse import Reuse, open_reuse
 from rlhf.train.policy.reward_sources import RewardSources, check_sources, text_sources
 from rlhf.train.policy.roles import Roles
 from rlhf.train.policy.samples import Sample
+from rlhf.train.policy.training_data import TrainingData, load_data
 from rlhf.train.policy.tripwire_monitor import TripwireMonitor
-from rlhf.train.policy.update import Demonstrations, update
+from rlhf.train.policy.update import update
 from rlhf.train.run.fast_paths import require_proved, start_fast_paths
 from rlhf.train.run.lifecycle import (
     Savable,
@@ -56,7 +54,7 @@ from rlhf.train.run.lifecycle import (
 )
 from rlhf.train.run.metrics import MetricsLog
 from rlhf.train.run.run import Run
-from rlhf.train.schedules import Schedule, next_kl_coefficient, schedule_of
+from rlhf.train.schedules import next_kl_coefficient
 
 PROGRESS_METRICS = (
     "objective/reward",
@@ -84,19 +82,6 @@ class PpoProgress:
     ptx_consumed: int = 0
     tripwires: dict[str, Any] = field(default_factory=dict)
     ahead: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingData:
-    """The data of a run, the reports on reading it (train, eval, ptx), its order, and the learning-rate schedule."""
-
-    prompts: LoadedRows[EncodedPrompt]
-    held_out: LoadedRows[EncodedPrompt]
-    demonstrations: Demonstrations | None
-    reports: dict[str, list[dict[str, Any]]]
-    stream: RowStream
-    schedule: Schedule
-    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +150,7 @@ def prepare(run: Run[PpoConfig]) -> PpoState:
     run.say_all(tokenizers[0].notes)
     texts = text_sources(config.reward)
     check_sources(texts, run.ranks)
-    data = _load_data(run, tokenizers[0])
+    data = load_data(run, tokenizers[0])
     reuse = open_reuse(run, paths.actor, tokenizers[0], num_prompts=len(data.prompts.items))
     named = {"actor": paths.actor, "reference": paths.reference, "reward": paths.reward, "critic": paths.critic}
     parents = {role: path for role, path in named.items() if path is not None}
@@ -360,25 +345,3 @@ def _probe(prompt: EncodedPrompt, tokenizer: ChatTokenizer) -> EncodedSequence:
     """A prompt and EOS: enough to compare the outputs of two models."""
     ids = np.append(prompt.ids, np.int32(tokenizer.eos_id))
     return Sample(prompt, ids[-1:], True, np.zeros(1, np.float32)).sequence
-
-
-def _load_data(run: Run[PpoConfig], tokenizer: ChatTokenizer) -> TrainingData:
-    """Reads all data, before any model is loaded."""
-    config, data = run.config, run.config.data
-    encoder = Encoder(tokenizer, config.sampling.max_prompt_tokens)
-    (prompts, summary), (held_out, _) = load_train_and_eval(config, Prompt, encoder, lambda each: each.prompts)
-    run.say(f"prompts: {summary}")
-    lengths = tuple(map(len, prompts.items)) if data.curriculum == "length" else None
-    stream = prompts.stream(
-        seed=config.run.seed, batch_size=config.ppo.num_prompts, epochs=config.train.epochs, first_by=lengths
-    )
-    reports = {"train": prompts.reports, "eval": held_out.reports}
-    demonstrations = None
-    if data.ptx:
-        encoder = Encoder(tokenizer, data.max_length)
-        loaded = load(data, data.ptx, Demonstration, encoder.demonstrations, key="data.ptx")
-        run.say(f"ptx: {encode_summary(encoder)}{loaded.notes}")
-        order = loaded.stream(seed=config.run.seed, batch_size=config.train.batch_size, epochs=1.0)
-        demonstrations, reports["ptx"] = Demonstrations(loaded.items, order), loaded.reports
-    schedule, last = schedule_of(config.train, stream.num_steps), run.last_step(stream.num_steps)
-    return TrainingData(prompts, held_out, demonstrations, reports, stream, schedule, last)
