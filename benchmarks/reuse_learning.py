@@ -1,11 +1,11 @@
 """What stage 3 learns with answers that start from the last ones to the same prompts (rollout.reuse), and without.
 
-python benchmarks/reuse_learning.py --out reuse-learning.json [--seeds 5] [--tasks polite tokens length] [--plot FILE.svg]
+python benchmarks/reuse_learning.py --out reuse-learning.json [--seeds 5] [--tasks polite tokens] [--plot FILE.svg]
 
-The tasks, the policy and the settings are those of ppo_learning.py: 256 prompts, 64 of them an iteration, so that an epoch
-is 4 iterations, and 20 iterations are 5 epochs. Both sides have the same seeds and differ from the fifth iteration on.
-A figure is the final reward with reuse less that without, seed by seed, with a 95 % interval by Student's t: the curves
-agree where it holds 0. A finished run stays in the work folder.
+The tasks, the policy and the settings are those of ppo_learning.py: 256 prompts, 64 of them an iteration, so that an
+epoch is 4 iterations, and 20 iterations are 5 epochs. Both sides have the same seeds and differ from the fifth
+iteration on. A figure is the final reward with reuse less that without, seed by seed, with a 95 % interval by Student's
+t: the curves agree where it holds 0. A finished run stays in the work folder.
 """
 
 from __future__ import annotations

@@ -152,9 +152,8 @@ def policy_steps(walk: Walk, name: str, roles: Roles, demonstrations: Sequence[E
     samples: list[Sample] = walk.step(
         f"{name} draw_answers", lambda: draw_answers(roles.actor, tokenizer, walk.prompts(), config, 1)
     )
-    reuse, warmer = Reuse(Drafts(RANKS), 5), config.model_copy(deep=True)
-    warmer.sampling.temperature = 1.5  # another distribution, which some tokens are rejected by
-    for step, chosen in ((2, config), (3, warmer)):
+    reuse, warmer = Reuse(Drafts(RANKS), 5), config.sampling.model_copy(update={"temperature": 1.5})  # rejects some
+    for step, chosen in ((2, config), (3, config.model_copy(update={"sampling": warmer}))):
         walk.step(
             f"{name} reuse step {step}",
             lambda step=step, chosen=chosen: reuse.draw(roles.actor, tokenizer, walk.prompts(), chosen, step),
