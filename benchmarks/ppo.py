@@ -1,6 +1,6 @@
 """Stage 3 against TRL's PPOTrainer: samples a second on the same work, where the time goes, and memory.
 
-python benchmarks/ppo.py --data DIR --out ppo.json [--rounds 5] [--parts b8 b64 reuse memory]
+python benchmarks/ppo.py --data DIR --out ppo.json [--rounds 5] [--parts b8 b64 reuse reuse_b8 memory]
 
 Policy, reference, reward and value are four models of the same GPT-NeoX of 7.3 M parameters in float32; one iteration
 draws an answer of at most 128 tokens to each prompt and learns from all of them in one epoch of one minibatch. Two
@@ -9,8 +9,8 @@ learnt it. Every round has a seed of its own: a chance difference between the an
 A side's speed is samples over the wall time from the end of its first iteration to the end of its last. Ours is
 `scripts/step3_ppo.py` under the `deepspeed` launcher at ZeRO 0 with its metrics on. Parts are timed in runs of their
 own. Reuse: our iterations after the first epoch with answers that start from the last ones to the same prompts
-(`rollout.reuse`), and without. Memory: a shared backbone of 111 M parameters over four models of that size, both with
-LoRA.
+(`rollout.reuse`), and without, on both settings. Memory: a shared backbone of 111 M parameters over four models of that
+size, both with LoRA.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TRL = "trl==1.12.0"  # the last release with a PPO trainer
 NEW_TOKENS, MAX_PROMPT, LR, SEED = 128, 128, 1e-6, 17
 HUNDRED = TinySize(hidden=768, layers=14, heads=12, vocabulary=8000, epochs=0.0002)  # 111 M parameters, for memory
 OVERHEAD = "other"
-PARTS = ("b8", "b64", "reuse", "memory")
+PARTS = ("b8", "b64", "reuse", "reuse_b8", "memory")
 REUSE_LR = 1e-5  # the default of train.lr: a policy that learns too little keeps its answers, and reuse looks better
 REUSE_EPOCHS = 4
 
@@ -173,6 +173,7 @@ def settings(data: Path, work: Path, base: Base, python: Path) -> dict[str, Benc
         "b8": Bench("b8", work / "b8", endless, reward, few, 8, python, micro=8),
         "b64": Bench("b64", work / "b64", natural, reward, many, 4, python, micro=8),
         "reuse": Bench("reuse", work / "reuse", natural, reward, many, REUSE_EPOCHS, python, micro=8),
+        "reuse_b8": Bench("reuse_b8", work / "reuse_b8", endless, reward, few, REUSE_EPOCHS, python, micro=8),
     }
 
 
@@ -204,14 +205,15 @@ def reuse(bench: Bench, rounds: int) -> tuple[dict[str, float], dict[str, Any]]:
 
         return Side(name, measure)
 
-    say(f"reuse: {bench.prompts.num_rows} prompts in {REUSE_EPOCHS} epochs, learning rate {REUSE_LR:g}")
+    say(f"{bench.name}: {bench.prompts.num_rows} prompts in {REUSE_EPOCHS} epochs, learning rate {REUSE_LR:g}")
     found = alternate([side("anew"), side("reuse", "rollout.reuse=true")], rounds)
+    suffix = bench.name.removeprefix("reuse")
     figures = {
-        "ppo_reuse_ratio": ratio(found, "reuse", "anew", "iterations_per_s"),
-        "ppo_reuse_rollout_ratio": 1 / ratio(found, "reuse", "anew", "rollout_s"),
-        "ppo_reuse_accepted_share": statistics.median(each["reuse"]["accepted_share"] for each in found),
+        f"ppo_reuse_ratio{suffix}": ratio(found, "reuse", "anew", "iterations_per_s"),
+        f"ppo_reuse_rollout_ratio{suffix}": 1 / ratio(found, "reuse", "anew", "rollout_s"),
+        f"ppo_reuse_accepted_share{suffix}": statistics.median(each["reuse"]["accepted_share"] for each in found),
     }
-    return figures, {"rounds_reuse": found}
+    return figures, {f"rounds_{bench.name}": found}
 
 
 def shared_memory(data: Path, work: Path) -> tuple[dict[str, float], dict[str, Any]]:
@@ -250,7 +252,7 @@ def main() -> None:
         if name == "memory":
             figures, more = shared_memory(data, work)
         else:
-            figures, more = (reuse if name == "reuse" else against_trl)(benches[name], options.rounds)
+            figures, more = (against_trl if name in compared else reuse)(benches[name], options.rounds)
         found, details = found | figures, details | more
     if compared:
         found["overhead_share"] = max(found[f"overhead_share_{name}"] for name in compared)
