@@ -131,7 +131,7 @@ class Decoder:
             self._slots, self._step = [], None
             return []
         prefilled, entering, grown = self._prefilled(entering)
-        if grown and not entering and not full:  # drafts that are whole answers take no slot
+        if grown and not entering and not (keep and full):  # drafts that are whole answers take no slot
             return grown
         if prefilled is not None and not full and self._fits_in_place(keep, entering):
             self._enter_in_place(entering, prefilled)

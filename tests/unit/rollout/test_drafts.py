@@ -184,6 +184,17 @@ def test_logprobs_and_kept_probabilities_are_those_of_a_full_forward(tiny_llama,
             np.testing.assert_allclose(whole[kept], rows[position].exp().numpy()[kept], rtol=0, atol=1e-5)
 
 
+def test_a_whole_draft_waits_for_the_only_slot(policies) -> None:
+    """The answer before it has filled every column when it ends."""
+    rollout, prompts = TransformersRollout(policies[0][0], -1), [PROMPT[:1], PROMPT]
+    streams = [[(17, step, row, 0) for row in range(2)] for step in (0, 1)]
+    one_slot = settings(batch_size=1)
+    first = rollout.redraw(prompts, streams[0], one_slot, [None, None], top=None)
+    second = rollout.redraw(prompts, streams[1], one_slot, [None, first.drafts[1]], top=None)
+    assert second.num_accepted == second.num_proposed == LIMIT
+    assert second.rollouts.tokens[1].tolist() == first.rollouts.tokens[1].tolist()
+
+
 def letters(tokens) -> str:
     return "".join("_abc"[token] for token in tokens)
 
