@@ -47,14 +47,20 @@ def verify(answers: Sequence[ActiveSequence], logits: Tensor, firsts: Sequence[i
     verdicts = torch.stack([fits.double(), new.log().double()]).cpu().numpy()  # the host waits for the device
     begins = np.cumsum([0, *(answer.proposed for answer in drafted)]).tolist()
     for answer, begin, end in zip(drafted, begins, begins[1:], strict=False):
-        _append(answer, tokens[begin:end].tolist(), *verdicts[:, begin:end], eos_id)
+        _append(answer, tokens[begin:end].tolist(), verdicts[:, begin:end], eos_id)
     rows = np.concatenate([begin + np.arange(each.num_accepted) for each, begin in zip(drafted, begins, strict=False)])
+    if not len(rows):
+        return
     chosen = probabilities.index_select(0, moved(torch.from_numpy(rows), device))
     _record(drafted, [answer.num_accepted for answer in drafted], chosen)
 
 
-def _append(answer: ActiveSequence, tokens: list[int], fits: np.ndarray, logprobs: np.ndarray, eos_id: int) -> None:
-    """Appends the tokens before the first that does not fit; the answer may end there."""
+def _append(answer: ActiveSequence, tokens: list[int], verdicts: np.ndarray, eos_id: int) -> None:
+    """Appends the tokens before the first that does not fit; the answer may end there.
+
+    Shapes: verdicts [2, n]: whether each token fits, and its log-probability.
+    """
+    fits, logprobs = verdicts
     count = int(fits.argmin()) if not fits.all() else len(tokens)
     for token, logprob in zip(tokens[:count], logprobs.tolist(), strict=False):
         answer.append(token, logprob, eos_id)

@@ -152,7 +152,7 @@ def policy_steps(walk: Walk, name: str, roles: Roles, demonstrations: Sequence[E
     samples: list[Sample] = walk.step(
         f"{name} draw_answers", lambda: draw_answers(roles.actor, tokenizer, walk.prompts(), config, 1)
     )
-    reuse, warmer = Reuse(Drafts(RANKS), 5), config.sampling.model_copy(update={"temperature": 1.5})  # rejects some
+    reuse, warmer = Reuse(Drafts(RANKS), 200), config.sampling.model_copy(update={"temperature": 1.5})  # rejects some
     for step, chosen in ((2, config), (3, config.model_copy(update={"sampling": warmer}))):
         walk.step(
             f"{name} reuse step {step}",
