@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 
 WINDOW = 3  # iterations that a level is averaged over
 RESAMPLES, LEVEL = 2000, 0.95
-COLOURS = {"ours": "#1f6f8b", "trl": "#d1495b"}
+COLOURS = ("#1f6f8b", "#d1495b")
+LABELS = {"ours": "this project", "trl": "TRL 1.12.0"}
 
 
 def trailing(curve: Sequence[float]) -> list[float]:
@@ -67,8 +68,8 @@ def ratio_interval(ours: np.ndarray, theirs: np.ndarray, batch: int) -> tuple[fl
     return found[tail], found[-1 - tail]
 
 
-def plot(rows: Sequence[dict[str, Any]], batch: int, out: Path) -> None:
-    """A panel a task: the mean over seeds with its interval, and the optimum where it is known."""
+def plot(rows: Sequence[dict[str, Any]], batch: int, out: Path, labels: Mapping[str, str] = LABELS) -> None:
+    """A panel a task: the mean over seeds of both sides with its interval, and the optimum where it is known."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -76,13 +77,13 @@ def plot(rows: Sequence[dict[str, Any]], batch: int, out: Path) -> None:
 
     figure, grid = pyplot.subplots(1, len(rows), figsize=(4 * len(rows), 3.2), squeeze=False, layout="constrained")
     for axes, row in zip(grid[0], rows, strict=True):
-        for side, label in (("ours", "this project"), ("trl", "TRL 1.12.0")):
+        for (side, label), colour in zip(labels.items(), COLOURS, strict=True):
             table = np.asarray(row[side]["curves"])
             samples = np.arange(1, table.shape[1] + 1) * batch
-            axes.plot(samples, table.mean(0), color=COLOURS[side], label=f"{label}, lr {row[side]['lr']:g}")
+            axes.plot(samples, table.mean(0), color=colour, label=f"{label}, lr {row[side]['lr']:g}")
             if len(table) > 1:
                 low, high = zip(*(interval(column) for column in table.T), strict=True)
-                axes.fill_between(samples, low, high, color=COLOURS[side], alpha=0.15, linewidth=0)
+                axes.fill_between(samples, low, high, color=colour, alpha=0.15, linewidth=0)
         if row["optimum"] is not None:
             axes.axhline(row["optimum"], color="grey", linestyle=":", linewidth=1)
         axes.set(title=row["task"], xlabel="samples seen")

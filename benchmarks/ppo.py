@@ -1,6 +1,6 @@
 """Stage 3 against TRL's PPOTrainer: samples a second on the same work, where the time goes, and memory.
 
-python benchmarks/ppo.py --data DIR --out ppo.json [--rounds 5]
+python benchmarks/ppo.py --data DIR --out ppo.json [--rounds 5] [--parts b8 b64 reuse reuse_b8 memory]
 
 Policy, reference, reward and value are four models of the same GPT-NeoX of 7.3 M parameters in float32; one iteration
 draws an answer of at most 128 tokens to each prompt and learns from all of them in one epoch of one minibatch. Two
@@ -8,7 +8,9 @@ settings: 8 prompts with exactly 128 new tokens each (EOS can not be sampled), a
 learnt it. Every round has a seed of its own: a chance difference between the answers' mean lengths does not repeat.
 A side's speed is samples over the wall time from the end of its first iteration to the end of its last. Ours is
 `scripts/step3_ppo.py` under the `deepspeed` launcher at ZeRO 0 with its metrics on. Parts are timed in runs of their
-own. Memory: a shared backbone of 111 M parameters over four models of that size, both with LoRA.
+own. Reuse: our iterations after the first epoch with answers that start from the last ones to the same prompts
+(`rollout.reuse`), and without, on both settings. Memory: a shared backbone of 111 M parameters over four models of that
+size, both with LoRA.
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ TRL = "trl==1.12.0"  # the last release with a PPO trainer
 NEW_TOKENS, MAX_PROMPT, LR, SEED = 128, 128, 1e-6, 17
 HUNDRED = TinySize(hidden=768, layers=14, heads=12, vocabulary=8000, epochs=0.0002)  # 111 M parameters, for memory
 OVERHEAD = "other"
+PARTS = ("b8", "b64", "reuse", "reuse_b8", "memory")
+REUSE_LR = 1e-5  # the default of train.lr: a policy that learns too little keeps its answers, and reuse looks better
+REUSE_EPOCHS = 4
 
 
 @dataclass
@@ -65,13 +70,17 @@ class Bench:
 
     def ours(self, number: int) -> dict[str, Any]:
         """The shipped script, from its metrics."""
-        folder = self.work / "ours"
-        shutil.rmtree(folder, ignore_errors=True)
-        run(deepspeed(ROOT / "scripts" / "step3_ppo.py", *self.words(folder, SEED + number)), self.log)
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        lines = self.metrics(number)
         return self._figures(
             [line["time/wall_s"] for line in lines], [line["rollout/response_tokens"] for line in lines]
         )
+
+    def metrics(self, number: int, *more: str) -> list[dict[str, Any]]:
+        """What the shipped script logs of each iteration; `more` are overrides."""
+        folder = self.work / "ours"
+        shutil.rmtree(folder, ignore_errors=True)
+        run(deepspeed(ROOT / "scripts" / "step3_ppo.py", *self.words(folder, SEED + number), *more), self.log)
+        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
     def trl(self, number: int) -> dict[str, Any]:
         found = self._trl_run(SEED + number, parts=False)
@@ -142,47 +151,73 @@ def memory(data: Path, work: Path, prompts: Prompts) -> dict[str, dict[str, floa
     return found
 
 
-def settings(data: Path, work: Path, base: Base, python: Path) -> list[Bench]:
-    """Both settings, from one policy and reward."""
+def material(data: Path, work: Path, base: Base) -> tuple[Path, Path, Path]:
+    """Models that all settings start from: a policy that cannot end its answers, one that can, and the reward."""
     stages = Stages(data, base, work)
     policy = stages.sft(1600, "train.lr=1e-3") / "model"
     reward = stages.reward(policy, 64, "train.lr=2e-4") / "model"
     eos, pad = base.tokenizer.eos_id, base.tokenizer.pad_id
     # A PAD that TRL samples ends its answer, so neither side may sample one.
-    endless = silenced(policy, work / "endless", (eos, pad))
-    natural = silenced(policy, work / "natural", (pad,))
+    return silenced(policy, work / "endless", (eos, pad)), silenced(policy, work / "natural", (pad,)), reward
+
+
+def settings(data: Path, work: Path, base: Base, python: Path) -> dict[str, Bench]:
+    """The settings against TRL, and that of reuse, from one policy and reward."""
+    endless, natural, reward = material(data, work, base)
     source = [DataSource(str(data / "prompts_train.jsonl"))]
     few, many = (
         make_prompts(source, base, work, count=count, max_tokens=MAX_PROMPT, name=f"prompts-{count}")
         for count in (8, 64)
     )
-    return [
-        Bench("b8", work / "b8", endless, reward, few, 8, python, micro=8),
-        Bench("b64", work / "b64", natural, reward, many, 4, python, micro=8),
-    ]
+    return {
+        "b8": Bench("b8", work / "b8", endless, reward, few, 8, python, micro=8),
+        "b64": Bench("b64", work / "b64", natural, reward, many, 4, python, micro=8),
+        "reuse": Bench("reuse", work / "reuse", natural, reward, many, REUSE_EPOCHS, python, micro=8),
+        "reuse_b8": Bench("reuse_b8", work / "reuse_b8", endless, reward, few, REUSE_EPOCHS, python, micro=8),
+    }
 
 
-def main() -> None:
-    options = arguments(__doc__.splitlines()[0]).parse_args()
-    work = (options.work or options.out.with_suffix(".work")).resolve()
-    work.mkdir(parents=True, exist_ok=True)
-    python, data = trl_python(TRL), options.data.resolve()
-    base = make_base(data, work / "base", TINY)
-    found: dict[str, Any] = {}
-    details: dict[str, Any] = {"versions": versions(python), "trl_micro_batch": {}, "prompt_tokens": {}}
-    for bench in settings(data, work, base, python):
-        say(f"{bench.name}: {bench.prompts.num_rows} prompts of {bench.prompts.mean_tokens:.0f} tokens on average")
-        rounds = alternate(bench.sides(), options.rounds)
-        parts = bench.parts()
-        found[f"ppo_ratio_{bench.name}"] = ratio(rounds, "ours", "trl", "samples_per_s")
-        found[f"overhead_share_{bench.name}"] = overhead_share(parts["ours"])
-        details |= {f"rounds_{bench.name}": rounds, f"parts_s_{bench.name}": parts}
-        details["trl_micro_batch"][bench.name] = bench.micro
-        details["prompt_tokens"][bench.name] = bench.prompts.mean_tokens
-        for side in ("ours", "trl"):
-            tokens = statistics.mean(each[side]["mean_answer_tokens"] for each in rounds)
-            say(f"  {side}: {tokens:.1f} tokens an answer; seconds an iteration: {_shown(parts[side])}")
-    found["overhead_share"] = max(found[f"overhead_share_{name}"] for name in ("b8", "b64"))
+def against_trl(bench: Bench, rounds: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """Figures of one setting, and their details."""
+    say(f"{bench.name}: {bench.prompts.num_rows} prompts of {bench.prompts.mean_tokens:.0f} tokens on average")
+    found = alternate(bench.sides(), rounds)
+    parts = bench.parts()
+    for side in ("ours", "trl"):
+        tokens = statistics.mean(each[side]["mean_answer_tokens"] for each in found)
+        say(f"  {side}: {tokens:.1f} tokens an answer; seconds an iteration: {_shown(parts[side])}")
+    figures = {
+        f"ppo_ratio_{bench.name}": ratio(found, "ours", "trl", "samples_per_s"),
+        f"overhead_share_{bench.name}": overhead_share(parts["ours"]),
+    }
+    return figures, {f"rounds_{bench.name}": found, f"parts_s_{bench.name}": parts}
+
+
+def reuse(bench: Bench, rounds: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """Iterations per second with reuse over without, in the epochs after the first; one iteration is an epoch."""
+
+    def side(name: str, *more: str) -> Side:
+        def measure(number: int) -> dict[str, Any]:
+            lines = bench.metrics(number, f"train.lr={REUSE_LR}", *more)[1:]
+            means = {each: statistics.mean(line[each] for line in lines) for each in lines[0] if each != "step"}
+            found = {"iterations_per_s": 1 / means["time/step_s"], "rollout_s": means["time/rollout_s"]}
+            found["mean_answer_tokens"] = means["rollout/response_tokens"]
+            return found | {"accepted_share": means.get("rollout/accepted_share", 0.0)}
+
+        return Side(name, measure)
+
+    say(f"{bench.name}: {bench.prompts.num_rows} prompts in {REUSE_EPOCHS} epochs, learning rate {REUSE_LR:g}")
+    found = alternate([side("anew"), side("reuse", "rollout.reuse=true")], rounds)
+    suffix = bench.name.removeprefix("reuse")
+    figures = {
+        f"ppo_reuse_ratio{suffix}": ratio(found, "reuse", "anew", "iterations_per_s"),
+        f"ppo_reuse_rollout_ratio{suffix}": 1 / ratio(found, "reuse", "anew", "rollout_s"),
+        f"ppo_reuse_accepted_share{suffix}": statistics.median(each["reuse"]["accepted_share"] for each in found),
+    }
+    return figures, {f"rounds_{bench.name}": found}
+
+
+def shared_memory(data: Path, work: Path) -> tuple[dict[str, float], dict[str, Any]]:
+    """Peak memory of a shared backbone over that of four models."""
     say("memory, 111 M parameters")
     large = work / "large"
     large.mkdir(exist_ok=True)
@@ -190,9 +225,38 @@ def main() -> None:
     source = [DataSource(str(data / "prompts_train.jsonl"))]
     prompts = make_prompts(source, wide, large, count=8, max_tokens=64, name="prompts-memory")
     peaks = memory(data, large, prompts)
-    found["shared_memory_ratio"] = peaks["shared"]["training_mib"] / peaks["separate"]["training_mib"]
-    found["shared_memory_ratio_with_export"] = peaks["shared"]["peak_mib"] / peaks["separate"]["peak_mib"]
-    write(options.out, {**found, "memory_mib": peaks, **details})
+    figures = {
+        "shared_memory_ratio": peaks["shared"]["training_mib"] / peaks["separate"]["training_mib"],
+        "shared_memory_ratio_with_export": peaks["shared"]["peak_mib"] / peaks["separate"]["peak_mib"],
+    }
+    return figures, {"memory_mib": peaks}
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (default: all)")
+    options = parser.parse_args()
+    work = (options.work or options.out.with_suffix(".work")).resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    data, compared = options.data.resolve(), [name for name in ("b8", "b64") if name in options.parts]
+    python = trl_python(TRL) if compared else Path()
+    benches = settings(data, work, make_base(data, work / "base", TINY), python)
+    found: dict[str, Any] = {}
+    details: dict[str, Any] = {
+        "versions": versions(python) if compared else {},
+        "trl_micro_batch": {name: benches[name].micro for name in compared},
+        "prompt_tokens": {name: benches[name].prompts.mean_tokens for name in options.parts if name in benches},
+        "reuse": {"lr": REUSE_LR, "epochs": REUSE_EPOCHS},
+    }
+    for name in options.parts:
+        if name == "memory":
+            figures, more = shared_memory(data, work)
+        else:
+            figures, more = (against_trl if name in compared else reuse)(benches[name], options.rounds)
+        found, details = found | figures, details | more
+    if compared:
+        found["overhead_share"] = max(found[f"overhead_share_{name}"] for name in compared)
+    write(options.out, {**found, **details})
     if options.work is None:
         shutil.rmtree(work)
 

@@ -129,7 +129,7 @@ class Grid:
             for rate, seed in missing
         ]
         spec = self.work / f"{task}-{side}-spec.json"
-        content = self._ours(task) if side == "ours" else self._trl(task)
+        content = self.ours(task) if side == "ours" else self._trl(task)
         spec.write_text(json.dumps({**content, "runs": runs}))
         command = {"ours": [sys.executable, "ours_learning.py"], "trl": [str(self.python), "trl_ppo.py"]}[side]
         seconds = run([command[0], str(SIDES / command[1]), str(spec)], self.work / f"{task}-{side}.log")
@@ -138,7 +138,7 @@ class Grid:
     def _options(self, task: str) -> dict[str, str]:
         return {"tokenizer": str(self.start.policy)} if task == "length" else {}
 
-    def _ours(self, task: str) -> dict[str, Any]:
+    def ours(self, task: str) -> dict[str, Any]:
         function = json.dumps([{"path": f"tasks:{task}", "options": self._options(task)}])
         paid = [f"reward.path={self.start.reward}", "reward.min_accuracy=null"]
         if task != "reward_model":

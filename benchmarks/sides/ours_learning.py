@@ -17,6 +17,7 @@ from rlhf.train.ppo import train_ppo
 from rlhf.train.run.run import launch
 
 KEPT = ("objective/reward", "objective/kl", "rollout/eos_rate", "rollout/response_tokens")  # kept without the group
+WHERE_LOGGED = ("rollout/accepted_share",)  # 0 in the iterations that do not log it
 
 
 def one(words: list[str], run: dict[str, Any]) -> None:
@@ -27,6 +28,7 @@ def one(words: list[str], run: dict[str, Any]) -> None:
         sys.exit(status)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     curves = {name.partition("/")[2]: [line[name] for line in lines] for name in KEPT}
+    curves |= {name.partition("/")[2]: [line.get(name, 0.0) for line in lines] for name in WHERE_LOGGED}
     Path(run["result"]).write_text(json.dumps({**curves, "seconds": lines[-1]["time/wall_s"]}))
     shutil.rmtree(folder)
 

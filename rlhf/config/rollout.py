@@ -62,4 +62,14 @@ class RolloutSection(Section):
     overlap: Literal[0, 1] = Field(
         0, description="vllm: 1 draws the next iteration's answers while this one is learned from, with older weights"
     )
+    reuse: bool = Field(
+        False,
+        description="transformers: start each answer from the last one to the same prompt, of which so much is kept "
+        "that the answer's distribution stays that of today's policy; successive epochs then share randomness",
+    )
+    reuse_top: Positive | None = Field(
+        None,
+        description="reuse: largest probabilities kept of each token's distribution, 6 or 8 bytes each in CPU memory; "
+        "a token outside of them is drawn anew; null: the whole vocabulary, 4 bytes each",
+    )
     vllm: VllmSection = Field(default_factory=VllmSection)

@@ -374,6 +374,16 @@ class PpoConfig(LanguageConfig):
                 "rollout.overlap = 1 needs an engine that draws while the trainer learns; "
                 "set rollout.backend=vllm, or rollout.overlap=0"
             )
+        if self.rollout.reuse and self.rollout.backend == "vllm":
+            raise ValueError(
+                "rollout.reuse = true needs the distribution that each token was drawn from, and an engine returns the "
+                "probability of the token alone; set rollout.backend=transformers, or rollout.reuse=false"
+            )
+        if self.rollout.reuse_top and not self.rollout.reuse:
+            raise ValueError(
+                f"rollout.reuse_top = {self.rollout.reuse_top} does nothing without drafts; set rollout.reuse=true, or "
+                "rollout.reuse_top=null"
+            )
         if self.rollout.overlap and self.ppo.drop_equal_groups:
             raise ValueError(
                 "ppo.drop_equal_groups does not work with rollout.overlap = 1, which begins the next prompts "

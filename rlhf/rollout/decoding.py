@@ -1,8 +1,9 @@
 """The decode loop of rollouts and of the service: continuous batching over the slots of one cache.
 
-Prompts are prefilled as one packed row, once for all answers to a prompt. Ended answers leave their slots and waiting
-ones take their place. Each answer has its own random numbers and settings, and the log-probability of each token is
-that of the distribution it was sampled from.
+Prompts are prefilled as one packed row, once for all answers to a prompt, with the draft of an answer that has one: the
+same pass decides how much of the draft stays. Ended answers leave their slots and waiting ones take their place. Each
+answer has its own random numbers and settings, and the log-probability of each token is that of the distribution it was
+sampled from.
 """
 
 from __future__ import annotations
@@ -24,13 +25,16 @@ from rlhf.ops.segments import Segments
 from rlhf.rollout.cache import Entering, Kept, PromptLayer, SlotCache, cache_argument, enter, rearranged
 from rlhf.rollout.capacity import CacheBuckets
 from rlhf.rollout.graphs import Capture, GraphedSteps, Graphs
+from rlhf.rollout.prefill import PrefillRow
 from rlhf.rollout.sampling import decoding_groups, draw_tokens, record_top_logprobs
 from rlhf.rollout.sequences import ActiveSequence
 from rlhf.rollout.step import DecodeStep, SlotState
+from rlhf.rollout.verification import record_drawn, replace_rejected, verify
 
 KEEP_ABOVE = 0.75  # slots are rearranged when a smaller share of them is active
 ENTER_IN_PLACE = 8  # an eighth of the slots may enter without a rearrangement
-PREFILL_TOKENS = 4096  # of prompts in one forward pass
+PREFILL_TOKENS = 4096  # of prompts and drafts in one forward pass
+DRAFT_LOGITS = {"cpu": 2**24, "cuda": 2**26}  # entries of the logits of drafts in one forward pass (64, 256 MiB)
 ROOM = 256  # columns allocated for further tokens; when they are used up, the cache is rearranged
 
 
@@ -126,7 +130,9 @@ class Decoder:
         if not keep and not entering:
             self._slots, self._step = [], None
             return []
-        prefilled, grown = self._prefilled(entering)
+        prefilled, entering, grown = self._prefilled(entering)
+        if grown and not entering and not (keep and full):  # drafts that are whole answers take no slot
+            return grown
         if prefilled is not None and not full and self._fits_in_place(keep, entering):
             self._enter_in_place(entering, prefilled)
         else:
@@ -169,53 +175,66 @@ class Decoder:
             return False
         few = max(1, len(self._slots) // ENTER_IN_PLACE)
         left_free = len(self._slots) - len(keep) - len(entering)
-        longest = max(len(answer.prompt) for answer in entering)
+        longest = max(answer.cached for answer in entering)
         return len(entering) <= few and 0 <= left_free <= few and longest <= self._step.cache.length
 
     def _admitted(self, count: int) -> list[ActiveSequence]:
         """The next answers, at most `count` of them and as many as fit into one prefill."""
         chosen: list[ActiveSequence] = []
-        tokens, seen = 0, set()
+        tokens, proposed, seen = 0, 0, set()
+        vocabulary = self._model.config.get_text_config().vocab_size
+        most_proposed = DRAFT_LOGITS["cpu" if self._device.type == "cpu" else "cuda"] // vocabulary
         while self._waiting and len(chosen) < count:
-            prompt = self._waiting[0].prompt
-            key = prompt.tobytes()
-            tokens += 0 if key in seen else len(prompt)
-            if chosen and tokens > PREFILL_TOKENS:
+            context, answer = self._waiting[0].context, self._waiting[0]
+            key = context.tobytes()
+            tokens += 0 if key in seen else len(context)
+            proposed += answer.proposed
+            if chosen and (tokens > PREFILL_TOKENS or proposed > most_proposed):
                 break
             seen.add(key)
             chosen.append(self._waiting.popleft())
         return chosen
 
-    def _prefilled(self, answers: list[ActiveSequence]) -> tuple[Entering | None, list[ActiveSequence]]:
-        """Prefills the distinct prompts as one packed row and draws each answer's first token: the row's cache, and the
-        answers that grew."""
+    def _prefilled(
+        self, answers: list[ActiveSequence]
+    ) -> tuple[Entering | None, list[ActiveSequence], list[ActiveSequence]]:
+        """Prefills the distinct prompts with their drafts as one packed row, keeps of the drafts what is kept, and
+        draws the next token: the row's cache, the answers that take a slot, and those that grew."""
         if not answers:
-            return None, []
-        prompts = [answer.prompt for answer in answers]
-        numbers: dict[bytes, int] = {}
-        order = [numbers.setdefault(prompt.tobytes(), len(numbers)) for prompt in prompts]
-        distinct = [np.frombuffer(key, dtype=prompts[0].dtype) for key in numbers]
-        ends = np.cumsum([len(prompt) for prompt in distinct])
-        places = np.concatenate([np.arange(len(prompt)) for prompt in distinct])
-        host = {"ids": np.concatenate(distinct), "positions": places, "last": ends - 1, "own": np.array(order)}
-        tensors = {name: torch.from_numpy(values.astype(np.int64)) for name, values in host.items()}
-        uniform = torch.from_numpy(np.array([answer.draws[0] for answer in answers]))
-        sent = moved_together({**tensors, "uniform": uniform}, self._device)
+            return None, [], []
+        row = PrefillRow.of(answers)
+        firsts = row.firsts
+        sent = moved_together({**row.tensors, **_next_draws(answers, firsts)}, self._device)
         cache = Cache(layer_class_to_replicate=PromptLayer)
         output = self._model(
             input_ids=sent["ids"][None],
             attention_mask=no_mask(self._device),
             position_ids=sent["positions"][None],
-            segments=Segments.of_lengths([len(prompt) for prompt in distinct]),
+            segments=Segments.of_lengths([len(context) for context in row.contexts]),
             use_cache=True,
-            logits_to_keep=sent["last"],
+            logits_to_keep=sent["read"],
             **{self._cache_argument: cache},
         )
-        bounds = [(int(end) - len(prompt), int(end)) for prompt, end in zip(distinct, ends, strict=True)]
-        logits = output.logits[0].index_select(0, sent["own"]).float()
+        logits = output.logits[0].float()
+        spans, going = row.spans(answers), list(range(len(answers)))
+        if any(answer.proposed for answer in answers):
+            verify(answers, logits, firsts, self._eos_id)
+            spans, going = row.spans(answers), [item for item in going if not answers[item].ended]
+            if not going:
+                return None, [], answers
+            sent = moved_together(
+                _next_draws([answers[item] for item in going], [firsts[item] for item in going]), self._device
+            )
+        entering = [answers[item] for item in going]
+        self._draw_next(entering, logits.index_select(0, sent["places"]), sent["uniform"])
+        return Entering(cache, [spans[item] for item in going]), entering, answers
+
+    def _draw_next(self, answers: list[ActiveSequence], logits: Tensor, uniform: Tensor) -> None:
+        """Draws the token after the prompt and what was kept of the draft, from logits [B, V] of a prefill."""
         groups = decoding_groups([answer.decoding for answer in answers], self._device)
-        grown = self._grown(answers, draw_tokens(logits, sent["uniform"], groups), logits)
-        return Entering(cache, [bounds[number] for number in order]), grown
+        drawn = draw_tokens(logits, uniform, groups)
+        replace_rejected(answers, logits, uniform, drawn)
+        self._grown(answers, drawn, logits)
 
     def _grown(self, answers: Sequence[ActiveSequence], drawn: Tensor, logits: Tensor) -> list[ActiveSequence]:
         """Appends the drawn tokens [2, S] to the answers that have not ended, and returns these."""
@@ -225,9 +244,17 @@ class Decoder:
             if not answer.ended and not math.isfinite(logprobs[row]):
                 raise ValueError(f"logits row {row} has NaN, +inf or no finite entry; check model and cuts")
         record_top_logprobs(answers, logits, ids)
+        record_drawn(answers, logits)
         grown = []
         for answer, token, logprob in zip(answers, ids, logprobs[: len(answers)], strict=True):
             if not answer.ended:
                 answer.append(token, logprob, self._eos_id)
                 grown.append(answer)
         return grown
+
+
+def _next_draws(answers: Sequence[ActiveSequence], firsts: Sequence[int]) -> dict[str, Tensor]:
+    """places, uniform [B]: the row of a prefill's logits before each answer's next token, and its random number."""
+    places = [first + len(answer.tokens) for answer, first in zip(answers, firsts, strict=True)]
+    uniform = np.array([answer.draws[len(answer.tokens)] for answer in answers])
+    return {"places": torch.tensor(places), "uniform": torch.from_numpy(uniform)}

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rlhf.data.encode import Ids
+from rlhf.rollout.drafts import AnswerDraft, DraftRows
 
 
 class Decoding(NamedTuple):
@@ -38,6 +39,11 @@ class ActiveSequence:
         ends: called with the tokens so far after each token; True ends the answer as EOS does.
         stream: names its random stream, for an engine that draws numbers of its own.
         num_likeliest: record the log-probability of each token with so many alternatives; None records nothing.
+        draft: an earlier answer to the prompt, of which a beginning is kept as far as it is today's; None draws all.
+        chances: uniform numbers in [0, 1), one per token of the draft, that decide how far.
+        rows: record each token's distribution, to make this answer a draft; None records nothing.
+
+    num_accepted: tokens of the draft that were kept.
     """
 
     prompt: Ids
@@ -46,6 +52,10 @@ class ActiveSequence:
     ends: Callable[[Sequence[int]], bool] | None = None
     num_likeliest: int | None = None
     stream: tuple[int, ...] = ()
+    draft: AnswerDraft | None = None
+    chances: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    rows: DraftRows | None = None
+    num_accepted: int = 0
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     top_logprobs: list[TopLogprobs] = field(default_factory=list)
@@ -56,6 +66,18 @@ class ActiveSequence:
     def limit(self) -> int:
         """Most tokens it may have."""
         return len(self.draws)
+
+    @property
+    def proposed(self) -> int:
+        """Tokens of the draft that are considered: no more than the answer may have."""
+        return 0 if self.draft is None else min(len(self.draft.tokens), self.limit)
+
+    @property
+    def context(self) -> Ids:
+        """What the prefill reads: the prompt and the draft."""
+        if self.draft is None:
+            return self.prompt
+        return np.concatenate([self.prompt, self.draft.tokens[: self.proposed]])
 
     @property
     def cached(self) -> int:

@@ -4,7 +4,7 @@ updates made from it."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,10 +14,8 @@ import numpy as np
 
 from rlhf.config.role_paths import RolePaths
 from rlhf.config.schema import PpoConfig
-from rlhf.data.encode import EncodedPrompt, EncodedSequence, Encoder
-from rlhf.data.loader import RowStream
+from rlhf.data.encode import EncodedPrompt, EncodedSequence
 from rlhf.data.packing import pack_sequences
-from rlhf.data.records import Demonstration, Prompt
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.doctor.proofs_head import model_head_proof
 from rlhf.errors import TrainingError
@@ -25,7 +23,6 @@ from rlhf.ops.moments import Moments
 from rlhf.rollout.graphs import graphs_in_words
 from rlhf.rollout.vllm.client import VllmRollout
 from rlhf.rollout.vllm.start import require_same_shape, require_vllm, start_engine
-from rlhf.train.inputs import LoadedRows, encode_summary, load, load_train_and_eval
 from rlhf.train.policy.ahead import Ahead, from_json
 from rlhf.train.policy.build_roles import build_roles, checked_paths, role_tokenizers
 from rlhf.train.policy.control_group import run_control
@@ -37,13 +34,16 @@ from rlhf.train.policy.experience import (
     final_rewards,
     gather_experience,
 )
+from rlhf.train.policy.reuse import Reuse, open_reuse
 from rlhf.train.policy.reward_sources import RewardSources, check_sources, text_sources
 from rlhf.train.policy.roles import Roles
 from rlhf.train.policy.samples import Sample
+from rlhf.train.policy.training_data import TrainingData, load_data
 from rlhf.train.policy.tripwire_monitor import TripwireMonitor
-from rlhf.train.policy.update import Demonstrations, update
+from rlhf.train.policy.update import update
 from rlhf.train.run.fast_paths import require_proved, start_fast_paths
 from rlhf.train.run.lifecycle import (
+    Savable,
     end_if_asked,
     is_due,
     metrics_log,
@@ -54,7 +54,7 @@ from rlhf.train.run.lifecycle import (
 )
 from rlhf.train.run.metrics import MetricsLog
 from rlhf.train.run.run import Run
-from rlhf.train.schedules import Schedule, next_kl_coefficient, schedule_of
+from rlhf.train.schedules import next_kl_coefficient
 
 PROGRESS_METRICS = (
     "objective/reward",
@@ -85,19 +85,6 @@ class PpoProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingData:
-    """The data of a run, the reports on reading it (train, eval, ptx), its order, and the learning-rate schedule."""
-
-    prompts: LoadedRows[EncodedPrompt]
-    held_out: LoadedRows[EncodedPrompt]
-    demonstrations: Demonstrations | None
-    reports: dict[str, list[dict[str, Any]]]
-    stream: RowStream
-    schedule: Schedule
-    last: int
-
-
-@dataclass(frozen=True, slots=True)
 class PpoState:
     """Everything that an iteration reads or changes."""
 
@@ -109,6 +96,11 @@ class PpoState:
     progress: PpoProgress
     engine: VllmRollout | None = None
     ahead: Ahead = field(default_factory=Ahead)
+    reuse: Reuse | None = None
+
+    def saved(self) -> Mapping[str, Savable]:
+        """What a checkpoint holds besides the progress, by the name of its folder."""
+        return _saved(self.roles, self.reuse)
 
 
 def train_ppo(run: Run[PpoConfig]) -> None:
@@ -138,10 +130,10 @@ def train_ppo(run: Run[PpoConfig]) -> None:
             # 11. log, and a checkpoint or the way back to one
             log.log(step, metrics)
             if tripwires.rolls_back:
-                state = _at(state, tripwires.roll_back(state.roles, PpoProgress()))
+                state = _at(state, tripwires.roll_back(state.saved(), PpoProgress()))
             elif tripwires.stopped or is_due(step, config.checkpoint.every_steps, last):
-                save(run, state.roles.trained(), state.progress)
-            end_if_asked(run, state.roles.trained(), state.progress)
+                save(run, state.saved(), state.progress)
+            end_if_asked(run, state.saved(), state.progress)
     _finish(run, state)
 
 
@@ -158,7 +150,8 @@ def prepare(run: Run[PpoConfig]) -> PpoState:
     run.say_all(tokenizers[0].notes)
     texts = text_sources(config.reward)
     check_sources(texts, run.ranks)
-    data = _load_data(run, tokenizers[0])
+    data = load_data(run, tokenizers[0])
+    reuse = open_reuse(run, paths.actor, tokenizers[0], num_prompts=len(data.prompts.items))
     named = {"actor": paths.actor, "reference": paths.reference, "reward": paths.reward, "critic": paths.critic}
     parents = {role: path for role, path in named.items() if path is not None}
     start_fast_paths(run, parents)
@@ -167,7 +160,7 @@ def prepare(run: Run[PpoConfig]) -> PpoState:
     require_exportable(run, roles.actor)
     sources = RewardSources(config, run.ranks, tokenizers, roles.reward, texts)
     write_manifest(run, tokenizers[0], parents, data.reports)
-    progress = restore(run, roles.trained(), PpoProgress(kl_coefficient=config.ppo.kl_coefficient))
+    progress = restore(run, _saved(roles, reuse), PpoProgress(kl_coefficient=config.ppo.kl_coefficient))
     tripwires.resume(progress.tripwires)
     engine = None
     if config.rollout.backend == "vllm":
@@ -181,7 +174,11 @@ def prepare(run: Run[PpoConfig]) -> PpoState:
             decode=tokenizers[0].text,
             run_folder=run.folder.path,
         )
-    return _at(PpoState(data, paths, roles, sources, tripwires, progress, engine), progress)
+    return _at(PpoState(data, paths, roles, sources, tripwires, progress, engine, reuse=reuse), progress)
+
+
+def _saved(roles: Roles, reuse: Reuse | None) -> Mapping[str, Savable]:
+    return roles.trained() if reuse is None else {**roles.trained(), "drafts": reuse.drafts}
 
 
 def _at(state: PpoState, progress: PpoProgress) -> PpoState:
@@ -220,6 +217,7 @@ def iteration(run: Run[PpoConfig], state: PpoState, step: int) -> dict[str, floa
     )
     # 8. the KL coefficient of the next iteration
     metrics = {**experience.metrics, **kept.metrics, **updates, **gaps, "objective/kl_coefficient": coefficient}
+    metrics |= {} if state.reuse is None else state.reuse.taken_metrics()
     metrics |= state.tripwires.measure(experience.samples)
     progress.kl_coefficient = next_kl_coefficient(config.ppo, coefficient, metrics["objective/kl"], len(samples))
     progress.consumed += kept.num_prompts
@@ -237,10 +235,7 @@ def _all_groups(run: Run[PpoConfig], state: PpoState, step: int) -> KeptGroups:
     config, stream, progress = run.config, state.data.stream, state.progress
     rows = stream.batch(progress.consumed)
     asked = _asked(state, config, rows)
-    if progress.ahead:
-        samples = from_json(progress.ahead, asked)
-    else:
-        samples = draw_answers(state.roles.actor, state.sources.tokenizers[0], asked, config, step, state.engine)
+    samples = from_json(progress.ahead, asked) if progress.ahead else _drawn(state, asked, config, step)
     if config.rollout.overlap and state.engine is not None and step < stream.num_steps:
         following = _asked(state, config, stream.batch(progress.consumed + len(rows)))
         state.ahead.begin(begin_answers(state.roles.actor, following, config, step + 1, state.engine))
@@ -256,8 +251,7 @@ def _kept_groups(run: Run[PpoConfig], state: PpoState, step: int) -> KeptGroups:
 
     def draw(before: int, count: int) -> list[Sample]:
         asked = _asked(state, config, stream.rows(progress.consumed + before, count))
-        tokenizer, first = state.sources.tokenizers[0], before * answers
-        return draw_answers(state.roles.actor, tokenizer, asked, config, step, state.engine, first=first)
+        return _drawn(state, asked, config, step, first=before * answers)
 
     return kept_groups(
         draw,
@@ -267,6 +261,16 @@ def _kept_groups(run: Run[PpoConfig], state: PpoState, step: int) -> KeptGroups:
         answers=answers,
         rounds=config.ppo.refill_rounds,
     )
+
+
+def _drawn(
+    state: PpoState, asked: Sequence[EncodedPrompt], config: PpoConfig, step: int, *, first: int = 0
+) -> list[Sample]:
+    """One answer per prompt, from the last answers to them with rollout.reuse; `first` as in `draw_answers`."""
+    actor, tokenizer = state.roles.actor, state.sources.tokenizers[0]
+    if state.reuse is not None:
+        return state.reuse.draw(actor, tokenizer, asked, config, step, first=first)
+    return draw_answers(actor, tokenizer, asked, config, step, state.engine, first=first)
 
 
 def _asked(state: PpoState, config: PpoConfig, rows: Sequence[int]) -> list[EncodedPrompt]:
@@ -289,7 +293,7 @@ def _completed_work_saved(
         before()
         latest = run.store.latest()
         if run.step and (latest is None or latest.step != run.step):
-            save(run, state.roles.trained(), state.progress)
+            save(run, state.saved(), state.progress)
         run.say(f"the work up to step {run.step} is saved" if run.step else "no iteration was completed")
         raise
 
@@ -341,25 +345,3 @@ def _probe(prompt: EncodedPrompt, tokenizer: ChatTokenizer) -> EncodedSequence:
     """A prompt and EOS: enough to compare the outputs of two models."""
     ids = np.append(prompt.ids, np.int32(tokenizer.eos_id))
     return Sample(prompt, ids[-1:], True, np.zeros(1, np.float32)).sequence
-
-
-def _load_data(run: Run[PpoConfig], tokenizer: ChatTokenizer) -> TrainingData:
-    """Reads all data, before any model is loaded."""
-    config, data = run.config, run.config.data
-    encoder = Encoder(tokenizer, config.sampling.max_prompt_tokens)
-    (prompts, summary), (held_out, _) = load_train_and_eval(config, Prompt, encoder, lambda each: each.prompts)
-    run.say(f"prompts: {summary}")
-    lengths = tuple(map(len, prompts.items)) if data.curriculum == "length" else None
-    stream = prompts.stream(
-        seed=config.run.seed, batch_size=config.ppo.num_prompts, epochs=config.train.epochs, first_by=lengths
-    )
-    reports = {"train": prompts.reports, "eval": held_out.reports}
-    demonstrations = None
-    if data.ptx:
-        encoder = Encoder(tokenizer, data.max_length)
-        loaded = load(data, data.ptx, Demonstration, encoder.demonstrations, key="data.ptx")
-        run.say(f"ptx: {encode_summary(encoder)}{loaded.notes}")
-        order = loaded.stream(seed=config.run.seed, batch_size=config.train.batch_size, epochs=1.0)
-        demonstrations, reports["ptx"] = Demonstrations(loaded.items, order), loaded.reports
-    schedule, last = schedule_of(config.train, stream.num_steps), run.last_step(stream.num_steps)
-    return TrainingData(prompts, held_out, demonstrations, reports, stream, schedule, last)

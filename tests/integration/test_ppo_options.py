@@ -136,3 +136,37 @@ def test_prompts_with_equal_rewards_are_replaced_the_same_after_a_kill_and_on_tw
         assert {name: ours[name] for name in names} == pytest.approx(
             {name: theirs[name] for name in names}, rel=1e-3, abs=1e-5
         )
+
+
+def test_answers_from_drafts_are_the_same_after_a_kill_and_on_two_ranks(
+    starter: Starter, configs: dict[str, Path], chain: dict[str, Path], korean: Path, tmp_path: Path
+) -> None:
+    """4 prompts with two answers each, in every iteration: all but the first iteration start from the last answers."""
+    first = {"prompts": (korean / "prompts_train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:4]}
+    (tmp_path / "four.jsonl").write_text("".join(first["prompts"]), encoding="utf-8")
+    words: list[str | Path] = ["--config", configs["ppo"], f"actor.path={chain['sft']}", "train.epochs=4"]
+    words += [f"reward.path={chain['reward']}/model", f"data.train={tmp_path}/four.jsonl", "ppo.samples_per_prompt=2"]
+    words += ["rollout.reuse=true", "rollout.reuse_top=100", "sampling.temperature=1.5", "train.lr=3.0e-3"]
+    words += ["control.enabled=false"]
+    text = starter.run("ppo", *words, f"run.dir={tmp_path}/whole")
+    assert "rollout.reuse: drafts of 8 answers take up to 0.00 GiB" in text
+    whole = read_run(tmp_path / "whole")
+    assert len(whole.metrics) == 4
+    assert "rollout/accepted_share" not in whole.metrics[0]
+    assert whole.metrics[0]["rollout/reused_share"] == 0
+    assert all(0 < line["rollout/accepted_share"] < 1 for line in whole.metrics[1:])
+
+    killed = [*words, f"run.dir={tmp_path}/killed"]
+    starter.run("ppo", *killed, fault=Fault("rlhf.train.policy.update:minibatch", 14), status=-signal.SIGKILL)
+    assert "after step 2" in starter.run("ppo", *killed, "--resume", "auto")
+    require_same_run(tmp_path / "killed", whole)
+
+    starter.run_world("ppo", *words, f"run.dir={tmp_path}/shared", ranks=2)
+    shared = read_run(tmp_path / "shared")
+    for ours, theirs in zip(shared.metrics, whole.metrics, strict=True):
+        names = [name for name in theirs if not name.endswith("_s")]
+        assert {name: ours[name] for name in names} == pytest.approx(
+            {name: theirs[name] for name in names}, rel=1e-3, abs=1e-5
+        )
+    saved = [path.name for path in (tmp_path / "shared" / "checkpoints" / "step-000004" / "drafts").iterdir()]
+    assert sorted(saved) == ["rank-0000.npz", "rank-0001.npz"]

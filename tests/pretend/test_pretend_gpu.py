@@ -26,6 +26,7 @@ KINDS = [
 ]
 PER_ROW = 3  # synchronisations of one micro-batch
 PER_DECODE = 2  # synchronisations, and copies, of one decode step
+PER_REUSE = 4  # of one that keeps distributions on the host, or verifies drafts as it prefills
 BOUNDS = "/models/attention.py"  # bounds of the variable-length kernel, which are no part of the row's transfer
 PARKED = "/engine/parking.py"  # weights of a parked role, which come once for all rows
 # A row of the smallest minibatch pays for the step: the sums of all metrics, and the gradient norms.
@@ -123,8 +124,9 @@ def test_a_decode_step_waits_twice_and_copies_twice_at_most(steps: Steps) -> Non
     for name, step in steps.items():
         if not step["decodes"] or step["rows"]:
             continue
-        assert total(step["synchronisations"]) <= PER_DECODE * step["decodes"], (name, step["synchronisations"])
-        assert total(step["copies"]) <= PER_DECODE * step["decodes"], (name, step["copies"])
+        most = (PER_REUSE if "reuse" in name else PER_DECODE) * step["decodes"]
+        assert total(step["synchronisations"]) <= most, (name, step["synchronisations"])
+        assert total(step["copies"]) <= most, (name, step["copies"])
 
 
 def test_the_bounds_of_segments_are_made_once_per_row(steps: Steps) -> None:

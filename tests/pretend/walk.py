@@ -54,7 +54,9 @@ from rlhf.rollout.sequences import ActiveSequence, Decoding
 from rlhf.serve.chat.batching import AnswerRequest, Batcher
 from rlhf.train.policy import shared_roles
 from rlhf.train.policy.control_group import run_control
+from rlhf.train.policy.drafts import Drafts
 from rlhf.train.policy.experience import correct_for_engine, draw_answers, gather_experience
+from rlhf.train.policy.reuse import Reuse
 from rlhf.train.policy.reward_sources import RewardSources
 from rlhf.train.policy.roles import Roles
 from rlhf.train.policy.samples import Sample
@@ -150,6 +152,14 @@ def policy_steps(walk: Walk, name: str, roles: Roles, demonstrations: Sequence[E
     samples: list[Sample] = walk.step(
         f"{name} draw_answers", lambda: draw_answers(roles.actor, tokenizer, walk.prompts(), config, 1)
     )
+    reuse, warmer = Reuse(Drafts(RANKS), 200), config.sampling.model_copy(update={"temperature": 1.5})  # rejects some
+    for step, chosen in ((2, config), (3, config.model_copy(update={"sampling": warmer}))):
+        walk.step(
+            f"{name} reuse step {step}",
+            lambda step=step, chosen=chosen: reuse.draw(roles.actor, tokenizer, walk.prompts(), chosen, step),
+        )
+    shares = reuse.taken_metrics()
+    walk.step(f"{name} drafts", lambda: require_rejections(shares))
     walk.step(f"{name} correct_for_engine", lambda: correct_for_engine(samples, roles, config))
     done = walk.step(f"{name} experience gae", lambda: gather_experience(samples, roles, sources, config, 0.05))
     for estimator, group in (("rloo", 2), ("grpo", 2), ("reinforce_pp", None)):
@@ -180,6 +190,10 @@ def policy_steps(walk: Walk, name: str, roles: Roles, demonstrations: Sequence[E
     walk.step(f"{name} control group", lambda: run_control(run, roles, sources, tokenizer, walk.prompts()[:2]))
     walk.step(f"{name} state_dict", lambda: check_on_cpu(roles.actor.state_dict()))
     return samples
+
+
+def require_rejections(shares: dict[str, float]) -> None:
+    assert 0 < shares["rollout/accepted_share"] < 1, shares
 
 
 def require_passed(check: Check) -> None:

@@ -86,7 +86,7 @@ def answer_alone(
     with policy.full_weights() as model:
         plain = TransformersRollout(model, tokenizer.eos_id, tokenizer.text, graphs)
         drawn = plain.generate([prompts[item].ids for item in mine], [streams[item] for item in mine], sampling)
-    return _in_order(prompts, ranks.gather((list(mine), drawn)))
+    return samples_in_order(prompts, ranks.gather((list(mine), drawn)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class AnswersBegun:
             self.engine.rest()
             return self.items, drawn
 
-        return _in_order(self.prompts, _agreed(self.ranks, take))
+        return samples_in_order(self.prompts, _agreed(self.ranks, take))
 
 
 def begin_answers(
@@ -182,7 +182,7 @@ def _agreed(ranks: Ranks, action: Callable[[], Result]) -> list[Result]:
     return found
 
 
-def _in_order(prompts: Sequence[EncodedPrompt], parts: Sequence[tuple[list[int], Rollouts]]) -> list[Sample]:
+def samples_in_order(prompts: Sequence[EncodedPrompt], parts: Sequence[tuple[list[int], Rollouts]]) -> list[Sample]:
     """Samples in the order of the prompts, of what each rank drew for its items."""
     samples = {
         item: Sample(prompts[item], tokens, finished, logprobs)

@@ -21,10 +21,9 @@ from rlhf.models.loading import artifact_model_path, check_model_path
 from rlhf.train.models import build_scalar_model
 from rlhf.train.policy.answer_metrics import answer_metrics
 from rlhf.train.policy.reward_sources import score_samples
-from rlhf.train.policy.roles import Roles
 from rlhf.train.policy.samples import Sample
 from rlhf.train.policy.tripwires import RATE_FACTOR, WATCHED, Trip, Tripwires, TripwireState, strongest
-from rlhf.train.run.lifecycle import restore
+from rlhf.train.run.lifecycle import Savable, restore
 from rlhf.train.run.run import Run
 
 
@@ -119,8 +118,9 @@ class TripwireMonitor:
             state.rate *= RATE_FACTOR
             say(f"learning rates are {state.rate:g} of the schedule's from now on")
 
-    def roll_back(self, roles: Roles, fresh: ProgressT) -> ProgressT:
-        """The progress of the checkpoint from before the excursion; its weights, optimizers and generators are loaded.
+    def roll_back(self, saved: Mapping[str, Savable], fresh: ProgressT) -> ProgressT:
+        """The progress of the checkpoint from before the excursion; what it holds of `saved`, and its generators, are
+        loaded.
 
         The tripwires keep the record of the trip, and the learning rates are halved.
         """
@@ -132,7 +132,7 @@ class TripwireMonitor:
         run.on_main(lambda: self._set_aside(target.step))
         run.store.rewind(target)
         run.resumed, run.step = target, target.step
-        progress = restore(run, roles.trained(), fresh)
+        progress = restore(run, saved, fresh)
         then = TripwireState(**progress.tripwires)
         then.rate, then.rollbacks, then.began, then.trips = now.rate, now.rollbacks, now.began, now.trips
         self.resume(asdict(then))

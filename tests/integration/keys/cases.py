@@ -135,6 +135,7 @@ COARSE = (  # half of all pairs of answers have the same reward
     "ppo.missing_eos_penalty=0",
     "reward.functions=[{path: 'tests.integration.coarse_rewards:coin'}]",
 )
+AGAIN = "data.train=[{path: {data}/prompts_train.jsonl, limit: 8}]"  # both iterations of a run answer the same prompts
 BAD_ROW = "[{base_data}/sft_bad.jsonl]"
 CASES: dict[str, dict[str, Case]] = {
     "sft": {
@@ -306,6 +307,8 @@ CASES: dict[str, dict[str, Case]] = {
         "ppo.whiten_advantages": case("ppo.whiten_advantages=false"),
         "ppo.ptx_weight": case("ppo.ptx_weight=1", "data.ptx={data}/sft_train.jsonl", "ppo.ptx_weight=0.5"),
         "rollout.backend": case("rollout.backend=vllm"),
+        "rollout.reuse": case("rollout.reuse=true", AGAIN),
+        "rollout.reuse_top": case("rollout.reuse_top=2", AGAIN, "rollout.reuse=true", "sampling.temperature=2"),
         "tripwires.held_out_reward": case("tripwires.held_out_reward={reward_other}"),
         "control.enabled": case("control.enabled=false"),
         "control.best_of": case("control.best_of=[3]"),

@@ -1,0 +1,94 @@
+"""Where drafts are, who draws from them, and what a checkpoint keeps of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rlhf.rollout.drafts import AnswerDraft
+from rlhf.train.policy.drafts import DraftKey, Drafts, Place
+from tests.support.tables import ONE_RANK
+
+FEW = [DraftKey(row, 0) for row in range(4)]
+
+
+def drafts_of(rank: int = 0, world: int = 1) -> Drafts:
+    return Drafts(replace(ONE_RANK, rank=rank, world_size=world))
+
+
+def draft(seed: int, *, whole: bool = False) -> AnswerDraft:
+    rng = np.random.default_rng(seed)
+    length = int(rng.integers(1, 6))
+    ids = None if whole else rng.integers(0, 400, (length, 3)).astype(np.uint16)
+    values = rng.random((length, 400 if whole else 3), np.float32)
+    return AnswerDraft(rng.integers(0, 400, length).astype(np.int32), values, ids)
+
+
+def assert_same(one: AnswerDraft, other: AnswerDraft) -> None:
+    assert one.tokens.tolist() == other.tokens.tolist()
+    assert one.values.dtype == other.values.dtype == np.float32
+    np.testing.assert_array_equal(one.values, other.values)
+    assert (one.ids is None) == (other.ids is None)
+    if one.ids is not None and other.ids is not None:
+        assert one.ids.dtype == other.ids.dtype
+        np.testing.assert_array_equal(one.ids, other.ids)
+
+
+def test_answers_without_drafts_are_dealt_in_turn() -> None:
+    assert drafts_of(world=3).dealt(FEW, step=1) == [0, 1, 2, 0]
+
+
+def test_a_draft_is_drawn_from_where_it_is_and_the_rest_fills_up() -> None:
+    drafts = drafts_of(world=3)
+    drafts.places = {FEW[0]: Place(2, 1), FEW[3]: Place(2, 1)}
+    assert drafts.dealt(FEW, step=2) == [2, 0, 1, 2]
+
+
+def test_an_answer_of_the_same_step_is_no_draft() -> None:
+    drafts = drafts_of()
+    drafts.keep(FEW[:1], [0], [draft(1)], step=5)
+    assert drafts.draft(FEW[0], step=5) is None
+    assert drafts.draft(FEW[0], step=6) is not None
+    assert drafts.draft(FEW[1], step=6) is None
+
+
+def test_a_rank_keeps_its_own_answers_and_forgets_one_that_another_drew() -> None:
+    own = drafts_of(rank=1, world=2)
+    own.keep(FEW, [0, 1, 0, 1], [draft(1), draft(2)], step=1)
+    assert list(own.own) == [FEW[1], FEW[3]]
+    own.keep(FEW[:2], [1, 0], [draft(3)], step=2)
+    assert set(own.own) == {FEW[0], FEW[3]}
+    assert own.places[FEW[1]] == Place(0, 2)
+    assert_same(own.own[FEW[0]], draft(3))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_drafts_come_back_from_a_checkpoint_on_any_number_of_ranks(tmp_path: Path, ranks: int) -> None:
+    """Saved by two ranks, with whole rows on one of the drafts."""
+    kept = {key: draft(key.row, whole=key.row == 2) for key in FEW}
+    for rank in range(2):
+        saving = drafts_of(rank, world=2)
+        mine = [kept[key] for key in FEW if key.row % 2 == rank]
+        saving.keep(FEW, [key.row % 2 for key in FEW], mine, step=3)
+        saving.save(tmp_path)
+    found = [drafts_of(rank, world=ranks) for rank in range(ranks)]
+    for each in found:
+        assert each.load(tmp_path) == ""
+        assert each.places == {key: Place(key.row % 2 % ranks, 3) for key in FEW}
+    together = {key: value for each in found for key, value in each.own.items()}
+    assert sum(len(each.own) for each in found) == len(FEW)
+    for key in FEW:
+        assert_same(together[key], kept[key])
+
+
+def test_a_checkpoint_without_drafts_leaves_none(tmp_path: Path) -> None:
+    drafts = drafts_of()
+    drafts.keep(FEW[:1], [0], [draft(1)], step=1)
+    assert drafts.load(tmp_path / "missing") == ""
+    assert (drafts.own, drafts.places) == ({}, {})
+    drafts.save(tmp_path)
+    drafts.load(tmp_path)
+    assert (drafts.own, drafts.places) == ({}, {})
