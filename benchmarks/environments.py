@@ -23,12 +23,14 @@ class Environment:
     """A package with what it brings, in `HOME`.
 
     pinned: whether every version is that of constraints/cpu.txt. Packages with narrower demands of their own take
-    torch alone from there. beside: further packages that the side uses.
+    torch alone from there. beside: further packages that the side uses. without: packages that are removed again,
+    because their builds on the package index need CUDA beside that torch; no side here uses images or sound.
     """
 
     requirement: str
     pinned: bool = True
     beside: Sequence[str] = ()
+    without: Sequence[str] = ()
 
     @property
     def folder(self) -> Path:
@@ -51,14 +53,17 @@ class Environment:
             subprocess.run([*install, *limits, torch], check=True)
             also = [] if self.pinned else [torch]
             subprocess.run([*install, *limits, *also, self.requirement, *self.beside], check=True)
+            if self.without:
+                subprocess.run([*install[:3], "uninstall", "--quiet", "--yes", *self.without], check=True)
             (self.folder / ".installed").touch()
         return python
 
 
 TRL = Environment("trl")  # the newest that installs beside the pinned torch and transformers
 TRL_PPO = Environment("trl==1.12.0")  # the last release with a PPO trainer
-LLAMA_FACTORY = Environment("llamafactory==0.9.5", pinned=False, beside=("deepspeed",))
-SWIFT = Environment("ms-swift==4.6.0", pinned=False, beside=("deepspeed",))
+NO_MEDIA = ("torchvision", "torchaudio")
+LLAMA_FACTORY = Environment("llamafactory==0.9.5", pinned=False, beside=("deepspeed",), without=NO_MEDIA)
+SWIFT = Environment("ms-swift==4.6.0", pinned=False, beside=("deepspeed",), without=NO_MEDIA)
 
 
 def pinned(package: str) -> str:

@@ -1,4 +1,4 @@
-"""TRL's DPOTrainer on ready-made ids, the reference's log-probabilities computed before training. In TRL's environment."""
+"""TRL's DPOTrainer on ready-made ids, the reference computed before training. Runs in TRL's environment."""
 
 from __future__ import annotations
 
