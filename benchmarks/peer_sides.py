@@ -43,6 +43,7 @@ ALIKE: Arguments = {
     "report_to": "none",
     "use_cpu": True,
     "bf16": False,
+    "fp16": False,
     "seed": 17,
 }
 
