@@ -17,7 +17,7 @@ BENCHMARKS = Path(__file__).resolve().parent
 class Part:
     """One script. `minutes` decides whether it still fits; `quick` replaces `words` to try the script.
 
-    needs: why it cannot run here; empty where it can. data: whether it is given the folder of rows.
+    needs: why it cannot run here; empty where it can. data: whether it is given the folder of rows. folder: of scripts.
     """
 
     name: str
@@ -26,9 +26,10 @@ class Part:
     quick: Sequence[str] = ()
     data: bool = True
     needs: Callable[[], str] = field(default=lambda: "")
+    folder: Path = BENCHMARKS
 
     def command(self, data: Path, out: Path, *, quick: bool) -> list[str]:
-        script = BENCHMARKS / f"{self.name}.py"
+        script = self.folder / f"{self.name}.py"
         rows = ["--data", str(data)] if self.data else []
         words = self.quick if quick else self.words
         return [sys.executable, str(script), *rows, "--out", str(out), *words]

@@ -28,7 +28,7 @@ class Found:
 class Measure:
     """One row. `read` takes it from the result of `part`; it raises KeyError where the result lacks it.
 
-    readme: whether the READMEs show it. form: how its value is written. against: the other side, in which {side} is
+    readme: whether the READMEs show it. against: the other side, in which {side} is
     the chosen one and {trl} and its like are versions.
     """
 
@@ -38,23 +38,18 @@ class Measure:
     against: Text
     read: Callable[[Result], Found]
     readme: bool = False
-    form: str = ".2f"
 
 
-def versus(figure: str, *theirs: str, rounds: str = "rounds", inverse: bool = False) -> Callable[[Result], Found]:
-    """Ours over the fastest of the other sides, as the median over rounds; inverse: seconds, of which less is faster.
-
-    Sides that were not measured are left out.
-    """
+def versus(figure: str, *theirs: str, rounds: str = "rounds") -> Callable[[Result], Found]:
+    """Ours over the fastest of the other sides that were measured, as the median over rounds."""
 
     def read(result: Result) -> Found:
         kept = result[rounds]
         there = [side for side in theirs if side in kept[0]]
         if not there:
             raise KeyError(theirs[0])
-        side = there[0] if inverse else fastest(kept, there, figure)
-        pairs = [(each["ours"][figure], each[side][figure]) for each in kept]
-        ratios = [other / own if inverse else own / other for own, other in pairs]
+        side = fastest(kept, there, figure)
+        ratios = [each["ours"][figure] / each[side][figure] for each in kept]
         return Found(statistics.median(ratios), min(ratios), max(ratios), side, len(ratios))
 
     return read
@@ -169,6 +164,14 @@ MEASURES = (
     Measure(
         "serve_32", "serve", {"en": "service, tokens/s of 32 streams", "ko": "서비스, 스트림 32개의 초당 토큰"},
         _alike("`generate` of transformers"), speed_of_serving("32", "transformers", "1"),
+    ),
+    *(
+        Measure(f"{side}_s", "start", work, {"en": "seconds", "ko": "초"}, within(side, "seconds"))
+        for side, work in (
+            ("first_step", {"en": "from the launch line to the first step", "ko": "실행 명령부터 첫 스텝까지"}),
+            ("wrong_key", {"en": "from the launch line to a configuration error", "ko": "실행 명령부터 설정 오류까지"}),
+            ("help", {"en": "`--help` of a script", "ko": "스크립트의 `--help`"}),
+        )
     ),
     Measure(
         "shared_memory_ratio", "ppo",

@@ -14,7 +14,7 @@ def table(result: Mapping[str, Any]) -> str:
     blocks = [_heading(result)]
     figures = [_figure(each) for each in rows if "value" in each]
     if figures:
-        blocks.append(lines(("measure", "compared with", "ratio (range over rounds)", "load", "clock drift"), figures))
+        blocks.append(lines(("measure", "compared with", "figure (range over rounds)", "load", "clock drift"), figures))
     missing = [f"- {each['work']['en']} ({each['key']}): {each['missing']}" for each in rows if "missing" in each]
     if missing:
         blocks.append("Not measured:\n\n" + "\n".join(missing))

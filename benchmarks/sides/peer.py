@@ -51,18 +51,18 @@ class Record:
         step = Trainer.training_step
 
         def counted(trainer: Any, model: Any, inputs: dict[str, Any], *words: Any, **named: Any) -> Any:
-            self.count(inputs)
+            self.count(inputs, getattr(trainer.processing_class, "pad_token_id", None))
             return step(trainer, model, inputs, *words, **named)
 
         Trainer.training_step = counted
 
-    def count(self, inputs: dict[str, Any]) -> None:
-        """Sums of the attention mask, or of ids where there is none, and labels that count."""
-        ids, mask = inputs.get("input_ids"), inputs.get("attention_mask")
+    def count(self, inputs: dict[str, Any], pad: int | None) -> None:
+        """Ids that are no padding, and labels that count. Packed rows have padding that their mask lets through."""
+        ids = inputs.get("input_ids")
         if ids is None:
             return
         self.work["sequences"] += len(ids)
-        self.work["tokens"] += int(mask.bool().sum()) if mask is not None else ids.numel()
+        self.work["tokens"] += int((ids != pad).sum()) if pad is not None else ids.numel()
         if inputs.get("labels") is not None:
             self.work["answer_tokens"] += int((inputs["labels"] != -100).sum())
 
@@ -85,14 +85,14 @@ def main() -> None:
     else:
         from swift.pipelines import rlhf_main, sft_main
 
-        words = [word for key, value in arguments.items() for word in (f"--{key}", *_words(value))]
+        words = [word for key, value in arguments.items() for word in (f"--{key}", _word(value))]
         (rlhf_main if "rlhf_type" in arguments else sft_main)(words)
     if os.environ.get("RANK", "0") == "0":
         record.write(Path(result))
 
 
-def _words(value: Any) -> list[str]:
-    return [str(each).lower() if isinstance(each, bool) else str(each) for each in ([value])]
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,13 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from blocks import markdown, replaced
 
 FIGURES = Path(__file__).parent
 ROOT = FIGURES.parents[1]
@@ -33,7 +36,7 @@ def rewritten(page: str, language: str) -> str:
         ("answers", "quickstart", answers_table),
         ("speed", "bench", speed_table),
     ):
-        page = _replaced(page, name, make(_figures(file), language))
+        page = replaced(page, name, make(_figures(file), language))
     return page
 
 
@@ -47,7 +50,7 @@ def quickstart_table(figures: Mapping[str, Any], language: str) -> str:
         seeds,
         *(", ".join(str(run["summary"]["settings"]["seed"]) for run in column["runs"]) for column in columns),
     ]
-    return _markdown([head, *(f"`{each['command']}`" for each in columns)], [*rows, runs])
+    return markdown([head, *(f"`{each['command']}`" for each in columns)], [*rows, runs])
 
 
 def answers_table(figures: Mapping[str, Any], language: str) -> str:
@@ -58,7 +61,7 @@ def answers_table(figures: Mapping[str, Any], language: str) -> str:
     }[language]
     keys = ("prompt", "gloss", "before", "after")
     shown = _summaries(figures["columns"][0])[0]["ppo"]["samples"]
-    return _markdown(head, [[" ".join(sample[key].split()).replace("|", "\\|") for key in keys] for sample in shown])
+    return markdown(head, [[" ".join(sample[key].split()).replace("|", "\\|") for key in keys] for sample in shown])
 
 
 def speed_table(figures: Mapping[str, Any], language: str) -> str:
@@ -68,7 +71,7 @@ def speed_table(figures: Mapping[str, Any], language: str) -> str:
         "ko": ["처리량", "비교 대상", "배율 (라운드별 범위)"],
     }[language]
     rows = [row for row in figures["rows"] if row["readme"] and _is_shown(row)]
-    table = _markdown(head, [[row["work"][language], row["against"][language], _ratio(row, language)] for row in rows])
+    table = markdown(head, [[row["work"][language], row["against"][language], _ratio(row, language)] for row in rows])
     return f"{table}\n{_conditions(figures, language)}\n"
 
 
@@ -140,19 +143,6 @@ def _summaries(column: Mapping[str, Any]) -> list[Summary]:
 def _figures(name: str) -> Mapping[str, Any]:
     figures: Mapping[str, Any] = json.loads((FIGURES / f"{name}.json").read_text(encoding="utf-8"))
     return figures
-
-
-def _replaced(page: str, name: str, table: str) -> str:
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    if len(pattern.findall(page)) != 1:
-        raise SystemExit(f"the page must hold {begin} ... {end} once")
-    return pattern.sub(lambda _: f"{begin}\n{table}{end}", page)
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def _range(values: Sequence[float], form: str) -> str:
