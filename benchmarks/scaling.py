@@ -47,10 +47,12 @@ class Bench:
         setting.prepare()
         described, result = self.work / "setting.json", self.work / "point.json"
         setting.write(described)
-        launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(point.ranks)]
-        port = ["--master_port", str(free_port())]
-        command = [*launcher, *port, str(SIDES / "gpu_part.py"), point.part, str(described), str(result)]
-        self._run([sys.executable, *command])
+        launcher: list[str] = []
+        if point.ranks > 1:
+            launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(point.ranks)]
+            launcher += ["--master_port", str(free_port())]
+        command = [str(SIDES / "gpu_part.py"), point.part, str(described), str(result)]
+        self._run([sys.executable, *launcher, *command])
         figures = json.loads(result.read_text(encoding="utf-8"))
         if point.part == "decode":
             figures["decode_step_s"] = figures["slots"][str(point.sizes.slots[0])]["step_ms"] / 1000

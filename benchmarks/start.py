@@ -54,8 +54,8 @@ def first_step(base: Path, work: Path) -> dict[str, Any]:
     return {"seconds": (folder / "metrics.jsonl").stat().st_mtime - began}
 
 
-def wrong_key(work: Path) -> dict[str, Any]:
-    config = ["--config", str(ROOT / "configs" / "demo" / "sft.yaml"), "train.lrr=1"]
+def wrong_value(work: Path) -> dict[str, Any]:
+    config = ["--config", str(ROOT / "configs" / "demo" / "sft.yaml"), "train.lr=fast"]
     return {"seconds": seconds(deepspeed(SCRIPT, *config), work / "log.txt", lambda status: status != 0)}
 
 
@@ -77,7 +77,7 @@ def main() -> None:
     first_step(base, work)
     sides = [
         Side("first_step", lambda number: first_step(base, work)),
-        Side("wrong_key", lambda number: wrong_key(work)),
+        Side("wrong_value", lambda number: wrong_value(work)),
         Side("help", lambda number: shown_help(work)),
     ]
     rounds = alternate(sides, options.rounds)
