@@ -169,7 +169,7 @@ MEASURES = (
         Measure(f"{side}_s", "start", work, {"en": "seconds", "ko": "초"}, within(side, "seconds"))
         for side, work in (
             ("first_step", {"en": "from the launch line to the first step", "ko": "실행 명령부터 첫 스텝까지"}),
-            ("wrong_value", {"en": "from the launch line to a wrong value's error", "ko": "실행 명령부터 설정 오류까지"}),
+            ("wrong_value", {"en": "from the launch line to a mistake's error", "ko": "실행 명령부터 설정 오류까지"}),
             ("help", {"en": "`--help` of a script", "ko": "스크립트의 `--help`"}),
         )
     ),

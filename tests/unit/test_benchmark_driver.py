@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -178,8 +179,18 @@ def test_a_part_that_does_not_end_is_ended_with_all_it_started(tmp_path: Path):
     script = tmp_path / "sleeps.py"
     script.write_text(text)
     assert driver.ended([sys.executable, str(script)], tmp_path / "log", 3.0) is None
-    state = Path(f"/proc/{child.read_text()}/stat")
-    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX"
+    deadline = time.monotonic() + 60
+    while alive(int(child.read_text())) and time.monotonic() < deadline:
+        time.sleep(0.05)  # it is killed, and leaves when the system comes to it
+    assert not alive(int(child.read_text()))
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that nobody has waited for yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
 
 
 def test_results_of_another_setting_are_refused(tmp_path: Path):
