@@ -29,7 +29,7 @@ class Measure:
     """One row. `read` takes it from the result of `part`; it raises KeyError where the result lacks it.
 
     readme: whether the READMEs show it. against: the other side, in which {side} is
-    the chosen one and {trl} and its like are versions.
+    the chosen one and {trl}, {llamafactory} and {ms-swift} are versions.
     """
 
     key: str
@@ -92,7 +92,7 @@ def _alike(text: str) -> Text:
 _TOKENS: Text = {"en": "stage 1, real tokens/s", "ko": "1단계, 초당 실제 토큰"}
 _PAIRS: Text = {"en": "stage 2, pairs/s", "ko": "2단계, 초당 쌍"}
 _SAMPLES: Text = {"en": "stage 3, samples/s", "ko": "3단계, 초당 샘플"}
-_TRL_PPO = _alike("TRL {trl_ppo} `PPOTrainer`")
+_TRL_PPO = _alike("TRL {trl} `PPOTrainer`")
 
 MEASURES = (
     Measure(
@@ -230,13 +230,11 @@ def row(measure: Measure, found: Mapping[str, Mapping[str, Any]], versions: Mapp
 
 def _named(measure: Measure, side: str, versions: Mapping[str, Mapping[str, str]]) -> Text:
     """The other side by name and version; without a version where it was not run."""
-    flat = {name: number for found in versions.values() for name, number in found.items()}
     known = {
         "side": side.partition("_")[2] or side,
-        "trl": versions.get("sft", flat).get("trl", ""),
-        "trl_ppo": versions.get("ppo", {}).get("trl", ""),
-        "llamafactory": flat.get("llamafactory", ""),
-        "ms-swift": flat.get("ms-swift", ""),
+        "trl": versions.get(measure.part, {}).get("trl", ""),
+        "llamafactory": versions.get("lf", {}).get("llamafactory", ""),
+        "ms-swift": versions.get("swift", {}).get("ms-swift", ""),
     }
     texts = {}
     for language, text in measure.against.items():

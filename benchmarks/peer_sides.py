@@ -65,16 +65,19 @@ class PeerError(Exception):
     """A peer ended without a result; the text is the last line it said."""
 
 
-def grouped(stage: str, peer: str) -> Arguments:
+def grouped(peer: str) -> Arguments:
     """Batches of rows of like length."""
     return {"train_sampling_strategy": "group_by_length"} if peer == "lf" else {"group_by_length": True}
 
 
 def modes(stage: str, peer: str) -> dict[str, Arguments]:
-    """The settings of a peer among which the quickest is taken; ms-swift packs with flash attention alone."""
+    """The settings of a peer among which the quickest is taken.
+
+    ms-swift packs with flash attention alone; LLaMA-Factory cannot group pairs, whose rows have no `input_ids`.
+    """
     found: dict[str, Arguments] = {"padded": {}}
-    if stage != "ppo":
-        found["grouped"] = grouped(stage, peer)
+    if stage == "sft" or (stage, peer) == ("reward", "swift"):
+        found["grouped"] = grouped(peer)
     if stage == "sft" and peer == "lf":
         found["packed"] = {"packing": True}
     return found

@@ -131,7 +131,7 @@ def main() -> None:
             "measured": datetime.date.today().isoformat(),
             "quick": options.quick,
             "machine": description(),
-            "versions": {"rlhf": {name: version(name) for name in ("torch", "transformers", "deepspeed")}},
+            "versions": {name: version(name) for name in ("torch", "transformers", "deepspeed")},
             "curves": found,
             "outlook": outlook(found),
         },
