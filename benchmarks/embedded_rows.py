@@ -11,7 +11,7 @@ from typing import Any
 from rlhf.data.embedded import data_path
 
 Row = dict[str, Any]
-TURNS = (1, 2, 3, 5, 2, 4)  # exchanges of successive demonstrations: rows of many lengths, as real ones are
+SENTENCES = (1, 2, 3, 5, 2, 4)  # of the prompt and the answer of successive demonstrations: rows of many lengths
 JOINED = 3  # sentences of an answer in rankings, taken from as many rows
 ANSWERS = 6
 
@@ -29,17 +29,14 @@ def write_rows(folder: Path) -> Path:
 
 
 def demonstrations(rows: list[Row]) -> Iterator[Row]:
-    """Chats of one to five exchanges."""
+    """Exchanges whose prompt and answer are those of one to five rows, joined."""
     left = iter(rows)
-    for turns in itertools.cycle(TURNS):
-        part = list(itertools.islice(left, turns))
-        if len(part) < turns:
+    for count in itertools.cycle(SENTENCES):
+        part = list(itertools.islice(left, count))
+        if len(part) < count:
             return
-        yield {"messages": [message for row in part for message in _exchange(row)]}
-
-
-def _exchange(row: Row) -> list[dict[str, str]]:
-    return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["responses"][0]}]
+        asked, answered = " ".join(row["prompt"] for row in part), " ".join(row["responses"][0] for row in part)
+        yield {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]}
 
 
 def rankings(rows: list[Row], answers: int) -> Iterator[Row]:

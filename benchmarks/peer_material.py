@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from material import Base, demonstrations, rankings, write_demonstrations, write_rankings
 
-SPARE = 3  # rows read for each one that is wanted
+SPARE = 4  # rows read for each one that is wanted
 SWIFT_SFT, SWIFT_PAIRS, SWIFT_PROMPTS = "swift_sft.jsonl", "swift_pairs.jsonl", "swift_prompts.jsonl"
 
 
