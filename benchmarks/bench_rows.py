@@ -40,7 +40,7 @@ class Measure:
     readme: bool = False
 
 
-def versus(figure: str, *theirs: str, rounds: str = "rounds") -> Callable[[Result], Found]:
+def versus(figure: str, *theirs: str, rounds: str = "rounds", ours: str = "ours") -> Callable[[Result], Found]:
     """Ours over the fastest of the other sides that were measured, as the median over rounds."""
 
     def read(result: Result) -> Found:
@@ -49,7 +49,7 @@ def versus(figure: str, *theirs: str, rounds: str = "rounds") -> Callable[[Resul
         if not there:
             raise KeyError(theirs[0])
         side = fastest(kept, there, figure)
-        ratios = [each["ours"][figure] / each[side][figure] for each in kept]
+        ratios = [each[ours][figure] / each[side][figure] for each in kept]
         return Found(statistics.median(ratios), min(ratios), max(ratios), side, len(ratios))
 
     return read
@@ -152,7 +152,7 @@ MEASURES = (
             "en": "stage 3, iterations after the first epoch, answers reused as drafts",
             "ko": "3단계, 첫 에폭 이후 이터레이션, 이전 답변을 초안으로 재사용",
         },
-        {"en": "without reuse", "ko": "재사용하지 않을 때"}, value("ppo_reuse_ratio"),
+        {"en": "without reuse", "ko": "재사용하지 않을 때"}, versus("iterations_per_s", "anew", rounds="rounds_reuse", ours="reuse"),
     ),
     *(_peer("sft", peer, "tokens_per_s", _TOKENS) for peer in ("lf", "swift")),
     *(_peer("reward", peer, "pairs_per_s", _PAIRS) for peer in ("lf", "swift")),
