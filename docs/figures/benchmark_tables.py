@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from blocks import markdown, replaced
+from scaling_outlook import outlook
 
 FIGURES = Path(__file__).parent
 DOCS = FIGURES.parent
@@ -72,7 +74,10 @@ def _operators(stage: str, found: Figures) -> str:
 
 
 def curves_table(figures: Figures | None, language: str) -> str:
-    """The exponent of time and of memory over each measured number, with the range and the fit's worst point."""
+    """The exponent of time and of memory over each measured number, with the range and the fit's worst point.
+
+    The picture below it is drawn by docs/images/make.py.
+    """
     if figures is None:
         return NONE[language]
     head = {
@@ -90,20 +95,23 @@ def curves_table(figures: Figures | None, language: str) -> str:
                 f"{max(time['worst'], memory['worst']):.0%}",
             ]
         )  # fmt: skip
-    return f"{markdown(head, rows)}\n{_conditions(figures, language)}"
+    picture = {
+        "en": "![How time grows with each number](images/scaling.svg)",
+        "ko": "![값마다 시간이 늘어나는 정도](images/scaling.ko.svg)",
+    }[language]
+    return f"{markdown(head, rows)}\n{picture}\n\n{_conditions(figures, language)}"
 
 
 def outlook_table(figures: Figures | None, language: str) -> str:
-    """What `rlhf plan` says of large models on A100s, beside the measured exponent of model size."""
-    if figures is None:
-        return NONE[language]
+    """What `rlhf plan` says of large models on A100s, beside the measured exponent of model size once there is one."""
+    rows_of_plan = outlook({}) if figures is None else figures["outlook"]
     head = {
         "en": ["stage", "Polyglot-ko", "A100-80G", "planned GB per GPU", "fits", "planned min", "scaled min"],
         "ko": ["단계", "Polyglot-ko", "A100-80G", "계획 GB(GPU당)", "들어가는지", "계획 시간(분)", "비례 시간(분)"],
     }[language]
     yes, no = {"en": ("yes", "no"), "ko": ("예", "아니요")}[language]
     rows = []
-    for row in figures["outlook"]:
+    for row in rows_of_plan:
         fits = yes if row["fits"] else f"`{row['change']}`" if row["change"] else no
         scaled = "-" if row["scaled_hours"] is None else f"{60 * row['scaled_hours']:.2f}"
         planned = f"{60 * row['planned_hours']:.2f}"

@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-COLUMNS, PANEL, GAP, TOP, LEFT = 3, (200, 120), (52, 66), 96, 54
+COLUMNS, PANEL, GAP, TOP, LEFT = 3, (196, 120), (58, 60), 96, 58
 COLOR, GREY, GRID = "#2563eb", "#6b7280", "#e5e7eb"
 TEXTS = {
     "en": {
         "title": "How time grows",
         "caption": "both axes logarithmic; points: measured, line: y = a x^b; {date}",
-        "tokens": "tokens of the longest row",
+        "tokens": "tokens of a row",
         "answers": "answers per prompt",
         "parameters": "parameters",
         "ranks": "ranks",
@@ -25,7 +25,7 @@ TEXTS = {
     "ko": {
         "title": "시간이 늘어나는 정도",
         "caption": "두 축 모두 로그, 점은 측정값, 선은 y = a x^b, {date} 측정",
-        "tokens": "가장 긴 행의 토큰 수",
+        "tokens": "행의 토큰 수",
         "answers": "프롬프트당 답변 수",
         "parameters": "파라미터 수",
         "ranks": "랭크 수",
@@ -103,7 +103,8 @@ def _number(value: float) -> str:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds:.2g} s" if seconds >= 1 else f"{1000 * seconds:.2g} ms"
+    number, unit = (seconds, "s") if seconds >= 1 else (1000 * seconds, "ms")
+    return f"{number:.0f} {unit}" if number >= 10 else f"{number:.2g} {unit}"
 
 
 def _text(
