@@ -155,7 +155,7 @@ def reward_bench(data: Path, base: Base, work: Path, count: int) -> Bench:
 def ppo_bench(data: Path, base: Base, work: Path) -> Bench:
     """Four models of one shape; EOS and PAD cannot be sampled, so that every answer has its full length."""
     stages = Stages(data, base, work)
-    policy = stages.sft(64, "train.lr=1e-3") / "model"
+    policy = stages.sft(1600, "train.lr=1e-3") / "model"  # as in ppo.py: `silenced` needs a norm whose bias has grown
     reward = stages.reward(policy, 64, "train.lr=2e-4") / "model"
     endless = silenced(policy, work / "endless", (base.tokenizer.eos_id, base.tokenizer.pad_id))
     source = [DataSource(str(data / "prompts_train.jsonl"))]
