@@ -7,7 +7,7 @@ ARGS   ?=
 VERSIONS ?=
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup quickstart test test-models test-versions test-vllm test-trackers test-gpu gpu-kit test-full test-cluster test-container check format clean
+.PHONY: help setup bench quickstart test test-models test-versions test-vllm test-trackers test-gpu gpu-kit test-full test-cluster test-container check format clean
 
 help:
 	@echo "make quickstart      install, then base, SFT, reward model and PPO on a tiny model (OUT=$(OUT), ARGS='--lora')"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-cluster    jobs on a real Slurm of two virtual nodes (installs slurm-wlm and munge when root)"
 	@echo "make test-container  build docker/Dockerfile without Docker, then the quickstart in it (needs root, buildah)"
 	@echo "make test-full       what takes minutes each: kills in 48 cells, an installed wheel, GPU tests tried on a CPU; about an hour"
+	@echo "make bench           what fits into an hour of the benchmarks: bench.json, bench.md (BENCH_DATA=DIR, BENCH_ARGS='--quick')"
 	@echo "make check           lint, types, layers"
 	@echo "make format          rewrite code as the linter wants it"
 
@@ -89,6 +90,12 @@ test-cluster: setup
 
 test-container: setup
 	$(BIN)/python tests/container/build.py
+
+# Each other side gets an environment of its own, made once; finished parts stay in bench.work.
+BENCH_DATA ?=
+BENCH_ARGS ?=
+bench: setup
+	$(BIN)/python benchmarks/all.py --out bench.json $(if $(BENCH_DATA),--data $(BENCH_DATA)) $(BENCH_ARGS)
 
 check: setup
 	$(BIN)/ruff check .

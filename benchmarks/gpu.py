@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from flops import peak_flops
-from gpu_setting import Setting
+from gpu_setting import TINY, WHOLE, Setting
 from gpu_table import table
 from harness import CONDITIONS, ROOT, SIDES, say
 
@@ -34,7 +34,7 @@ def main() -> int:
     dtype = "float32" if options.device == "cpu" else "bfloat16"
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="rlhf-gpu-") as work:
-        setting = Setting(options.device, dtype, options.tiny, str(Path(work) / "model"))
+        setting = Setting(options.device, dtype, TINY if options.tiny else WHOLE, str(Path(work) / "model"))
         setting.prepare()
         parts: dict[str, dict[str, Any]] = {}
         for name in PARTS:

@@ -19,7 +19,7 @@ TEXTS = (
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Of one setting. Lengths in tokens; `steps` are timed, after one that is not."""
+    """Of one setting. Lengths in tokens, `answer` of a ranked answer; `steps` are timed, after one that is not."""
 
     hidden: int
     layers: int
@@ -30,6 +30,7 @@ class Sizes:
     sequences: int
     rankings: int
     answers: int
+    answer: int
     slots: tuple[int, ...]
     prompt: int
     new_tokens: int
@@ -38,8 +39,8 @@ class Sizes:
 
 
 # The shape of EleutherAI/polyglot-ko-1.3b.
-WHOLE = Sizes(2048, 24, 16, 30080, 1024, 8192, 32, 16, 4, (32, 64, 128), 128, 128, 64, 3)
-TINY = Sizes(64, 2, 4, 400, 64, 128, 4, 3, 3, (2, 4), 12, 8, 4, 2)
+WHOLE = Sizes(2048, 24, 16, 30080, 1024, 8192, 32, 16, 4, 192, (32, 64, 128), 128, 128, 64, 3)
+TINY = Sizes(64, 2, 4, 400, 64, 128, 4, 3, 3, 16, (2, 4), 12, 8, 4, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +49,8 @@ class Setting:
 
     device: str
     dtype: str
-    tiny: bool
+    sizes: Sizes
     folder: str
-
-    @property
-    def sizes(self) -> Sizes:
-        return TINY if self.tiny else WHOLE
 
     def prepare(self) -> None:
         """Writes the folder. Weights are random, and made where they are needed."""
@@ -68,4 +65,5 @@ class Setting:
     @classmethod
     def read(cls, file: Path) -> Setting:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return cls(**content)
+        sizes = content.pop("sizes")
+        return cls(**content, sizes=Sizes(**{**sizes, "slots": tuple(sizes["slots"])}))

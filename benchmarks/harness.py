@@ -1,7 +1,8 @@
-"""What the comparisons share: the other side's environment, processes with the same conditions, rounds and medians.
+"""What the comparisons share: processes with the same conditions, rounds and medians.
 
 Both sides of a round run one after the other under the same thread settings, in an order that turns from round to
-round; a ratio is the median over rounds of the ratio within a round, so that a slow minute hits both sides.
+round; a ratio is the median over rounds of the ratio within a round, so that a slow minute hits both sides. The state
+of the machine before and after each side is kept with its figures.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from machine import watched
+
 ROOT = Path(__file__).resolve().parents[1]
 SIDES = Path(__file__).resolve().parent / "sides"
-TRL_REQUIREMENT = "trl"  # the newest that installs beside the pinned torch and transformers
 # libgomp's default is to spin while it waits, which on a shared machine slows a step down up to ten times: both sides
 # are spared that.
 CONDITIONS = {"GOMP_SPINCOUNT": "1000", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -35,37 +38,6 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5, help="times each side runs (default: %(default)s)")
     parser.add_argument("--work", type=Path, help="scratch folder (default: beside --out, removed at the end)")
     return parser
-
-
-def trl_python(requirement: str = TRL_REQUIREMENT) -> Path:
-    """The interpreter of TRL's own environment, made once: same torch and transformers as here."""
-    name = requirement.replace("=", "").replace("<", "").replace(">", "")
-    folder = Path.home() / ".cache" / "rlhf" / "benchmarks" / name
-    python = folder / "bin" / "python"
-    if not (folder / ".installed").is_file():
-        say(f"making an environment for {requirement} in {folder} (some minutes)")
-        base = getattr(sys, "_base_executable", sys.executable)
-        subprocess.run([base, "-m", "venv", str(folder)], check=True)
-        install = [
-            str(python),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--constraint",
-            str(ROOT / "constraints" / "cpu.txt"),
-        ]
-        subprocess.run([*install, "torch"], check=True)
-        subprocess.run([*install, requirement], check=True)
-        (folder / ".installed").touch()
-    return python
-
-
-def versions(python: Path) -> dict[str, str]:
-    """Package versions on the other side."""
-    names = ("trl", "torch", "transformers", "accelerate", "datasets")
-    code = f"import json, importlib.metadata as m; print(json.dumps({{n: m.version(n) for n in {names!r}}}))"
-    return json.loads(subprocess.check_output([str(python), "-c", code], text=True))
 
 
 def run(command: Sequence[str], log: Path) -> float:
@@ -108,7 +80,7 @@ def alternate(sides: Sequence[Side], rounds: int) -> list[dict[str, dict[str, An
     for number in range(rounds):
         turn = number % len(sides)
         order = [*sides[turn:], *sides[:turn]]
-        one = {side.name: side.measure(number) for side in order}
+        one = {side.name: watched(partial(side.measure, number)) for side in order}
         found.append({side.name: one[side.name] for side in sides})
         line = "  ".join(f"{name} {_headline(figures)}" for name, figures in found[-1].items())
         say(f"round {number + 1}/{rounds}: {line}")
@@ -123,6 +95,11 @@ def _headline(figures: dict[str, Any]) -> str:
 def ratio(rounds: Sequence[dict[str, dict[str, Any]]], ours: str, theirs: str, figure: str) -> float:
     """Median over rounds of ours / theirs."""
     return statistics.median(each[ours][figure] / each[theirs][figure] for each in rounds)
+
+
+def fastest(rounds: Sequence[dict[str, dict[str, Any]]], sides: Sequence[str], figure: str) -> str:
+    """The side with the highest median."""
+    return max(sides, key=lambda side: statistics.median(each[side][figure] for each in rounds))
 
 
 def memory_mib(python: Sequence[str], result: Path, log: Path) -> float:

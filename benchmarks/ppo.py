@@ -22,14 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import ROOT, SIDES, Side, alternate, arguments, deepspeed, ratio, run, say, trl_python, versions, write
+from environments import TRL_PPO, versions
+from harness import ROOT, SIDES, Side, alternate, arguments, deepspeed, ratio, run, say, write
 from material import TINY, Base, make_base
 from ppo_material import Prompts, Stages, make_prompts, silenced
 
 from rlhf.data.sources import DataSource
 from rlhf.demo.options import TinySize
 
-TRL = "trl==1.12.0"  # the last release with a PPO trainer
 NEW_TOKENS, MAX_PROMPT, LR, SEED = 128, 128, 1e-6, 17
 HUNDRED = TinySize(hidden=768, layers=14, heads=12, vocabulary=8000, epochs=0.0002)  # 111 M parameters, for memory
 OVERHEAD = "other"
@@ -239,7 +239,7 @@ def main() -> None:
     work = (options.work or options.out.with_suffix(".work")).resolve()
     work.mkdir(parents=True, exist_ok=True)
     data, compared = options.data.resolve(), [name for name in ("b8", "b64") if name in options.parts]
-    python = trl_python(TRL) if compared else Path()
+    python = TRL_PPO.python() if compared else Path()
     benches = settings(data, work, make_base(data, work / "base", TINY), python)
     found: dict[str, Any] = {}
     details: dict[str, Any] = {

@@ -27,7 +27,8 @@ from typing import Any
 
 import numpy as np
 from curves import early_ratio, final, interval, plot, ratio_interval, sample_ratio
-from harness import ROOT, SIDES, deepspeed, run, say, trl_python, versions, write
+from environments import TRL_PPO, versions
+from harness import ROOT, SIDES, deepspeed, run, say, write
 from material import Base
 from ppo_material import Prompts, make_prompts
 
@@ -37,7 +38,6 @@ from rlhf.data.tokenizer import load_tokenizer
 from rlhf.demo.options import TinySize
 from rlhf.demo.tiny_base import make_tiny_base
 
-TRL = "trl==1.12.0"
 DATA = "demo:handwritten_train"
 ROWS = {"sft": f'data.train=[{{path: "{DATA}", answers: all}}]', "reward": f"data.train={DATA}"}
 TINY = TinySize(hidden=128, layers=2, heads=4, vocabulary=1500, epochs=2.0)
@@ -239,7 +239,7 @@ def main() -> None:
     num_runs = len(options.tasks) * (len(rates) * len(search) + len(seeds) - len(search))
     minutes = num_runs * sum(SECONDS_A_RUN.values()) / PROCESSES * options.iterations / 20 / 60
     say(f"{2 * num_runs} runs, about {minutes:.0f} minutes on 2 cores, less what {work} holds already")
-    started, python = time.monotonic(), trl_python(TRL)
+    started, python = time.monotonic(), TRL_PPO.python()
     grid = Grid(work, prepare(work), python, options.iterations)
     found = best_rates(grid, options.tasks, rates, search)
     grid.run_all((*job, [(next(iter(finals)), seed) for seed in seeds]) for job, finals in found.items())

@@ -31,6 +31,7 @@ from typing import Any
 
 import httpx
 from harness import CONDITIONS, ROOT, free_port, say, write
+from machine import watched
 
 STREAMS = (1, 8, 32)
 NEW_TOKENS = 64
@@ -100,7 +101,7 @@ def one_round(folder: Path, work: Path, number: int) -> dict[str, Any]:
         "server": lambda: measured_server(theirs(folder), str(folder), (8,), log),
     }
     names = list(sides)
-    found = {name: sides[name]() for name in [*names[number % 3 :], *names[: number % 3]]}
+    found = {name: watched(sides[name]) for name in [*names[number % 3 :], *names[: number % 3]]}
     speeds = {name: {key: round(value, 1) for key, value in side["speed"].items()} for name, side in found.items()}
     say(f"round {number + 1}: tokens/s {speeds}")
     return found
@@ -223,7 +224,9 @@ def summary(rounds: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
         "first_token_s": {
             count: {"p50": statistics.median(values), "p95": quantile(values, 0.95)} for count, values in first.items()
         },
-        "rounds": [{name: side["speed"] for name, side in each.items()} for each in rounds],
+        "rounds": [
+            {name: {**side["speed"], "machine": side["machine"]} for name, side in each.items()} for each in rounds
+        ],
         "conditions": {"new_tokens": NEW_TOKENS, "model": folder.name, "load_average": os.getloadavg()},
     }
 

@@ -14,10 +14,12 @@ import json
 import shutil
 import statistics
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from environments import TRL, versions
 from harness import (
     ROOT,
     SIDES,
@@ -25,12 +27,11 @@ from harness import (
     alternate,
     arguments,
     deepspeed,
+    fastest,
     memory_mib,
     ratio,
     run,
     say,
-    trl_python,
-    versions,
     write,
 )
 from material import LARGER, TINY, Base, demonstrations, make_base, write_demonstrations
@@ -39,6 +40,7 @@ from rlhf.evaluate.answers.policy import answer_logprobs
 from rlhf.models.loading import load_causal_lm
 
 BATCH, LR, HELD_OUT = 8, 1e-3, 100
+MODES = ("padded", "grouped", "packed")
 
 
 @dataclass
@@ -50,6 +52,7 @@ class Bench:
     base: Base
     num_rows: int
     python: Path
+    modes: Sequence[str] = MODES
 
     def __post_init__(self) -> None:
         self.log = self.work / "sides.log"
@@ -124,7 +127,7 @@ class Bench:
         """Held-out loss of the last round's models, by one and the same code; nats an answer token."""
         _, held_out = demonstrations(self.data / "sft_dev.jsonl", self.base, HELD_OUT)
         found = {}
-        for name in ("ours/model", "trl-padded", "trl-grouped", "trl-packed"):
+        for name in ("ours/model", *(f"trl-{mode}" for mode in self.modes)):
             policy = load_causal_lm(str(self.work / name))
             split = [
                 (item.ids[:start], item.ids[start:]) for item in held_out if (start := int(item.answer_mask.argmax()))
@@ -150,30 +153,26 @@ def memory(bench: Bench) -> dict[str, float]:
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=320, help="training rows a round (default: %(default)s)")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, help="TRL's modes (default: all)")
     options = parser.parse_args()
     work = options.work or options.out.resolve().with_suffix(".work")
     work.mkdir(parents=True, exist_ok=True)
-    python = trl_python()
-    bench = Bench(work, options.data.resolve(), make_base(options.data, work / "base", TINY), options.rows, python)
-    packed = max(1, round(BATCH * bench.tokens_a_row / 256))
-    sides = [
-        Side("ours", bench.ours_and_floor),
-        bench.trl("padded"),
-        bench.trl("grouped"),
-        bench.trl("packed", batch=packed),
-    ]
+    python = TRL.python()
+    base, modes = make_base(options.data, work / "base", TINY), options.modes
+    bench = Bench(work, options.data.resolve(), base, options.rows, python, modes)
+    batch = {"packed": max(1, round(BATCH * bench.tokens_a_row / 256))}
+    sides = [Side("ours", bench.ours_and_floor), *(bench.trl(mode, batch=batch.get(mode, BATCH)) for mode in modes)]
     rounds = alternate(sides, options.rounds)
     say("memory, 34 M parameters")
     large = work / "large"
     large.mkdir(exist_ok=True)
     peaks = memory(Bench(large, options.data.resolve(), make_base(options.data, large / "base", LARGER), 64, python))
-    modes = ("trl_padded", "trl_grouped", "trl_packed")
-    best = max(modes, key=lambda name: statistics.median(each[name]["tokens_per_s"] for each in rounds))
+    best = fastest(rounds, [f"trl_{mode}" for mode in modes], "tokens_per_s")
     write(
         options.out,
         {
             "sft_tokens_ratio": ratio(rounds, "ours", best, "tokens_per_s"),
-            "sft_packed_ratio": ratio(rounds, "ours", "trl_packed", "tokens_per_s"),
+            **{f"sft_{mode}_ratio": ratio(rounds, "ours", f"trl_{mode}", "tokens_per_s") for mode in modes},
             "sft_floor_share": statistics.median(each["ours"]["floor_share"] for each in rounds),
             "memory_ratio": peaks["ours"] / min(peaks["trl_padded"], peaks["trl_grouped"]),
             "best_mode": best,

@@ -71,11 +71,10 @@ class Bench:
         return [EncodedSequence(self.ids(length), np.arange(length) > 0, "x") for length in lengths]
 
     def rankings(self) -> list[EncodedRanking]:
-        """A prompt of a quarter of the longest length, and answers that fill another three quarters together."""
+        """A prompt of a quarter of the longest length, and answers of one length."""
         sizes, ranks = self.setting.sizes, tuple(range(1, self.setting.sizes.answers + 1))
-        prompt, answer = sizes.longest // 4, 3 * sizes.longest // 4 // sizes.answers
         return [
-            EncodedRanking(self.ids(prompt), tuple(self.ids(answer) for _ in ranks), ranks)
+            EncodedRanking(self.ids(sizes.longest // 4), tuple(self.ids(sizes.answer) for _ in ranks), ranks)
             for _ in range(sizes.rankings)
         ]
 
@@ -96,13 +95,14 @@ class Bench:
             torch.cuda.synchronize(self.device)
 
     def peak(self, config: StageConfig) -> dict[str, float]:
-        """Most bytes of the card this process held (with its CUDA context), beside the plan of the configuration.
-
-        On a CPU: its resident memory above that at the start.
-        """
+        """`held`, beside the plan of the configuration."""
         kind = "gpu" if self.device.type == "cuda" else "cpu"
         plan = plan_memory(config, stage_shapes(config), Placement(1, kind, self.setting.dtype))
-        found = {"peak_bytes": float(_resident_bytes() - self.start_bytes), "planned_bytes": float(plan.peak)}
+        return {**self.held(), "planned_bytes": float(plan.peak)}
+
+    def held(self) -> dict[str, float]:
+        """Most bytes of the card this process held, with its CUDA context; on a CPU: resident, above the start."""
+        found = {"peak_bytes": float(_resident_bytes() - self.start_bytes)}
         if self.device.type == "cuda":
             free, total = torch.cuda.mem_get_info(self.device)
             reserved, most = torch.cuda.memory_reserved(self.device), torch.cuda.max_memory_reserved(self.device)

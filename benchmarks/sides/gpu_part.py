@@ -101,7 +101,7 @@ def decode(bench: Bench, ranks: Ranks) -> Figures:
             "prefill_ms": 1000 * first,
             "tokens_per_s": slots * sizes.new_tokens / whole,
         }
-    return {"slots": found}
+    return {"slots": found, **bench.held()}
 
 
 def ppo(bench: Bench, ranks: Ranks) -> Figures:
@@ -179,6 +179,8 @@ def main(part: str, setting: str, result: str) -> None:
         bench = Bench(Setting.read(Path(setting)), ranks.device)
         missing = bench.obstacle() if part == "sft varlen" else ""
         figures = {"skipped": missing} if missing else PARTS[part](bench, ranks)
+        if ranks.rank > 0:
+            return
         card = torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "CPU"
         Path(result).write_text(json.dumps({"card": card, **figures}), encoding="utf-8")
 

@@ -82,8 +82,10 @@ class Clock(TrainerCallback):
         """Trains under this clock, saves where that is asked for, and writes what was measured."""
         trainer.data_collator = self.collator(trainer.data_collator)
         trainer.add_callback(self)
-        trainer.train()
+        loss = trainer.train().training_loss  # the mean over all steps
         if arguments.save:
             trainer.save_model(arguments.save)
-        found = {"seconds": self.seconds, "amounts": self.amounts, "peak_mib": memory.peak_mib()}
+        found = {
+            "seconds": self.seconds, "amounts": self.amounts, "train_loss": loss, "peak_mib": memory.peak_mib()
+        }  # fmt: skip
         arguments.result.write_text(json.dumps(found))

@@ -2,6 +2,7 @@
 
 python docs/figures/readme_tables.py                       rewrites what stands between the markers
 python docs/figures/readme_tables.py --take RUN [RUN ...]  first copies the figures of finished quickstarts
+python docs/figures/readme_tables.py --bench bench.json    first copies the figures of `make bench`
 
 `--take` reads RUN/summary.json and what stage 3 left in RUN/ppo. A run's settings say its column (plain, --lora,
 --estimator grpo); several seeds of a column are shown as a range. Run docs/images/make.py afterwards, which draws the
@@ -13,10 +14,13 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from blocks import markdown, replaced
 
 FIGURES = Path(__file__).parent
 ROOT = FIGURES.parents[1]
@@ -30,9 +34,9 @@ def rewritten(page: str, language: str) -> str:
     for name, file, make in (
         ("quickstart", "quickstart", quickstart_table),
         ("answers", "quickstart", answers_table),
-        ("speed", "speed", speed_table),
+        ("speed", "bench", speed_table),
     ):
-        page = _replaced(page, name, make(_figures(file), language))
+        page = replaced(page, name, make(_figures(file), language))
     return page
 
 
@@ -46,7 +50,7 @@ def quickstart_table(figures: Mapping[str, Any], language: str) -> str:
         seeds,
         *(", ".join(str(run["summary"]["settings"]["seed"]) for run in column["runs"]) for column in columns),
     ]
-    return _markdown([head, *(f"`{each['command']}`" for each in columns)], [*rows, runs])
+    return markdown([head, *(f"`{each['command']}`" for each in columns)], [*rows, runs])
 
 
 def answers_table(figures: Mapping[str, Any], language: str) -> str:
@@ -57,18 +61,30 @@ def answers_table(figures: Mapping[str, Any], language: str) -> str:
     }[language]
     keys = ("prompt", "gloss", "before", "after")
     shown = _summaries(figures["columns"][0])[0]["ppo"]["samples"]
-    return _markdown(head, [[" ".join(sample[key].split()).replace("|", "\\|") for key in keys] for sample in shown])
+    return markdown(head, [[" ".join(sample[key].split()).replace("|", "\\|") for key in keys] for sample in shown])
 
 
 def speed_table(figures: Mapping[str, Any], language: str) -> str:
-    """Throughput over that of another library."""
+    """Throughput over that of another library, or why there is none, and how still the machine was."""
     head = {
         "en": ["throughput", "compared with", "ratio (range over rounds)"],
         "ko": ["처리량", "비교 대상", "배율 (라운드별 범위)"],
     }[language]
-    return _markdown(
-        head, [[row["work"][language], row["against"][language], _ratio(row, language)] for row in figures["rows"]]
-    )
+    rows = [row for row in figures["rows"] if row["readme"] and _is_shown(row)]
+    table = markdown(head, [[row["work"][language], row["against"][language], _ratio(row, language)] for row in rows])
+    return f"{table}\n{_conditions(figures, language)}\n"
+
+
+def take_bench(source: Path) -> None:
+    """Copies the result of `make bench` into bench.json, as precisely as it is shown.
+
+    Raises: SystemExit for a result of `--quick`.
+    """
+    figures = json.loads(source.read_text(encoding="utf-8"))
+    if figures["quick"]:
+        raise SystemExit(f"{source} was made with --quick, so its figures mean nothing")
+    text = json.dumps(_rounded(figures), ensure_ascii=False, indent=2)
+    (FIGURES / "bench.json").write_text(text + "\n", encoding="utf-8")
 
 
 def take(folders: Sequence[Path]) -> None:
@@ -129,19 +145,6 @@ def _figures(name: str) -> Mapping[str, Any]:
     return figures
 
 
-def _replaced(page: str, name: str, table: str) -> str:
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    if len(pattern.findall(page)) != 1:
-        raise SystemExit(f"the page must hold {begin} ... {end} once")
-    return pattern.sub(lambda _: f"{begin}\n{table}{end}", page)
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
 def _range(values: Sequence[float], form: str) -> str:
     """A value, or the smallest and the largest of several."""
     low, high = format(min(values), form), format(max(values), form)
@@ -185,12 +188,33 @@ def _best_of(summaries: Sequence[Summary]) -> str:
     return " / ".join(shown)
 
 
+def _is_shown(row: Mapping[str, Any]) -> bool:
+    """A figure, or something that the other side cannot do; not what there was no time for."""
+    return "value" in row or bool(row.get("impossible"))
+
+
 def _ratio(row: Mapping[str, Any], language: str) -> str:
+    if "value" not in row:
+        return {"en": "does not run there", "ko": "실행되지 않음"}[language]
     if row["range"] is None:
-        return f"{row['ratio']:g}"
+        return f"{row['value']:g}"
     low, high = row["range"]
     between = {"en": " to ", "ko": "~"}[language]
-    return f"{row['ratio']:.2f} ({low:.2f}{between}{high:.2f})"
+    return f"{row['value']:.2f} ({low:.2f}{between}{high:.2f})"
+
+
+def _conditions(figures: Mapping[str, Any], language: str) -> str:
+    """When and on what it was measured, and the load and the clock's drift meanwhile where they were noted."""
+    machine, date = figures["machine"], figures["measured"]
+    said = {"en": f"Measured {date}", "ko": f"{date} 측정"}[language]
+    if "drift" in machine:
+        load, drift = f"{machine['load_mean']:.1f}", f"{100 * machine['drift']:.0f}"
+        said += {
+            "en": f"; load average {load}, and the same matrix product varied by {drift} % meanwhile",
+            "ko": f", 측정 중 평균 부하 {load}, 같은 행렬 곱의 시간 변동 {drift} %",
+        }[language]
+    note = figures.get("note")
+    return f"{said}." + (f"\n{note[language]}" if note else "")
 
 
 _ROWS: tuple[tuple[dict[str, str], Cell], ...] = (
@@ -247,7 +271,10 @@ def main() -> None:
     """Rewrites both pages."""
     parser = argparse.ArgumentParser(description="Writes the measured tables of both READMEs.")
     parser.add_argument("--take", nargs="+", type=Path, metavar="RUN", help="folders of finished quickstarts")
+    parser.add_argument("--bench", type=Path, metavar="JSON", help="result of `make bench`")
     arguments = parser.parse_args()
+    if arguments.bench:
+        take_bench(arguments.bench)
     if arguments.take:
         take(arguments.take)
     for language, path in PAGES.items():

@@ -1,4 +1,4 @@
-"""Draws the pictures of the READMEs from the figures in docs/figures: quickstart.svg and quickstart.ko.svg.
+"""Draws the pictures of the pages from the figures in docs/figures: quickstart and scaling, in both languages.
 
 python docs/images/make.py
 """
@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+sys.path.insert(0, str(Path(__file__).parent))
+from scaling_picture import scaling_picture
+
 FOLDER = Path(__file__).parent
 FIGURES = FOLDER.parent / "figures" / "quickstart.json"
+SCALING = FOLDER.parent / "figures" / "scaling.json"
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 420, 70, 736, 100, 368
 COLORS = ("#2563eb", "#d97706", "#059669")
 TEXTS = {
@@ -128,11 +133,12 @@ def _text(
 
 def drawn() -> dict[Path, str]:
     """Every picture by its path."""
-    figures = json.loads(FIGURES.read_text(encoding="utf-8"))
-    return {
-        FOLDER / "quickstart.svg": picture(figures, "en"),
-        FOLDER / "quickstart.ko.svg": picture(figures, "ko"),
-    }
+    made = {}
+    for name, source, draw in (("quickstart", FIGURES, picture), ("scaling", SCALING, scaling_picture)):
+        if source.is_file():
+            figures = json.loads(source.read_text(encoding="utf-8"))
+            made |= {FOLDER / f"{name}.svg": draw(figures, "en"), FOLDER / f"{name}.ko.svg": draw(figures, "ko")}
+    return made
 
 
 if __name__ == "__main__":

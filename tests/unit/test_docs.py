@@ -178,6 +178,53 @@ def test_the_tables_are_those_of_the_figures(language):
     assert tables.rewritten(page.replace("| distinct-2 |", "| edited by hand |"), language) == page
 
 
+def test_a_side_that_cannot_do_it_is_a_row_and_what_was_not_measured_is_none():
+    tables = script(ROOT / "docs" / "figures" / "readme_tables.py")
+    texts = {"work": {"en": "stage 3", "ko": "3단계"}, "against": {"en": "LLaMA-Factory", "ko": "LLaMA-Factory"}}
+    rows = [
+        {**texts, "key": "ppo_lf", "readme": True, "missing": "ImportError", "impossible": True},
+        {**texts, "key": "ppo_swift", "readme": True, "missing": "no time was left"},
+        {**texts, "key": "ppo", "readme": True, "value": 2.0, "range": [1.5, 2.5]},
+        {**texts, "key": "more", "readme": False, "value": 3.0, "range": None},
+    ]
+    figures = {"measured": "2026-01-02", "rows": rows, "machine": {"load_mean": 0.4, "drift": 0.031}}
+    assert tables.speed_table(figures, "en").splitlines()[2:] == [
+        "| stage 3 | LLaMA-Factory | does not run there |",
+        "| stage 3 | LLaMA-Factory | 2.00 (1.50 to 2.50) |",
+        "",
+        "Measured 2026-01-02; load average 0.4, and the same matrix product varied by 3 % meanwhile.",
+    ]
+    assert "실행되지 않음" in tables.speed_table(figures, "ko")
+
+
+def test_figures_of_a_trial_are_refused(tmp_path):
+    result = tmp_path / "bench.json"
+    result.write_text('{"quick": true, "curves": {}}', encoding="utf-8")
+    with pytest.raises(SystemExit, match="--quick"):
+        script(ROOT / "docs" / "figures" / "readme_tables.py").take_bench(result)
+    with pytest.raises(SystemExit, match="--quick"):
+        script(ROOT / "docs" / "figures" / "benchmark_tables.py").take([result])
+
+
+def test_the_tables_of_the_benchmarks_are_those_of_the_figures():
+    tables = script(ROOT / "docs" / "figures" / "benchmark_tables.py")
+    made = tables.pages()
+    assert len(made) == 3
+    for path, text in made.items():
+        assert path.read_text(encoding="utf-8") == text
+
+
+def test_a_curve_is_a_row_with_its_exponents_in_both_languages():
+    tables = script(ROOT / "docs" / "figures" / "benchmark_tables.py")
+    fit = {"exponent": 0.5, "scale": 1.0, "low": 0.4, "high": 0.6, "worst": 0.07}
+    points = [{"x": 1, "time_s": 0.5, "memory_mib": 8}, {"x": 64, "time_s": 4.0, "memory_mib": 8}]
+    curve = {"points": points, "fits": {"time_s": fit, "memory_mib": {**fit, "low": None}}, "machine": {}}
+    figures = {"measured": "2026-01-02", "machine": {"cores": 2}, "curves": {"slots": curve}}
+    row = "| decode slots, one decode step | 1, 64 | 500 ms, 4 s | 0.50 [0.40, 0.60] | 0.50 | 7% |"
+    assert tables.curves_table(figures, "en").splitlines()[2] == row
+    assert "디코딩 슬롯" in tables.curves_table(figures, "ko")
+
+
 @pytest.mark.parametrize("language", ["en", "ko"])
 def test_the_table_of_metrics_is_that_of_the_registry(language):
     tables = script(ROOT / "docs" / "figures" / "metrics_table.py")
@@ -226,7 +273,7 @@ def test_a_metric_that_a_page_names_exists(page):
 
 def test_the_pictures_are_those_of_the_figures():
     pictures = script(ROOT / "docs" / "images" / "make.py").drawn()
-    assert len(pictures) == 2
+    assert {path.name for path in pictures} >= {"quickstart.svg", "quickstart.ko.svg"}
     for path, text in pictures.items():
         assert path.read_text(encoding="utf-8") == text
 

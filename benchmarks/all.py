@@ -1,0 +1,185 @@
+"""Everything that fits into an hour on two cores, as one JSON and one Markdown table.
+
+python benchmarks/all.py --out bench.json [--data DIR] [--minutes 60] [--only sft,ppo] [--quick]
+
+Runs the scripts of bench_parts.py one after the other. Each leaves its result in the work folder beside --out; a part
+whose result is there already is not run again, so an interrupted benchmark goes on. A part that fails, cannot run here
+or no longer fits into the time is named with the reason, and the others are run. The rows, with the load and the
+clock's drift while each was measured, are those of bench_rows.py. Without --data the rows that ship with the package
+are trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench_parts import PARTS, Part
+from bench_rows import MEASURES, row
+from bench_table import table
+from harness import CONDITIONS, ROOT, say
+from machine import description, state, states_in, summary
+
+OVERRUN = 3.0  # a part is ended after this many times what it takes on a quiet machine
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the results in a work folder were measured with; another setting needs another folder."""
+
+    data: str
+    quick: bool
+
+    def claim(self, work: Path) -> None:
+        """Refuses a folder whose results are of another setting."""
+        work.mkdir(parents=True, exist_ok=True)
+        file, content = work / "setting.json", {"data": self.data, "quick": self.quick}
+        if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != content:
+            raise SystemExit(f"{work} holds results of another --data or --quick; name another --work, or remove it")
+        file.write_text(json.dumps(content), encoding="utf-8")
+
+
+def measured(part: Part, data: Path, work: Path, *, quick: bool) -> dict[str, Any]:
+    """Runs a part: its result, the seconds and the machine's state around it, or why there is no result."""
+    out, log = work / f"{part.name}.json", work / f"{part.name}.log"
+    partial = out.with_suffix(".part.json")
+    before, started = state(), time.monotonic()
+    say(f"{part.name}: {part.shown()}, about {part.minutes:g} minutes")
+    limit_s = part.minutes * 60 * OVERRUN
+    status = ended(part.command(data, partial, quick=quick), log, limit_s)
+    if status is None:
+        return {"error": f"no end after {limit_s / 60:.0f} minutes"}
+    if status or not partial.is_file():
+        said = log.read_text(encoding="utf-8", errors="replace").strip()
+        return {"error": f"status {status}: {said.splitlines()[-1] if said else 'no output'}"}
+    around = {"before": before, "after": state()}
+    result = json.loads(partial.read_text(encoding="utf-8"))
+    found = {"seconds": time.monotonic() - started, "machine": around, "result": result}
+    partial.with_suffix(".kept").write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
+    partial.with_suffix(".kept").replace(out)  # complete or absent
+    partial.unlink()
+    return found
+
+
+def ended(command: Sequence[str], log: Path, limit_s: float) -> int | None:
+    """The exit status of a command; None where it was ended at the limit. Nothing that it started is left behind."""
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, env=os.environ | CONDITIONS, cwd=ROOT, stdout=file, stderr=file, start_new_session=True
+        )
+        try:
+            return process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def run_parts(
+    parts: Sequence[Part], data: Path, work: Path, minutes: float, *, quick: bool
+) -> dict[str, dict[str, Any]]:
+    """Every part's result, or the reason that there is none."""
+    found: dict[str, dict[str, Any]] = {}
+    ends = time.monotonic() + 60 * minutes
+    for part in parts:
+        kept = work / f"{part.name}.json"
+        reason = part.needs()
+        if kept.is_file():
+            say(f"{part.name}: kept from {kept}")
+            found[part.name] = json.loads(kept.read_text(encoding="utf-8"))
+        elif reason:
+            found[part.name] = {"error": reason}
+        elif not quick and time.monotonic() + 60 * part.minutes > ends:
+            found[part.name] = {"error": f"no time was left: takes {part.minutes:g} minutes, `{part.shown()}`"}
+        else:
+            found[part.name] = measured(part, data, work, quick=quick)
+        if "error" in found[part.name]:
+            say(f"{part.name}: {found[part.name]['error']}")
+    return found
+
+
+def content(found: Mapping[str, Mapping[str, Any]], setting: Setting) -> dict[str, Any]:
+    """The benchmark as JSON: the machine, versions, a row for each measure, and the parts without their rounds."""
+    versions = versions_of(found)
+    states = states_in(list(found.values()))
+    parts = {
+        name: {
+            **({"error": part["error"]} if "error" in part else {"minutes": part["seconds"] / 60}),
+            "machine": summary(states_in(part)),
+        }
+        for name, part in found.items()
+    }
+    return {
+        "measured": datetime.date.today().isoformat(),
+        "quick": setting.quick,
+        "data": "embedded" if not setting.data else "given",
+        "machine": {**description(), **summary(states)},
+        "versions": versions,
+        "rows": [row(measure, found, versions) for measure in MEASURES],
+        "parts": parts,
+    }
+
+
+def versions_of(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Package versions by side; `rlhf` is this project's own environment."""
+    from environments import versions
+
+    sides = {"rlhf": versions(Path(sys.executable))}
+    for name, part in found.items():
+        said = part.get("result", {}).get("versions", {})
+        sides |= said if all(isinstance(each, dict) for each in said.values()) else {name: said}
+    return sides
+
+
+def main() -> int:
+    options = parse()
+    work = (options.work or options.out.with_suffix(".work")).resolve()
+    setting = Setting(str(options.data.resolve()) if options.data else "", options.quick)
+    setting.claim(work)
+    if options.data is None:
+        from embedded_rows import write_rows
+
+        data = write_rows(work / "rows")
+    else:
+        data = options.data.resolve()
+    chosen = [part for part in PARTS if not options.only or part.name in options.only]
+    found = run_parts(chosen, data, work, options.minutes, quick=options.quick)
+    result = content(found, setting)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    options.out.with_suffix(".md").write_text(table(result), encoding="utf-8")
+    print(table(result))
+    print(f"written to {options.out} and {options.out.with_suffix('.md')}; results of the parts are kept in {work}")
+    if options.fresh:
+        shutil.rmtree(work)
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="JSON to write; the table goes beside it as .md")
+    parser.add_argument("--data", type=Path, help="folder with {sft,preference,ranking,prompts}_train.jsonl and _dev")
+    parser.add_argument("--minutes", type=float, default=60.0, help="time for all parts (default: %(default)s)")
+    names = ", ".join(part.name for part in PARTS)
+    parser.add_argument("--only", type=lambda text: text.split(","), help=f"parts to run, of {names}")
+    parser.add_argument("--quick", action="store_true", help="one short round of each: tries the scripts")
+    parser.add_argument("--work", type=Path, help="folder of finished parts, kept (default: beside --out)")
+    parser.add_argument("--fresh", action="store_true", help="remove the finished parts at the end")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
