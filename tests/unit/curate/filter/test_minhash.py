@@ -106,7 +106,7 @@ def test_dropped_rows_keep_their_first_reason_and_the_first_examples() -> None:
 
 
 def test_memory_does_not_grow_with_the_texts(tmp_path: Path) -> None:
-    """The peak of the interpreter's own memory on 6,000 rows is that on 1,000 and 0.2 kB for each row more."""
+    """The peak of the interpreter's own memory on 6,000 rows is that on 3,000 and 0.2 kB for each row more."""
     code = (
         "import sys, tracemalloc, json, pathlib\n"
         "from rlhf.curate.filter.command import FilterOptions, filter_rows\n"
@@ -118,6 +118,6 @@ def test_memory_does_not_grow_with_the_texts(tmp_path: Path) -> None:
         "tracemalloc.start(); filter_rows(options); print(tracemalloc.get_traced_memory()[1])\n"
     )
     peaks = [
-        int(subprocess.check_output([sys.executable, "-c", code, str(tmp_path), str(count)])) for count in (1000, 6000)
+        int(subprocess.check_output([sys.executable, "-c", code, str(tmp_path), str(count)])) for count in (3000, 6000)
     ]
-    assert peaks[1] - peaks[0] < 5_000 * 200, peaks  # the prompts alone have more than 300 bytes each
+    assert peaks[1] - peaks[0] < 3_000 * 200  # the prompts alone have more than 300 bytes each
