@@ -160,7 +160,7 @@ def _say_memory(num_prompts: int) -> None:
     if num_prompts >= SAID_FROM:
         sys.stderr.write(
             f"an exact comparison of {num_prompts:,} prompts takes {num_prompts * BYTES_PER_PROMPT / 1e9:.1f} GB, "
-            "and time that grows with the square of their number; minhash takes seconds\n"
+            "and time that grows with the square of their number; --dedup minhash takes seconds\n"
         )
 
 
