@@ -11,6 +11,9 @@ signatures, or in its rest. So the cosine is at most the product of the signatur
 
 from __future__ import annotations
 
+import math
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +22,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
+from rlhf.curate.output import progress
+
 MAX_ROWS = 200_000  # the time of an exact search grows with the square of the rows
+SAID_ABOVE_S = 30.0  # seconds that an exact search takes before its time is announced
 _BLOCK_PRODUCTS = 20_000_000  # multiplications per block, which bound its memory to about 300 MB
 _CHECKED_AT_ONCE = 100_000
 _SLACK = 1e-9  # rounding of float64 sums
@@ -63,12 +69,21 @@ def similar_pairs(vectors: csr_matrix, threshold: float) -> Iterator[Pairs]:
     """
     ordered, signatures, rest = _signatures(vectors, threshold)
     transposed = signatures.T.tocsr()
-    for start, end in _blocks(signatures):
+    for start, end in _told(_blocks(signatures), signatures.shape[0]):
         found = (signatures[start:end] @ transposed[:, :end]).tocoo()
         rows, columns = found.row.astype(np.int64) + start, found.col.astype(np.int64)
         bound = found.data + np.maximum(rest[rows], rest[columns])
         possible = (columns < rows) & (bound >= threshold - _SLACK)
         yield _exact(ordered, rows[possible], columns[possible], threshold)
+
+
+def _told(blocks: Iterator[tuple[int, int]], num_rows: int) -> Iterator[tuple[int, int]]:
+    """The blocks; after the first, what the rest will take is said where it is long. Each takes about the same time."""
+    every, started = list(blocks), time.perf_counter()
+    for number, block in enumerate(progress(every, "comparing", len(every), unit=" blocks")):
+        if number == 1 and (rest_s := (time.perf_counter() - started) * (len(every) - 1)) > SAID_ABOVE_S:
+            sys.stderr.write(f"{num_rows:,} texts are compared exactly: about {math.ceil(rest_s / 60)} min\n")
+        yield block
 
 
 def _signatures(vectors: csr_matrix, threshold: float) -> tuple[csr_matrix, csr_matrix, NDArray[np.float64]]:

@@ -116,9 +116,11 @@ def manifest_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.manifest.json")
 
 
-def progress(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
+def progress(
+    items: Iterable[Item], description: str, total: int | None = None, *, unit: str = " rows"
+) -> Iterator[Item]:
     """The items, with a progress bar on stderr where that is a terminal."""
-    return iter(tqdm(items, desc=description, total=total, unit=" rows", disable=None, leave=False))
+    return iter(tqdm(items, desc=description, total=total, unit=unit, disable=None, leave=False))
 
 
 def _check_writable(path: Path, inputs: Sequence[str]) -> None:

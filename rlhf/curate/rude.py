@@ -139,7 +139,8 @@ def _stems_of(text: str) -> Iterator[Span]:
     for sentence in split_sentences(text):
         place = text.find(sentence, start)
         start = max(place, 0)
-        for pattern in (_INSULT,) if is_polite(sentence) else (_INSULT, _REPROACH):
+        reproaches = _REPROACH.search(sentence) is not None and not is_polite(sentence)
+        for pattern in (_INSULT, _REPROACH) if reproaches else (_INSULT,):
             for found in pattern.finditer(sentence):
                 if _HARMLESS.match(sentence, found.end()) is None:
                     yield start + found.start(), start + found.end()
@@ -156,4 +157,5 @@ def _merged(spans: list[Span]) -> list[Span]:
 
 
 def contains_rude(text: str) -> bool:
-    return rude_word_count(text) > 0
+    whole = shortened(unified(text))
+    return bool(_swearing(whole)) or any(_stems_of(whole))

@@ -35,14 +35,7 @@ def unified(text: str) -> str:
 
 def shortened(text: str) -> str:
     """`text` with drawn-out vowels as one: 시이이발 becomes 시발, 벼엉신 becomes 병신, 꺼어져 becomes 꺼져."""
-    found: list[str] = []
-    for letter in text:
-        merged = _drawn_out(found[-1], letter) if found else None
-        if merged is None:
-            found.append(letter)
-        else:
-            found[-1] = merged
-    return "".join(found)
+    return _DRAWN_OUT.sub(_one_vowel, text)
 
 
 def _joined(found: re.Match[str]) -> str:
@@ -56,16 +49,19 @@ def _closed(found: re.Match[str]) -> str:
     return found[0] if final else _syllable(initial, vowel, _FINALS.index(found[2]))
 
 
-def _drawn_out(before: str, letter: str) -> str | None:
-    """The syllable of which `letter` only draws out the vowel; None where it does not."""
-    if not ("가" <= before <= "힣" and "가" <= letter <= "힣"):
-        return None
-    initial, vowel, final = _letters(before)
-    next_initial, next_vowel, next_final = _letters(letter)
-    tail = _TAILS.get(_VOWELS[vowel])
-    if final or next_initial != _SILENT or (next_vowel != vowel and _VOWELS[next_vowel] != tail):
-        return None
-    return _syllable(initial, vowel, next_final)
+def _one_vowel(found: re.Match[str]) -> str:
+    """The first syllable, ended by the final of the last, if any."""
+    initial, vowel, _ = _letters(found[0][0])
+    return _syllable(initial, vowel, _letters(found[0][-1])[2])
+
+
+def _drawn_out(vowel: int) -> str:
+    """An open syllable with the vowel, then syllables that only draw it out; one with a final is the last."""
+    tails = {vowel, _VOWELS.find(_TAILS.get(_VOWELS[vowel], _VOWELS[vowel]))}
+    begins = "".join(_syllable(initial, vowel, 0) for initial in range(len(_INITIALS)))
+    goes_on = "".join(_syllable(_SILENT, tail, 0) for tail in tails)
+    ends = "".join(_syllable(_SILENT, tail, final) for tail in tails for final in range(len(_FINALS)))
+    return f"[{begins}][{goes_on}]*[{ends}]"
 
 
 def _letters(syllable: str) -> tuple[int, int, int]:
@@ -76,3 +72,6 @@ def _letters(syllable: str) -> tuple[int, int, int]:
 
 def _syllable(initial: int, vowel: int, final: int) -> str:
     return chr(_FIRST + initial * _PER_INITIAL + vowel * _PER_VOWEL + final)
+
+
+_DRAWN_OUT = re.compile("|".join(map(_drawn_out, range(len(_VOWELS)))))

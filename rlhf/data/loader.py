@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from rlhf.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class RowStream:
 
     def _epoch(self, epoch: int) -> np.ndarray:
         """Shuffled rows of one epoch: whole passes of each source, then a random part for the fraction."""
+        import numpy as np  # here: what is checked before a run needs the counts alone
+
         generator = np.random.default_rng([self.seed, epoch])
         chosen, first = [], 0
         for size, weight in zip(self.sizes, self.weights, strict=True):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from typing import Any, Literal
 from rlhf.config.flag_values import BAD_ROW, parse_positive, parse_similarity
 from rlhf.config.flags import flag
 from rlhf.curate.filter import checks
+from rlhf.curate.filter.stored import Drops, Some, StoredTexts
 from rlhf.curate.output import Output, progress
 from rlhf.curate.row_texts import numbered_texts, texts_of, with_texts_changed
 from rlhf.curate.text_faults import cleaned
@@ -34,7 +36,9 @@ NEAR, SAME_MEANING = "near-duplicate", "same meaning"
 SHOWN = 90  # characters of each text of a dropped pair
 EXAMPLES = 3  # of each reason on the terminal; the manifest has more
 
-Drops = dict[int, tuple[str, str]]  # by row number: the reason, and the text that shows it
+BAD_ROW_REASON = "bad row"
+REFUSED_EVERY = 10_000  # rows, after which too many for an exact comparison are refused while the file is read
+Search = Callable[[Sequence[str]], Mapping[int, Any]]
 
 
 def parse_language(text: str) -> float:
@@ -129,6 +133,11 @@ class FilterOptions:
         """The search for near-duplicates, a key of `repeats.SEARCHES`; "" for none."""
         return "vaiv" if self.vectorizer == "vaiv" else self.dedup[0]
 
+    @property
+    def first_is_exact(self) -> bool:
+        """Whether the first comparison is exact, and so takes a limited number of rows."""
+        return self.search in ("cosine", "vaiv") or bool(self.semantic and not self.search)
+
     def enabled(self) -> dict[str, Any]:
         """The options that are switched on, for the manifest."""
         values = asdict(self) | {"dedup": self.search, "dedup_threshold": self.dedup[1]}
@@ -163,12 +172,18 @@ def filter_rows(options: FilterOptions) -> Output:
     with Output(options.out, command="data filter", inputs=[path], options=options.enabled()) as output:
         rules, comparisons = dict(_rules(options)), dict(_comparisons(options))
         output.dropped = dict.fromkeys([*rules, *comparisons], 0)  # every filter is listed, in order
-        prompts, dropped = _checked(_rows(path, options), path, rules, options.on_bad_row)
-        for reason, search in comparisons.items():
-            _drop_repeats(prompts, dropped, reason, search, everyone=reason == NEAR and options.search == "vaiv")
-        for number, (_, row) in enumerate(_rows(path, options, output)):
-            if number in dropped:
-                output.drop(*dropped[number])
+        drops = Drops([*rules, *comparisons, BAD_ROW_REASON])
+        with closing(StoredTexts(options.out.parent)) as prompts:
+            for prompt in _checked(_rows(path, options), path, rules, drops, options.on_bad_row):
+                if comparisons:
+                    prompts.append(prompt)
+                if options.first_is_exact and len(drops) % REFUSED_EVERY == 0:
+                    _require_comparable(options, drops)
+            for reason, search in comparisons.items():
+                _drop_repeats(prompts, drops, reason, search, everyone=reason == NEAR and options.search == "vaiv")
+        for number, (_, row) in enumerate(progress(_rows(path, options, output), "writing", len(drops))):
+            if found := drops.of(number):
+                output.drop(*found)
             else:
                 assert not isinstance(row, DataError)
                 output.write(_masked(row, output) if options.personal == "mask" else row)
@@ -193,22 +208,17 @@ def _cleaned_row(row: Row, output: Output | None) -> Row:
 
 
 def _checked(
-    rows: Iterator[NumberedRow], path: str, rules: Mapping[str, checks.Check], on_bad_row: str
-) -> tuple[list[str], Drops]:
-    """The prompt of every row ("" of a bad one), and the rows dropped by the filters that look at a row alone."""
-    prompts: list[str] = []
-    dropped: Drops = {}
-    for number, (row, texts) in enumerate(progress(numbered_texts(rows, path, on_bad_row), "reading")):
+    rows: Iterator[NumberedRow], path: str, rules: Mapping[str, checks.Check], drops: Drops, on_bad_row: str
+) -> Iterator[str]:
+    """The prompt of every row ("" of a bad one); each is added to `drops` with the first rule that drops it."""
+    for row, texts in progress(numbered_texts(rows, path, on_bad_row), "reading"):
         if isinstance(row, DataError) or isinstance(texts, DataError):
-            prompts.append("")
-            dropped[number] = ("bad row", texts.render() if isinstance(texts, DataError) else "")
+            drops.add(BAD_ROW_REASON, texts.render() if isinstance(texts, DataError) else "")
+            yield ""
             continue
-        prompts.append(texts.prompt)
-        for reason, check in rules.items():
-            if evidence := check(row, texts):
-                dropped[number] = (reason, evidence)
-                break
-    return prompts, dropped
+        found = ((reason, check(row, texts)) for reason, check in rules.items())
+        drops.add(*next(((reason, evidence) for reason, evidence in found if evidence), ()))
+        yield texts.prompt
 
 
 def _rules(options: FilterOptions) -> Iterator[tuple[str, checks.Check]]:
@@ -240,7 +250,7 @@ def _masked(row: Row, output: Output) -> Row:
     return with_texts_changed(row, mask)
 
 
-def _comparisons(options: FilterOptions) -> Iterator[tuple[str, Callable[[Sequence[str]], dict[int, Any]]]]:
+def _comparisons(options: FilterOptions) -> Iterator[tuple[str, Search]]:
     """(reason, search for repeats) of each enabled comparison of prompts, in order."""
     if not (options.search or options.semantic):
         return
@@ -255,16 +265,15 @@ def _comparisons(options: FilterOptions) -> Iterator[tuple[str, Callable[[Sequen
         yield SAME_MEANING, lambda prompts: repeats.semantic_repeats(embedded(prompts, folder), threshold)
 
 
-def _drop_repeats(
-    prompts: Sequence[str],
-    dropped: Drops,
-    reason: str,
-    search: Callable[[Sequence[str]], dict[int, Any]],
-    *,
-    everyone: bool,
-) -> None:
+def _require_comparable(options: FilterOptions, drops: Drops) -> None:
+    from rlhf.curate.filter.repeats import require_comparable
+
+    require_comparable(drops.num_kept, "--dedup cosine" if options.search else "--semantic")
+
+
+def _drop_repeats(prompts: StoredTexts, drops: Drops, reason: str, search: Search, *, everyone: bool) -> None:
     """Drops the rows whose prompt repeats an earlier one that was kept (of any, with `everyone`)."""
-    numbers = [number for number in range(len(prompts)) if everyone or number not in dropped]
-    for own, (earlier, similarity) in search([prompts[number] for number in numbers]).items():
+    numbers = range(len(prompts)) if everyone else drops.kept()
+    for own, (earlier, similarity) in sorted(search(Some(prompts, numbers)).items()):
         text, other = (" ".join(prompts[numbers[index]].split())[:SHOWN] for index in (own, earlier))
-        dropped.setdefault(numbers[own], (reason, f"{text} ~ {other} ({similarity:.2f})"))
+        drops.drop(numbers[own], reason, f"{text} ~ {other} ({similarity:.2f})")

@@ -7,6 +7,7 @@ stays, and so does the next one that has drifted below the threshold.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -15,12 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rlhf.curate.filter.minhash import nearest_kept
 from rlhf.curate.near_duplicates import MAX_ROWS, Pairs, character_vectors, similar_pairs, word_vectors
-from rlhf.curate.output import progress
 from rlhf.curate.row_texts import normalised
-from rlhf.errors import DataError, require_packages
+from rlhf.errors import DataError
 
-NUM_PERMUTATIONS = 128
+SAID_FROM = 20_000  # prompts; below it an exact comparison takes seconds
+BYTES_PER_PROMPT = 18_000  # peak of the TF-IDF of prompts of about 120 characters
 _DENSE_ROWS = 512  # a block of 512 x 200,000 float32 cosines is 0.4 GB
 
 
@@ -39,7 +41,8 @@ def cosine_repeats(prompts: Sequence[str], threshold: float) -> Repeats:
 
     Equal texts are repeats, however short. Raises DataError for more than MAX_ROWS prompts.
     """
-    _check_size(len(prompts), "--dedup cosine")
+    require_comparable(len(prompts), "--dedup cosine")
+    _say_memory(len(prompts))
     texts = [normalised(prompt) for prompt in prompts]
     firsts, repeats = _equal(texts)
     vectors = character_vectors(texts)[firsts]
@@ -53,7 +56,8 @@ def vaiv_repeats(prompts: Sequence[str], threshold: float) -> Repeats:
 
     Words are scikit-learn's (two letters or more); a prompt without a word repeats nothing.
     """
-    _check_size(len(prompts), "--dedup cosine")
+    require_comparable(len(prompts), "--dedup cosine")
+    _say_memory(len(prompts))
     vectors = word_vectors(prompts)
     empty = np.diff(vectors.indptr) == 0
     firsts, equal = _equal(prompts)
@@ -65,33 +69,31 @@ def minhash_repeats(prompts: Sequence[str], threshold: float) -> Repeats:
     """Prompts whose set of character 3-grams has a Jaccard index >= `threshold` with an earlier kept one.
 
     MinHash proposes the candidates, so repeats near the threshold can be missed; each candidate is then compared
-    exactly. For more prompts than an exact search can take. Raises ConfigError when datasketch is not installed.
+    exactly. For more prompts than an exact search can take.
     """
-    require_packages("datasketch", extra="data", needed_by="--dedup minhash")
-    from datasketch import MinHash, MinHashLSH
+    found = nearest_kept(_Normalised(prompts), threshold)
+    return {number: Repeat(earlier, similarity) for number, (earlier, similarity) in found}
 
-    # Candidates are verified, so the bands are chosen to miss few; above 0.9 there would be too few bands.
-    index: Any = MinHashLSH(threshold=min(threshold, 0.9), num_perm=NUM_PERMUTATIONS, weights=(0.1, 0.9))
-    shingles = [frozenset[str]()] * len(prompts)
-    repeats: Repeats = {}
-    empty = MinHash(num_perm=NUM_PERMUTATIONS)
-    for number, prompt in progress(enumerate(prompts), "comparing", len(prompts)):
-        shingles[number] = _shingles(normalised(prompt).lower())
-        sketch = empty.copy()
-        sketch.update_batch([gram.encode() for gram in shingles[number]])
-        near = [(_jaccard(shingles[number], shingles[other]), -other) for other in index.query(sketch)]
-        similarity, other = max(near, default=(0.0, 0))
-        if similarity >= threshold:
-            repeats[number] = Repeat(-other, similarity)
-            shingles[number] = frozenset()
-        else:
-            index.insert(number, sketch, check_duplication=False)
-    return repeats
+
+class _Normalised(Sequence[str]):
+    """Prompts as they are compared, without a second copy of them."""
+
+    def __init__(self, prompts: Sequence[str]) -> None:
+        self._prompts = prompts
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    def __iter__(self) -> Iterator[str]:
+        return (normalised(prompt).lower() for prompt in self._prompts)
+
+    def __getitem__(self, number: Any) -> Any:
+        return normalised(self._prompts[number]).lower()
 
 
 def semantic_repeats(vectors: NDArray[np.float32], threshold: float) -> Repeats:
     """Rows of [N, width], centred and of norm 1, with a cosine >= `threshold` to an earlier kept one."""
-    _check_size(len(vectors), "--semantic")
+    require_comparable(len(vectors), "--semantic")
     return of_kept(_dense_pairs(vectors, threshold))
 
 
@@ -142,7 +144,8 @@ def _renumbered(repeats: Repeats, numbers: Sequence[int]) -> Repeats:
     return {numbers[row]: Repeat(numbers[earlier], similarity) for row, (earlier, similarity) in repeats.items()}
 
 
-def _check_size(num_prompts: int, where: str) -> None:
+def require_comparable(num_prompts: int, where: str) -> None:
+    """Raises DataError for more prompts than an exact comparison takes."""
     if num_prompts > MAX_ROWS:
         raise DataError(
             f"{num_prompts:,} prompts are too many for an exact comparison",
@@ -152,16 +155,17 @@ def _check_size(num_prompts: int, where: str) -> None:
         )
 
 
+def _say_memory(num_prompts: int) -> None:
+    """What an exact comparison takes, said before it begins."""
+    if num_prompts >= SAID_FROM:
+        sys.stderr.write(
+            f"an exact comparison of {num_prompts:,} prompts takes {num_prompts * BYTES_PER_PROMPT / 1e9:.1f} GB, "
+            "and time that grows with the square of their number; --dedup minhash takes seconds\n"
+        )
+
+
 SEARCHES: dict[str, Callable[[Sequence[str], float], Repeats]] = {
     "cosine": cosine_repeats,
     "vaiv": vaiv_repeats,
     "minhash": minhash_repeats,
 }
-
-
-def _shingles(text: str) -> frozenset[str]:
-    return frozenset(text[start : start + 3] for start in range(max(len(text) - 2, 1)))
-
-
-def _jaccard(one: frozenset[str], other: frozenset[str]) -> float:
-    return len(one & other) / len(one | other)

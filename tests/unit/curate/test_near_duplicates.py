@@ -15,7 +15,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from transformers import AutoModel, AutoTokenizer
 
 from rlhf.curate import near_duplicates
-from rlhf.curate.filter import repeats
+from rlhf.curate.filter import command, repeats
 from rlhf.curate.filter.embeddings import embedded
 from rlhf.curate.near_duplicates import Pairs, character_vectors, clusters, similar_pairs, word_vectors
 from rlhf.errors import DataError, ModelError
@@ -168,3 +168,29 @@ def test_dense_blocks_do_not_change_the_repeats(monkeypatch: pytest.MonkeyPatch)
 def test_a_folder_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"holds no config\.json"):
         embedded(["안녕"], str(tmp_path))
+
+
+def test_an_exact_comparison_says_its_cost_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = random_texts(0)
+    repeats.cosine_repeats(texts, 0.5)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(repeats, "SAID_FROM", len(texts))
+    monkeypatch.setattr(near_duplicates, "SAID_ABOVE_S", 0.0)
+    monkeypatch.setattr(near_duplicates, "_BLOCK_PRODUCTS", 10)
+    repeats.cosine_repeats(texts, 0.5)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"an exact comparison of {len(texts)} prompts takes 0.0 GB")
+    assert second.endswith("texts are compared exactly: about 1 min")
+
+
+def test_too_many_prompts_are_refused_while_the_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fifth row cannot be read, and is not reached."""
+    rows = tmp_path / "in.jsonl"
+    rows.write_text('{"prompt": "가나다"}\n' * 4 + "{\n", encoding="utf-8")
+    monkeypatch.setattr(repeats, "MAX_ROWS", 2)
+    monkeypatch.setattr(command, "REFUSED_EVERY", 2)
+    with pytest.raises(DataError, match="4 prompts are too many"):
+        command.filter_rows(command.FilterOptions(str(rows), tmp_path / "out.jsonl", dedup=("cosine", 0.5)))
+    assert not (tmp_path / "out.jsonl").exists()
