@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 ROOT = Path(__file__).parents[2]
 BASE, IMAGE = "localhost/base", "localhost/rlhf"
-EXTRAS = "data,llm,pii,report,serve,ui"  # `gpu` would bring kernels that nothing here can run
+EXTRAS = "llm,pii,report,serve,ui"  # `gpu` would bring kernels that nothing here can run
 USER_ID = 1000
 NEEDED_BYTES = 12 * 10**9
 PIP_SETTINGS = ("index-url", "extra-index-url", "find-links", "cert", "trusted-host", "proxy", "default-timeout")

@@ -25,7 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".venv-versions"
-EXTRAS = ("llm", "data", "serve", "ui", "eval", "pii", "report", "dev")
+EXTRAS = ("llm", "serve", "ui", "eval", "pii", "report", "dev")
 NEWEST_NAMED = ("transformers", "deepspeed", "peft", "datasets", "fastapi")  # shown in the table
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(\[[\w,-]+\])?\s*(>=\s*(?P<floor>[\w.]+))?(?P<rest>.*)")
 
