@@ -22,7 +22,7 @@ from typing import Any
 
 from environments import versions
 from harness import ROOT, Side, alternate, arguments, deepspeed, ratio, run, say, write
-from material import TINY, Base, make_base
+from material import NOT_THE_DEMOS, TINY, Base, make_base
 from peer_material import Rows, prompt_rows, reward_rows, sft_rows, write_lf_index
 from peer_sides import BATCH, Peer, PeerError, Task, modes, peers
 from ppo_material import Stages, make_prompts, silenced
@@ -63,7 +63,7 @@ class Bench:
         folder = self.work / f"ours-{self.task.stage}"
         shutil.rmtree(folder, ignore_errors=True)
         config = ROOT / "configs" / "demo" / f"{self.task.stage}.yaml"
-        words = ["--config", str(config), f"run.dir={folder}", *self.words]
+        words = ["--config", str(config), f"run.dir={folder}", *NOT_THE_DEMOS[self.task.stage], *self.words]
         run(deepspeed(ROOT / "scripts" / f"{SCRIPTS[self.task.stage]}.py", *words), self.work / "ours.log")
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         walls = [line["time/wall_s"] for line in lines]

@@ -24,7 +24,7 @@ from typing import Any
 
 from environments import TRL_PPO, versions
 from harness import ROOT, SIDES, Side, alternate, arguments, deepspeed, ratio, run, say, write
-from material import TINY, Base, make_base
+from material import NOT_THE_DEMOS, TINY, Base, make_base
 from ppo_material import Prompts, Stages, make_prompts, silenced
 
 from rlhf.data.sources import DataSource
@@ -60,6 +60,7 @@ class Bench:
         count = self.prompts.num_rows
         return [
             "--config", str(ROOT / "configs" / "demo" / "ppo.yaml"), f"run.dir={folder}", f"run.seed={seed}",
+            *NOT_THE_DEMOS["ppo"],
             f"actor.path={self.policy}", f"reward.path={self.reward}", "reward.min_accuracy=null",
             f"data.train={self.prompts.records}", "data.eval=[]", f"train.epochs={self.iterations}",
             f"train.batch_size={count}", f"train.lr={LR}", f"critic.lr={LR}", "train.warmup_steps=0",

@@ -33,7 +33,7 @@ from harness import (
     say,
     write,
 )
-from material import LARGER, TINY, Base, make_base, pairs, rankings, write_rankings
+from material import LARGER, NOT_THE_DEMOS, TINY, Base, make_base, pairs, rankings, write_rankings
 
 from rlhf.data.encode import EncodedRanking
 from rlhf.models.loading import load_scalar_model
@@ -78,6 +78,7 @@ class Bench:
         """The shipped script's arguments."""
         return [
             "--config", str(ROOT / "configs" / "demo" / "reward.yaml"), f"run.dir={folder}", f"run.seed={seed}",
+            *NOT_THE_DEMOS["reward"],
             f"model.path={self.base.path}", "data.template=kullm", f"data.train={self.train}", "data.eval=[]",
             "data.max_length=256", f"train.batch_size={BATCH}", "train.micro_tokens=4096", "train.epochs=1",
             f"train.lr={LR}", "train.schedule=constant", "train.warmup_steps=0", "train.weight_decay=0",

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from curves import final, interval
 from harness import ROOT, Side, alternate, deepspeed, ratio, run, say, write
-from material import Base
+from material import NOT_THE_DEMOS, Base
 from ppo_material import Prompts, make_prompts
 
 from rlhf.config.rollout import RolloutSection, VllmSection
@@ -82,7 +82,7 @@ def _stage(work: Path, name: str, script: str, *words: str) -> Path:
     if not (folder / "model" / "manifest.json").is_file():
         shutil.rmtree(folder, ignore_errors=True)
         config = ["--config", str(ROOT / "configs" / "demo" / f"{name}.yaml"), f"run.dir={folder}", ROWS[name]]
-        more = ["train.lr=1e-3", "data.eval=[]", *words]
+        more = [*NOT_THE_DEMOS[name], "train.lr=1e-3", "data.eval=[]", *words]
         run(deepspeed(ROOT / "scripts" / f"{script}.py", *config, *more), work / "stages.log")
     return folder / "model"
 
@@ -195,6 +195,7 @@ def learning(
 def _ppo_words(start: Start, folder: Path, iterations: int, seed: int) -> list[str]:
     return [
         "--config", str(ROOT / "configs" / "demo" / "ppo.yaml"), f"run.dir={folder}", f"run.seed={seed}",
+        *NOT_THE_DEMOS["ppo"],
         f"actor.path={start.policy}", f"reward.path={start.reward}", "reward.min_accuracy=null",
         f"data.train={start.prompts.records}", "data.eval=[]", f"train.epochs={(iterations + 1) * BATCH / PROMPTS}",
         f"run.max_steps={iterations}", f"train.batch_size={BATCH}", f"ppo.rollout_size={BATCH}",
