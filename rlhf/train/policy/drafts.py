@@ -105,13 +105,13 @@ class Drafts:
 
 
 def _drafts_in(file: Any) -> list[AnswerDraft]:
-    """The drafts of a file, in the order of its keys."""
+    """The drafts of a file, in the order of its keys; each has memory of its own, given back when it is replaced."""
     lengths, widths, whole = file["lengths"], file["widths"], file["whole"]
     counts = lengths * widths
     tokens = np.split(file["tokens"], np.cumsum(lengths)[:-1])
     values = np.split(file["values"], np.cumsum(counts)[:-1])
     ids = np.split(file["ids"], np.cumsum(np.where(whole, 0, counts))[:-1])
     return [
-        AnswerDraft(each, value.reshape(-1, width), None if all_ids else id_.reshape(-1, width))
+        AnswerDraft(each.copy(), value.reshape(-1, width).copy(), None if all_ids else id_.reshape(-1, width).copy())
         for each, value, id_, width, all_ids in zip(tokens, values, ids, widths, whole, strict=False)
     ]

@@ -82,6 +82,9 @@ def test_drafts_come_back_from_a_checkpoint_on_any_number_of_ranks(tmp_path: Pat
     assert sum(len(each.own) for each in found) == len(FEW)
     for key in FEW:
         assert_same(together[key], kept[key])
+        parts = (together[key].tokens, together[key].values, together[key].ids)
+        held = [part if part.base is None else part.base for part in parts if part is not None]
+        assert sum(each.nbytes for each in held) == sum(part.nbytes for part in parts if part is not None)  # no more
 
 
 def test_a_checkpoint_without_drafts_leaves_none(tmp_path: Path) -> None:
