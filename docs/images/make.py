@@ -9,17 +9,19 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
-from scaling_picture import scaling_picture
+from scaling_picture import scaling_picture, text_mark
 
 FOLDER = Path(__file__).parent
 FIGURES = FOLDER.parent / "figures" / "quickstart.json"
 SCALING = FOLDER.parent / "figures" / "scaling.json"
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 420, 70, 736, 100, 368
 COLORS = ("#2563eb", "#d97706", "#059669")
+_text = partial(text_mark, size=13)
 TEXTS = {
     "en": {
         "title": "What PPO pays for its reward",
@@ -120,15 +122,6 @@ def _run(axes: Axes, trace: Mapping[str, Any], color: str) -> Iterator[str]:
             f'<rect x="{x - 5:.1f}" y="{y - 5:.1f}" width="10" height="10" fill="#ffffff" stroke="{color}" '
             'stroke-width="2"/>'
         )
-
-
-def _text(
-    x: float, y: float, text: str, *, color: str = "#111827", anchor: str = "start", size: int = 13, weight: int = 400
-) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" fill="{color}" text-anchor="{anchor}" font-size="{size}" '
-        f'font-weight="{weight}">{text}</text>'
-    )
 
 
 def drawn() -> dict[Path, str]:
