@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from environments import versions
-from harness import ROOT, Side, alternate, arguments, deepspeed, ratio, run, say, write
+from harness import ROOT, Side, alternate, arguments, deepspeed, drop_scratch, ratio, run, say, scratch, write
 from material import NOT_THE_DEMOS, TINY, Base, make_base
 from peer_material import Rows, prompt_rows, reward_rows, sft_rows, write_lf_index
 from peer_sides import BATCH, Peer, PeerError, Task, modes, peers
@@ -177,8 +177,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=96, help="rows and pairs a round (default: %(default)s)")
     parser.add_argument("--stages", nargs="+", choices=tuple(FIGURE), default=list(FIGURE), help="default: all")
     options = parser.parse_args()
-    work, data = (options.work or options.out.with_suffix(".work")).resolve(), options.data.resolve()
-    work.mkdir(parents=True, exist_ok=True)
+    work, data = scratch(options), options.data.resolve()
     base = make_base(data, work / "base", TINY)
     base.tokenizer.save(base.path)  # with the template, which the peers would otherwise miss
     rivals, found = peers(work), Found()
@@ -205,8 +204,7 @@ def main() -> None:
             **found.rounds,
         },
     )
-    if options.work is None:
-        shutil.rmtree(work)
+    drop_scratch(options, work)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from environments import TRL_PPO, versions
-from harness import ROOT, SIDES, Side, alternate, arguments, deepspeed, ratio, run, say, write
+from harness import ROOT, SIDES, Side, alternate, arguments, deepspeed, drop_scratch, ratio, run, say, scratch, write
 from material import NOT_THE_DEMOS, TINY, Base, make_base
 from ppo_material import Prompts, Stages, make_prompts, silenced
 
@@ -237,8 +237,7 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (default: all)")
     options = parser.parse_args()
-    work = (options.work or options.out.with_suffix(".work")).resolve()
-    work.mkdir(parents=True, exist_ok=True)
+    work = scratch(options)
     data, compared = options.data.resolve(), [name for name in ("b8", "b64") if name in options.parts]
     python = TRL_PPO.python() if compared else Path()
     benches = settings(data, work, make_base(data, work / "base", TINY), python)
@@ -258,8 +257,7 @@ def main() -> None:
     if compared:
         found["overhead_share"] = max(found[f"overhead_share_{name}"] for name in compared)
     write(options.out, {**found, **details})
-    if options.work is None:
-        shutil.rmtree(work)
+    drop_scratch(options, work)
 
 
 def _shown(parts: dict[str, float]) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from curves import final, interval
-from harness import ROOT, Side, alternate, deepspeed, ratio, run, say, write
+from harness import ROOT, Side, alternate, deepspeed, drop_scratch, ratio, run, say, scratch, write
 from material import NOT_THE_DEMOS, Base
 from ppo_material import Prompts, make_prompts
 
@@ -228,16 +228,14 @@ def engine_python(given: Path | None) -> Path:
 def main() -> None:
     options = parse()
     python = engine_python(options.python)
-    work = (options.work or options.out.with_suffix(".work")).resolve()
-    work.mkdir(parents=True, exist_ok=True)
+    work = scratch(options)
     start = prepare(work)
     say("tokens/s of both backends")
     figures, details = speed(start, python, work, options.rounds)
     say(f"stage 3, {options.iterations} iterations of {BATCH} samples")
     learned, runs = learning(start, python, work, options.iterations, options.seeds)
     write(options.out, {**figures, **learned, **details, **runs})
-    if options.work is None:
-        shutil.rmtree(work)
+    drop_scratch(options, work)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import argparse
 import datetime
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_setting import Setting
-from harness import CONDITIONS, ROOT, SIDES, free_port, say, write
+from harness import CONDITIONS, ROOT, SIDES, drop_scratch, free_port, say, scratch, write
 from machine import description, state, states_in, summary
 from scaling_fit import power_fit
 from scaling_outlook import outlook
@@ -111,8 +110,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two tiny points of each: tries the script")
     parser.add_argument("--work", type=Path, help="folder of finished points, kept (default: removed at the end)")
     options = parser.parse_args()
-    work = (options.work or options.out.with_suffix(".work")).resolve()
-    work.mkdir(parents=True, exist_ok=True)
+    work = scratch(options)
     bench, found = Bench(work, options.quick), {}
     for curve in curves(quick=options.quick):
         if not options.only or curve.name in options.only:
@@ -136,8 +134,7 @@ def main() -> None:
             "outlook": outlook(found),
         },
     )
-    if options.work is None:
-        shutil.rmtree(work)
+    drop_scratch(options, work)
 
 
 if __name__ == "__main__":
