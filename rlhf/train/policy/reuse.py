@@ -22,7 +22,7 @@ from rlhf.plan.memory import GIB
 from rlhf.rollout.drafts import bytes_per_kept, bytes_per_token
 from rlhf.rollout.transformers import TransformersRollout
 from rlhf.rollout.vllm.client import occurrences
-from rlhf.train.policy.drafts import DraftKey, Drafts
+from rlhf.train.policy.drafts import FILE_DRAFTS, DraftKey, Drafts
 from rlhf.train.policy.experience import samples_in_order
 from rlhf.train.policy.roles import FrozenRole
 from rlhf.train.policy.samples import Sample
@@ -33,7 +33,7 @@ SHARE_OF_FREE = 0.5  # of the free CPU memory, for drafts; models and their opti
 
 @dataclass(slots=True)
 class Reuse:
-    """The drafts of a run and how many of their tokens were kept, over all ranks, since `taken_metrics`.
+    """The drafts of a run and how many of their tokens were kept, over all ranks, in this iteration.
 
     Args:
         top: probabilities kept of each token's distribution; None keeps all.
@@ -59,7 +59,7 @@ class Reuse:
         drafts, ranks = self.drafts, policy.ranks
         rows = [prompt.row for prompt in prompts]
         keys = [DraftKey(row, number) for row, number in zip(rows, occurrences(rows), strict=True)]
-        dealt = drafts.dealt(keys, step)
+        dealt = drafts.dealt(keys)
         mine = [item for item, rank in enumerate(dealt) if rank == ranks.rank]
         with policy.full_weights() as model:
             rollout = TransformersRollout(model, tokenizer.eos_id, tokenizer.text, config.rollout.cuda_graphs)
@@ -67,10 +67,10 @@ class Reuse:
                 [prompts[item].ids for item in mine],
                 [(config.run.seed, step, rows[item], first + item) for item in mine],
                 config.sampling,
-                [drafts.draft(keys[item], step) for item in mine],
+                [drafts.draft(keys[item]) for item in mine],
                 top=self.top,
             )
-        drafts.keep(keys, dealt, drawn.drafts, step)
+        drafts.keep(keys, dealt, drawn.drafts)
         parts = ranks.gather((mine, drawn.rollouts, drawn.num_accepted, drawn.num_proposed))
         samples = samples_in_order(prompts, [(items, rollouts) for items, rollouts, _, _ in parts])
         self.num_accepted += sum(part[2] for part in parts)
@@ -78,8 +78,10 @@ class Reuse:
         self.num_tokens += sum(len(sample.response) for sample in samples)
         return samples
 
-    def taken_metrics(self) -> dict[str, float]:
-        """Shares of the tokens since the last call; the share of drafts only where there were any."""
+    def completed(self) -> dict[str, float]:
+        """The iteration is complete: its answers are drafts from now on. Shares of its tokens; that of drafts only where
+        there were any."""
+        self.drafts.commit()
         found = {"rollout/reused_share": self.num_accepted / max(self.num_tokens, 1)}
         if self.num_proposed:
             found["rollout/accepted_share"] = self.num_accepted / self.num_proposed
@@ -107,9 +109,12 @@ def open_reuse(run: Run[PpoConfig], actor: str, tokenizer: ChatTokenizer, *, num
 
 
 def required_memory(config: PpoConfig, ranks: Ranks, *, num_answers: int, vocabulary: int) -> int:
-    """Bytes that the drafts of a rank can take. Raises: ConfigError as `open_reuse`."""
+    """Bytes that the drafts of a rank can take: of all prompts, of an iteration's answers before they replace others, and
+    of one file of a checkpoint. Raises: ConfigError as `open_reuse`."""
     top = config.rollout.reuse_top
-    tokens = -(-num_answers // ranks.world_size) * config.sampling.max_new_tokens
+    kept = -(-num_answers // ranks.world_size)
+    drawn = -(-config.ppo.rollout_size // ranks.world_size)
+    tokens = (kept + drawn + min(kept, FILE_DRAFTS)) * config.sampling.max_new_tokens
     ranks_here = max(ranks.gather(ranks.local_rank)) + 1
     allowed = int(SHARE_OF_FREE * min(ranks.gather(free_memory(torch.device("cpu")))) / ranks_here)
     needed = tokens * bytes_per_token(vocabulary, top)
