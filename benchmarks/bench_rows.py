@@ -217,7 +217,7 @@ def row(measure: Measure, found: Mapping[str, Mapping[str, Any]], versions: Mapp
     except (KeyError, IndexError):
         reasons = part["result"].get("missing", {})
         why = reasons.get(measure.key, f"not in the result of benchmarks/{measure.part}.py")
-        impossible = measure.key in reasons
+        impossible = measure.key in part["result"].get("impossible", [])
         return {**head, "against": _named(measure, "", versions), "missing": why, "impossible": impossible}
     return {
         **head,

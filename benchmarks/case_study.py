@@ -56,7 +56,9 @@ class Study:
             source, kept = self.data / f"sft_{split}.jsonl", self.out / "data" / f"sft_{split}.jsonl"
             words = ["--in", str(source), "--out", str(kept), "--max-tokens", str(MAX_TOKENS), "--tokenizer", str(base)]
             yield f"filter_{split}", ["data", "filter", *words], kept
-        rows = [f"data.{key}=[{self.out}/data/sft_{split}.jsonl]" for key, split in (("train", "train"), ("eval", "dev"))]
+        rows = [
+            f"data.{key}=[{self.out}/data/sft_{split}.jsonl]" for key, split in (("train", "train"), ("eval", "dev"))
+        ]
         words = [
             "train",
             "sft",

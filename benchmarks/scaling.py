@@ -29,6 +29,7 @@ from machine import description, state, states_in, summary
 from scaling_fit import power_fit
 from scaling_outlook import outlook
 from scaling_points import Curve, DataCurve, Point, curves, data_curves
+from stamps import code_hash
 
 MIB = 2**20
 
@@ -84,15 +85,17 @@ class Bench:
             raise SystemExit(f"a point ended with status {done.returncode}; see {log}")
 
     def kept(self, name: str, x: float, take: Any) -> dict[str, Any]:
-        """A point from its file, or measured and written to it."""
-        file = self.work / f"{name}-{x:g}.json"
-        if not file.is_file():
-            before = state()
-            found = {**take(), "machine": {"before": before, "after": state()}}
-            file.write_text(json.dumps(found), encoding="utf-8")
-            say(f"{name} {x:g}: {found['time_s']:.4g} s, {found['memory_mib']:.0f} MiB")
-        point: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return point
+        """A point from its file, or, where that is missing or of other code, measured and written to it."""
+        file = self.work / f"{'quick-' if self.quick else ''}{name}-{x:g}.json"
+        if file.is_file():
+            point: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            if point["code"] == code_hash():
+                return point
+        before = state()
+        found = {**take(), "code": code_hash(), "machine": {"before": before, "after": state()}}
+        file.write_text(json.dumps(found), encoding="utf-8")
+        say(f"{name} {x:g}: {found['time_s']:.4g} s, {found['memory_mib']:.0f} MiB")
+        return found
 
 
 def fitted(points: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import sys
@@ -112,9 +113,12 @@ def test_a_row_without_a_figure_says_why():
     assert row(measure(), {"sft": {"error": "no end after 3 minutes"}}, {})["missing"] == "no end after 3 minutes"
     nothing = {"sft": {"seconds": 1.0, "result": {"rounds": []}}}
     assert row(measure(), nothing, {})["missing"] == "not in the result of benchmarks/sft.py"
-    refused = {"peers": {"seconds": 1.0, "result": {"missing": {"ppo_lf": "ImportError: no PPO"}}}}
+    said = {"ppo_lf": "ImportError: no PPO", "sft_lf": "no end after 300 s"}
+    refused = {"peers": {"seconds": 1.0, "result": {"missing": said, "impossible": ["ppo_lf"]}}}
     made = row(measure(key="ppo_lf", part="peers", read=value("ppo_lf")), refused, {})
     assert (made["missing"], made["impossible"]) == ("ImportError: no PPO", True)
+    slow = row(measure(key="sft_lf", part="peers", read=value("sft_lf")), refused, {})
+    assert (slow["missing"], slow["impossible"]) == ("no end after 300 s", False)
     assert made["against"]["ko"] == "TRL"
 
 
@@ -147,12 +151,14 @@ def test_parts_run_once_and_failures_are_told(tmp_path: Path):
     parts = scripts(tmp_path, works=WORKING, fails="raise ValueError('no such rows')")
     data, work = tmp_path / "rows", tmp_path / "work"
     work.mkdir()
-    found = driver.run_parts(parts, data, work, 60, quick=False)
+    data.mkdir()
+    (data / "sft_train.jsonl").write_text("{}\n")
+    found = driver.run_parts(parts, driver.Setting(data), work, 60)
     assert found["works"]["result"]["words"][:2] == ["--data", str(data)]
     assert found["works"]["result"]["words"][-1] == "--whole"
     assert found["fails"]["error"] == "status 1: ValueError: no such rows"
     assert "before" in found["works"]["machine"]
-    again = driver.run_parts(parts, data, work, 60, quick=False)
+    again = driver.run_parts(parts, driver.Setting(data), work, 60)
     assert again["works"] == found["works"]
     assert (tmp_path / "works.runs").read_text() == "x"  # kept, not run again
     assert [file.name for file in work.glob("*.part*")] == []
@@ -162,9 +168,10 @@ def test_a_part_that_does_not_fit_is_named(tmp_path: Path):
     import all as driver
 
     (part,) = scripts(tmp_path, works=WORKING)
-    found = driver.run_parts([part], tmp_path, tmp_path, 0.5, quick=False)
+    found = driver.run_parts([part], driver.Setting(tmp_path / "rows"), tmp_path, 0.5)
     assert found["works"]["error"].startswith("no time was left: takes 1 minutes")
-    assert driver.run_parts([part], tmp_path, tmp_path, 0.5, quick=True)["works"]["result"]["words"][-1] == "--short"
+    quick = driver.run_parts([part], driver.Setting(tmp_path / "rows", quick=True), tmp_path, 0.5)
+    assert quick["works"]["result"]["words"][-1] == "--short"
 
 
 def test_a_part_that_does_not_end_is_ended_with_all_it_started(tmp_path: Path):
@@ -193,25 +200,52 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_results_of_another_setting_are_refused(tmp_path: Path):
-    from all import Setting
+@pytest.mark.parametrize("other", ["words", "rows", "code", "none"])
+def test_a_result_of_other_words_rows_or_code_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+):
+    import all as driver
 
-    Setting("", True).claim(tmp_path)
-    Setting("", True).claim(tmp_path)
-    with pytest.raises(SystemExit, match="another --data or --quick"):
-        Setting("", False).claim(tmp_path)
+    parts, rows = scripts(tmp_path, works=WORKING), tmp_path / "rows"
+    work = tmp_path / "work"
+    work.mkdir()
+    rows.mkdir()
+    driver.run_parts(parts, driver.Setting(rows), work, 60)
+    if other == "rows":
+        (rows / "sft_train.jsonl").write_text("{}\n")
+    if other == "code":
+        monkeypatch.setattr(driver, "code_hash", lambda: "another")
+    found = driver.run_parts(parts, driver.Setting(rows, quick=other == "words"), work, 60)
+    assert (tmp_path / "works.runs").read_text() == ("x" if other == "none" else "xx")
+    assert found["works"]["measured"] == datetime.date.today().isoformat()
+
+
+def test_the_hash_of_code_leaves_out_what_makes_the_table(tmp_path: Path):
+    from stamps import files_hash
+
+    hashes = []
+    for name, text in (("ppo.py", "1"), ("bench_rows.py", "1"), ("ppo.py", "2"), ("new.py", "")):
+        (tmp_path / name).write_text(text)
+        hashes.append(files_hash([tmp_path]))
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes[1:])) == 3
 
 
 def test_the_table_shows_figures_reasons_and_the_machine(tmp_path: Path):
-    from all import Setting, content
+    from all import content
     from bench_table import table
 
     result = {"rounds": [{"ours": {"rows_per_s": 6.0}, "trl_padded": {"rows_per_s": 3.0}}]}
     found = {
-        "reward": {"seconds": 90.0, "machine": {"before": QUIET, "after": BUSY}, "result": result},
+        "reward": {
+            "measured": "2026-05-02",
+            "seconds": 90.0,
+            "machine": {"before": QUIET, "after": BUSY},
+            "result": result,
+        },
         "gpu": {"error": "no CUDA device"},
     }
-    lines = table(content(found, Setting("/rows", False))).splitlines()
+    lines = table(content(found, quick=False, embedded=False)).splitlines()
     assert lines[0].endswith("took from 0.20 s to 50% more.")
     assert (
         "| stage 2, pairs/s | TRL `RewardTrainer`, padded, its best mode | 2.00 (2.00 to 2.00) | 1.5 | 50% |" in lines

@@ -31,8 +31,8 @@ class DraftKey(NamedTuple):
 class Drafts:
     """The drafts of a run; a checkpoint holds them.
 
-    places: the rank that holds each draft, over all ranks; own: those of this rank; drawn: answers of the iteration that
-    is not complete yet (None: another rank's), which are no drafts before it is.
+    places: the rank that holds each draft, over all ranks; own: those of this rank; drawn: rank and answer
+    (None: another rank's) of the iteration that is not complete yet, which are no drafts before it is.
     """
 
     ranks: Ranks
@@ -95,7 +95,9 @@ class Drafts:
                 self.places |= dict(zip(keys, takers, strict=True))
                 if self.ranks.rank in takers:
                     mine = [key for key, taker in zip(keys, takers, strict=True) if taker == self.ranks.rank]
-                    self.own |= dict(zip(mine, _read(file, [taker == self.ranks.rank for taker in takers]), strict=True))
+                    self.own |= dict(
+                        zip(mine, _read(file, [taker == self.ranks.rank for taker in takers]), strict=True)
+                    )
         return ""
 
 
@@ -115,7 +117,7 @@ def _write(path: Path, drafts: Mapping[DraftKey, AnswerDraft]) -> None:
 
 
 def _read(file: Any, wanted: Sequence[bool]) -> list[AnswerDraft]:
-    """The wanted drafts of a file, in the order of its keys; each has memory of its own, given back when it is replaced."""
+    """The wanted drafts of a file, in its order; each has memory of its own, given back when it is replaced."""
     lengths, widths, whole = file["lengths"], file["widths"], file["whole"]
     counts = lengths * widths
     tokens = np.split(file["tokens"], np.cumsum(lengths)[:-1])

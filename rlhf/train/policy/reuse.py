@@ -79,8 +79,8 @@ class Reuse:
         return samples
 
     def completed(self) -> dict[str, float]:
-        """The iteration is complete: its answers are drafts from now on. Shares of its tokens; that of drafts only where
-        there were any."""
+        """The iteration is complete: its answers are drafts from now on. Shares of its tokens; that of drafts only
+        where there were any."""
         self.drafts.commit()
         found = {"rollout/reused_share": self.num_accepted / max(self.num_tokens, 1)}
         if self.num_proposed:
@@ -109,8 +109,8 @@ def open_reuse(run: Run[PpoConfig], actor: str, tokenizer: ChatTokenizer, *, num
 
 
 def required_memory(config: PpoConfig, ranks: Ranks, *, num_answers: int, vocabulary: int) -> int:
-    """Bytes that the drafts of a rank can take: of all prompts, of an iteration's answers before they replace others, and
-    of one file of a checkpoint. Raises: ConfigError as `open_reuse`."""
+    """Bytes that the drafts of a rank can take: of all prompts, of an iteration's answers before they replace others,
+    and of one file of a checkpoint. Raises: ConfigError as `open_reuse`."""
     top = config.rollout.reuse_top
     kept = -(-num_answers // ranks.world_size)
     drawn = -(-config.ppo.rollout_size // ranks.world_size)
