@@ -22,7 +22,8 @@ def layer_bytes(shape: ModelShape, model: ModelSection, element: int, *, tree: b
     """
     groups = SHARED_INPUTS if shape.gated else tuple((name,) for name in shape.linears)
     kept = _kept(shape) + (2 * shape.attended if tree else 0)
-    statistics = STATISTIC * ((2 if shape.gated else 4) + shape.heads)
+    normalised = (shape.heads + shape.kv_heads) * shape.head_norms + (shape.norms if shape.gated else 4)
+    statistics = STATISTIC * (normalised + shape.heads)
     if model.lora is None:
         return (kept + sum(shape.linears[names[0]][0] for names in groups)) * element + statistics
     adapted = shape.adapted(model.lora.targets)
@@ -31,20 +32,20 @@ def layer_bytes(shape: ModelShape, model: ModelSection, element: int, *, tree: b
     else:
         kept += sum(shape.linears[names[0]][0] for names in groups if any(name in adapted for name in names))
     if shape.gated:  # a frozen norm does not keep what it scales
-        kept -= 2 * shape.width
+        kept -= shape.norms * shape.width + (shape.attended + shape.shared) * shape.head_norms
     return (kept + model.lora.rank * len(adapted)) * element + statistics
 
 
 def _kept(shape: ModelShape) -> float:
     """Entries per token that are kept whatever is trained."""
     attended = shape.attended
-    if (
-        shape.gated
-    ):  # two residuals, two normalised ones; rotated query, key, value of each head; output; gate, SiLU, up
-        return 4 * shape.width + 3 * attended + attended + 3 * shape.inner
+    if shape.gated:
+        # what each norm reads and what it scales; rotated query, key, value of each head; output; gate, SiLU, up
+        norms = 2 * shape.norms * shape.width + 2 * (attended + shape.shared) * shape.head_norms
+        return norms + 3 * attended + attended + 3 * shape.inner
     # one residual (and learned positions), fused query-key-value, its rotated halves, attention's output, before GELU
     stream, rotated = (2 * shape.width, 0) if shape.positions else (shape.width, 2 * attended)
-    return stream + attended + 2 * shape.kv_heads * shape.head_size + rotated + attended + shape.inner
+    return stream + attended + 2 * shape.shared + rotated + attended + shape.inner
 
 
 def training_bytes(
@@ -102,4 +103,4 @@ def inference_bytes(
 
 def cache_bytes(shape: ModelShape, element: int, slots: int, columns: int) -> float:
     """Keys and values of `slots` answers of `columns` tokens, prompt included."""
-    return 2.0 * shape.layers * shape.kv_heads * shape.head_size * element * slots * columns
+    return 2.0 * shape.layers * shape.shared * element * slots * columns

@@ -11,7 +11,17 @@ from typing import Any
 
 from rlhf.errors import ModelError
 
-GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "exaone4", "phi3")
+GATED: dict[str, dict[str, Any]] = {  # and what a layer has beside two norms of the width
+    "llama": {},
+    "mistral": {},
+    "qwen2": {"biased": True},
+    "qwen3": {"head_norms": True},
+    "gemma": {},
+    "gemma2": {"norms": 4},
+    "gemma3_text": {"norms": 4, "head_norms": True},
+    "exaone4": {"head_norms": True},
+    "phi3": {},
+}
 
 
 @dataclass(frozen=True)
@@ -19,7 +29,8 @@ class ModelShape:
     """A decoder of attention layers. Sizes in entries.
 
     inner: width inside the feed-forward layers; gated: whether these have a gate beside the projection up (Llama);
-    tied: the head is the embedding; scalar: a one-number head in place of the language model's.
+    norms: of the width in a gated layer; head_norms: the query and key of each head are normalised too; biased: its query,
+    key and value have biases; tied: the head is the embedding; scalar: a one-number head in place of the language model's.
     """
 
     name: str
@@ -34,16 +45,24 @@ class ModelShape:
     tied: bool = False
     scalar: bool = False
     positions: int = 0
+    norms: int = 2
+    head_norms: bool = False
+    biased: bool = False
 
     @property
     def attended(self) -> int:
         """Entries of a token's query, all heads together."""
         return self.heads * self.head_size
 
+    @property
+    def shared(self) -> int:
+        """Entries of a token's key, or value, before they are repeated for the heads that share them."""
+        return self.kv_heads * self.head_size
+
     @cached_property
     def linears(self) -> dict[str, tuple[int, int]]:
         """(entries in, entries out) of each linear module of a layer, by its name."""
-        width, inner, attended, shared = self.width, self.inner, self.attended, self.kv_heads * self.head_size
+        width, inner, attended, shared = self.width, self.inner, self.attended, self.shared
         if self.gated:
             sizes = {"q_proj": (width, attended), "k_proj": (width, shared), "v_proj": (width, shared)}
             sizes |= {"o_proj": (attended, width), "gate_proj": (width, inner), "up_proj": (width, inner)}
@@ -59,9 +78,10 @@ class ModelShape:
 
     @cached_property
     def layer_parameters(self) -> int:
-        """All parameters of one layer: matrices, their biases, two norms."""
+        """All parameters of one layer: matrices, their biases, norms."""
         if self.gated:
-            return self.linear_weights + 2 * self.width
+            of_heads = 2 * self.head_size * self.head_norms + (self.attended + 2 * self.shared) * self.biased
+            return self.linear_weights + self.norms * self.width + of_heads
         return self.linear_weights + sum(out for _, out in self.linears.values()) + 4 * self.width
 
     @property
@@ -171,4 +191,5 @@ def _from_config(content: dict[str, Any], name: str) -> ModelShape | None:
         tied=gpt2 or bool(content.get("tie_word_embeddings", False)),
         scalar="SequenceClassification" in str((content.get("architectures") or [""])[0]),
         positions=int(content["n_positions"]) if gpt2 else 0,
+        **GATED.get(str(kind), {}),
     )

@@ -2,7 +2,16 @@
 
 import pytest
 import torch
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from rlhf.config.sections import LanguageModelSection, LoraSection, ModelSection
 from rlhf.models.adapters import add_lora
@@ -13,6 +22,7 @@ from rlhf.plan.activations import cache_bytes, head_bytes, layer_bytes
 from rlhf.plan.shapes import neox, shape_of
 
 TOKENS, WIDTH = 64, 64
+GATED = {LlamaForCausalLM: LlamaConfig, Qwen3ForCausalLM: Qwen3Config, Gemma3ForCausalLM: Gemma3TextConfig}
 
 
 def config_of(kind, layers):
@@ -20,7 +30,8 @@ def config_of(kind, layers):
     if kind is GPTNeoXForCausalLM:
         extra = {"hidden_dropout": 0.0, "attention_dropout": 0.0, "intermediate_size": 256}
         return GPTNeoXConfig(**sizes, **extra)
-    return LlamaConfig(**sizes, intermediate_size=160, num_key_value_heads=2)
+    head = {} if kind is LlamaForCausalLM else {"head_dim": 16, "pad_token_id": 0}
+    return GATED[kind](**sizes, **head, intermediate_size=160, num_key_value_heads=2)
 
 
 def kept_bytes(kind, layers, lora):
@@ -53,7 +64,7 @@ def kept_bytes(kind, layers, lora):
     return sum(storages.values())
 
 
-@pytest.mark.parametrize("kind", [GPTNeoXForCausalLM, LlamaForCausalLM])
+@pytest.mark.parametrize("kind", [GPTNeoXForCausalLM, *GATED])
 @pytest.mark.parametrize(
     "lora", [None, LoraSection(rank=4), LoraSection(rank=4, dropout=0.1)], ids=["all", "lora", "dropout"]
 )

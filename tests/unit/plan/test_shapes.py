@@ -4,13 +4,29 @@ import json
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    Exaone4Config,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    Phi3Config,
+    Qwen2Config,
+    Qwen3Config,
+)
+from transformers.models.auto import AutoModelForCausalLM
 
 from rlhf.config.sections import LoraSection
 from rlhf.errors import ModelError
 from rlhf.models.adapters import add_lora
 from rlhf.models.loading import PackedCausalLM, count_parameters
-from rlhf.plan.shapes import BUILT_IN, shape_of
+from rlhf.plan.shapes import BUILT_IN, GATED, shape_of
 
 NEOX = GPTNeoXConfig(
     vocab_size=96, hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=192,
@@ -20,6 +36,17 @@ LLAMA = LlamaConfig(
     vocab_size=96, hidden_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
     intermediate_size=80, tie_word_embeddings=False,
 )  # fmt: skip
+CONFIGS = {
+    "llama": LlamaConfig,
+    "mistral": MistralConfig,
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
+    "gemma": GemmaConfig,
+    "gemma2": Gemma2Config,
+    "gemma3_text": Gemma3TextConfig,
+    "exaone4": Exaone4Config,
+    "phi3": Phi3Config,
+}
 GPT2 = GPT2Config(vocab_size=96, n_embd=48, n_layer=3, n_head=4, n_positions=32)
 
 
@@ -33,6 +60,20 @@ def test_a_config_gives_as_many_parameters_as_the_model_has(config, kind, tmp_pa
     expected = sum(parameter.numel() for parameter in model.parameters())
 
     assert shape_of(str(tmp_path)).parameters == expected
+
+
+@pytest.mark.parametrize("kind", GATED)
+@pytest.mark.parametrize("tied", [True, False])
+def test_norms_and_biases_of_every_gated_architecture_are_counted(kind, tied, tmp_path):
+    config = CONFIGS[kind](
+        vocab_size=96, hidden_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=80, tie_word_embeddings=tied, pad_token_id=0,
+    )  # fmt: skip
+    config.save_pretrained(tmp_path)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+
+    assert shape_of(str(tmp_path)).parameters == sum(parameter.numel() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(("config", "kind"), [(NEOX, GPTNeoXForCausalLM), (LLAMA, LlamaForCausalLM)])
