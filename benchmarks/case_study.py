@@ -1,16 +1,21 @@
 """The three stages on a real pretrained model, from a GGUF file to a verdict: docs/case-study.md.
 
-python benchmarks/case_study.py --gguf FILE --data DIR --out runs/gemma3-270m
+python benchmarks/case_study.py --gguf FILE --data DIR --out runs/gemma3-270m [--labels FILE]
 
-Commands of `rlhf`, one after the other: base, SFT, then `rlhf arms` (reward model, a judge trained on other rankings, PPO,
-both answering held-out prompts), and the reward model's report card on held-out pairs. Interrupted, it goes on. OUT/case-study.json
-holds time, peak memory beside the plan's, curves and results; no text of DIR.
+Commands of `rlhf`, one after the other: the base, its demonstrations without long rows, SFT, then `rlhf arms` (a reward
+model, a judge trained on other rankings, PPO, and the answers of both policies to held-out prompts), the reward model's
+report card on held-out pairs, and answers to the prompts below. Interrupted, it goes on. OUT/case-study.json holds time
+and peak memory beside the plan's, curves, results and these answers; no text of DIR. --labels adds pairs of
+OUT/arms/label.jsonl that were read blind on the page of `rlhf data label`.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import os
+import platform
 import subprocess
 import sys
 import threading
@@ -21,68 +26,84 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from environments import versions
 
 from rlhf.artifacts.files import read_json, write_json
 
 RECIPE = "recipe:gemma3-270m"
 EVERY_S = 0.5
 MAX_TOKENS = 160  # of prompt and answer in stage 1
-MIB = 2**20
 CURVES = {
     "sft": ("loss", "eval/loss"),
-    "reward": ("loss", "reward_model/accuracy", "eval/accuracy"),
-    "judge": ("loss", "reward_model/accuracy", "eval/accuracy"),
-    "ppo": ("objective/reward", "objective/kl", "rollout/eos_rate", "text/polite_share", "policy/entropy"),
+    "reward": ("loss", "reward_model/accuracy"),
+    "judge": ("loss", "reward_model/accuracy"),
+    "ppo": ("objective/reward", "objective/kl", "rollout/eos_rate", "rollout/response_tokens", "policy/entropy"),
 }
+OWN_PROMPTS = (
+    "오늘 회사에서 실수를 해서 하루 종일 기분이 안 좋아.",
+    "주말에 비가 온다는데 집에서 뭘 하면 좋을까?",
+    "요즘 잠이 잘 안 와서 걱정이야.",
+    "친구 생일 선물로 뭐가 좋을까?",
+    "나 드디어 운전면허 시험에 합격했어!",
+    "강아지를 처음 키우는데 뭘 준비해야 해?",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """Folders of one study."""
+    """Folders and files of one study."""
 
     gguf: Path
     data: Path
     out: Path
+    labels: Path | None
 
     @property
     def results(self) -> Path:
         return self.out / "case-study.json"
 
+    @property
+    def own_prompts(self) -> Path:
+        return self.out / "data" / "own_prompts.jsonl"
+
+    def policies(self) -> dict[str, Path]:
+        """The run folder of each policy."""
+        return {"sft": self.out / "sft", "ppo": self.out / "arms" / "ppo"}
+
+    def stages(self) -> dict[str, Path]:
+        """The run folder of each stage."""
+        return {"sft": self.out / "sft", **{name: self.out / "arms" / name for name in ("reward", "judge", "ppo")}}
+
+    def answers(self, policy: str) -> Path:
+        return self.out / "data" / f"own_answers_{policy}.jsonl"
+
     def commands(self) -> Iterator[tuple[str, list[str], Path]]:
         """Name, words of `rlhf`, and the file that is there once it has ended well."""
         base, sft, arms = self.out / "base", self.out / "sft", self.out / "arms"
         yield "base", ["base", "gguf", str(self.gguf), "--out", str(base)], base / "config.json"
-        for split in ("train", "dev"):
-            source, kept = self.data / f"sft_{split}.jsonl", self.out / "data" / f"sft_{split}.jsonl"
-            words = ["--in", str(source), "--out", str(kept), "--max-tokens", str(MAX_TOKENS), "--tokenizer", str(base)]
+        rows = {split: self.out / "data" / f"sft_{split}.jsonl" for split in ("train", "dev")}
+        for split, kept in rows.items():
+            words = ["--in", str(self.data / f"sft_{split}.jsonl"), "--out", str(kept)]
+            words += ["--max-tokens", str(MAX_TOKENS), "--tokenizer", str(base)]
             yield f"filter_{split}", ["data", "filter", *words], kept
-        rows = [
-            f"data.{key}=[{self.out}/data/sft_{split}.jsonl]" for key, split in (("train", "train"), ("eval", "dev"))
-        ]
-        words = [
-            "train",
-            "sft",
-            "--config",
-            f"{RECIPE}/sft",
-            "--resume",
-            "auto",
-            f"model.path={base}",
-            f"run.dir={sft}",
-        ]
-        yield "sft", [*words, *rows], sft / "model" / "config.json"
-        compared = [
-            f"sft={sft}/model",
-            f"preferences.path={self.data}/preference_train.jsonl",
-            f"prompts={self.data}/prompts_train.jsonl",
-            f"held_out.prompts={self.data}/prompts_dev.jsonl",
-        ]
-        yield "arms", ["arms", f"{RECIPE}/arms", *compared, "--out", str(arms)], arms / "arms.json"
-        card = ["--model", str(arms / "reward" / "model"), "--data", f"{self.data}/preference_dev.jsonl"]
-        yield "card", ["evaluate", "reward", *card, "--out", str(self.out / "card")], self.out / "card" / "report.json"
+        words = ["--config", f"{RECIPE}/sft", "--resume", "auto", f"model.path={base}", f"run.dir={sft}"]
+        words += [f"data.train=[{rows['train']}]", f"data.eval=[{rows['dev']}]"]
+        yield "sft", ["train", "sft", *words], sft / "model" / "config.json"
+        words = [f"sft={sft}/model", f"preferences.path={self.data}/preference_train.jsonl"]
+        words += [f"prompts={self.data}/prompts_train.jsonl", f"held_out.prompts={self.data}/prompts_dev.jsonl"]
+        yield "arms", ["arms", f"{RECIPE}/arms", *words, "--out", str(arms)], arms / "arms.json"
+        words = ["--model", str(arms / "reward" / "model"), "--data", f"{self.data}/preference_dev.jsonl"]
+        card = self.out / "card"
+        yield "card", ["evaluate", "reward", *words, "--out", str(card)], card / "report_card.json"
+        for policy, folder in self.policies().items():
+            words = ["--model", str(folder), "--prompts", str(self.own_prompts), "--out", str(self.answers(policy))]
+            words += ["--k", "1", "--temperature", "0", "--max-new-tokens", "128"]
+            yield f"answers_{policy}", ["data", "sample", *words], self.answers(policy)
 
-    def stages(self) -> dict[str, Path]:
-        """Run folder of each stage."""
-        return {"sft": self.out / "sft", **{name: self.out / "arms" / name for name in ("reward", "judge", "ppo")}}
+    def labelled(self) -> list[str]:
+        """The words of `rlhf arms` that add what people said; answers that were judged are not drawn again."""
+        (words,) = (words for name, words, _ in self.commands() if name == "arms")
+        return [*words, f"labels=[{self.labels}]"]
 
 
 class PeakMemory:
@@ -119,7 +140,10 @@ class PeakMemory:
 
 
 def run(study: Study, known: dict[str, Any]) -> None:
-    """Runs what is missing. Raises CalledProcessError with the command that failed."""
+    """Runs what is missing. Raises: CalledProcessError with the command that failed."""
+    study.own_prompts.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"prompt": prompt}, ensure_ascii=False) for prompt in OWN_PROMPTS]
+    study.own_prompts.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     for name, words, made in study.commands():
         if made.is_file():
             sys.stderr.write(f"{name}: {made} is there and kept\n")
@@ -135,29 +159,61 @@ def run(study: Study, known: dict[str, Any]) -> None:
         write_json(study.results, known)
         if status:
             raise subprocess.CalledProcessError(status, command)
+    if study.labels:
+        subprocess.run([sys.executable, "-m", "rlhf", *study.labelled()], check=True)
 
 
 def curve(run_folder: Path, keys: Sequence[str]) -> dict[str, list[list[float]]]:
     """[step, value] of each metric that the run has."""
     lines = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return {key: [[line["step"], line[key]] for line in lines if key in line] for key in keys}
+    return {key: [[line["step"], line[key]] for line in lines if line.get(key) is not None] for key in keys}
 
 
-def planned(config: Path) -> dict[str, Any]:
+def planned(name: str, folder: Path) -> dict[str, Any]:
     """What `rlhf plan --cpu` says of a stage, from the configuration that it ran with."""
-    words = [sys.executable, "-m", "rlhf", "plan", str(config), "--cpu", "--json"]
-    return json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    stage = "reward" if name == "judge" else name
+    words = [sys.executable, "-m", "rlhf", "plan", str(folder / "config.yaml"), "--stage", stage, "--cpu", "--json"]
+    found = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    return {"peak_bytes": found["peak"], "steps": found["effort"]["steps"], "largest_phase": found["largest_phase"]}
+
+
+def answers(study: Study) -> list[dict[str, str]]:
+    """The own prompts with the greedy answer of each policy."""
+    drawn = {}
+    for policy in study.policies():
+        lines = study.answers(policy).read_text(encoding="utf-8").splitlines()
+        drawn[policy] = [json.loads(line)["responses"][0] for line in lines]
+    return [
+        {"prompt": prompt, **{policy: texts[number] for policy, texts in drawn.items()}}
+        for number, prompt in enumerate(OWN_PROMPTS)
+    ]
+
+
+def machine() -> dict[str, Any]:
+    """Processors, memory, and whether bfloat16 is multiplied in hardware."""
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": psutil.virtual_memory().total,
+        "architecture": platform.machine(),
+        "bfloat16": "avx512_bf16" in flags or "amx_bf16" in flags,
+    }
 
 
 def collected(study: Study, known: dict[str, Any]) -> dict[str, Any]:
     """The results, without a text of the data."""
-    arms = read_json(study.out / "arms" / "arms.json")
+    report = read_json(study.out / "arms" / "report.json")
     return {
         **known,
+        "measured": known.get("measured") or datetime.date.today().isoformat(),
+        "machine": machine(),
+        "versions": versions(Path(sys.executable)),
         "curves": {name: curve(folder, CURVES[name]) for name, folder in study.stages().items()},
-        "planned": {name: planned(folder / "config.yaml") for name, folder in study.stages().items()},
-        "arms": arms,
-        "card": read_json(study.out / "card" / "report.json"),
+        "planned": {name: planned(name, folder) for name, folder in study.stages().items()},
+        "part_seconds": read_json(study.out / "arms" / "times.json")["seconds"],
+        "arms": report,
+        "card": read_json(study.out / "card" / "report_card.json"),
+        "answers": answers(study),
     }
 
 
@@ -166,8 +222,10 @@ def main() -> None:
     parser.add_argument("--gguf", type=Path, required=True, help="the pretrained model, such as Gemma 3 270M")
     parser.add_argument("--data", type=Path, required=True, help="folder of {sft,preference,prompts}_{train,dev}.jsonl")
     parser.add_argument("--out", type=Path, default=Path("runs/gemma3-270m"), help="folder of the runs")
+    parser.add_argument("--labels", type=Path, help="pairs of OUT/arms/label.jsonl, labelled")
     options = parser.parse_args()
-    study = Study(options.gguf.resolve(), options.data.resolve(), options.out.resolve())
+    labels = options.labels.resolve() if options.labels else None
+    study = Study(options.gguf.resolve(), options.data.resolve(), options.out.resolve(), labels)
     study.out.mkdir(parents=True, exist_ok=True)
     known = read_json(study.results) if study.results.is_file() else {"seconds": {}, "peak_bytes": {}, "commands": {}}
     run(study, known)
