@@ -103,7 +103,7 @@ class Study:
     def labelled(self) -> list[str]:
         """The words of `rlhf arms` that add what people said; answers that were judged are not drawn again."""
         (words,) = (words for name, words, _ in self.commands() if name == "arms")
-        return [*words, f"labels=[{self.labels}]"]
+        return [*words, f"labels={self.labels}"]
 
 
 class PeakMemory:
@@ -189,6 +189,18 @@ def answers(study: Study) -> list[dict[str, str]]:
     ]
 
 
+def reading(labels: Path) -> dict[str, int]:
+    """How many labelled pairs were better with PPO, equal, and better with SFT."""
+    counts = {"count": 0, "better": 0, "equal": 0, "worse": 0}
+    for line in labels.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        rank = dict(zip(row["models"], row["ranks"], strict=True))
+        gained = rank["sft"] - rank["ppo"]
+        counts["better" if gained > 0 else "worse" if gained < 0 else "equal"] += 1
+        counts["count"] += 1
+    return counts
+
+
 def machine() -> dict[str, Any]:
     """Processors, memory, and whether bfloat16 is multiplied in hardware."""
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
@@ -214,6 +226,7 @@ def collected(study: Study, known: dict[str, Any]) -> dict[str, Any]:
         "arms": report,
         "card": read_json(study.out / "card" / "report_card.json"),
         "answers": answers(study),
+        "reading": reading(study.labels) if study.labels else None,
     }
 
 

@@ -1,4 +1,4 @@
-"""Draws the pictures of the pages from the figures in docs/figures: quickstart and scaling, in both languages.
+"""Draws the pictures of the pages from the figures in docs/figures, in both languages: quickstart, scaling, case-study.
 
 python docs/images/make.py
 """
@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
+from case_study_picture import case_study_picture
 from scaling_picture import scaling_picture, text_mark
 
 FOLDER = Path(__file__).parent
 FIGURES = FOLDER.parent / "figures" / "quickstart.json"
 SCALING = FOLDER.parent / "figures" / "scaling.json"
+CASE_STUDY = FOLDER.parent / "figures" / "case-study.json"
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 420, 70, 736, 100, 368
 COLORS = ("#2563eb", "#d97706", "#059669")
 _text = partial(text_mark, size=13)
@@ -127,7 +129,12 @@ def _run(axes: Axes, trace: Mapping[str, Any], color: str) -> Iterator[str]:
 def drawn() -> dict[Path, str]:
     """Every picture by its path."""
     made = {}
-    for name, source, draw in (("quickstart", FIGURES, picture), ("scaling", SCALING, scaling_picture)):
+    pictures = (
+        ("quickstart", FIGURES, picture),
+        ("scaling", SCALING, scaling_picture),
+        ("case-study", CASE_STUDY, case_study_picture),
+    )
+    for name, source, draw in pictures:
         if source.is_file():
             figures = json.loads(source.read_text(encoding="utf-8"))
             made |= {FOLDER / f"{name}.svg": draw(figures, "en"), FOLDER / f"{name}.ko.svg": draw(figures, "ko")}
