@@ -29,8 +29,8 @@ class ModelShape:
     """A decoder of attention layers. Sizes in entries.
 
     inner: width inside the feed-forward layers; gated: whether these have a gate beside the projection up (Llama);
-    norms: of the width in a gated layer; head_norms: the query and key of each head are normalised too; biased: its query,
-    key and value have biases; tied: the head is the embedding; scalar: a one-number head in place of the language model's.
+    norms: of the width in a gated layer; head_norms: each head's query and key are normalised too; biased: query, key
+    and value have biases; tied: the head is the embedding; scalar: a head of one number in place of the model's.
     """
 
     name: str
