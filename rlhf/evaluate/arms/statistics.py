@@ -13,7 +13,8 @@ from rlhf.evaluate.control_group import MIN_PROMPTS, prompts_needed
 from rlhf.evaluate.intervals import Floats
 
 Pair = tuple[str, str]  # the arm that is compared with, the arm that is compared
-DRAWS = 10_000  # Holm's first step asks for tails far below those of one comparison
+DRAWS = 10_000  # at least: Holm's first step asks for tails far below those of one comparison,
+DRAWS_PER_COMPARISON = 100  # of which 10,000 draws of 253 comparisons hold none
 DRAWN_AT_ONCE = 500
 ERROR = 0.05  # chance that any one of all comparisons is called a difference where there is none
 
@@ -87,7 +88,8 @@ def compared(differences: Mapping[Pair, Floats]) -> list[ArmComparison]:
     Source: Holm (1979): in the order of their p, the k-th of m comparisons (from 0) is held to an error of
     ERROR / (m - k). None is called a difference after the first that is not, and all behind it are held to its error.
     """
-    found = {pair: _bootstrapped(each) for pair, each in differences.items()}
+    draws = max(DRAWS, DRAWS_PER_COMPARISON * len(differences))
+    found = {pair: _bootstrapped(each, draws) for pair, each in differences.items()}
     p_values = {pair: two_sided_p(means) for pair, means in found.items()}
     corrected = holm(list(p_values.values()))
     order = {pair: step for step, pair in enumerate(sorted(p_values, key=lambda pair: p_values[pair]))}
@@ -121,10 +123,10 @@ def two_sided_p(means: Floats) -> float:
     return min(1.0, 2 * (rarer + 1) / (len(means) + 1))
 
 
-def _bootstrapped(differences: Floats) -> Floats:
-    """Means over prompts drawn with replacement, [DRAWS]; the same draws for every pair of as many prompts."""
+def _bootstrapped(differences: Floats, draws: int) -> Floats:
+    """Means over prompts drawn with replacement, [draws]; the same draws for every pair of as many prompts."""
     generator = np.random.default_rng(0)
     number = len(differences)
     shares = np.full(number, 1 / number)
-    counts = (generator.multinomial(number, shares, size=DRAWN_AT_ONCE) for _ in range(DRAWS // DRAWN_AT_ONCE))
+    counts = (generator.multinomial(number, shares, size=DRAWN_AT_ONCE) for _ in range(-(-draws // DRAWN_AT_ONCE)))
     return np.concatenate([each @ differences for each in counts]) / number
