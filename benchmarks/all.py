@@ -30,7 +30,7 @@ from bench_rows import MEASURES, row
 from bench_table import table
 from harness import CONDITIONS, ROOT, say
 from machine import description, state, states_in, summary
-from stamps import code_hash, files_hash
+from stamps import code_hash, rows_hash
 
 OVERRUN = 3.0  # a part is ended after this many times what it takes on a quiet machine
 
@@ -45,13 +45,13 @@ class Setting:
     def stamp(self, part: Part) -> dict[str, Any]:
         """What a result is of: a part's words, and the hashes of the code that runs and of the rows."""
         words = list(part.quick if self.quick else part.words)
-        return {"words": words, "code": code_hash(), "data": files_hash([self.data]) if part.data else ""}
+        return {"words": words, "code": code_hash(), "data": rows_hash(self.data) if part.data else ""}
 
 
 def measured(part: Part, setting: Setting, work: Path) -> dict[str, Any]:
     """Runs a part: its result, the seconds and the machine's state around it, or why there is no result."""
     data, quick, stamp = setting.data, setting.quick, setting.stamp(part)
-    out, log = work / f"{part.name}.json", work / f"{part.name}.log"
+    out, log = kept_file(part, setting, work), work / f"{part.name}.log"
     partial = out.with_suffix(".part.json")
     before, started = state(), time.monotonic()
     say(f"{part.name}: {part.shown()}, about {part.minutes:g} minutes")
@@ -88,6 +88,11 @@ def ended(command: Sequence[str], log: Path, limit_s: float) -> int | None:
                 process.wait()
 
 
+def kept_file(part: Part, setting: Setting, work: Path) -> Path:
+    """Where a part's result is; trials are beside it."""
+    return work / f"{'quick-' if setting.quick else ''}{part.name}.json"
+
+
 def kept_result(path: Path, stamp: Mapping[str, Any]) -> dict[str, Any] | None:
     """The result that an earlier run left, if it is of the same words, code and rows."""
     if not path.is_file():
@@ -106,7 +111,7 @@ def run_parts(parts: Sequence[Part], setting: Setting, work: Path, minutes: floa
     found: dict[str, dict[str, Any]] = {}
     ends = time.monotonic() + 60 * minutes
     for part in parts:
-        kept = kept_result(work / f"{part.name}.json", setting.stamp(part))
+        kept = kept_result(kept_file(part, setting, work), setting.stamp(part))
         reason = part.needs()
         if kept is not None:
             found[part.name] = kept

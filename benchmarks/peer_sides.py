@@ -61,8 +61,11 @@ class Task:
     iterations: int = 1
 
 
+KILLED = 128 + 9  # status of a shell or launcher whose child was killed, as for memory
+
+
 class PeerError(Exception):
-    """A peer gave no result: it took too long, did other work, or failed as below."""
+    """A peer gave no result: it took too long, did other work, was killed, or failed as below."""
 
 
 class PeerFailedError(PeerError):
@@ -185,7 +188,10 @@ class Peer:
             except subprocess.TimeoutExpired as error:
                 raise PeerError(f"no end after {limit_s:.0f} s") from error
         if done.returncode or not result.is_file():
-            raise PeerFailedError(reason(log.read_text(encoding="utf-8", errors="replace"), done.returncode))
+            killed = done.returncode < 0 or done.returncode == KILLED
+            raise (PeerError if killed else PeerFailedError)(
+                reason(log.read_text(encoding="utf-8", errors="replace"), done.returncode)
+            )
         found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
         return found
 

@@ -8,7 +8,7 @@ where it can, as this project does. Its settings (padded, grouped by length, pac
 of the quickest. Stage 3: 8 prompts with exactly 64 new tokens each, four models, one epoch of one minibatch. Speed is
 work over the wall time from the beginning of training to the end of the last step (stage 3: from the end of the first
 iteration). What gave no figure is under `missing`, with what was said, and under `impossible` where the peer itself
-ended with an error in every setting. A peer that fails within the rounds is left out, and the rounds of the others begin
+ended with an error in every setting. A peer that fails within the rounds is left out, and those of the others begin
 anew.
 """
 

@@ -89,11 +89,13 @@ class Bench:
         file = self.work / f"{'quick-' if self.quick else ''}{name}-{x:g}.json"
         if file.is_file():
             point: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            if point["code"] == code_hash():
+            if point.get("code") == code_hash():
                 return point
         before = state()
         found = {**take(), "code": code_hash(), "machine": {"before": before, "after": state()}}
-        file.write_text(json.dumps(found), encoding="utf-8")
+        partial = file.with_suffix(".part")
+        partial.write_text(json.dumps(found), encoding="utf-8")
+        partial.replace(file)  # complete or absent
         say(f"{name} {x:g}: {found['time_s']:.4g} s, {found['memory_mib']:.0f} MiB")
         return found
 

@@ -11,14 +11,15 @@ from typing import Any
 
 from rlhf.errors import ModelError
 
-GATED: dict[str, dict[str, Any]] = {  # and what a layer has beside two norms of the width
+# What a layer has beside two norms of the width; `tied` where a config.json without the key means it.
+GATED: dict[str, dict[str, Any]] = {
     "llama": {},
     "mistral": {},
     "qwen2": {"biased": True},
     "qwen3": {"head_norms": True},
-    "gemma": {},
-    "gemma2": {"norms": 4},
-    "gemma3_text": {"norms": 4, "head_norms": True},
+    "gemma": {"tied": True},
+    "gemma2": {"norms": 4, "tied": True},
+    "gemma3_text": {"norms": 4, "head_norms": True, "tied": True},
     "exaone4": {"head_norms": True},
     "phi3": {},
 }
@@ -172,10 +173,13 @@ def _read_shape(file: Path) -> ModelShape:
 
 
 def _from_config(content: dict[str, Any], name: str) -> ModelShape | None:
-    kind, vocabulary = content.get("model_type"), int(content["vocab_size"])
+    kind = str(content.get("model_type"))
     gpt2, gated = kind == "gpt2", kind in GATED
     if not gpt2 and not gated and kind != "gpt_neox":
         return None
+    traits = {"tied": gpt2, **GATED.get(kind, {})}
+    if "tie_word_embeddings" in content and not gpt2:
+        traits["tied"] = bool(content["tie_word_embeddings"])
     names = ("n_layer", "n_embd", "n_head") if gpt2 else ("num_hidden_layers", "hidden_size", "num_attention_heads")
     layers, width, heads = (int(content[key]) for key in names)
     return ModelShape(
@@ -186,10 +190,9 @@ def _from_config(content: dict[str, Any], name: str) -> ModelShape | None:
         heads=heads,
         kv_heads=int(content.get("num_key_value_heads") or heads),
         head_size=int(content.get("head_dim") or width // heads),
-        vocabulary=vocabulary,
+        vocabulary=int(content["vocab_size"]),
         gated=gated,
-        tied=gpt2 or bool(content.get("tie_word_embeddings", False)),
         scalar="SequenceClassification" in str((content.get("architectures") or [""])[0]),
         positions=int(content["n_positions"]) if gpt2 else 0,
-        **GATED.get(str(kind), {}),
+        **traits,
     )

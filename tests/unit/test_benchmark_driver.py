@@ -213,6 +213,7 @@ def test_a_result_of_other_words_rows_or_code_is_measured_again(
     driver.run_parts(parts, driver.Setting(rows), work, 60)
     if other == "rows":
         (rows / "sft_train.jsonl").write_text("{}\n")
+    driver.rows_hash.cache_clear()
     if other == "code":
         monkeypatch.setattr(driver, "code_hash", lambda: "another")
     found = driver.run_parts(parts, driver.Setting(rows, quick=other == "words"), work, 60)
@@ -220,15 +221,40 @@ def test_a_result_of_other_words_rows_or_code_is_measured_again(
     assert found["works"]["measured"] == datetime.date.today().isoformat()
 
 
-def test_the_hash_of_code_leaves_out_what_makes_the_table(tmp_path: Path):
-    from stamps import files_hash
+def test_the_hash_of_code_leaves_out_what_makes_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import stamps
 
+    monkeypatch.setattr(stamps, "ROOT", tmp_path)
     hashes = []
-    for name, text in (("ppo.py", "1"), ("bench_rows.py", "1"), ("ppo.py", "2"), ("new.py", "")):
+    for name, text in (("rlhf/ppo.py", "1"), ("benchmarks/all.py", "1"), ("rlhf/ppo.py", "2"), ("scripts/new.py", "")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-        hashes.append(files_hash([tmp_path]))
+        stamps.code_hash.cache_clear()
+        hashes.append(stamps.code_hash())
+    stamps.code_hash.cache_clear()
     assert hashes[0] == hashes[1]
     assert len(set(hashes[1:])) == 3
+
+
+def test_the_hash_of_rows_is_of_the_rows_alone(tmp_path: Path):
+    from stamps import rows_hash
+
+    hashes = []
+    for name, text in (("ranking_dev.jsonl", "{}"), ("notes.txt", "1"), ("ranking_dev.jsonl", "{ }")):
+        (tmp_path / name).write_text(text)
+        rows_hash.cache_clear()
+        hashes.append(rows_hash(tmp_path))
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_trial_leaves_whole_results_alone(tmp_path: Path):
+    import all as driver
+
+    parts = scripts(tmp_path, works=WORKING)
+    whole = driver.run_parts(parts, driver.Setting(tmp_path / "rows"), tmp_path, 60)
+    driver.run_parts(parts, driver.Setting(tmp_path / "rows", quick=True), tmp_path, 60)
+    assert driver.run_parts(parts, driver.Setting(tmp_path / "rows"), tmp_path, 60) == whole
+    assert (tmp_path / "works.runs").read_text() == "xx"
 
 
 def test_the_table_shows_figures_reasons_and_the_machine(tmp_path: Path):

@@ -21,7 +21,8 @@ from rlhf.curate.near_duplicates import MAX_ROWS, Pairs, character_vectors, simi
 from rlhf.curate.row_texts import normalised
 from rlhf.errors import DataError
 
-SAID_FROM = 20_000  # prompts; below it an exact comparison takes seconds
+SAID_FROM = 20_000  # prompts; below it an exact comparison takes seconds,
+SAID_FROM_BYTES = 400_000_000  # and below it little memory
 BYTES_PER_CHARACTER = 150  # peak of the TF-IDF of character n-grams; of words a sixth more
 _DENSE_ROWS = 512  # a block of 512 x 200,000 float32 cosines is 0.4 GB
 
@@ -157,8 +158,8 @@ def require_comparable(num_prompts: int, where: str) -> None:
 
 def _say_memory(prompts: Sequence[str]) -> None:
     """What an exact comparison takes, said before it begins."""
-    if len(prompts) >= SAID_FROM:
-        size = sum(map(len, prompts)) * BYTES_PER_CHARACTER
+    size = sum(map(len, prompts)) * BYTES_PER_CHARACTER
+    if len(prompts) >= SAID_FROM or size >= SAID_FROM_BYTES:
         sys.stderr.write(
             f"an exact comparison of {len(prompts):,} prompts takes about {size / 1e9:.1f} GB, and time that grows "
             "with the square of their number; that of --dedup minhash grows with their number alone\n"

@@ -20,7 +20,7 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
-from transformers.models.auto import AutoModelForCausalLM
+from transformers.models.auto import AutoConfig, AutoModelForCausalLM
 
 from rlhf.config.sections import LoraSection
 from rlhf.errors import ModelError
@@ -74,6 +74,25 @@ def test_norms_and_biases_of_every_gated_architecture_are_counted(kind, tied, tm
         model = AutoModelForCausalLM.from_config(config)
 
     assert shape_of(str(tmp_path)).parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("kind", ["gemma", "gemma2", "gemma3_text", "llama", "qwen3"])
+def test_a_config_without_the_key_is_tied_as_its_family_is(kind, tmp_path):
+    """The configurations of Gemma on the hub leave it out; those of others mean a head of its own."""
+    content = CONFIGS[kind](
+        vocab_size=96, hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=80, pad_token_id=0
+    ).to_dict()
+    content.pop("tie_word_embeddings", None)
+    (tmp_path / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    expected = AutoConfig.from_pretrained(tmp_path).tie_word_embeddings
+
+    assert shape_of(str(tmp_path)).tied == expected == kind.startswith("gemma")
+
+
+def test_an_architecture_without_a_vocabulary_of_its_own_is_not_known(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "gemma3", "text_config": {}}', encoding="utf-8")
+    with pytest.raises(ModelError, match="'gemma3' cannot be planned"):
+        shape_of(str(tmp_path))
 
 
 @pytest.mark.parametrize(("config", "kind"), [(NEOX, GPTNeoXForCausalLM), (LLAMA, LlamaForCausalLM)])

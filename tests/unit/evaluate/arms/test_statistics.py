@@ -75,7 +75,7 @@ def test_many_arms_can_be_told_apart() -> None:
     base = np.tile([-1.0, 1.0], 10)
     found = compared({("a", str(number)): base + 3.0 for number in range(276)})
     assert all(each.tells for each in found)
-    assert found[0].corrected == pytest.approx(276 * 2 / 28_001)  # draws come in 500s
+    assert found[0].corrected == pytest.approx(276 * 2 / 110_501)  # 276 x 400 draws, in 500s
 
 
 def test_what_one_comparison_would_tell_many_may_not() -> None:
