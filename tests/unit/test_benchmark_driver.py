@@ -383,3 +383,75 @@ def test_both_peers_are_given_the_same_training(tmp_path: Path):
     assert len(alike) > 12
     assert [key for key, (one, other) in alike.items() if one != other] == []
     assert json.loads(Path(lf["deepspeed"]).read_text())["zero_optimization"] == {"stage": 0}
+
+
+# Peers that fail
+
+
+class FakeBench:
+    """Stage 1 in which a peer fails in the runs that are named; runs are counted from its trials on."""
+
+    figure = "tokens_per_s"
+
+    def __init__(self, failures: dict[str, dict[int, Exception]]) -> None:
+        from types import SimpleNamespace
+
+        self.task = SimpleNamespace(stage="sft")
+        self.failures, self.runs = failures, {"lf": 0, "swift": 0}
+
+    def ours(self, number: int) -> dict[str, Any]:
+        return {"tokens_per_s": 30.0}
+
+    def theirs(self, peer: Any, mode: str, *, engine: bool) -> dict[str, Any]:
+        self.runs[peer.name] += 1
+        if error := self.failures.get(peer.name, {}).get(self.runs[peer.name]):
+            raise error
+        return {"tokens_per_s": 10.0}
+
+
+def compared_with(failures: dict[str, dict[int, Exception]], monkeypatch: pytest.MonkeyPatch) -> Any:
+    from types import SimpleNamespace
+
+    import peers
+
+    monkeypatch.setattr(peers, "modes", lambda stage, name: ("padded",))
+    found = peers.Found()
+    peers.compare(FakeBench(failures), [SimpleNamespace(name="lf"), SimpleNamespace(name="swift")], 3, found)
+    return found
+
+
+def test_a_peer_that_fails_in_a_round_costs_itself_alone(monkeypatch: pytest.MonkeyPatch):
+    from peer_sides import PeerFailedError
+
+    found = compared_with({"lf": {3: PeerFailedError("out of memory")}}, monkeypatch)
+    assert found.ratios == {"sft_swift": 3.0}
+    assert found.missing == {"sft_lf": "ended within the rounds: out of memory"}
+    assert found.impossible == []
+    assert [list(each) for each in found.rounds["rounds_sft"]] == [["ours", "swift"]] * 3
+
+
+@pytest.mark.parametrize("impossible", [True, False])
+def test_a_peer_cannot_do_what_it_ends_in_every_setting(monkeypatch: pytest.MonkeyPatch, impossible: bool):
+    from peer_sides import PeerError, PeerFailedError
+
+    last = PeerFailedError("no PPO") if impossible else PeerError("no end after 9 s")
+    found = compared_with({"lf": {1: PeerFailedError("no DeepSpeed"), 2: last}}, monkeypatch)
+    assert found.missing == {"sft_lf": str(last)}
+    assert found.impossible == (["sft_lf"] if impossible else [])
+    assert found.ratios == {"sft_swift": 3.0}
+
+
+def test_a_point_of_other_code_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import scaling
+
+    monkeypatch.setattr(scaling, "state", lambda: QUIET)
+    taken: list[int] = []
+
+    def take() -> dict[str, Any]:
+        taken.append(1)
+        return {"x": 8, "time_s": 0.5, "memory_mib": 3.0}
+
+    (tmp_path / "slots-8.json").write_text('{"x": 8, "time_s": 9.0}')  # of a version that noted no code
+    for quick in (False, False, True):
+        assert scaling.Bench(tmp_path, quick).kept("slots", 8, take)["time_s"] == 0.5
+    assert len(taken) == 2

@@ -100,7 +100,10 @@ def open_reuse(run: Run[PpoConfig], actor: str, tokenizer: ChatTokenizer, *, num
     vocabulary = max(model_config(actor).get_text_config().vocab_size, len(tokenizer.tokenizer))
     answers = num_prompts * config.ppo.answers_per_prompt
     needed = required_memory(config, run.ranks, num_answers=answers, vocabulary=vocabulary)
-    run.say(f"rollout.reuse: drafts of {answers:,} answers take up to {needed / GIB:.2f} GiB of CPU memory per rank")
+    run.say(
+        f"rollout.reuse: drafts of {answers:,} answers, beside those of an iteration and of a file of the checkpoint, "
+        f"take up to {needed / GIB:.2f} GiB of CPU memory per rank"
+    )
     if config.train.epochs <= 1:
         run.say(
             f"note: in train.epochs = {config.train.epochs:g} no prompt comes again, unless its source has a weight"
@@ -113,7 +116,8 @@ def required_memory(config: PpoConfig, ranks: Ranks, *, num_answers: int, vocabu
     and of one file of a checkpoint. Raises: ConfigError as `open_reuse`."""
     top = config.rollout.reuse_top
     kept = -(-num_answers // ranks.world_size)
-    drawn = -(-config.ppo.rollout_size // ranks.world_size)
+    rounds = 1 + (config.ppo.refill_rounds if config.ppo.drop_equal_groups else 0)
+    drawn = -(-rounds * config.ppo.rollout_size // ranks.world_size)
     tokens = (kept + drawn + min(kept, FILE_DRAFTS)) * config.sampling.max_new_tokens
     ranks_here = max(ranks.gather(ranks.local_rank)) + 1
     allowed = int(SHARE_OF_FREE * min(ranks.gather(free_memory(torch.device("cpu")))) / ranks_here)
@@ -121,10 +125,12 @@ def required_memory(config: PpoConfig, ranks: Ranks, *, num_answers: int, vocabu
     if needed > allowed:
         fitting = allowed // (tokens * bytes_per_kept(vocabulary))
         raise ConfigError(
-            f"drafts of {num_answers:,} answers of {config.sampling.max_new_tokens} tokens with "
-            f"{min(top or vocabulary, vocabulary):,} probabilities per token take up to {needed / GIB:.1f} GiB per "
-            f"rank; half of the free CPU memory is {allowed / GIB:.1f} GiB per rank",
+            f"drafts of {num_answers:,} answers, of {rounds * config.ppo.rollout_size:,} that an iteration may draw, "
+            f"and of a file of the checkpoint, of {config.sampling.max_new_tokens} tokens with "
+            f"{min(top or vocabulary, vocabulary):,} probabilities each, take up to {needed / GIB:.1f} GiB per rank; "
+            f"half of the free CPU memory is {allowed / GIB:.1f} GiB per rank",
             where=f"rollout.reuse_top = {'null' if top is None else top}",
-            fix=(f"set it to {fitting} or less" if fitting else "train on fewer prompts") + ", or rollout.reuse=false",
+            fix=(f"set it to {fitting} or less" if fitting else "train on fewer prompts, lower ppo.rollout_size")
+            + ", or rollout.reuse=false",
         )
     return needed

@@ -57,6 +57,16 @@ def test_the_memory_of_drafts_by_hand(monkeypatch: pytest.MonkeyPatch, top: int 
         required_memory(config(reuse_top=top), ONE_RANK, num_answers=1000, vocabulary=30_000)
 
 
+def test_answers_of_replaced_groups_are_drafts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three more rounds of 128 answers may be drawn in an iteration."""
+    monkeypatch.setattr(reuse, "free_memory", lambda device: 1000 * GIB)
+    groups = {"estimator": "grpo", "samples_per_prompt": 4, "drop_equal_groups": True, "refill_rounds": 3}
+    settings = config(reuse_top=100).model_dump()
+    settings["ppo"] |= {**groups, "whiten_advantages": None}
+    found = required_memory(PpoConfig.model_validate(settings), ONE_RANK, num_answers=1000, vocabulary=30_000)
+    assert found == (ANSWERS + 3 * 128) * 64 * 100 * (4 + 2)
+
+
 def test_the_number_that_the_error_names_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of 2 GiB for 88,576 tokens: 12,122 bytes each, of 8 bytes a probability with ids above 65,536."""
     monkeypatch.setattr(reuse, "free_memory", lambda device: 2 * GIB)
