@@ -4,9 +4,9 @@ python benchmarks/case_study.py --gguf FILE --data DIR --out runs/gemma3-270m [-
 
 Commands of `rlhf`, one after the other: the base, its demonstrations without long rows, SFT, then `rlhf arms` (a reward
 model, a judge trained on other rankings, PPO, and the answers of both policies to held-out prompts), the reward model's
-report card on held-out pairs, and answers to the prompts below. Interrupted, it goes on. OUT/case-study.json holds time
-and peak memory beside the plan's, curves, results and these answers; no text of DIR. --labels adds pairs of
-OUT/arms/label.jsonl that were read blind on the page of `rlhf data label`.
+report card on held-out pairs, and answers to the prompts below. Interrupted, it goes on, with the same model and rows.
+OUT/case-study.json holds time and peak memory beside the plan's, curves, results and these answers; no text of DIR.
+--labels adds pairs of OUT/arms/label.jsonl that were read blind on the page of `rlhf data label`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Any
 
 import psutil
 from environments import versions
+from stamps import files_hash, rows_hash
 
 from rlhf.artifacts.files import read_json, write_json
 
@@ -100,6 +101,17 @@ class Study:
             words += ["--k", "1", "--temperature", "0", "--max-new-tokens", "128"]
             yield f"answers_{policy}", ["data", "sample", *words], self.answers(policy)
 
+    def is_done(self, name: str, made: Path) -> bool:
+        """Whether a command has ended well; `rlhf arms` leaves a report when it is interrupted too."""
+        if name != "arms" or not made.is_file():
+            return made.is_file()
+        report = read_json(self.out / "arms" / "report.json")
+        return all(arm["status"] == "finished" and "reward" in arm for arm in report["arms"].values())
+
+    def inputs(self) -> dict[str, str]:
+        """Hashes of the model and of the rows."""
+        return {"gguf": files_hash([self.gguf]), "data": rows_hash(self.data)}
+
     def labelled(self) -> list[str]:
         """The words of `rlhf arms` that add what people said; answers that were judged are not drawn again."""
         (words,) = (words for name, words, _ in self.commands() if name == "arms")
@@ -145,20 +157,24 @@ def run(study: Study, known: dict[str, Any]) -> None:
     lines = [json.dumps({"prompt": prompt}, ensure_ascii=False) for prompt in OWN_PROMPTS]
     study.own_prompts.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     for name, words, made in study.commands():
-        if made.is_file():
+        if study.is_done(name, made):
             sys.stderr.write(f"{name}: {made} is there and kept\n")
             continue
         command = [sys.executable, "-m", "rlhf", *words]
         sys.stderr.write(f"\n== {name} ==\nrlhf {' '.join(words)}\n")
         started = time.perf_counter()
         process = subprocess.Popen(command)
-        with PeakMemory(psutil.Process(process.pid), known["peak_bytes"]):
-            status = process.wait()
-        known["seconds"][name] = known["seconds"].get(name, 0.0) + time.perf_counter() - started
-        known["commands"][name] = "rlhf " + " ".join(words)
-        write_json(study.results, known)
+        try:
+            with PeakMemory(psutil.Process(process.pid), known["peak_bytes"]):
+                status = process.wait()
+        finally:  # the time of an attempt that is interrupted counts too
+            known["seconds"][name] = known["seconds"].get(name, 0.0) + time.perf_counter() - started
+            write_json(study.results, known)
         if status:
             raise subprocess.CalledProcessError(status, command)
+    if "part_seconds" not in known:  # before labels are added, which judges once more
+        known["part_seconds"] = read_json(study.out / "arms" / "times.json")["seconds"]
+        write_json(study.results, known)
     if study.labels:
         subprocess.run([sys.executable, "-m", "rlhf", *study.labelled()], check=True)
 
@@ -222,7 +238,6 @@ def collected(study: Study, known: dict[str, Any]) -> dict[str, Any]:
         "versions": versions(Path(sys.executable)),
         "curves": {name: curve(folder, CURVES[name]) for name, folder in study.stages().items()},
         "planned": {name: planned(name, folder) for name, folder in study.stages().items()},
-        "part_seconds": read_json(study.out / "arms" / "times.json")["seconds"],
         "arms": report,
         "card": read_json(study.out / "card" / "report_card.json"),
         "answers": answers(study),
@@ -240,7 +255,9 @@ def main() -> None:
     labels = options.labels.resolve() if options.labels else None
     study = Study(options.gguf.resolve(), options.data.resolve(), options.out.resolve(), labels)
     study.out.mkdir(parents=True, exist_ok=True)
-    known = read_json(study.results) if study.results.is_file() else {"seconds": {}, "peak_bytes": {}, "commands": {}}
+    known = read_json(study.results) if study.results.is_file() else {"seconds": {}, "peak_bytes": {}}
+    if known.setdefault("inputs", study.inputs()) != study.inputs():
+        raise SystemExit(f"{study.out} holds a study of another model or other rows; name another --out")
     run(study, known)
     write_json(study.results, collected(study, known))
     sys.stderr.write(f"{study.results}\n")

@@ -35,13 +35,15 @@ PARTS: dict[str, Text] = {
     "judge": {"en": "stage 2, the second reward model", "ko": "2단계, 두 번째 보상 모델"},
     "ppo": {"en": "stage 3", "ko": "3단계"},
     "judging": {"en": "answers to held-out prompts, judged", "ko": "평가용 프롬프트에 답하고 심사"},
+    "between": {"en": "the rest of `rlhf arms`", "ko": "`rlhf arms`의 나머지"},
+    "answers": {"en": "answers to the prompts below", "ko": "아래 프롬프트에 답하기"},
     "card": {"en": "report card of the reward model", "ko": "보상 모델 성적표"},
     "all": {"en": "**in all**", "ko": "**전체**"},
 }
 HEADS: dict[str, dict[str, Sequence[str]]] = {
     "stages": {
         "en": ("part", "steps", "minutes", "peak memory", "planned"),
-        "ko": ("부분", "스텝", "분", "최대 메모리", "계획한 메모리"),
+        "ko": ("항목", "스텝", "분", "최대 메모리", "계획한 메모리"),
     },
     "reward": {
         "en": ("pairs", "number", "accuracy, 95 % interval"),
@@ -160,12 +162,15 @@ def stages_table(report: Report, language: str) -> str:
 def part_seconds(report: Report) -> dict[str, float]:
     """Seconds of each part in their order; `rlhf arms` is told apart into the stages that it starts."""
     whole, inner = report["seconds"], report["part_seconds"]
+    stages = {name: inner[name] for name in ("reward", "judge", "ppo", "judging")}
     return {
         "base": whole["base"],
         "filter": whole["filter_train"] + whole["filter_dev"],
         "sft": whole["sft"],
-        **{name: inner[name] for name in ("reward", "judge", "ppo", "judging")},
+        **stages,
+        "between": whole["arms"] - sum(stages.values()),
         "card": whole["card"],
+        "answers": whole["answers_sft"] + whole["answers_ppo"],
     }
 
 

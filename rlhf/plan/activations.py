@@ -8,6 +8,7 @@ from rlhf.ops.linear_logprobs import KEPT
 from rlhf.plan.machine import Device
 from rlhf.plan.shapes import ModelShape
 
+WIDE = 4  # bytes of float32
 STATISTIC = 4  # float32: a norm's mean or deviation, an attention row's log-sum-exp
 
 SHARED_INPUTS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))  # gated layers
@@ -24,6 +25,9 @@ def layer_bytes(shape: ModelShape, model: ModelSection, element: int, *, tree: b
     kept = _kept(shape) + (2 * shape.attended if tree else 0)
     normalised = (shape.heads + shape.kv_heads) * shape.head_norms + (shape.norms if shape.gated else 4)
     statistics = STATISTIC * (normalised + shape.heads)
+    if shape.gated:  # RMS norms read float32, and those of Gemma scale it
+        scaled = 1 if shape.wide_norms and model.lora is None else 0
+        statistics += (1 + scaled) * shape.normalised * (WIDE - element)
     if model.lora is None:
         return (kept + sum(shape.linears[names[0]][0] for names in groups)) * element + statistics
     adapted = shape.adapted(model.lora.targets)
@@ -32,7 +36,7 @@ def layer_bytes(shape: ModelShape, model: ModelSection, element: int, *, tree: b
     else:
         kept += sum(shape.linears[names[0]][0] for names in groups if any(name in adapted for name in names))
     if shape.gated:  # a frozen norm does not keep what it scales
-        kept -= shape.norms * shape.width + (shape.attended + shape.shared) * shape.head_norms
+        kept -= shape.normalised
     return (kept + model.lora.rank * len(adapted)) * element + statistics
 
 
@@ -41,8 +45,7 @@ def _kept(shape: ModelShape) -> float:
     attended = shape.attended
     if shape.gated:
         # what each norm reads and what it scales; rotated query, key, value of each head; output; gate, SiLU, up
-        norms = 2 * shape.norms * shape.width + 2 * (attended + shape.shared) * shape.head_norms
-        return norms + 3 * attended + attended + 3 * shape.inner
+        return 2 * shape.normalised + 3 * attended + attended + 3 * shape.inner
     # one residual (and learned positions), fused query-key-value, its rotated halves, attention's output, before GELU
     stream, rotated = (2 * shape.width, 0) if shape.positions else (shape.width, 2 * attended)
     return stream + attended + 2 * shape.shared + rotated + attended + shape.inner

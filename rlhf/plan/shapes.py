@@ -17,9 +17,9 @@ GATED: dict[str, dict[str, Any]] = {
     "mistral": {},
     "qwen2": {"biased": True},
     "qwen3": {"head_norms": True},
-    "gemma": {"tied": True},
-    "gemma2": {"norms": 4, "tied": True},
-    "gemma3_text": {"norms": 4, "head_norms": True, "tied": True},
+    "gemma": {"tied": True, "wide_norms": True},
+    "gemma2": {"tied": True, "wide_norms": True, "norms": 4},
+    "gemma3_text": {"tied": True, "wide_norms": True, "norms": 4, "head_norms": True},
     "exaone4": {"head_norms": True},
     "phi3": {},
 }
@@ -30,8 +30,9 @@ class ModelShape:
     """A decoder of attention layers. Sizes in entries.
 
     inner: width inside the feed-forward layers; gated: whether these have a gate beside the projection up (Llama);
-    norms: of the width in a gated layer; head_norms: each head's query and key are normalised too; biased: query, key
-    and value have biases; tied: the head is the embedding; scalar: a head of one number in place of the model's.
+    norms: of the width in a gated layer; head_norms: each head's query and key are normalised too; wide_norms: norms
+    scale in float32; biased: query, key and value have biases; tied: the head is the embedding; scalar: a head of one
+    number in place of the model's.
     """
 
     name: str
@@ -48,6 +49,7 @@ class ModelShape:
     positions: int = 0
     norms: int = 2
     head_norms: bool = False
+    wide_norms: bool = False
     biased: bool = False
 
     @property
@@ -59,6 +61,11 @@ class ModelShape:
     def shared(self) -> int:
         """Entries of a token's key, or value, before they are repeated for the heads that share them."""
         return self.kv_heads * self.head_size
+
+    @property
+    def normalised(self) -> int:
+        """Entries of a token that the norms of a gated layer read."""
+        return self.norms * self.width + (self.attended + self.shared) * self.head_norms
 
     @cached_property
     def linears(self) -> dict[str, tuple[int, int]]:
