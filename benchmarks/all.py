@@ -3,10 +3,10 @@
 python benchmarks/all.py --out bench.json [--data DIR] [--minutes 60] [--only sft,ppo] [--quick]
 
 Runs the scripts of bench_parts.py one after the other. Each leaves its result in the work folder beside --out; a part
-whose result is there already is not run again, so an interrupted benchmark goes on. A part that fails, cannot run here
-or no longer fits into the time is named with the reason, and the others are run. The rows, with the load and the
-clock's drift while each was measured, are those of bench_rows.py. Without --data the rows that ship with the package
-are trained on.
+whose result is there already, of the same code, rows and words, is not run again, so an interrupted benchmark goes on.
+A part that fails, cannot run here or no longer fits into the time is named with the reason, and the others are run. The
+rows, with the load and the clock's drift while each was measured, are those of bench_rows.py. Without --data the rows
+that ship with the package are trained on.
 """
 
 from __future__ import annotations
@@ -30,29 +30,28 @@ from bench_rows import MEASURES, row
 from bench_table import table
 from harness import CONDITIONS, ROOT, say
 from machine import description, state, states_in, summary
+from stamps import code_hash, rows_hash
 
 OVERRUN = 3.0  # a part is ended after this many times what it takes on a quiet machine
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the results in a work folder were measured with; another setting needs another folder."""
+    """What a part is measured with."""
 
-    data: str
-    quick: bool
+    data: Path
+    quick: bool = False
 
-    def claim(self, work: Path) -> None:
-        """Refuses a folder whose results are of another setting."""
-        work.mkdir(parents=True, exist_ok=True)
-        file, content = work / "setting.json", {"data": self.data, "quick": self.quick}
-        if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != content:
-            raise SystemExit(f"{work} holds results of another --data or --quick; name another --work, or remove it")
-        file.write_text(json.dumps(content), encoding="utf-8")
+    def stamp(self, part: Part) -> dict[str, Any]:
+        """What a result is of: a part's words, and the hashes of the code that runs and of the rows."""
+        words = list(part.quick if self.quick else part.words)
+        return {"words": words, "code": code_hash(), "data": rows_hash(self.data) if part.data else ""}
 
 
-def measured(part: Part, data: Path, work: Path, *, quick: bool) -> dict[str, Any]:
+def measured(part: Part, setting: Setting, work: Path) -> dict[str, Any]:
     """Runs a part: its result, the seconds and the machine's state around it, or why there is no result."""
-    out, log = work / f"{part.name}.json", work / f"{part.name}.log"
+    data, quick, stamp = setting.data, setting.quick, setting.stamp(part)
+    out, log = kept_file(part, setting, work), work / f"{part.name}.log"
     partial = out.with_suffix(".part.json")
     before, started = state(), time.monotonic()
     say(f"{part.name}: {part.shown()}, about {part.minutes:g} minutes")
@@ -65,7 +64,8 @@ def measured(part: Part, data: Path, work: Path, *, quick: bool) -> dict[str, An
         return {"error": f"status {status}: {said.splitlines()[-1] if said else 'no output'}"}
     around = {"before": before, "after": state()}
     result = json.loads(partial.read_text(encoding="utf-8"))
-    found = {"seconds": time.monotonic() - started, "machine": around, "result": result}
+    seconds, today = time.monotonic() - started, datetime.date.today().isoformat()
+    found = {"stamp": stamp, "measured": today, "seconds": seconds, "machine": around, "result": result}
     partial.with_suffix(".kept").write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
     partial.with_suffix(".kept").replace(out)  # complete or absent
     partial.unlink()
@@ -88,49 +88,68 @@ def ended(command: Sequence[str], log: Path, limit_s: float) -> int | None:
                 process.wait()
 
 
-def run_parts(
-    parts: Sequence[Part], data: Path, work: Path, minutes: float, *, quick: bool
-) -> dict[str, dict[str, Any]]:
+def kept_file(part: Part, setting: Setting, work: Path) -> Path:
+    """Where a part's result is; trials are beside it."""
+    return work / f"{'quick-' if setting.quick else ''}{part.name}.json"
+
+
+def kept_result(path: Path, stamp: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The result that an earlier run left, if it is of the same words, code and rows."""
+    if not path.is_file():
+        return None
+    kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    others = [key for key, value in stamp.items() if kept.get("stamp", {}).get(key) != value]
+    if others:
+        say(f"{path} is of other {' and '.join(others)}: measured again")
+        return None
+    say(f"{path} is kept")
+    return kept
+
+
+def run_parts(parts: Sequence[Part], setting: Setting, work: Path, minutes: float) -> dict[str, dict[str, Any]]:
     """Every part's result, or the reason that there is none."""
     found: dict[str, dict[str, Any]] = {}
     ends = time.monotonic() + 60 * minutes
     for part in parts:
-        kept = work / f"{part.name}.json"
+        kept = kept_result(kept_file(part, setting, work), setting.stamp(part))
         reason = part.needs()
-        if kept.is_file():
-            say(f"{part.name}: kept from {kept}")
-            found[part.name] = json.loads(kept.read_text(encoding="utf-8"))
+        if kept is not None:
+            found[part.name] = kept
         elif reason:
             found[part.name] = {"error": reason}
-        elif not quick and time.monotonic() + 60 * part.minutes > ends:
+        elif not setting.quick and time.monotonic() + 60 * part.minutes > ends:
             found[part.name] = {"error": f"no time was left: takes {part.minutes:g} minutes, `{part.shown()}`"}
         else:
-            found[part.name] = measured(part, data, work, quick=quick)
+            found[part.name] = measured(part, setting, work)
         if "error" in found[part.name]:
             say(f"{part.name}: {found[part.name]['error']}")
     return found
 
 
-def content(found: Mapping[str, Mapping[str, Any]], setting: Setting) -> dict[str, Any]:
+def content(found: Mapping[str, Mapping[str, Any]], *, quick: bool, embedded: bool) -> dict[str, Any]:
     """The benchmark as JSON: the machine, versions, a row for each measure, and the parts without their rounds."""
     versions = versions_of(found)
     states = states_in(list(found.values()))
     parts = {
         name: {
-            **({"error": part["error"]} if "error" in part else {"minutes": part["seconds"] / 60}),
+            **({"error": part["error"]} if "error" in part else _when(part)),
             "machine": summary(states_in(part)),
         }
         for name, part in found.items()
     }
     return {
-        "measured": datetime.date.today().isoformat(),
-        "quick": setting.quick,
-        "data": "embedded" if not setting.data else "given",
+        "measured": min((part["measured"] for part in found.values() if "error" not in part), default=""),
+        "quick": quick,
+        "data": "embedded" if embedded else "given",
         "machine": {**description(), **summary(states)},
         "versions": versions,
         "rows": [row(measure, found, versions) for measure in MEASURES],
         "parts": parts,
     }
+
+
+def _when(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {"measured": part["measured"], "minutes": part["seconds"] / 60}
 
 
 def versions_of(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
@@ -147,8 +166,7 @@ def versions_of(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, s
 def main() -> int:
     options = parse()
     work = (options.work or options.out.with_suffix(".work")).resolve()
-    setting = Setting(str(options.data.resolve()) if options.data else "", options.quick)
-    setting.claim(work)
+    work.mkdir(parents=True, exist_ok=True)
     if options.data is None:
         from embedded_rows import write_rows
 
@@ -156,8 +174,8 @@ def main() -> int:
     else:
         data = options.data.resolve()
     chosen = [part for part in PARTS if not options.only or part.name in options.only]
-    found = run_parts(chosen, data, work, options.minutes, quick=options.quick)
-    result = content(found, setting)
+    found = run_parts(chosen, Setting(data, options.quick), work, options.minutes)
+    result = content(found, quick=options.quick, embedded=options.data is None)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     options.out.with_suffix(".md").write_text(table(result), encoding="utf-8")

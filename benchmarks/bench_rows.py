@@ -149,11 +149,11 @@ MEASURES = (
     Measure(
         "ppo_reuse_ratio", "ppo",
         {
-            "en": "stage 3, iterations after the first epoch, answers reused as drafts",
-            "ko": "3단계, 첫 에폭 이후 이터레이션, 이전 답변을 초안으로 재사용",
+            "en": "stage 3, iterations after the first epoch, 8 x 128 new tokens, answers reused as drafts",
+            "ko": "3단계, 첫 에폭 이후 이터레이션, 8 x 128 토큰, 이전 답변을 초안으로 재사용",
         },
         {"en": "without reuse", "ko": "재사용하지 않을 때"},
-        versus("iterations_per_s", "anew", rounds="rounds_reuse", ours="reuse"),
+        versus("iterations_per_s", "anew", rounds="rounds_reuse_b8", ours="reuse"),
     ),
     *(_peer("sft", peer, "tokens_per_s", _TOKENS) for peer in ("lf", "swift")),
     *(_peer("reward", peer, "pairs_per_s", _PAIRS) for peer in ("lf", "swift")),
@@ -217,7 +217,7 @@ def row(measure: Measure, found: Mapping[str, Mapping[str, Any]], versions: Mapp
     except (KeyError, IndexError):
         reasons = part["result"].get("missing", {})
         why = reasons.get(measure.key, f"not in the result of benchmarks/{measure.part}.py")
-        impossible = measure.key in reasons
+        impossible = measure.key in part["result"].get("impossible", [])
         return {**head, "against": _named(measure, "", versions), "missing": why, "impossible": impossible}
     return {
         **head,

@@ -18,7 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from environments import TRL, versions
-from harness import ROOT, SIDES, Side, alternate, arguments, deepspeed, fastest, ratio, run, write
+from harness import (
+    ROOT,
+    SIDES,
+    Side,
+    alternate,
+    arguments,
+    deepspeed,
+    drop_scratch,
+    fastest,
+    ratio,
+    run,
+    scratch,
+    write,
+)
 from material import TINY, Base, make_base, rankings, write_rankings
 
 BATCH, LR = 8, 1e-4
@@ -97,8 +110,7 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=160, help="pairs a round (default: %(default)s)")
     options = parser.parse_args()
-    work = options.work or options.out.resolve().with_suffix(".work")
-    work.mkdir(parents=True, exist_ok=True)
+    work = scratch(options)
     python = TRL.python()
     base = make_base(options.data, work / "base", TINY)
     bench = Bench(work, options.data.resolve(), base, options.rows, python)
@@ -118,8 +130,7 @@ def main() -> None:
             "rounds": rounds,
         },
     )
-    if options.work is None:
-        shutil.rmtree(work)
+    drop_scratch(options, work)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import socket
 import statistics
 import subprocess
@@ -38,6 +39,19 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5, help="times each side runs (default: %(default)s)")
     parser.add_argument("--work", type=Path, help="scratch folder (default: beside --out, removed at the end)")
     return parser
+
+
+def scratch(options: argparse.Namespace) -> Path:
+    """The folder of --work, or one beside --out; made where it is not there."""
+    work: Path = (options.work or options.out.with_suffix(".work")).resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    return work
+
+
+def drop_scratch(options: argparse.Namespace, work: Path) -> None:
+    """Removes the folder of `scratch`, unless --work named it."""
+    if options.work is None:
+        shutil.rmtree(work)
 
 
 def run(command: Sequence[str], log: Path) -> float:

@@ -61,8 +61,15 @@ class Task:
     iterations: int = 1
 
 
+KILLED = 128 + 9  # status of a shell or launcher whose child was killed, as for memory
+
+
 class PeerError(Exception):
-    """A peer ended without a result; the text is the last line it said."""
+    """A peer gave no result: it took too long, did other work, was killed, or failed as below."""
+
+
+class PeerFailedError(PeerError):
+    """A peer ended by itself without a result; the text is the last line it said."""
 
 
 def grouped(peer: str) -> Arguments:
@@ -159,7 +166,7 @@ class Peer:
     def run(self, arguments: Mapping[str, Any], *, engine: bool, limit_s: float = LIMIT_S) -> dict[str, Any]:
         """Runs it to its end.
 
-        Raises: PeerError with the last line it said.
+        Raises: PeerFailedError with the last line it said; PeerError where it does not end.
         """
         source, result = self.work / f"{self.name}.arguments.json", self.work / f"{self.name}.result.json"
         log = self.work / f"{self.name}.log"
@@ -181,7 +188,10 @@ class Peer:
             except subprocess.TimeoutExpired as error:
                 raise PeerError(f"no end after {limit_s:.0f} s") from error
         if done.returncode or not result.is_file():
-            raise PeerError(reason(log.read_text(encoding="utf-8", errors="replace"), done.returncode))
+            killed = done.returncode < 0 or done.returncode == KILLED
+            raise (PeerError if killed else PeerFailedError)(
+                reason(log.read_text(encoding="utf-8", errors="replace"), done.returncode)
+            )
         found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
         return found
 

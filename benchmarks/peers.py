@@ -7,7 +7,9 @@ every side makes the same ids of the same texts, and tokens are counted on each.
 where it can, as this project does. Its settings (padded, grouped by length, packed) are tried once, and the rounds are
 of the quickest. Stage 3: 8 prompts with exactly 64 new tokens each, four models, one epoch of one minibatch. Speed is
 work over the wall time from the beginning of training to the end of the last step (stage 3: from the end of the first
-iteration). What a peer cannot do is under `missing`, with what it said.
+iteration). What gave no figure is under `missing`, with what was said, and under `impossible` where the peer itself
+ended with an error in every setting. A peer that fails within the rounds is left out, and those of the others begin
+anew.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from environments import versions
-from harness import ROOT, Side, alternate, arguments, deepspeed, ratio, run, say, write
-from material import TINY, Base, make_base
+from harness import ROOT, Side, alternate, arguments, deepspeed, drop_scratch, ratio, run, say, scratch, write
+from material import NOT_THE_DEMOS, TINY, Base, make_base
 from peer_material import Rows, prompt_rows, reward_rows, sft_rows, write_lf_index
-from peer_sides import BATCH, Peer, PeerError, Task, modes, peers
+from peer_sides import BATCH, Peer, PeerError, PeerFailedError, Task, modes, peers
 from ppo_material import Stages, make_prompts, silenced
 
 from rlhf.data.sources import DataSource
@@ -42,6 +44,7 @@ class Found:
     ratios: dict[str, float] = field(default_factory=dict)
     rounds: dict[str, Any] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    impossible: list[str] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
     trials: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -63,7 +66,7 @@ class Bench:
         folder = self.work / f"ours-{self.task.stage}"
         shutil.rmtree(folder, ignore_errors=True)
         config = ROOT / "configs" / "demo" / f"{self.task.stage}.yaml"
-        words = ["--config", str(config), f"run.dir={folder}", *self.words]
+        words = ["--config", str(config), f"run.dir={folder}", *NOT_THE_DEMOS[self.task.stage], *self.words]
         run(deepspeed(ROOT / "scripts" / f"{SCRIPTS[self.task.stage]}.py", *words), self.work / "ours.log")
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         walls = [line["time/wall_s"] for line in lines]
@@ -101,7 +104,7 @@ class Bench:
 
 def fastest_setting(bench: Bench, peer: Peer, found: Found) -> Callable[[int], dict[str, Any]] | None:
     """The quickest of a peer's settings, under DeepSpeed if it runs there; None where none runs."""
-    key, speeds, why = f"{bench.task.stage}_{peer.name}", {}, ""
+    key, speeds, errors = f"{bench.task.stage}_{peer.name}", {}, list[PeerError]()
     for engine in (True, False):
         for mode in modes(bench.task.stage, peer.name):
             name = f"{mode}, DeepSpeed" if engine else mode
@@ -109,15 +112,32 @@ def fastest_setting(bench: Bench, peer: Peer, found: Found) -> Callable[[int], d
                 speeds[mode] = bench.theirs(peer, mode, engine=engine)[bench.figure]
                 say(f"{key} {name}: {speeds[mode]:.4g} {bench.figure}")
             except PeerError as error:
-                why = str(error)
-                say(f"{key} {name}: {why}")
+                errors.append(error)
+                say(f"{key} {name}: {error}")
         if speeds:
             best = max(speeds, key=speeds.__getitem__)
             found.settings[key] = f"{best}, DeepSpeed" if engine else best
             found.trials[key] = speeds
-            return lambda number: bench.theirs(peer, best, engine=engine)
-    found.missing[key] = why
+            return lambda number: _in_a_round(bench, peer, best, engine=engine)
+    found.missing[key] = str(errors[-1])
+    if all(isinstance(error, PeerFailedError) for error in errors):
+        found.impossible.append(key)
     return None
+
+
+class RoundError(Exception):
+    """A peer that ran in its trial failed within the rounds."""
+
+    def __init__(self, peer: str, error: PeerError) -> None:
+        super().__init__(str(error))
+        self.peer = peer
+
+
+def _in_a_round(bench: Bench, peer: Peer, mode: str, *, engine: bool) -> dict[str, Any]:
+    try:
+        return bench.theirs(peer, mode, engine=engine)
+    except PeerError as error:
+        raise RoundError(peer.name, error) from error
 
 
 def compare(bench: Bench, rivals: Sequence[Peer], rounds: int, found: Found) -> None:
@@ -125,10 +145,18 @@ def compare(bench: Bench, rivals: Sequence[Peer], rounds: int, found: Found) -> 
     stage = bench.task.stage
     theirs = {peer.name: fastest_setting(bench, peer, found) for peer in rivals}
     sides = [Side("ours", bench.ours), *(Side(name, measure) for name, measure in theirs.items() if measure)]
-    kept = alternate(sides, rounds)
-    found.rounds[f"rounds_{stage}"] = kept
-    for side in sides[1:]:
-        found.ratios[f"{stage}_{side.name}"] = ratio(kept, "ours", side.name, bench.figure)
+    while len(sides) > 1:
+        try:
+            kept = alternate(sides, rounds)
+        except RoundError as error:
+            say(f"{stage}_{error.peer} is left out: {error}")
+            found.missing[f"{stage}_{error.peer}"] = f"ended within the rounds: {error}"
+            sides = [side for side in sides if side.name != error.peer]
+            continue
+        found.rounds[f"rounds_{stage}"] = kept
+        for side in sides[1:]:
+            found.ratios[f"{stage}_{side.name}"] = ratio(kept, "ours", side.name, bench.figure)
+        return
 
 
 def common_words(base: Base, rows: Rows, lr: float) -> list[str]:
@@ -177,8 +205,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=96, help="rows and pairs a round (default: %(default)s)")
     parser.add_argument("--stages", nargs="+", choices=tuple(FIGURE), default=list(FIGURE), help="default: all")
     options = parser.parse_args()
-    work, data = (options.work or options.out.with_suffix(".work")).resolve(), options.data.resolve()
-    work.mkdir(parents=True, exist_ok=True)
+    work, data = scratch(options), options.data.resolve()
     base = make_base(data, work / "base", TINY)
     base.tokenizer.save(base.path)  # with the template, which the peers would otherwise miss
     rivals, found = peers(work), Found()
@@ -189,15 +216,13 @@ def main() -> None:
         "ppo": lambda: ppo_bench(data, base, work),
     }
     for stage in options.stages:
-        try:
-            compare(make[stage](), rivals, options.rounds, found)
-        except PeerError as error:  # it ran once, and then did not: the other stages are measured all the same
-            found.missing |= {f"{stage}_{peer.name}": f"ended within the rounds: {error}" for peer in rivals}
+        compare(make[stage](), rivals, options.rounds, found)
     write(
         options.out,
         {
             **found.ratios,
             "missing": found.missing,
+            "impossible": found.impossible,
             "settings": found.settings,
             "trials": found.trials,
             "rows": options.rows,
@@ -205,8 +230,7 @@ def main() -> None:
             **found.rounds,
         },
     )
-    if options.work is None:
-        shutil.rmtree(work)
+    drop_scratch(options, work)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import ROOT, SIDES, free_port, run, say, write
+from harness import ROOT, SIDES, drop_scratch, free_port, run, say, scratch, write
 
 sys.path.insert(0, str(SIDES))
 from plan_material import Material
@@ -152,14 +152,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     parser.add_argument("--work", type=Path, help="scratch folder (default: beside --out, removed at the end)")
     options = parser.parse_args()
-    work = (options.work or options.out.with_suffix(".work")).resolve()
-    work.mkdir(parents=True, exist_ok=True)
+    work = scratch(options)
     bench = Bench(work, Material(work))
     found = [bench.compare(setting) for setting in SETTINGS]
     largest = max(abs(each["error"]) for each in found)
     write(options.out, {"max_error": largest, "settings": found})
-    if options.work is None:
-        shutil.rmtree(work)
+    drop_scratch(options, work)
 
 
 if __name__ == "__main__":

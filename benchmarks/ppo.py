@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from environments import TRL_PPO, versions
-from harness import ROOT, SIDES, Side, alternate, arguments, deepspeed, ratio, run, say, write
-from material import TINY, Base, make_base
+from harness import ROOT, SIDES, Side, alternate, arguments, deepspeed, drop_scratch, ratio, run, say, scratch, write
+from material import NOT_THE_DEMOS, TINY, Base, make_base
 from ppo_material import Prompts, Stages, make_prompts, silenced
 
 from rlhf.data.sources import DataSource
@@ -60,6 +60,7 @@ class Bench:
         count = self.prompts.num_rows
         return [
             "--config", str(ROOT / "configs" / "demo" / "ppo.yaml"), f"run.dir={folder}", f"run.seed={seed}",
+            *NOT_THE_DEMOS["ppo"],
             f"actor.path={self.policy}", f"reward.path={self.reward}", "reward.min_accuracy=null",
             f"data.train={self.prompts.records}", "data.eval=[]", f"train.epochs={self.iterations}",
             f"train.batch_size={count}", f"train.lr={LR}", f"critic.lr={LR}", "train.warmup_steps=0",
@@ -236,8 +237,7 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (default: all)")
     options = parser.parse_args()
-    work = (options.work or options.out.with_suffix(".work")).resolve()
-    work.mkdir(parents=True, exist_ok=True)
+    work = scratch(options)
     data, compared = options.data.resolve(), [name for name in ("b8", "b64") if name in options.parts]
     python = TRL_PPO.python() if compared else Path()
     benches = settings(data, work, make_base(data, work / "base", TINY), python)
@@ -257,8 +257,7 @@ def main() -> None:
     if compared:
         found["overhead_share"] = max(found[f"overhead_share_{name}"] for name in compared)
     write(options.out, {**found, **details})
-    if options.work is None:
-        shutil.rmtree(work)
+    drop_scratch(options, work)
 
 
 def _shown(parts: dict[str, float]) -> str:

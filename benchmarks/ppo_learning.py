@@ -29,7 +29,7 @@ import numpy as np
 from curves import early_ratio, final, interval, plot, ratio_interval, sample_ratio
 from environments import TRL_PPO, versions
 from harness import ROOT, SIDES, deepspeed, run, say, write
-from material import Base
+from material import NOT_THE_DEMOS, Base
 from ppo_material import Prompts, make_prompts
 
 from rlhf.data.embedded import data_path
@@ -145,6 +145,7 @@ class Grid:
             paid = ['reward.path=""', f"reward.functions={function}"]
         words = [
             "--config", str(ROOT / "configs" / "demo" / "ppo.yaml"), f"actor.path={self.start.policy}",
+            *NOT_THE_DEMOS["ppo"],
             *paid, f"data.train={self.start.prompts.records}", "data.eval=[]",
             f"train.epochs={self.iterations * BATCH / PROMPTS}", f"run.max_steps={self.iterations}",
             f"train.batch_size={BATCH}", f"ppo.rollout_size={BATCH}", f"ppo.epochs={EPOCHS}",

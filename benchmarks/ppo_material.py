@@ -10,7 +10,16 @@ from pathlib import Path
 
 import torch
 from harness import ROOT, deepspeed, run
-from material import MAX_LENGTH, TEMPLATE, Base, demonstrations, rankings, write_demonstrations, write_rankings
+from material import (
+    MAX_LENGTH,
+    NOT_THE_DEMOS,
+    TEMPLATE,
+    Base,
+    demonstrations,
+    rankings,
+    write_demonstrations,
+    write_rankings,
+)
 
 from rlhf.data.encode import Encoder
 from rlhf.data.records import Prompt
@@ -53,6 +62,7 @@ class Stages:
             "--config", str(ROOT / "configs" / "demo" / f"{name}.yaml"), f"run.dir={folder}",
             f"model.path={self.base.path}", f"data.template={TEMPLATE}", "data.eval=[]",
             f"data.max_length={MAX_LENGTH}", "train.batch_size=8", "train.epochs=1", "checkpoint.every_steps=100000",
+            *NOT_THE_DEMOS[name],
         ]  # fmt: skip
         run(deepspeed(ROOT / "scripts" / f"{script}.py", *alike, *words), self.log)
         return folder

@@ -26,14 +26,16 @@ from harness import (
     alternate,
     arguments,
     deepspeed,
+    drop_scratch,
     fastest,
     memory_mib,
     ratio,
     run,
     say,
+    scratch,
     write,
 )
-from material import LARGER, TINY, Base, make_base, pairs, rankings, write_rankings
+from material import LARGER, NOT_THE_DEMOS, TINY, Base, make_base, pairs, rankings, write_rankings
 
 from rlhf.data.encode import EncodedRanking
 from rlhf.models.loading import load_scalar_model
@@ -78,6 +80,7 @@ class Bench:
         """The shipped script's arguments."""
         return [
             "--config", str(ROOT / "configs" / "demo" / "reward.yaml"), f"run.dir={folder}", f"run.seed={seed}",
+            *NOT_THE_DEMOS["reward"],
             f"model.path={self.base.path}", "data.template=kullm", f"data.train={self.train}", "data.eval=[]",
             "data.max_length=256", f"train.batch_size={BATCH}", "train.micro_tokens=4096", "train.epochs=1",
             f"train.lr={LR}", "train.schedule=constant", "train.warmup_steps=0", "train.weight_decay=0",
@@ -151,8 +154,7 @@ def main() -> None:
     parser.add_argument("--k6-rows", type=int, default=64, help="rankings of six a round (default: %(default)s)")
     parser.add_argument("--accuracy-rows", type=int, default=1200, help="pairs a seed, 0: none (default: %(default)s)")
     options = parser.parse_args()
-    work = options.work or options.out.resolve().with_suffix(".work")
-    work.mkdir(parents=True, exist_ok=True)
+    work = scratch(options)
     python, data = TRL.python(), options.data.resolve()
     base = make_base(data, work / "base", TINY)
     pair_file, ranking_file = data / "preference_train.jsonl", data / "ranking_train.jsonl"
@@ -189,8 +191,7 @@ def main() -> None:
             "k6_rounds": k6_rounds,
         },
     )
-    if options.work is None:
-        shutil.rmtree(work)
+    drop_scratch(options, work)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 from curves import final, interval
-from harness import ROOT, Side, alternate, deepspeed, ratio, run, say, write
-from material import Base
+from harness import ROOT, Side, alternate, deepspeed, drop_scratch, ratio, run, say, scratch, write
+from material import NOT_THE_DEMOS, Base
 from ppo_material import Prompts, make_prompts
 
 from rlhf.config.rollout import RolloutSection, VllmSection
@@ -82,7 +82,7 @@ def _stage(work: Path, name: str, script: str, *words: str) -> Path:
     if not (folder / "model" / "manifest.json").is_file():
         shutil.rmtree(folder, ignore_errors=True)
         config = ["--config", str(ROOT / "configs" / "demo" / f"{name}.yaml"), f"run.dir={folder}", ROWS[name]]
-        more = ["train.lr=1e-3", "data.eval=[]", *words]
+        more = [*NOT_THE_DEMOS[name], "train.lr=1e-3", "data.eval=[]", *words]
         run(deepspeed(ROOT / "scripts" / f"{script}.py", *config, *more), work / "stages.log")
     return folder / "model"
 
@@ -195,6 +195,7 @@ def learning(
 def _ppo_words(start: Start, folder: Path, iterations: int, seed: int) -> list[str]:
     return [
         "--config", str(ROOT / "configs" / "demo" / "ppo.yaml"), f"run.dir={folder}", f"run.seed={seed}",
+        *NOT_THE_DEMOS["ppo"],
         f"actor.path={start.policy}", f"reward.path={start.reward}", "reward.min_accuracy=null",
         f"data.train={start.prompts.records}", "data.eval=[]", f"train.epochs={(iterations + 1) * BATCH / PROMPTS}",
         f"run.max_steps={iterations}", f"train.batch_size={BATCH}", f"ppo.rollout_size={BATCH}",
@@ -227,16 +228,14 @@ def engine_python(given: Path | None) -> Path:
 def main() -> None:
     options = parse()
     python = engine_python(options.python)
-    work = (options.work or options.out.with_suffix(".work")).resolve()
-    work.mkdir(parents=True, exist_ok=True)
+    work = scratch(options)
     start = prepare(work)
     say("tokens/s of both backends")
     figures, details = speed(start, python, work, options.rounds)
     say(f"stage 3, {options.iterations} iterations of {BATCH} samples")
     learned, runs = learning(start, python, work, options.iterations, options.seeds)
     write(options.out, {**figures, **learned, **details, **runs})
-    if options.work is None:
-        shutil.rmtree(work)
+    drop_scratch(options, work)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import argparse
 import datetime
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,11 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from gpu_setting import Setting
-from harness import CONDITIONS, ROOT, SIDES, free_port, say, write
+from harness import CONDITIONS, ROOT, SIDES, drop_scratch, free_port, say, scratch, write
 from machine import description, state, states_in, summary
 from scaling_fit import power_fit
 from scaling_outlook import outlook
 from scaling_points import Curve, DataCurve, Point, curves, data_curves
+from stamps import code_hash
 
 MIB = 2**20
 
@@ -85,15 +85,19 @@ class Bench:
             raise SystemExit(f"a point ended with status {done.returncode}; see {log}")
 
     def kept(self, name: str, x: float, take: Any) -> dict[str, Any]:
-        """A point from its file, or measured and written to it."""
-        file = self.work / f"{name}-{x:g}.json"
-        if not file.is_file():
-            before = state()
-            found = {**take(), "machine": {"before": before, "after": state()}}
-            file.write_text(json.dumps(found), encoding="utf-8")
-            say(f"{name} {x:g}: {found['time_s']:.4g} s, {found['memory_mib']:.0f} MiB")
-        point: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return point
+        """A point from its file, or, where that is missing or of other code, measured and written to it."""
+        file = self.work / f"{'quick-' if self.quick else ''}{name}-{x:g}.json"
+        if file.is_file():
+            point: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            if point.get("code") == code_hash():
+                return point
+        before = state()
+        found = {**take(), "code": code_hash(), "machine": {"before": before, "after": state()}}
+        partial = file.with_suffix(".part")
+        partial.write_text(json.dumps(found), encoding="utf-8")
+        partial.replace(file)  # complete or absent
+        say(f"{name} {x:g}: {found['time_s']:.4g} s, {found['memory_mib']:.0f} MiB")
+        return found
 
 
 def fitted(points: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -111,8 +115,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two tiny points of each: tries the script")
     parser.add_argument("--work", type=Path, help="folder of finished points, kept (default: removed at the end)")
     options = parser.parse_args()
-    work = (options.work or options.out.with_suffix(".work")).resolve()
-    work.mkdir(parents=True, exist_ok=True)
+    work = scratch(options)
     bench, found = Bench(work, options.quick), {}
     for curve in curves(quick=options.quick):
         if not options.only or curve.name in options.only:
@@ -136,8 +139,7 @@ def main() -> None:
             "outlook": outlook(found),
         },
     )
-    if options.work is None:
-        shutil.rmtree(work)
+    drop_scratch(options, work)
 
 
 if __name__ == "__main__":

@@ -27,11 +27,13 @@ from harness import (
     alternate,
     arguments,
     deepspeed,
+    drop_scratch,
     fastest,
     memory_mib,
     ratio,
     run,
     say,
+    scratch,
     write,
 )
 from material import LARGER, TINY, Base, demonstrations, make_base, write_demonstrations
@@ -155,8 +157,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=320, help="training rows a round (default: %(default)s)")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, help="TRL's modes (default: all)")
     options = parser.parse_args()
-    work = options.work or options.out.resolve().with_suffix(".work")
-    work.mkdir(parents=True, exist_ok=True)
+    work = scratch(options)
     python = TRL.python()
     base, modes = make_base(options.data, work / "base", TINY), options.modes
     bench = Bench(work, options.data.resolve(), base, options.rows, python, modes)
@@ -184,8 +185,7 @@ def main() -> None:
             "rounds": rounds,
         },
     )
-    if options.work is None:
-        shutil.rmtree(work)
+    drop_scratch(options, work)
 
 
 if __name__ == "__main__":

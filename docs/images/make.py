@@ -1,4 +1,4 @@
-"""Draws the pictures of the pages from the figures in docs/figures: quickstart and scaling, in both languages.
+"""Draws the pictures of the pages from the figures in docs/figures, in both languages: quickstart, scaling, case-study.
 
 python docs/images/make.py
 """
@@ -9,17 +9,21 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
-from scaling_picture import scaling_picture
+from case_study_picture import case_study_picture
+from scaling_picture import scaling_picture, text_mark
 
 FOLDER = Path(__file__).parent
 FIGURES = FOLDER.parent / "figures" / "quickstart.json"
 SCALING = FOLDER.parent / "figures" / "scaling.json"
+CASE_STUDY = FOLDER.parent / "figures" / "case-study.json"
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 420, 70, 736, 100, 368
 COLORS = ("#2563eb", "#d97706", "#059669")
+_text = partial(text_mark, size=13)
 TEXTS = {
     "en": {
         "title": "What PPO pays for its reward",
@@ -122,19 +126,15 @@ def _run(axes: Axes, trace: Mapping[str, Any], color: str) -> Iterator[str]:
         )
 
 
-def _text(
-    x: float, y: float, text: str, *, color: str = "#111827", anchor: str = "start", size: int = 13, weight: int = 400
-) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" fill="{color}" text-anchor="{anchor}" font-size="{size}" '
-        f'font-weight="{weight}">{text}</text>'
-    )
-
-
 def drawn() -> dict[Path, str]:
     """Every picture by its path."""
     made = {}
-    for name, source, draw in (("quickstart", FIGURES, picture), ("scaling", SCALING, scaling_picture)):
+    pictures = (
+        ("quickstart", FIGURES, picture),
+        ("scaling", SCALING, scaling_picture),
+        ("case-study", CASE_STUDY, case_study_picture),
+    )
+    for name, source, draw in pictures:
         if source.is_file():
             figures = json.loads(source.read_text(encoding="utf-8"))
             made |= {FOLDER / f"{name}.svg": draw(figures, "en"), FOLDER / f"{name}.ko.svg": draw(figures, "ko")}

@@ -49,8 +49,8 @@ def scaling_picture(figures: Mapping[str, Any], language: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'role="img" aria-label="{words["title"]}" font-family="system-ui, sans-serif" font-size="12">',
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-        _text(20, 28, words["title"], size=17, weight=600),
-        _text(20, 48, words["caption"].format(date=figures["measured"]), color=GREY),
+        text_mark(20, 28, words["title"], size=17, weight=600),
+        text_mark(20, 48, words["caption"].format(date=figures["measured"]), color=GREY),
     ]
     for number, (name, curve) in enumerate(curves.items()):
         corner = (
@@ -72,12 +72,12 @@ def _panel(corner: tuple[int, int], title: str, curve: Curve) -> Iterator[str]:
         return left + PANEL[0] * across, top + PANEL[1] * (1 - up)
 
     yield f'<rect x="{left}" y="{top}" width="{PANEL[0]}" height="{PANEL[1]}" fill="none" stroke="{GRID}"/>'
-    yield _text(left, top - 8, title)
-    yield _text(left + PANEL[0], top - 8, f"b = {fit['exponent']:.2f}", color=COLOR, anchor="end")
+    yield text_mark(left, top - 8, title)
+    yield text_mark(left + PANEL[0], top - 8, f"b = {fit['exponent']:.2f}", color=COLOR, anchor="end")
     for value in (points[0][0], points[-1][0]):
-        yield _text(place(value, y_range[0])[0], top + PANEL[1] + 16, _number(value), color=GREY, anchor="middle")
+        yield text_mark(place(value, y_range[0])[0], top + PANEL[1] + 16, _number(value), color=GREY, anchor="middle")
     for value in y_range:
-        yield _text(left - 6, place(x_range[0], value)[1] + 4, _time(value), color=GREY, anchor="end", size=11)
+        yield text_mark(left - 6, place(x_range[0], value)[1] + 4, _time(value), color=GREY, anchor="end", size=11)
     (x1, y1), (x2, y2) = (place(*end) for end in ends)
     yield f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{COLOR}" stroke-opacity="0.45"/>'
     for point in points:
@@ -107,9 +107,10 @@ def _time(seconds: float) -> str:
     return f"{number:.0f} {unit}" if number >= 10 else f"{number:.2g} {unit}"
 
 
-def _text(
+def text_mark(
     x: float, y: float, text: str, *, color: str = "#111827", anchor: str = "start", size: int = 12, weight: int = 400
 ) -> str:
+    """An SVG text; `y` is its base line."""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" fill="{color}" text-anchor="{anchor}" font-size="{size}" '
         f'font-weight="{weight}">{text}</text>'

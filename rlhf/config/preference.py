@@ -51,7 +51,7 @@ class DpoSection(Section):
         None,
         gt=0,
         description="end the run when eval/kl is above this, in nats per sequence, and export the best checkpoint from "
-        "before; null: no limit",
+        "before, or, where the first evaluation is above it, these weights; null: no limit",
     )
 
     @property

@@ -245,6 +245,11 @@ class DpoConfig(LanguageConfig, StoppingConfig):
                 f"KL (sampling.max_prompt_tokens + sampling.max_new_tokens = {room}); raise it, or set "
                 "dpo.kl_prompts=0"
             )
+        if self.dpo.max_kl is not None and not self.data.eval:
+            raise ValueError(
+                f"dpo.max_kl = {self.dpo.max_kl} ends a run at the best checkpoint, and data.eval is empty, so that "
+                "none is the best; name held-out rows, or drop dpo.max_kl"
+            )
         return self
 
 

@@ -264,13 +264,14 @@ class Encoder:
 
     def _clean(self, message: Message) -> Message:
         """Text without special-token strings, each of which would become a control token."""
-        content, context = self._without_special(message.content), self._without_special(message.input)
+        content, context = self.without_special(message.content), self.without_special(message.input)
         if not content and not message.calls:
             raise DataError(f"the {message.role} turn has nothing but special-token text", fix="drop the row")
-        calls, tools = self._without_special(message.calls), self._without_special(message.tools)
+        calls, tools = self.without_special(message.calls), self.without_special(message.tools)
         return replace(message, content=content, input=context, calls=calls, tools=tools)
 
-    def _without_special(self, text: str) -> str:
+    def without_special(self, text: str) -> str:
+        """The text without that of special tokens, which is counted in `report`."""
         cleaned, removed = text, 0
         while present := [special for special in self.tokenizer.special_texts if special in cleaned]:
             for special in present:  # a removal may join the halves of another

@@ -147,9 +147,9 @@ class Quickstart(QuickstartOptions):
 
     def _words(self, stage: str) -> list[str]:
         words = [f"run.dir={self.out / stage}", f"run.seed={self.seed}", *self._models(stage), *self._data(stage)]
-        words += LORA_OVERRIDES[stage] if self.lora else ()
         words += ESTIMATOR_OVERRIDES[self.estimator] if stage == "ppo" else ()
         words += OWN_OVERRIDES[stage] if self.data else ()
+        words += LORA_OVERRIDES[stage] if self.lora else ()
         return words + ([f"run.max_steps={self.max_steps}", *SHORT_OVERRIDES[stage]] if self.max_steps else [])
 
     def _warn_of_a_weak_reward(self) -> None:

@@ -144,15 +144,21 @@ def rendered_tree(
     finished: Sequence[bool],
     max_prompt_tokens: int,
 ) -> Tree:
-    """Sampled answers as text in the reward model's own template, each with EOS only if it had one; none is cut.
+    """Answers as text in the reward model's own template, each with EOS only if it had one; none is cut.
 
-    Raises: DataError for turns that no stage would train on.
+    The text of special tokens is left out, and an empty answer is EOS alone, as `RewardScorer.tree` has them. Raises:
+    DataError for turns that no stage would train on.
     """
-    before = Encoder(tokenizer, max_prompt_tokens).prompts([Prompt(tuple(prompt))])[0].ids
+    encoder = Encoder(tokenizer, max_prompt_tokens)
+    before = encoder.prompts([Prompt(tuple(prompt))])[0].ids
     opening = tokenizer.pieces(tuple(prompt), open_answer=True)[-1].text
-    ids = [tokenizer.piece_ids([opening, text or " "])[1] for text in answers]
     ending = [tokenizer.eos_id]
-    return before, [np.asarray(answer + ending * done, np.int32) for answer, done in zip(ids, finished, strict=True)]
+    said = [encoder.without_special(text) for text in answers]
+    ids = [
+        tokenizer.piece_ids([opening, text])[1] + ending * done if text.strip() else ending
+        for text, done in zip(said, finished, strict=True)
+    ]
+    return before, [np.asarray(answer, np.int32) for answer in ids]
 
 
 def _without(ids: Ids, eos: int) -> Ids:

@@ -8,6 +8,7 @@ from rlhf.ops.linear_logprobs import KEPT
 from rlhf.plan.machine import Device
 from rlhf.plan.shapes import ModelShape
 
+WIDE = 4  # bytes of float32
 STATISTIC = 4  # float32: a norm's mean or deviation, an attention row's log-sum-exp
 
 SHARED_INPUTS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))  # gated layers
@@ -22,7 +23,11 @@ def layer_bytes(shape: ModelShape, model: ModelSection, element: int, *, tree: b
     """
     groups = SHARED_INPUTS if shape.gated else tuple((name,) for name in shape.linears)
     kept = _kept(shape) + (2 * shape.attended if tree else 0)
-    statistics = STATISTIC * ((2 if shape.gated else 4) + shape.heads)
+    normalised = (shape.heads + shape.kv_heads) * shape.head_norms + (shape.norms if shape.gated else 4)
+    statistics = STATISTIC * (normalised + shape.heads)
+    if shape.gated:  # RMS norms read float32, and those of Gemma scale it
+        scaled = 1 if shape.wide_norms and model.lora is None else 0
+        statistics += (1 + scaled) * shape.normalised * (WIDE - element)
     if model.lora is None:
         return (kept + sum(shape.linears[names[0]][0] for names in groups)) * element + statistics
     adapted = shape.adapted(model.lora.targets)
@@ -31,20 +36,19 @@ def layer_bytes(shape: ModelShape, model: ModelSection, element: int, *, tree: b
     else:
         kept += sum(shape.linears[names[0]][0] for names in groups if any(name in adapted for name in names))
     if shape.gated:  # a frozen norm does not keep what it scales
-        kept -= 2 * shape.width
+        kept -= shape.normalised
     return (kept + model.lora.rank * len(adapted)) * element + statistics
 
 
 def _kept(shape: ModelShape) -> float:
     """Entries per token that are kept whatever is trained."""
     attended = shape.attended
-    if (
-        shape.gated
-    ):  # two residuals, two normalised ones; rotated query, key, value of each head; output; gate, SiLU, up
-        return 4 * shape.width + 3 * attended + attended + 3 * shape.inner
+    if shape.gated:
+        # what each norm reads and what it scales; rotated query, key, value of each head; output; gate, SiLU, up
+        return 2 * shape.normalised + 3 * attended + attended + 3 * shape.inner
     # one residual (and learned positions), fused query-key-value, its rotated halves, attention's output, before GELU
     stream, rotated = (2 * shape.width, 0) if shape.positions else (shape.width, 2 * attended)
-    return stream + attended + 2 * shape.kv_heads * shape.head_size + rotated + attended + shape.inner
+    return stream + attended + 2 * shape.shared + rotated + attended + shape.inner
 
 
 def training_bytes(
@@ -102,4 +106,4 @@ def inference_bytes(
 
 def cache_bytes(shape: ModelShape, element: int, slots: int, columns: int) -> float:
     """Keys and values of `slots` answers of `columns` tokens, prompt included."""
-    return 2.0 * shape.layers * shape.kv_heads * shape.head_size * element * slots * columns
+    return 2.0 * shape.layers * shape.shared * element * slots * columns

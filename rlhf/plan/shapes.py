@@ -11,7 +11,18 @@ from typing import Any
 
 from rlhf.errors import ModelError
 
-GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "exaone4", "phi3")
+# What a layer has beside two norms of the width; `tied` where a config.json without the key means it.
+GATED: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "mistral": {},
+    "qwen2": {"biased": True},
+    "qwen3": {"head_norms": True},
+    "gemma": {"tied": True, "wide_norms": True},
+    "gemma2": {"tied": True, "wide_norms": True, "norms": 4},
+    "gemma3_text": {"tied": True, "wide_norms": True, "norms": 4, "head_norms": True},
+    "exaone4": {"head_norms": True},
+    "phi3": {},
+}
 
 
 @dataclass(frozen=True)
@@ -19,7 +30,9 @@ class ModelShape:
     """A decoder of attention layers. Sizes in entries.
 
     inner: width inside the feed-forward layers; gated: whether these have a gate beside the projection up (Llama);
-    tied: the head is the embedding; scalar: a one-number head in place of the language model's.
+    norms: of the width in a gated layer; head_norms: each head's query and key are normalised too; wide_norms: norms
+    scale in float32; biased: query, key and value have biases; tied: the head is the embedding; scalar: a head of one
+    number in place of the model's.
     """
 
     name: str
@@ -34,16 +47,30 @@ class ModelShape:
     tied: bool = False
     scalar: bool = False
     positions: int = 0
+    norms: int = 2
+    head_norms: bool = False
+    wide_norms: bool = False
+    biased: bool = False
 
     @property
     def attended(self) -> int:
         """Entries of a token's query, all heads together."""
         return self.heads * self.head_size
 
+    @property
+    def shared(self) -> int:
+        """Entries of a token's key, or value, before they are repeated for the heads that share them."""
+        return self.kv_heads * self.head_size
+
+    @property
+    def normalised(self) -> int:
+        """Entries of a token that the norms of a gated layer read."""
+        return self.norms * self.width + (self.attended + self.shared) * self.head_norms
+
     @cached_property
     def linears(self) -> dict[str, tuple[int, int]]:
         """(entries in, entries out) of each linear module of a layer, by its name."""
-        width, inner, attended, shared = self.width, self.inner, self.attended, self.kv_heads * self.head_size
+        width, inner, attended, shared = self.width, self.inner, self.attended, self.shared
         if self.gated:
             sizes = {"q_proj": (width, attended), "k_proj": (width, shared), "v_proj": (width, shared)}
             sizes |= {"o_proj": (attended, width), "gate_proj": (width, inner), "up_proj": (width, inner)}
@@ -59,9 +86,10 @@ class ModelShape:
 
     @cached_property
     def layer_parameters(self) -> int:
-        """All parameters of one layer: matrices, their biases, two norms."""
+        """All parameters of one layer: matrices, their biases, norms."""
         if self.gated:
-            return self.linear_weights + 2 * self.width
+            of_heads = 2 * self.head_size * self.head_norms + (self.attended + 2 * self.shared) * self.biased
+            return self.linear_weights + self.norms * self.width + of_heads
         return self.linear_weights + sum(out for _, out in self.linears.values()) + 4 * self.width
 
     @property
@@ -152,10 +180,13 @@ def _read_shape(file: Path) -> ModelShape:
 
 
 def _from_config(content: dict[str, Any], name: str) -> ModelShape | None:
-    kind, vocabulary = content.get("model_type"), int(content["vocab_size"])
+    kind = str(content.get("model_type"))
     gpt2, gated = kind == "gpt2", kind in GATED
     if not gpt2 and not gated and kind != "gpt_neox":
         return None
+    traits = {"tied": gpt2, **GATED.get(kind, {})}
+    if "tie_word_embeddings" in content and not gpt2:
+        traits["tied"] = bool(content["tie_word_embeddings"])
     names = ("n_layer", "n_embd", "n_head") if gpt2 else ("num_hidden_layers", "hidden_size", "num_attention_heads")
     layers, width, heads = (int(content[key]) for key in names)
     return ModelShape(
@@ -166,9 +197,9 @@ def _from_config(content: dict[str, Any], name: str) -> ModelShape | None:
         heads=heads,
         kv_heads=int(content.get("num_key_value_heads") or heads),
         head_size=int(content.get("head_dim") or width // heads),
-        vocabulary=vocabulary,
+        vocabulary=int(content["vocab_size"]),
         gated=gated,
-        tied=gpt2 or bool(content.get("tie_word_embeddings", False)),
         scalar="SequenceClassification" in str((content.get("architectures") or [""])[0]),
         positions=int(content["n_positions"]) if gpt2 else 0,
+        **traits,
     )

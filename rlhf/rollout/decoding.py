@@ -71,6 +71,8 @@ class Decoder:
         self._cache_argument = cache_argument(model)
         self._num_slots, self._enter_above = num_slots, enter_above
         self._device = next(model.parameters()).device
+        vocabulary = model.config.get_text_config().vocab_size
+        self._most_proposed = DRAFT_LOGITS["cpu" if self._device.type == "cpu" else "cuda"] // vocabulary
         self._waiting: deque[ActiveSequence] = deque()
         self._slots: list[ActiveSequence] = []
         self._buckets = buckets or CacheBuckets.of(self._device)
@@ -182,14 +184,12 @@ class Decoder:
         """The next answers, at most `count` of them and as many as fit into one prefill."""
         chosen: list[ActiveSequence] = []
         tokens, proposed, seen = 0, 0, set()
-        vocabulary = self._model.config.get_text_config().vocab_size
-        most_proposed = DRAFT_LOGITS["cpu" if self._device.type == "cpu" else "cuda"] // vocabulary
         while self._waiting and len(chosen) < count:
             context, answer = self._waiting[0].context, self._waiting[0]
             key = context.tobytes()
             tokens += 0 if key in seen else len(context)
             proposed += answer.proposed
-            if chosen and (tokens > PREFILL_TOKENS or proposed > most_proposed):
+            if chosen and (tokens > PREFILL_TOKENS or proposed > self._most_proposed):
                 break
             seen.add(key)
             chosen.append(self._waiting.popleft())

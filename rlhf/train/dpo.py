@@ -182,6 +182,8 @@ def _finish(run: Run[DpoConfig], state: PreferenceState, progress: PreferencePro
     limit, kl, trained = run.config.dpo.max_kl, progress.last_kl, state.trained
     if limit is not None and kl > limit:
         run.reason = f"The KL of {kl:.2f} nats per sequence at step {run.step} is above dpo.max_kl."
+        if run.store.best() is None:
+            run.reason += " No evaluation before it was below, so these weights are exported; lower train.lr."
         run.say(run.reason)
     load_best(run, trained)
     probe = pack_trees(trees_of(state.data.train.items[:1]))

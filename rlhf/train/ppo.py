@@ -217,7 +217,7 @@ def iteration(run: Run[PpoConfig], state: PpoState, step: int) -> dict[str, floa
     )
     # 8. the KL coefficient of the next iteration
     metrics = {**experience.metrics, **kept.metrics, **updates, **gaps, "objective/kl_coefficient": coefficient}
-    metrics |= {} if state.reuse is None else state.reuse.taken_metrics()
+    metrics |= {} if state.reuse is None else state.reuse.completed()
     metrics |= state.tripwires.measure(experience.samples)
     progress.kl_coefficient = next_kl_coefficient(config.ppo, coefficient, metrics["objective/kl"], len(samples))
     progress.consumed += kept.num_prompts

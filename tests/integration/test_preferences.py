@@ -96,6 +96,16 @@ def test_a_run_that_goes_too_far_ends_with_the_best_from_before(
     require_same_run(tmp_path / "near", whole)
 
 
+def test_a_run_that_is_too_far_at_its_first_evaluation_says_what_it_exports(
+    starter: Starter, words: Words, tmp_path: Path
+) -> None:
+    starter.run("dpo", *words, "dpo.max_kl=1.0e-9", f"run.dir={tmp_path}/far")
+    far = read_run(tmp_path / "far")
+    assert len(far.metrics) == 2
+    assert far.state["status"] == "finished"
+    assert "these weights are exported" in far.state["reason"]
+
+
 def test_a_dry_run_keeps_nothing(starter: Starter, words: Words, tmp_path: Path) -> None:
     text = starter.run("dpo", *words, f"run.dir={tmp_path}/run", "--dry-run")
     assert "log-probabilities of 36 answers" in text  # 8 rankings of two steps, and 4 held out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import sys
@@ -112,9 +113,12 @@ def test_a_row_without_a_figure_says_why():
     assert row(measure(), {"sft": {"error": "no end after 3 minutes"}}, {})["missing"] == "no end after 3 minutes"
     nothing = {"sft": {"seconds": 1.0, "result": {"rounds": []}}}
     assert row(measure(), nothing, {})["missing"] == "not in the result of benchmarks/sft.py"
-    refused = {"peers": {"seconds": 1.0, "result": {"missing": {"ppo_lf": "ImportError: no PPO"}}}}
+    said = {"ppo_lf": "ImportError: no PPO", "sft_lf": "no end after 300 s"}
+    refused = {"peers": {"seconds": 1.0, "result": {"missing": said, "impossible": ["ppo_lf"]}}}
     made = row(measure(key="ppo_lf", part="peers", read=value("ppo_lf")), refused, {})
     assert (made["missing"], made["impossible"]) == ("ImportError: no PPO", True)
+    slow = row(measure(key="sft_lf", part="peers", read=value("sft_lf")), refused, {})
+    assert (slow["missing"], slow["impossible"]) == ("no end after 300 s", False)
     assert made["against"]["ko"] == "TRL"
 
 
@@ -147,12 +151,14 @@ def test_parts_run_once_and_failures_are_told(tmp_path: Path):
     parts = scripts(tmp_path, works=WORKING, fails="raise ValueError('no such rows')")
     data, work = tmp_path / "rows", tmp_path / "work"
     work.mkdir()
-    found = driver.run_parts(parts, data, work, 60, quick=False)
+    data.mkdir()
+    (data / "sft_train.jsonl").write_text("{}\n")
+    found = driver.run_parts(parts, driver.Setting(data), work, 60)
     assert found["works"]["result"]["words"][:2] == ["--data", str(data)]
     assert found["works"]["result"]["words"][-1] == "--whole"
     assert found["fails"]["error"] == "status 1: ValueError: no such rows"
     assert "before" in found["works"]["machine"]
-    again = driver.run_parts(parts, data, work, 60, quick=False)
+    again = driver.run_parts(parts, driver.Setting(data), work, 60)
     assert again["works"] == found["works"]
     assert (tmp_path / "works.runs").read_text() == "x"  # kept, not run again
     assert [file.name for file in work.glob("*.part*")] == []
@@ -162,9 +168,10 @@ def test_a_part_that_does_not_fit_is_named(tmp_path: Path):
     import all as driver
 
     (part,) = scripts(tmp_path, works=WORKING)
-    found = driver.run_parts([part], tmp_path, tmp_path, 0.5, quick=False)
+    found = driver.run_parts([part], driver.Setting(tmp_path / "rows"), tmp_path, 0.5)
     assert found["works"]["error"].startswith("no time was left: takes 1 minutes")
-    assert driver.run_parts([part], tmp_path, tmp_path, 0.5, quick=True)["works"]["result"]["words"][-1] == "--short"
+    quick = driver.run_parts([part], driver.Setting(tmp_path / "rows", quick=True), tmp_path, 0.5)
+    assert quick["works"]["result"]["words"][-1] == "--short"
 
 
 def test_a_part_that_does_not_end_is_ended_with_all_it_started(tmp_path: Path):
@@ -193,25 +200,78 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_results_of_another_setting_are_refused(tmp_path: Path):
-    from all import Setting
+@pytest.mark.parametrize("other", ["words", "rows", "code", "none"])
+def test_a_result_of_other_words_rows_or_code_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+):
+    import all as driver
 
-    Setting("", True).claim(tmp_path)
-    Setting("", True).claim(tmp_path)
-    with pytest.raises(SystemExit, match="another --data or --quick"):
-        Setting("", False).claim(tmp_path)
+    parts, rows = scripts(tmp_path, works=WORKING), tmp_path / "rows"
+    work = tmp_path / "work"
+    work.mkdir()
+    rows.mkdir()
+    driver.run_parts(parts, driver.Setting(rows), work, 60)
+    if other == "rows":
+        (rows / "sft_train.jsonl").write_text("{}\n")
+    driver.rows_hash.cache_clear()
+    if other == "code":
+        monkeypatch.setattr(driver, "code_hash", lambda: "another")
+    found = driver.run_parts(parts, driver.Setting(rows, quick=other == "words"), work, 60)
+    assert (tmp_path / "works.runs").read_text() == ("x" if other == "none" else "xx")
+    assert found["works"]["measured"] == datetime.date.today().isoformat()
+
+
+def test_the_hash_of_code_leaves_out_what_makes_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import stamps
+
+    monkeypatch.setattr(stamps, "ROOT", tmp_path)
+    hashes = []
+    for name, text in (("rlhf/ppo.py", "1"), ("benchmarks/all.py", "1"), ("rlhf/ppo.py", "2"), ("scripts/new.py", "")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        stamps.code_hash.cache_clear()
+        hashes.append(stamps.code_hash())
+    stamps.code_hash.cache_clear()
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes[1:])) == 3
+
+
+def test_the_hash_of_rows_is_of_the_rows_alone(tmp_path: Path):
+    from stamps import rows_hash
+
+    hashes = []
+    for name, text in (("ranking_dev.jsonl", "{}"), ("notes.txt", "1"), ("ranking_dev.jsonl", "{ }")):
+        (tmp_path / name).write_text(text)
+        rows_hash.cache_clear()
+        hashes.append(rows_hash(tmp_path))
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_trial_leaves_whole_results_alone(tmp_path: Path):
+    import all as driver
+
+    parts = scripts(tmp_path, works=WORKING)
+    whole = driver.run_parts(parts, driver.Setting(tmp_path / "rows"), tmp_path, 60)
+    driver.run_parts(parts, driver.Setting(tmp_path / "rows", quick=True), tmp_path, 60)
+    assert driver.run_parts(parts, driver.Setting(tmp_path / "rows"), tmp_path, 60) == whole
+    assert (tmp_path / "works.runs").read_text() == "xx"
 
 
 def test_the_table_shows_figures_reasons_and_the_machine(tmp_path: Path):
-    from all import Setting, content
+    from all import content
     from bench_table import table
 
     result = {"rounds": [{"ours": {"rows_per_s": 6.0}, "trl_padded": {"rows_per_s": 3.0}}]}
     found = {
-        "reward": {"seconds": 90.0, "machine": {"before": QUIET, "after": BUSY}, "result": result},
+        "reward": {
+            "measured": "2026-05-02",
+            "seconds": 90.0,
+            "machine": {"before": QUIET, "after": BUSY},
+            "result": result,
+        },
         "gpu": {"error": "no CUDA device"},
     }
-    lines = table(content(found, Setting("/rows", False))).splitlines()
+    lines = table(content(found, quick=False, embedded=False)).splitlines()
     assert lines[0].endswith("took from 0.20 s to 50% more.")
     assert (
         "| stage 2, pairs/s | TRL `RewardTrainer`, padded, its best mode | 2.00 (2.00 to 2.00) | 1.5 | 50% |" in lines
@@ -323,3 +383,75 @@ def test_both_peers_are_given_the_same_training(tmp_path: Path):
     assert len(alike) > 12
     assert [key for key, (one, other) in alike.items() if one != other] == []
     assert json.loads(Path(lf["deepspeed"]).read_text())["zero_optimization"] == {"stage": 0}
+
+
+# Peers that fail
+
+
+class FakeBench:
+    """Stage 1 in which a peer fails in the runs that are named; runs are counted from its trials on."""
+
+    figure = "tokens_per_s"
+
+    def __init__(self, failures: dict[str, dict[int, Exception]]) -> None:
+        from types import SimpleNamespace
+
+        self.task = SimpleNamespace(stage="sft")
+        self.failures, self.runs = failures, {"lf": 0, "swift": 0}
+
+    def ours(self, number: int) -> dict[str, Any]:
+        return {"tokens_per_s": 30.0}
+
+    def theirs(self, peer: Any, mode: str, *, engine: bool) -> dict[str, Any]:
+        self.runs[peer.name] += 1
+        if error := self.failures.get(peer.name, {}).get(self.runs[peer.name]):
+            raise error
+        return {"tokens_per_s": 10.0}
+
+
+def compared_with(failures: dict[str, dict[int, Exception]], monkeypatch: pytest.MonkeyPatch) -> Any:
+    from types import SimpleNamespace
+
+    import peers
+
+    monkeypatch.setattr(peers, "modes", lambda stage, name: ("padded",))
+    found = peers.Found()
+    peers.compare(FakeBench(failures), [SimpleNamespace(name="lf"), SimpleNamespace(name="swift")], 3, found)
+    return found
+
+
+def test_a_peer_that_fails_in_a_round_costs_itself_alone(monkeypatch: pytest.MonkeyPatch):
+    from peer_sides import PeerFailedError
+
+    found = compared_with({"lf": {3: PeerFailedError("out of memory")}}, monkeypatch)
+    assert found.ratios == {"sft_swift": 3.0}
+    assert found.missing == {"sft_lf": "ended within the rounds: out of memory"}
+    assert found.impossible == []
+    assert [list(each) for each in found.rounds["rounds_sft"]] == [["ours", "swift"]] * 3
+
+
+@pytest.mark.parametrize("impossible", [True, False])
+def test_a_peer_cannot_do_what_it_ends_in_every_setting(monkeypatch: pytest.MonkeyPatch, impossible: bool):
+    from peer_sides import PeerError, PeerFailedError
+
+    last = PeerFailedError("no PPO") if impossible else PeerError("no end after 9 s")
+    found = compared_with({"lf": {1: PeerFailedError("no DeepSpeed"), 2: last}}, monkeypatch)
+    assert found.missing == {"sft_lf": str(last)}
+    assert found.impossible == (["sft_lf"] if impossible else [])
+    assert found.ratios == {"sft_swift": 3.0}
+
+
+def test_a_point_of_other_code_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import scaling
+
+    monkeypatch.setattr(scaling, "state", lambda: QUIET)
+    taken: list[int] = []
+
+    def take() -> dict[str, Any]:
+        taken.append(1)
+        return {"x": 8, "time_s": 0.5, "memory_mib": 3.0}
+
+    (tmp_path / "slots-8.json").write_text('{"x": 8, "time_s": 9.0}')  # of a version that noted no code
+    for quick in (False, False, True):
+        assert scaling.Bench(tmp_path, quick).kept("slots", 8, take)["time_s"] == 0.5
+    assert len(taken) == 2

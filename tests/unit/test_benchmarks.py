@@ -23,7 +23,7 @@ SMALL = neox("small", 2, 8, 2, vocabulary=10)
 def _importable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(BENCHMARKS)
     yield
-    for name in ("flops", "gpu_table", "gpu_setting"):
+    for name in ("flops", "gpu_table", "gpu_setting", "material", "bench_parts", "bench_rows"):
         sys.modules.pop(name, None)
 
 
@@ -122,3 +122,35 @@ def test_benchmarks_set_keys_that_there_are() -> None:
     }
     assert len(found) > 30
     assert not {(name, key) for name, key in found if re.sub(r"\.\d+", f".{INDEX}", key) not in known}
+
+
+@pytest.mark.parametrize("stage", ["reward", "ppo"])
+def test_a_comparison_learns_as_the_other_side_does_and_not_as_the_demo(stage):
+    """What the demo's recipe tunes beside sizes, rates and budgets, which every benchmark sets itself."""
+    from material import NOT_THE_DEMOS
+
+    from rlhf.config.load import load_config
+
+    words = [f"{key}.path=m" for key in (("actor", "reward") if stage == "ppo" else ("model",))]
+    tuned = load_config(STAGES[stage].config, f"recipe:demo/{stage}", [*words, *NOT_THE_DEMOS[stage]])
+    plain = STAGES[stage].config()
+    assert tuned.train.lr_groups == []
+    if stage == "ppo":
+        assert (tuned.ppo.gamma, tuned.ppo.lam, tuned.ppo.clip) == (1.0, 0.95, plain.ppo.clip)
+        assert tuned.sampling.temperature == 1.0
+
+
+def test_every_comparison_with_another_framework_leaves_the_demos_tuning_out():
+    scripts = ("ppo", "ppo_learning", "ppo_material", "reward", "rollout", "peers")
+    missing = [name for name in scripts if "*NOT_THE_DEMOS[" not in (BENCHMARKS / f"{name}.py").read_text("utf-8")]
+    assert missing == []
+
+
+def test_the_row_of_reuse_is_of_a_part_that_the_driver_runs():
+    from bench_parts import PARTS
+    from bench_rows import MEASURES
+
+    words = next(part.words for part in PARTS if part.name == "ppo")
+    row = next(each for each in MEASURES if each.key == "ppo_reuse_ratio")
+    round_ = {"reuse": {"iterations_per_s": 3.0}, "anew": {"iterations_per_s": 2.0}}
+    assert row.read({f"rounds_{name}": [round_] for name in words}).value == 1.5

@@ -8,9 +8,8 @@ memory grows by 4 bytes per band and text, whatever the length of the texts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
-from itertools import islice
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +20,9 @@ from rlhf.curate.output import progress
 NUM_PERMUTATIONS = 128
 MOST_BANDED = 0.9  # above it there would be too few bands; candidates are compared exactly in any case
 MISSED = 0.9  # weight of missing a pair above the threshold, against comparing one below it
-_BATCH = 1000  # texts whose minima are computed at once
-_SETS = 2000  # sets of 3-grams kept for the next comparison, of about 15 kB each
+_BATCH = 100_000  # characters whose 3-grams are hashed at once, of about 50 bytes each
+_SETS = 2000  # sets of 3-grams kept for the next comparison,
+_KEPT = 300_000  # and how many 3-grams they hold in all, of about 130 bytes each
 _MIX = np.array([0xBF58476D1CE4E5B9, 0x94D049BB133111EB], dtype=np.uint64)  # of splitmix64
 _FOLD = np.uint64(0x9E3779B97F4A7C15)
 Keys = NDArray[np.uint32]
@@ -72,11 +72,20 @@ def grams(text: str) -> frozenset[str]:
 
 
 def _exact_similarity(texts: Sequence[str]) -> Callable[[int, int], float]:
-    """The Jaccard index of two texts by their numbers."""
+    """The Jaccard index of two texts by their numbers; the 3-grams of the texts used last are kept."""
+    kept: OrderedDict[int, frozenset[str]] = OrderedDict()
+    size = 0
 
-    @lru_cache(maxsize=_SETS)
     def of(number: int) -> frozenset[str]:
-        return grams(texts[number])
+        nonlocal size
+        if number in kept:
+            kept.move_to_end(number)
+            return kept[number]
+        found = kept[number] = grams(texts[number])
+        size += len(found)
+        while (size > _KEPT or len(kept) > _SETS) and len(kept) > 1:
+            size -= len(kept.popitem(last=False)[1])
+        return found
 
     def similarity(one: int, other: int) -> float:
         ours, theirs = of(one), of(other)
@@ -109,8 +118,8 @@ def band_keys(texts: Sequence[str], num_bands: int, width: int) -> Keys:
     """[num_bands, N] hash of the `width` minima of every band of every text."""
     keys = np.empty((num_bands, len(texts)), dtype=np.uint32)
     factors = np.random.default_rng(17).integers(0, 2**63, size=(2, num_bands, width), dtype=np.uint64) * 2 + 1
-    start, waiting = 0, progress(texts, "hashing", len(texts))
-    while some := list(islice(waiting, _BATCH)):
+    start = 0
+    for some in _batches(progress(texts, "hashing", len(texts))):
         hashes, starts = _gram_hashes(some)
         permuted = np.empty_like(hashes)
         for band in range(num_bands):
@@ -122,6 +131,19 @@ def band_keys(texts: Sequence[str], num_bands: int, width: int) -> Keys:
             keys[band, start : start + len(some)] = key >> np.uint64(32)
         start += len(some)
     return keys
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """The texts in order, in lists of about _BATCH characters; a longer text is one of its own."""
+    some, size = list[str](), 0
+    for text in texts:
+        if some and size + len(text) > _BATCH:
+            yield some
+            some, size = [], 0
+        some.append(text)
+        size += len(text)
+    if some:
+        yield some
 
 
 def _gram_hashes(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:

@@ -21,8 +21,9 @@ from rlhf.curate.near_duplicates import MAX_ROWS, Pairs, character_vectors, simi
 from rlhf.curate.row_texts import normalised
 from rlhf.errors import DataError
 
-SAID_FROM = 20_000  # prompts; below it an exact comparison takes seconds
-BYTES_PER_PROMPT = 18_000  # peak of the TF-IDF of prompts of about 120 characters
+SAID_FROM = 20_000  # prompts; below it an exact comparison takes seconds,
+SAID_FROM_BYTES = 400_000_000  # and below it little memory
+BYTES_PER_CHARACTER = 150  # peak of the TF-IDF of character n-grams; of words a sixth more
 _DENSE_ROWS = 512  # a block of 512 x 200,000 float32 cosines is 0.4 GB
 
 
@@ -42,8 +43,8 @@ def cosine_repeats(prompts: Sequence[str], threshold: float) -> Repeats:
     Equal texts are repeats, however short. Raises DataError for more than MAX_ROWS prompts.
     """
     require_comparable(len(prompts), "--dedup cosine")
-    _say_memory(len(prompts))
     texts = [normalised(prompt) for prompt in prompts]
+    _say_memory(texts)
     firsts, repeats = _equal(texts)
     vectors = character_vectors(texts)[firsts]
     near = _renumbered(of_kept(similar_pairs(vectors, threshold)), firsts)
@@ -57,7 +58,7 @@ def vaiv_repeats(prompts: Sequence[str], threshold: float) -> Repeats:
     Words are scikit-learn's (two letters or more); a prompt without a word repeats nothing.
     """
     require_comparable(len(prompts), "--dedup cosine")
-    _say_memory(len(prompts))
+    _say_memory(prompts)
     vectors = word_vectors(prompts)
     empty = np.diff(vectors.indptr) == 0
     firsts, equal = _equal(prompts)
@@ -155,12 +156,13 @@ def require_comparable(num_prompts: int, where: str) -> None:
         )
 
 
-def _say_memory(num_prompts: int) -> None:
+def _say_memory(prompts: Sequence[str]) -> None:
     """What an exact comparison takes, said before it begins."""
-    if num_prompts >= SAID_FROM:
+    size = sum(map(len, prompts)) * BYTES_PER_CHARACTER
+    if len(prompts) >= SAID_FROM or size >= SAID_FROM_BYTES:
         sys.stderr.write(
-            f"an exact comparison of {num_prompts:,} prompts takes {num_prompts * BYTES_PER_PROMPT / 1e9:.1f} GB, "
-            "and time that grows with the square of their number; --dedup minhash takes seconds\n"
+            f"an exact comparison of {len(prompts):,} prompts takes about {size / 1e9:.1f} GB, and time that grows "
+            "with the square of their number; that of --dedup minhash grows with their number alone\n"
         )
 
 

@@ -13,7 +13,8 @@ from rlhf.evaluate.control_group import MIN_PROMPTS, prompts_needed
 from rlhf.evaluate.intervals import Floats
 
 Pair = tuple[str, str]  # the arm that is compared with, the arm that is compared
-DRAWS = 10_000  # Holm's first step asks for tails far below those of one comparison
+DRAWS = 10_000  # at least: Holm's first step asks for tails far below those of one comparison,
+DRAWS_PER_COMPARISON = 400  # so that several draws decide, not one
 DRAWN_AT_ONCE = 500
 ERROR = 0.05  # chance that any one of all comparisons is called a difference where there is none
 
@@ -87,7 +88,8 @@ def compared(differences: Mapping[Pair, Floats]) -> list[ArmComparison]:
     Source: Holm (1979): in the order of their p, the k-th of m comparisons (from 0) is held to an error of
     ERROR / (m - k). None is called a difference after the first that is not, and all behind it are held to its error.
     """
-    found = {pair: _bootstrapped(each) for pair, each in differences.items()}
+    draws = max(DRAWS, DRAWS_PER_COMPARISON * len(differences))
+    found = _bootstrapped(differences, draws)
     p_values = {pair: two_sided_p(means) for pair, means in found.items()}
     corrected = holm(list(p_values.values()))
     order = {pair: step for step, pair in enumerate(sorted(p_values, key=lambda pair: p_values[pair]))}
@@ -117,14 +119,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def two_sided_p(means: Floats) -> float:
     """Twice the share of bootstrap means [D] on the rarer side of 0, one draw added on each side so that none is 0."""
-    rarer = min(int((means <= 0).sum()), int((means >= 0).sum()))
+    zero = 1e-12 * float(np.abs(means).max(initial=0.0))  # sums that cancel leave a rounding error
+    rarer = min(int((means <= zero).sum()), int((means >= -zero).sum()))
     return min(1.0, 2 * (rarer + 1) / (len(means) + 1))
 
 
-def _bootstrapped(differences: Floats) -> Floats:
-    """Means over prompts drawn with replacement, [DRAWS]; the same draws for every pair of as many prompts."""
-    generator = np.random.default_rng(0)
-    number = len(differences)
-    shares = np.full(number, 1 / number)
-    counts = (generator.multinomial(number, shares, size=DRAWN_AT_ONCE) for _ in range(DRAWS // DRAWN_AT_ONCE))
-    return np.concatenate([each @ differences for each in counts]) / number
+def _bootstrapped(differences: Mapping[Pair, Floats], draws: int) -> dict[Pair, Floats]:
+    """Means over prompts drawn with replacement, [draws]; the same draws for every pair of as many prompts."""
+    found: dict[Pair, Floats] = {}
+    for number in sorted({len(each) for each in differences.values()}):
+        pairs = [pair for pair, each in differences.items() if len(each) == number]
+        figures = np.stack([differences[pair] for pair in pairs], axis=1)
+        generator = np.random.default_rng(0)
+        shares = np.full(number, 1 / number)
+        counts = (generator.multinomial(number, shares, size=DRAWN_AT_ONCE) for _ in range(-(-draws // DRAWN_AT_ONCE)))
+        means = np.concatenate([each @ figures for each in counts]) / number
+        found |= dict(zip(pairs, means.T, strict=True))
+    return found

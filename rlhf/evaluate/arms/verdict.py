@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -105,7 +106,7 @@ def _decided(standing: Standing) -> Decision:
     above = [arm for arm in (best, *alike) if arm != SFT and _is_above(standing.between(arm, SFT))]
     if not above:
         return Decision("none", SFT, needed, text("arms.none", **values))
-    cheapest = min(above, key=lambda arm: standing.seconds.get(arm, 0.0))
+    cheapest = min(above, key=lambda arm: standing.seconds.get(arm, math.inf))
     taken = text("arms.take", arm=cheapest)
     return Decision("tied", cheapest, needed, joined([text("arms.tied", **values), taken]))
 
@@ -152,7 +153,7 @@ def _overruled(found: Decision, votes: ArmComparison) -> Decision:
 
 def _about(standing: Standing, arm: str, *, with_votes: bool) -> list[Words]:
     """What else to know of the arm: its distance, what became worse, and what people say of it."""
-    found = [text("arms.distance", arm=arm, kl=standing.kl[arm], seconds=standing.seconds.get(arm, 0.0))]
+    found = [text("arms.distance", arm=arm, kl=standing.kl[arm], seconds=standing.seconds.get(arm, math.inf))]
     if worse := standing.worse.get(arm):
         found.append(text("arms.worse", arm=arm, listed=joined(worse, ", ")))
     votes = next((each.seen_from(arm) for each in standing.votes if {arm, SFT} == set(each.pair)), None)

@@ -10,6 +10,7 @@ import numpy as np
 
 from rlhf.artifacts.files import write_text
 from rlhf.curate.answer_rows import prompt_value
+from rlhf.data.readers import locate, read_rows
 from rlhf.errors import DataError
 from rlhf.evaluate.answers.generation import EMPTY, Generations
 from rlhf.evaluate.arms.statistics import ArmComparison, Pair, compared
@@ -41,8 +42,10 @@ def write_label_rows(generations: Generations, file: Path) -> int:
 def vote_comparisons(labels: str, generations: Generations) -> list[ArmComparison]:
     """Every pair of arms that people ranked, as wins minus 0.5 by prompt (a tie is half a win), corrected together.
 
-    Raises: DataError for a bad row, and for a file that ranks no two of the arms.
+    Raises: DataError for a bad row, for one that ranks an answer which its arm did not give here, and for a file that
+        ranks no two of the arms.
     """
+    _require_these_answers(labels, generations)
     differences: dict[Pair, Floats] = {}
     for first, second in combinations(generations.sets, 2):
         if found := label_outcomes(labels, (first, second)):
@@ -57,3 +60,27 @@ def vote_comparisons(labels: str, generations: Generations) -> list[ArmCompariso
             fix="label OUT/label.jsonl with: rlhf data label",
         )
     return compared(differences)
+
+
+def _require_these_answers(labels: str, generations: Generations) -> None:
+    """Refuses rankings of other answers: arms have the same names in every comparison, and new settings new answers."""
+    given = {
+        (repr(prompt_value(prompt.messages)), each.name): {text.strip() or EMPTY for text in each.answers[number]}
+        for number, prompt in enumerate(generations.prompts)
+        for each in generations.sets
+    }
+    names = {each.name for each in generations.sets}
+    for line, row in read_rows(locate(labels)):
+        if isinstance(row, DataError):
+            raise row
+        models, responses = row.get("models"), row.get("responses")
+        if not isinstance(models, list) or not isinstance(responses, list):
+            continue
+        for name, text in zip(models, responses, strict=False):
+            if name in names and str(text).strip() not in given.get((repr(row.get("prompt")), name), ()):
+                raise DataError(
+                    f"this row ranks an answer that {name} did not give to this prompt here",
+                    where=f"labels  {labels}:{line}",
+                    expected="prompts and answers of the label.jsonl in the same folder",
+                    fix="label that file: after a change of held_out, and in another folder, the answers are others",
+                )

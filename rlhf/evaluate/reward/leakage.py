@@ -80,14 +80,17 @@ def training_rankings(manifest: dict[str, Any] | None) -> list[Ranking]:
     return found
 
 
-def training_questions(manifest: dict[str, Any] | None) -> set[str]:
+def training_questions(manifest: dict[str, Any] | None) -> tuple[set[str], list[str]]:
     """The last questions, normalised, that a model and its parents were trained on, from files that can be read as they
-    were in training."""
+    were in training, and those that cannot, with the reason."""
     found: set[str] = set()
+    unread = [] if manifest else ["it has no manifest"]
     for _, stage, entry in _training_files(manifest or {}):
-        with suppress(DataError):
+        try:
             found |= _training_texts(entry, stage)[0]
-    return found
+        except DataError as error:
+            unread.append(f"{entry['path']}: {error.problem}")
+    return found, unread
 
 
 def _lineage(manifest: dict[str, Any], model: str = "model") -> Iterator[tuple[str, dict[str, Any]]]:

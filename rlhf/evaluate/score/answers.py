@@ -7,6 +7,8 @@ from typing import Any
 
 from rlhf.curate.answer_rows import unranked
 from rlhf.data.formats import parse, sniff
+from rlhf.data.marked import parse_marked
+from rlhf.data.public_shapes import label_of
 from rlhf.data.readers import Row
 from rlhf.data.records import Message
 from rlhf.data.row_values import quoted_keys
@@ -33,7 +35,8 @@ def answers_of(row: Row) -> Answers:
     """
     given = row.get("responses")
     if not isinstance(given, list) or not given:
-        record = parse(row, sniff(row), "")
+        read = parse if label_of(row)[1] is None else parse_marked  # good or bad: both are scored
+        record = read(row, sniff(row), "")
         if not record.answers:
             raise DataError(f"no answer to score; the row has {quoted_keys(row)}", expected="a prompt with answers")
         return Answers(record.prompt, record.answers, (True,) * len(record.answers))

@@ -69,13 +69,13 @@ def tokens_of(plan: ArmsPlan, arm: ArmSection) -> dict[str, int]:
 
 
 def ppo_tokens(metrics: list[dict[str, Any]], config: PpoConfig) -> dict[str, int]:
-    """Of stage 3 `tokens` is of a minibatch, which comes again in each epoch, and `rollout/response_tokens` of an
-    answer."""
+    """Of stage 3 `tokens` is of a minibatch, which comes again in each epoch. Drawn tokens are those of the speed that
+    the rollout notes: answers of groups that were replaced are among them."""
     minibatches = config.ppo.rollout_size / config.train.batch_size
     trained = sum(
         row.get("tokens", 0) * minibatches * row.get("policy/epochs_done", config.ppo.epochs) for row in metrics
     )
-    sampled = sum(row.get("rollout/response_tokens", 0) * config.ppo.rollout_size for row in metrics)
+    sampled = sum(row.get("rollout/tokens_per_s", 0) * row.get("time/rollout_s", 0) for row in metrics)
     return {"trained": round(trained), "sampled": round(sampled)}
 
 

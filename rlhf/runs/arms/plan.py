@@ -118,7 +118,8 @@ class ArmsPlan:
         elif arm.kind == "dpo":
             words = [f"model.path={sft}", *_data(str(self.preferences), self.dev)]
         else:
-            words = [f"actor.path={sft}", f"reward.path={self.reward}", *_data(self.prompts, self.dev)]
+            words = [f"actor.path={sft}", 'reference.path=""', f"reward.path={self.reward}"]  # the actor's start
+            words += _data(self.prompts, self.dev)
             words += ["ppo.estimator=grpo"] if arm.kind == "grpo" else []
             words += ["reward.min_accuracy=null"] if self.config.max_steps else []
         return self._stage(arm.title, arm.stage, arm.config, [*words, *arm.set])

@@ -20,7 +20,7 @@ Row = tuple[str, frozenset[str]]  # the question of a ranking, and its answers
 def require_unseen(plan: ArmsPlan) -> None:
     """Refuses a judge that learns from an arm's rankings, and held-out prompts that a model was trained on.
 
-    Finished models are checked by the files of their manifests, as far as they can be read.
+    Finished models are checked by the files of their manifests; those that cannot be read are named in a warning.
 
     Raises: DataError, naming the key, with one of the rows.
     """
@@ -37,9 +37,7 @@ def require_unseen(plan: ArmsPlan) -> None:
             fix="name other rankings, or leave judge.model and judge.data empty",
         )
     finished = (plan.config.sft, plan.config.reward.model, plan.config.judge.model)
-    learned = {asked for asked, _ in judge | arms}.union(
-        *(training_questions(manifest_of(run)) for run in finished if run)
-    )
+    learned = {asked for asked, _ in judge | arms}.union(*(_learned_by(run) for run in finished if run))
     if plan.config.prompts:
         learned |= _questions(plan.config.prompts, None)
     if seen := _questions(plan.config.held_out.prompts, plan.config.held_out.limit) & learned:
@@ -49,6 +47,16 @@ def require_unseen(plan: ArmsPlan) -> None:
             expected="prompts that neither the SFT model, nor an arm, nor the judge learns from",
             fix="divide the data with rlhf data split, and name the dev or test file here",
         )
+
+
+def _learned_by(run: str) -> set[str]:
+    found, unread = training_questions(manifest_of(run))
+    if unread:
+        reasons = "; ".join(unread)
+        sys.stderr.write(
+            f"warning: not all that {run} was trained on can be read ({reasons}): held-out prompts may be in it\n"
+        )
+    return found
 
 
 def _rows(path: str) -> set[Row]:

@@ -3,12 +3,13 @@
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Depends
+from fastapi.concurrency import run_in_threadpool
 
 from rlhf.data.encode import Ids
 from rlhf.data.packing import Tree
@@ -31,8 +32,11 @@ def scores_router(scorers: Scorers, access: ApiAccess, *, count_tokens: Callable
     router = APIRouter()
     who = Annotated[Caller, Depends(access)]
 
-    async def scored(model: ServedScorer, trees: Sequence[Tree], caller: Caller) -> tuple[list[float], int]:
-        """The scores of all answers in order, and the tokens read."""
+    async def scored(
+        model: ServedScorer, made: Callable[[], Iterable[Tree]], caller: Caller
+    ) -> tuple[list[float], int]:
+        """The scores of all answers in order, and the tokens read; trees are made off the event loop."""
+        trees = await run_in_threadpool(lambda: list(made()))
         found = await model.scores(trees)
         tokens = sum(len(prompt) + sum(map(len, answers)) for prompt, answers in trees)
         count_tokens(tokens)
@@ -42,20 +46,14 @@ def scores_router(scorers: Scorers, access: ApiAccess, *, count_tokens: Callable
     @router.post("/v1/scores")
     async def scores(body: ScoresRequest, caller: who, model: str | None = None) -> dict[str, Any]:
         served = scorers.get(body.model or model)
-        found, _ = await scored(served, list(_trees(served, body)), caller)
+        found, _ = await scored(served, lambda: _trees(served, body), caller)
         return {"scores": found, "model": served.name}
 
     @router.post("/score")
     @router.post("/v1/score")
     async def score(body: ScoreRequest, caller: who) -> dict[str, Any]:
         served = scorers.get(body.model)
-        grouped = [
-            (user_turn(prompt, "text_1"), [answer for _, answer in pairs])
-            for prompt, pairs in groupby(body.pairs(), key=lambda pair: pair[0])
-        ]
-        with errors_name("text_2"):
-            trees = [_rendered(served, turns, answers, [True] * len(answers)) for turns, answers in grouped]
-        found, tokens = await scored(served, trees, caller)
+        found, tokens = await scored(served, lambda: _pairs(served, body), caller)
         data = [
             {"index": index, "object": "score", "score": _activated(value, body.activated)}
             for index, value in enumerate(found)
@@ -66,7 +64,7 @@ def scores_router(scorers: Scorers, access: ApiAccess, *, count_tokens: Callable
     @router.post("/v1/classify")
     async def classify(body: ClassifyRequest, caller: who) -> dict[str, Any]:
         served = scorers.get(body.model)
-        found, tokens = await scored(served, list(_texts(served, body)), caller)
+        found, tokens = await scored(served, lambda: _texts(served, body), caller)
         data = [
             {"index": index, "label": served.label, "probs": [_activated(value, body.activated)], "num_classes": 1}
             for index, value in enumerate(found)
@@ -88,6 +86,17 @@ def _trees(model: ServedScorer, body: ScoresRequest) -> Iterator[Tree]:
         with errors_name("answers"):
             _, answers, ends = zip(*group, strict=True)
             yield _rendered(model, turns, answers, ends)
+
+
+def _pairs(model: ServedScorer, body: ScoreRequest) -> Iterator[Tree]:
+    """What `/score` scores: neighbours with one prompt together."""
+    grouped = [
+        (user_turn(prompt, "text_1"), [answer for _, answer in pairs])
+        for prompt, pairs in groupby(body.pairs(), key=lambda pair: pair[0])
+    ]
+    with errors_name("text_2"):
+        for turns, answers in grouped:
+            yield _rendered(model, turns, answers, [True] * len(answers))
 
 
 def _id_trees(model: ServedScorer, rows: TokenRows) -> Iterator[Tree]:

@@ -22,7 +22,7 @@ from rlhf.plan.memory import GIB
 from rlhf.rollout.drafts import bytes_per_kept, bytes_per_token
 from rlhf.rollout.transformers import TransformersRollout
 from rlhf.rollout.vllm.client import occurrences
-from rlhf.train.policy.drafts import DraftKey, Drafts
+from rlhf.train.policy.drafts import FILE_DRAFTS, DraftKey, Drafts
 from rlhf.train.policy.experience import samples_in_order
 from rlhf.train.policy.roles import FrozenRole
 from rlhf.train.policy.samples import Sample
@@ -33,7 +33,7 @@ SHARE_OF_FREE = 0.5  # of the free CPU memory, for drafts; models and their opti
 
 @dataclass(slots=True)
 class Reuse:
-    """The drafts of a run and how many of their tokens were kept, over all ranks, since `taken_metrics`.
+    """The drafts of a run and how many of their tokens were kept, over all ranks, in this iteration.
 
     Args:
         top: probabilities kept of each token's distribution; None keeps all.
@@ -59,7 +59,7 @@ class Reuse:
         drafts, ranks = self.drafts, policy.ranks
         rows = [prompt.row for prompt in prompts]
         keys = [DraftKey(row, number) for row, number in zip(rows, occurrences(rows), strict=True)]
-        dealt = drafts.dealt(keys, step)
+        dealt = drafts.dealt(keys)
         mine = [item for item, rank in enumerate(dealt) if rank == ranks.rank]
         with policy.full_weights() as model:
             rollout = TransformersRollout(model, tokenizer.eos_id, tokenizer.text, config.rollout.cuda_graphs)
@@ -67,10 +67,10 @@ class Reuse:
                 [prompts[item].ids for item in mine],
                 [(config.run.seed, step, rows[item], first + item) for item in mine],
                 config.sampling,
-                [drafts.draft(keys[item], step) for item in mine],
+                [drafts.draft(keys[item]) for item in mine],
                 top=self.top,
             )
-        drafts.keep(keys, dealt, drawn.drafts, step)
+        drafts.keep(keys, dealt, drawn.drafts)
         parts = ranks.gather((mine, drawn.rollouts, drawn.num_accepted, drawn.num_proposed))
         samples = samples_in_order(prompts, [(items, rollouts) for items, rollouts, _, _ in parts])
         self.num_accepted += sum(part[2] for part in parts)
@@ -78,8 +78,10 @@ class Reuse:
         self.num_tokens += sum(len(sample.response) for sample in samples)
         return samples
 
-    def taken_metrics(self) -> dict[str, float]:
-        """Shares of the tokens since the last call; the share of drafts only where there were any."""
+    def completed(self) -> dict[str, float]:
+        """The iteration is complete: its answers are drafts from now on. Shares of its tokens; that of drafts only
+        where there were any."""
+        self.drafts.commit()
         found = {"rollout/reused_share": self.num_accepted / max(self.num_tokens, 1)}
         if self.num_proposed:
             found["rollout/accepted_share"] = self.num_accepted / self.num_proposed
@@ -98,7 +100,10 @@ def open_reuse(run: Run[PpoConfig], actor: str, tokenizer: ChatTokenizer, *, num
     vocabulary = max(model_config(actor).get_text_config().vocab_size, len(tokenizer.tokenizer))
     answers = num_prompts * config.ppo.answers_per_prompt
     needed = required_memory(config, run.ranks, num_answers=answers, vocabulary=vocabulary)
-    run.say(f"rollout.reuse: drafts of {answers:,} answers take up to {needed / GIB:.2f} GiB of CPU memory per rank")
+    run.say(
+        f"rollout.reuse: drafts of {answers:,} answers, beside those of an iteration and of a file of the checkpoint, "
+        f"take up to {needed / GIB:.2f} GiB of CPU memory per rank"
+    )
     if config.train.epochs <= 1:
         run.say(
             f"note: in train.epochs = {config.train.epochs:g} no prompt comes again, unless its source has a weight"
@@ -107,19 +112,25 @@ def open_reuse(run: Run[PpoConfig], actor: str, tokenizer: ChatTokenizer, *, num
 
 
 def required_memory(config: PpoConfig, ranks: Ranks, *, num_answers: int, vocabulary: int) -> int:
-    """Bytes that the drafts of a rank can take. Raises: ConfigError as `open_reuse`."""
+    """Bytes that the drafts of a rank can take: of all prompts, of an iteration's answers before they replace others,
+    and of one file of a checkpoint. Raises: ConfigError as `open_reuse`."""
     top = config.rollout.reuse_top
-    tokens = -(-num_answers // ranks.world_size) * config.sampling.max_new_tokens
+    kept = -(-num_answers // ranks.world_size)
+    rounds = 1 + (config.ppo.refill_rounds if config.ppo.drop_equal_groups else 0)
+    drawn = -(-rounds * config.ppo.rollout_size // ranks.world_size)
+    tokens = (kept + drawn + min(kept, FILE_DRAFTS)) * config.sampling.max_new_tokens
     ranks_here = max(ranks.gather(ranks.local_rank)) + 1
     allowed = int(SHARE_OF_FREE * min(ranks.gather(free_memory(torch.device("cpu")))) / ranks_here)
     needed = tokens * bytes_per_token(vocabulary, top)
     if needed > allowed:
         fitting = allowed // (tokens * bytes_per_kept(vocabulary))
         raise ConfigError(
-            f"drafts of {num_answers:,} answers of {config.sampling.max_new_tokens} tokens with "
-            f"{min(top or vocabulary, vocabulary):,} probabilities per token take up to {needed / GIB:.1f} GiB per "
-            f"rank; half of the free CPU memory is {allowed / GIB:.1f} GiB per rank",
+            f"drafts of {num_answers:,} answers, of {rounds * config.ppo.rollout_size:,} that an iteration may draw, "
+            f"and of a file of the checkpoint, of {config.sampling.max_new_tokens} tokens with "
+            f"{min(top or vocabulary, vocabulary):,} probabilities each, take up to {needed / GIB:.1f} GiB per rank; "
+            f"half of the free CPU memory is {allowed / GIB:.1f} GiB per rank",
             where=f"rollout.reuse_top = {'null' if top is None else top}",
-            fix=(f"set it to {fitting} or less" if fitting else "train on fewer prompts") + ", or rollout.reuse=false",
+            fix=(f"set it to {fitting} or less" if fitting else "train on fewer prompts, lower ppo.rollout_size")
+            + ", or rollout.reuse=false",
         )
     return needed

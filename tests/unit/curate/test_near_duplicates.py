@@ -181,8 +181,12 @@ def test_an_exact_comparison_says_its_cost_first(
     monkeypatch.setattr(near_duplicates, "_BLOCK_PRODUCTS", 10)
     repeats.cosine_repeats(texts, 0.5)
     first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith(f"an exact comparison of {len(texts)} prompts takes 0.0 GB")
+    assert first.startswith(f"an exact comparison of {len(texts)} prompts takes about 0.0 GB")
     assert second.endswith("texts are compared exactly: about 1 min")
+    monkeypatch.setattr(repeats, "BYTES_PER_CHARACTER", 1e8)
+    repeats.vaiv_repeats(texts, 0.5)
+    size = sum(map(len, texts)) / 10
+    assert f"prompts takes about {size:.1f} GB" in capsys.readouterr().err  # longer prompts take more
 
 
 def test_too_many_prompts_are_refused_while_the_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

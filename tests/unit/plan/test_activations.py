@@ -2,7 +2,16 @@
 
 import pytest
 import torch
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from rlhf.config.sections import LanguageModelSection, LoraSection, ModelSection
 from rlhf.models.adapters import add_lora
@@ -13,6 +22,7 @@ from rlhf.plan.activations import cache_bytes, head_bytes, layer_bytes
 from rlhf.plan.shapes import neox, shape_of
 
 TOKENS, WIDTH = 64, 64
+GATED = {LlamaForCausalLM: LlamaConfig, Qwen3ForCausalLM: Qwen3Config, Gemma3ForCausalLM: Gemma3TextConfig}
 
 
 def config_of(kind, layers):
@@ -20,10 +30,11 @@ def config_of(kind, layers):
     if kind is GPTNeoXForCausalLM:
         extra = {"hidden_dropout": 0.0, "attention_dropout": 0.0, "intermediate_size": 256}
         return GPTNeoXConfig(**sizes, **extra)
-    return LlamaConfig(**sizes, intermediate_size=160, num_key_value_heads=2)
+    head = {} if kind is LlamaForCausalLM else {"head_dim": 16, "pad_token_id": 0}
+    return GATED[kind](**sizes, **head, intermediate_size=160, num_key_value_heads=2)
 
 
-def kept_bytes(kind, layers, lora):
+def kept_bytes(kind, layers, lora, dtype=torch.float32):
     """Bytes of all tensors that a forward pass leaves for the backward pass, weights left out."""
     torch.manual_seed(0)
     model = kind(config_of(kind, layers))
@@ -32,6 +43,7 @@ def kept_bytes(kind, layers, lora):
     if lora is not None:
         wrapped.requires_grad_(False)
         add_lora(wrapped, lora)
+    wrapped.to(dtype)
     install_head(unwrap_peft(wrapped.model), "chunked")
     own = {parameter.untyped_storage().data_ptr() for parameter in wrapped.parameters()}
     storages, alive = {}, []
@@ -53,15 +65,16 @@ def kept_bytes(kind, layers, lora):
     return sum(storages.values())
 
 
-@pytest.mark.parametrize("kind", [GPTNeoXForCausalLM, LlamaForCausalLM])
+@pytest.mark.parametrize("kind", [GPTNeoXForCausalLM, *GATED])
 @pytest.mark.parametrize(
     "lora", [None, LoraSection(rank=4), LoraSection(rank=4, dropout=0.1)], ids=["all", "lora", "dropout"]
 )
-def test_a_layer_keeps_what_the_formula_says(kind, lora, tmp_path):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_a_layer_keeps_what_the_formula_says(kind, lora, dtype, tmp_path):
     config_of(kind, 2).save_pretrained(tmp_path)
-    found = kept_bytes(kind, 3, lora) - kept_bytes(kind, 2, lora)
+    found = kept_bytes(kind, 3, lora, dtype) - kept_bytes(kind, 2, lora, dtype)
 
-    planned = layer_bytes(shape_of(str(tmp_path)), ModelSection(lora=lora), 4) * TOKENS
+    planned = layer_bytes(shape_of(str(tmp_path)), ModelSection(lora=lora), dtype.itemsize) * TOKENS
 
     assert planned == pytest.approx(found, rel=0.03)  # rotary tables and boundaries of segments are left out
 

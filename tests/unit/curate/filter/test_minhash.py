@@ -56,6 +56,16 @@ def test_what_is_dropped_repeats_what_is_kept_and_what_is_kept_repeats_nothing(s
     assert dict(nearest_kept(stored, 0.7)) == found
 
 
+@pytest.mark.parametrize("characters", [1, 150, 10**6])
+def test_how_much_is_hashed_and_kept_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch, characters: int) -> None:
+    texts = changed_texts(7, count=120)
+    found, keys = dict(nearest_kept(texts, 0.7)), band_keys(texts, 4, 3)
+    monkeypatch.setattr(minhash, "_BATCH", characters)
+    monkeypatch.setattr(minhash, "_KEPT", characters)
+    assert dict(nearest_kept(texts, 0.7)) == found
+    np.testing.assert_array_equal(band_keys(texts, 4, 3), keys)
+
+
 def test_a_chain_goes_on_after_what_was_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """One band of one minimum: equal texts drop one another, and a kept text behind them is still found."""
     monkeypatch.setattr(minhash, "bands", lambda _: (1, 1))
@@ -105,19 +115,22 @@ def test_dropped_rows_keep_their_first_reason_and_the_first_examples() -> None:
     assert list(drops.kept()) == []
 
 
-def test_memory_does_not_grow_with_the_texts(tmp_path: Path) -> None:
-    """The peak of the interpreter's own memory on 6,000 rows is that on 3,000 and 0.2 kB for each row more."""
+@pytest.mark.parametrize(("length", "counts"), [(100, (3000, 6000)), (4000, (150, 450))])
+def test_memory_does_not_grow_with_the_texts(tmp_path: Path, length: int, counts: tuple[int, int]) -> None:
+    """The peak of the interpreter's own memory on more rows is that on fewer and 0.2 kB for each row more."""
     code = (
         "import sys, tracemalloc, json, pathlib\n"
         "from rlhf.curate.filter.command import FilterOptions, filter_rows\n"
         "folder, count = pathlib.Path(sys.argv[1]), int(sys.argv[2])\n"
-        "rows = (json.dumps({'prompt': f'{n} ' + chr(0xAC00 + n % 9000) * 100}) + chr(10) for n in range(count))\n"
+        "prompts = (f'{n} ' + chr(0xAC00 + n % 9000) * int(sys.argv[3]) for n in range(count))\n"
+        "rows = (json.dumps({'prompt': prompt}) + chr(10) for prompt in prompts)\n"
         "(folder / 'in.jsonl').write_text(''.join(rows))\n"
         "options = FilterOptions(str(folder / 'in.jsonl'), folder / 'out.jsonl', dedup=('minhash', 0.7))\n"
         "import rlhf.curate.filter.repeats, rlhf.curate.filter.embeddings\n"
         "tracemalloc.start(); filter_rows(options); print(tracemalloc.get_traced_memory()[1])\n"
     )
     peaks = [
-        int(subprocess.check_output([sys.executable, "-c", code, str(tmp_path), str(count)])) for count in (3000, 6000)
+        int(subprocess.check_output([sys.executable, "-c", code, str(tmp_path), str(count), str(length)]))
+        for count in counts
     ]
-    assert peaks[1] - peaks[0] < 3_000 * 200  # the prompts alone have more than 300 bytes each
+    assert peaks[1] - peaks[0] < (counts[1] - counts[0]) * 200  # the prompts alone have more than 300 bytes each

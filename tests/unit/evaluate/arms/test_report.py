@@ -126,7 +126,12 @@ def test_what_became_worse_is_told_by_its_side(judged: dict[str, JudgedArm]) -> 
 
 
 def label(models: list[str], ranks: list[int], number: int) -> str:
-    row = {"prompt": f"비{number} 와?", "responses": [SAID[name] for name in models], "ranks": ranks, "models": models}
+    row = {
+        "prompt": f"<b>비{number}</b> 와?",
+        "responses": [SAID[name] for name in models],
+        "ranks": ranks,
+        "models": models,
+    }
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
@@ -134,7 +139,7 @@ def test_votes_of_every_pair_that_was_ranked(tmp_path: Path, generations: Genera
     """ppo above sft on 9 prompts, tied on 1: (9 + .5) / 10 - .5 = .45; dpo above ppo on 2: .5 - 1."""
     file = tmp_path / "labels.jsonl"
     rows = [label(["sft", "ppo"], [2, 1], number) for number in range(9)] + [label(["ppo", "sft"], [1, 1], 9)]
-    rows += [label(["dpo", "ppo"], [1, 2], number) for number in range(20, 22)]
+    rows += [label(["dpo", "ppo"], [1, 2], number) for number in range(10, 12)]
     write_text(file, "".join(rows))
     found = {each.pair: each for each in vote_comparisons(str(file), generations)}
     assert found.keys() == {("sft", "ppo"), ("dpo", "ppo")}
@@ -144,6 +149,18 @@ def test_votes_of_every_pair_that_was_ranked(tmp_path: Path, generations: Genera
     write_text(file, label(["sft", "ppo"], [1, 2], 1).replace("ppo", "other"))
     with pytest.raises(DataError, match="no row ranks two of sft, dpo, ppo"):
         vote_comparisons(str(file), generations)
+
+
+@pytest.mark.parametrize(("old", "new"), [("비1</b>", "눈1</b>"), ("ANSWER", "다른 답이에요.")])
+def test_votes_on_answers_of_another_comparison_are_refused(
+    tmp_path: Path, generations: Generations, old: str, new: str
+) -> None:
+    file = tmp_path / "labels.jsonl"
+    other = label(["sft", "ppo"], [2, 1], 1).replace(SAID["ppo"] if old == "ANSWER" else old, new)
+    write_text(file, label(["sft", "ppo"], [2, 1], 0) + other)
+    with pytest.raises(DataError, match=r"labels.jsonl:2[\s\S]*label that file") as caught:
+        vote_comparisons(str(file), generations)
+    assert "did not give to this prompt here" in str(caught.value)
 
 
 def test_rows_to_label_hold_every_arm(tmp_path: Path, generations: Generations) -> None:

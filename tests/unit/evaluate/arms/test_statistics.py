@@ -70,6 +70,14 @@ def test_behind_the_first_that_is_not_told_all_are_held_to_its_level() -> None:
     assert found[2].low < 0 < found[2].high
 
 
+def test_many_arms_can_be_told_apart() -> None:
+    """24 models make 276 pairs: with 10,000 draws the smallest corrected p would be 276 x 2 / 10,001 = .055."""
+    base = np.tile([-1.0, 1.0], 10)
+    found = compared({("a", str(number)): base + 3.0 for number in range(276)})
+    assert all(each.tells for each in found)
+    assert found[0].corrected == pytest.approx(276 * 2 / 110_501)  # 276 x 400 draws, in 500s
+
+
 def test_what_one_comparison_would_tell_many_may_not() -> None:
     """p = .02 of one is .2 of ten."""
     base = np.tile([-1.0, 1.0], 50)

@@ -46,7 +46,7 @@ def test_arms_that_cannot_be_told_apart_and_how_many_prompts_would_tell() -> Non
         "ppo scores highest, but cannot be told from dpo on 200 prompts (ppo minus dpo: +0.050 [" in found.sentence.en
     )
     assert f"About {found.needed:,} prompts would tell (80 % power" in found.sentence.en
-    assert "Until then ship dpo, which took the least time of those that are above the SFT model." in found.sentence.en
+    assert "Until then ship dpo, which took the least time of those that cannot be told from" in found.sentence.en
 
 
 def test_an_arm_that_may_be_no_better_than_the_sft_model_is_not_taken_for_being_cheap() -> None:

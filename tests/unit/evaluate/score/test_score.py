@@ -97,6 +97,16 @@ def test_rows_of_every_kind_are_scored_as_plain_transformers_does(
     assert not (tmp_path / "out.jsonl.partial").exists()
 
 
+def test_answers_that_people_marked_bad_are_scored_as_the_good_ones(tmp_path: Path, tiny_reward: Path) -> None:
+    """What the thumbs of the chat page write; with --on-bad-row skip none of them may be lost."""
+    said = [{"prompt": "심심해.", "response": text} for text in ("산책 어때요?", "몰라.")]
+    marked = [said[0] | {"label": True}, said[1] | {"label": False}]
+    plain = score(tiny_reward, written(tmp_path / "a.jsonl", said), tmp_path / "plain.jsonl")
+    found = score(tiny_reward, written(tmp_path / "b.jsonl", marked), tmp_path / "out.jsonl", "--on-bad-row", "skip")
+    assert [row["rewards"] for row in found] == [row["rewards"] for row in plain]
+    assert [row["label"] for row in found] == [True, False]
+
+
 def test_a_score_depends_on_neither_batch_nor_the_other_answers(
     tmp_path: Path, tiny_reward: Path, expected: list[list[float]]
 ) -> None:

@@ -71,7 +71,8 @@ class Setting:
         """What a finished run leaves."""
         shutil.copytree(self.models[stage.name], stage.folder / "model", dirs_exist_ok=True)
         write_text(stage.folder / "config.yaml", dump_config(stage.config()))
-        write_text(stage.folder / "metrics.jsonl", '{"step": 1, "tokens": 40, "rollout/response_tokens": 5.0}\n')
+        line = {"step": 1, "tokens": 40, "rollout/tokens_per_s": 20.0, "time/rollout_s": 2.0}
+        write_text(stage.folder / "metrics.jsonl", json.dumps(line) + "\n")
         RunFolder(stage.folder).set_state("finished", stage=stage.stage, step=1)
 
     def start(self, stage: str, arguments: Sequence[str]) -> int:
@@ -130,7 +131,7 @@ def test_every_arm_is_trained_once_and_judged(setting: Setting, capsys: pytest.C
         assert {"reward", "interval", "kl", "polite", "on_topic", "seconds"} <= arm.keys()
         assert (arm["kl"] == 0) == (name == "sft")
     assert arms["best_of_n"]["tokens"] == {"trained": 40, "sampled": 77}
-    assert arms["ppo"]["tokens"] == {"trained": 40, "sampled": 5 * 8}  # one minibatch, one epoch; 8 answers
+    assert arms["ppo"]["tokens"] == {"trained": 40, "sampled": 40}  # one minibatch; 20 tokens/s for 2 s
     assert arms["dpo"]["seconds_by_part"].keys() == {"train"}
     assert arms["best_of_n"]["seconds_by_part"].keys() == {"reward", "draw", "train"}
     times = read_json(setting.out / "times.json")

@@ -15,11 +15,11 @@ from tests.unit.runs.arms.conftest import plan
 
 
 def test_tokens_of_stage_3_by_hand() -> None:
-    """8 answers in minibatches of 4: 2 a pass. 100 x 2 x 2 epochs + 50 x 2 x 1; 8 answers x (10 + 5) tokens."""
+    """8 answers in minibatches of 4: 2 per pass. 100 x 2 x 2 epochs + 50 x 2 x 1; 40 x 2 + 10 x 4 tokens drawn."""
     config = load_config(PpoConfig, None, ["ppo.rollout_size=8", "train.batch_size=4", "ppo.epochs=2"])
     metrics = [
-        {"tokens": 100, "rollout/response_tokens": 10.0},
-        {"tokens": 50, "rollout/response_tokens": 5.0, "policy/epochs_done": 1},
+        {"tokens": 100, "rollout/tokens_per_s": 40.0, "time/rollout_s": 2.0},
+        {"tokens": 50, "rollout/tokens_per_s": 10.0, "time/rollout_s": 4.0, "policy/epochs_done": 1},
         {"eval/reward": 1.0},
     ]
     assert ppo_tokens(metrics, config) == {"trained": 500, "sampled": 120}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlhf.cli import build_parser
+from rlhf.config.role_paths import role_paths
 from rlhf.config.schema import DpoConfig, PpoConfig, RewardConfig, SftConfig
 from rlhf.errors import ArtifactError
 from tests.unit.runs.arms.conftest import plan
@@ -63,6 +64,15 @@ def test_every_stage_starts_from_the_sft_model_and_the_same_data(tmp_path: Path,
     assert {each.run.seed for each in (reward, judge, best, dpo, ppo, grpo)} == {17}
     assert best.train.epochs == 3  # what the arm sets
     assert len({each.run.dir for each in (reward, judge, best, dpo, ppo, grpo)}) == 6
+
+
+def test_the_reference_is_the_start_whatever_the_file_of_an_arm_says(tmp_path: Path, rankings: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("base: recipe:demo/ppo\nreference: {path: other}\n", encoding="utf-8")
+    made = plan(tmp_path / "out", rankings, f"arms=[{{kind: ppo, config: {file}}}]")
+    config = made.stage(made.config.arms[0]).config()
+    assert isinstance(config, PpoConfig)
+    assert role_paths(config).reference == "s/model"
 
 
 def test_finished_reward_models_are_not_trained_again(tmp_path: Path, rankings: Path) -> None:

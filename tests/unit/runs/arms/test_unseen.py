@@ -51,10 +51,10 @@ def test_a_finished_judge_must_not_have_learned_from_the_arms_rankings(
     write_text(rankings.with_name("other.jsonl"), rankings.read_text(encoding="utf-8").replace("좋아요", "별로예요"))
     other = finished(tmp_path / "other", rankings.with_name("other.jsonl"), 100)
     require_unseen(plan(tmp_path / "out", rankings, *words, f"judge.model={other}"))
-    assert capsys.readouterr().err == ""
+    assert other not in capsys.readouterr().err  # the SFT model of the plan has no manifest, which is said
     rankings.with_name("other.jsonl").unlink()
     require_unseen(plan(tmp_path / "out", rankings, *words, f"judge.model={other}"))
-    assert "cannot be read" in capsys.readouterr().err
+    assert f"what {other} learned from cannot be read" in capsys.readouterr().err
 
 
 def test_a_finished_reward_model_must_not_have_learned_from_the_judges(
@@ -80,7 +80,9 @@ def test_held_out_prompts_are_in_no_training_file(tmp_path: Path, rankings: Path
         require_unseen(made)
 
 
-def test_held_out_prompts_are_in_no_file_of_a_finished_model(tmp_path: Path, rankings: Path) -> None:
+def test_held_out_prompts_are_in_no_file_of_a_finished_model(
+    tmp_path: Path, rankings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The SFT model's demonstrations, and the rankings of a finished judge's parent."""
     rows = tmp_path / "demonstrations.jsonl"
     write_text(rows, json.dumps({"prompt": "새로운 말이에요?", "response": "네."}, ensure_ascii=False) + "\n")
@@ -93,3 +95,5 @@ def test_held_out_prompts_are_in_no_file_of_a_finished_model(tmp_path: Path, ran
         require_unseen(made)
     rows.unlink()
     require_unseen(made)
+    said = capsys.readouterr().err
+    assert f"warning: not all that {sft} was trained on can be read ({rows}: no such file)" in said

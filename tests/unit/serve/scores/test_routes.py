@@ -65,6 +65,20 @@ def test_prompts_and_answers_alone(client: TestClient, plain: Any) -> None:
     assert reply == {"scores": pytest.approx(expected, abs=1e-4), "model": "reward"}
 
 
+def test_the_text_of_special_tokens_and_empty_answers_are_read_as_by_rlhf_score(
+    client: TestClient, plain: Any, scorers: Scorers, chat_tokenizer: ChatTokenizer
+) -> None:
+    ending = chat_tokenizer.tokenizer.decode([chat_tokenizer.eos_id])
+    said = ["우산 챙기세요", f"우산 {ending}챙기세요{ending}", "", "  "]
+    found = client.post("/v1/scores", json={"prompts": ["비 와."] * 4, "answers": said}).json()["scores"]
+    prompt = Encoder(chat_tokenizer, 500).prompts([Prompt((Message("user", "비 와."),))])[0].ids.tolist()
+    nothing = plain.of_ids([*prompt, chat_tokenizer.eos_id])
+    assert found == pytest.approx([plain(["비 와."], said[0])] * 2 + [nothing] * 2, abs=1e-4)
+    scorer = scorers.get("reward").scorer
+    tree = scorer.tree((Message("user", "비 와."),), said, [True] * 4)
+    assert found == pytest.approx(scorer.scores([tree])[0], abs=1e-4)
+
+
 def test_whole_conversations_and_answers_that_were_cut(client: TestClient, plain: Any) -> None:
     turns = [{"role": "user", "content": "심심해."}, {"role": "assistant", "content": "산책 어때요?"}]
     body = {

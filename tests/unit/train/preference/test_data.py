@@ -127,6 +127,7 @@ def test_another_prompts_answer_is_that_of_the_next_row_with_another_prompt() ->
         ({"loss": "simpo", "reference_from": "runs/a"}, "loss = simpo has no reference"),
         ({"loss": "kto", "good_weight": 0, "bad_weight": 0}, "nothing is learnt"),
         ({"kl_prompts": 0, "max_kl": 5}, "max_kl = 5.0 has nothing to judge by"),
+        ({"max_kl": 5}, "data.eval is empty"),
         ({"kl_prompts": 4}, "cannot hold a prompt and an answer sampled for the KL"),
     ],
 )
