@@ -24,6 +24,7 @@ from rlhf.train.inputs import load
 Summary = dict[str, Any]
 Answers = Mapping[str, Sequence[GeneratedAnswer]]  # before and after stage 3
 NUM_SAMPLES = 4
+TOP_P = 0.95  # of the answers that are shown and measured, as one would serve them; the KL is of the whole distribution
 NUM_SHOWN = 6
 MAX_PROMPTS = 100
 EVAL_SEED = 4242
@@ -33,6 +34,7 @@ BEST_OF = 16
 
 def measure_policy(out: Path, config: PpoConfig) -> tuple[Summary, Answers]:
     """Both policies on the held-out prompts, with the same decoding settings and random streams; and the answers."""
+    served = config.sampling.model_copy(update={"top_p": TOP_P})
     tokenizer = load_tokenizer(str(out / "ppo" / "model"))
     encoder = Encoder(tokenizer, config.sampling.max_prompt_tokens)
     prompts = load(config.data, config.data.eval, Prompt, encoder.prompts, key="data.eval", limit=MAX_PROMPTS).items
@@ -40,10 +42,11 @@ def measure_policy(out: Path, config: PpoConfig) -> tuple[Summary, Answers]:
     policies = {name: load_causal_lm(str(out / stage / "model")) for name, stage in stages.items()}
     reward = load_scalar_model(str(out / "reward" / "model"))
     answers = {
-        name: answer_prompts(policy, tokenizer, prompts, config.sampling, seed=EVAL_SEED, num_samples=NUM_SAMPLES)
+        name: answer_prompts(policy, tokenizer, prompts, served, seed=EVAL_SEED, num_samples=NUM_SAMPLES)
         for name, policy in policies.items()
     }
-    pairs = [(answer.prompt.ids, answer.ids) for answer in answers["after"]]
+    whole = answer_prompts(policies["after"], tokenizer, prompts, config.sampling, seed=EVAL_SEED, num_samples=1)
+    pairs = [(answer.prompt.ids, answer.ids) for answer in whole]
     logprobs = {
         name: answer_logprobs(policy, pairs, temperature=config.sampling.temperature)
         for name, policy in policies.items()
@@ -53,7 +56,7 @@ def measure_policy(out: Path, config: PpoConfig) -> tuple[Summary, Answers]:
         "kl": float(np.subtract(logprobs["after"], logprobs["before"]).mean()),
         "best_of_16": best_of_summary(out / "ppo" / "control.json"),
         "reference_margin": {name: reference_margin(policy, tokenizer, prompts) for name, policy in policies.items()},
-        "decoding": config.sampling.model_dump(),
+        "decoding": served.model_dump(),
         "num_prompts": len(prompts),
         "samples": samples(answers),
     }
