@@ -94,6 +94,7 @@ class Study:
         words += [f"prompts={self.data}/prompts_train.jsonl", f"held_out.prompts={self.data}/prompts_dev.jsonl"]
         yield "arms", ["arms", f"{RECIPE}/arms", *words, "--out", str(arms)], arms / "arms.json"
         words = ["--model", str(arms / "reward" / "model"), "--data", f"{self.data}/preference_dev.jsonl"]
+        words += ["--dtype", "bfloat16"]
         card = self.out / "card"
         yield "card", ["evaluate", "reward", *words, "--out", str(card)], card / "report_card.json"
         for policy, folder in self.policies().items():
