@@ -30,7 +30,7 @@ Report = Mapping[str, Any]
 Text = dict[str, str]
 
 PARTS: dict[str, Text] = {
-    "base": {"en": "base from the GGUF file", "ko": "GGUF 파일을 베이스로 변환"},
+    "base": {"en": "base from the GGUF file", "ko": "GGUF 파일을 base로 변환"},
     "filter": {"en": "rows of more than 160 tokens left out", "ko": "160토큰이 넘는 행 제외"},
     "sft": {"en": "stage 1", "ko": "1단계"},
     "reward": {"en": "stage 2, the reward model", "ko": "2단계, 보상 모델"},
