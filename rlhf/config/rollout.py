@@ -56,8 +56,15 @@ class RolloutSection(Section):
         "auto",
         description="transformers: capture decode steps in CUDA graphs; auto: on a GPU, where it works (not measured)",
     )
+    recompute_logprobs: bool | None = Field(
+        None,
+        description="read the log-probabilities of drawn answers again by the training forward pass, and weigh tokens by "
+        "the difference; null: with vllm, and in half precision, where decoding rounds differently",
+    )
     importance_cap: float = Field(
-        2.0, ge=1, description="vllm: largest weight of a token whose log-probabilities differ between vllm and trainer"
+        2.0,
+        ge=1,
+        description="largest weight of a token whose log-probabilities differ between rollout and training forward",
     )
     overlap: Literal[0, 1] = Field(
         0, description="vllm: 1 draws the next iteration's answers while this one is learned from, with older weights"

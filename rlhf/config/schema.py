@@ -50,6 +50,13 @@ class StageConfig(Section):
         return True
 
     @property
+    def recomputes_logprobs(self) -> bool:
+        """`rollout.recompute_logprobs`, its default filled in."""
+        if self.rollout.recompute_logprobs is None:
+            return self.rollout.backend == "vllm" or self.model.dtype != "float32"
+        return self.rollout.recompute_logprobs
+
+    @property
     def learners(self) -> dict[str, tuple[OptimizerFields, DeepSpeedSection]]:
         """The optimizer and the engine of each trained model, by the section of the optimizer's keys."""
         return {"train": (self.train, self.deepspeed)}
@@ -322,6 +329,13 @@ class PpoConfig(LanguageConfig):
         return bool(self.data.ptx)
 
     @property
+    def recomputes_logprobs(self) -> bool:
+        """`rollout.recompute_logprobs`, its default filled in."""
+        if self.rollout.recompute_logprobs is None:
+            return self.rollout.backend == "vllm" or self.model.dtype != "float32"
+        return self.rollout.recompute_logprobs
+
+    @property
     def learners(self) -> dict[str, tuple[OptimizerFields, DeepSpeedSection]]:
         """Actor and, with ppo.estimator = gae, critic."""
         found: dict[str, tuple[OptimizerFields, DeepSpeedSection]] = {
@@ -419,6 +433,11 @@ class PpoConfig(LanguageConfig):
             raise ValueError(
                 f"ppo.rollout_size = {self.ppo.rollout_size} counts samples and must be a multiple of "
                 f"ppo.samples_per_prompt = {self.ppo.answers_per_prompt}; change one of them"
+            )
+        if self.rollout.backend == "vllm" and self.rollout.recompute_logprobs is False:
+            raise ValueError(
+                "rollout.recompute_logprobs = false: log-probabilities of vllm are another engine's; set it to null, or "
+                "rollout.backend=transformers"
             )
         if self.sampling.temperature == 0 or self.sampling.top_k or self.sampling.top_p < 1:
             raise ValueError(

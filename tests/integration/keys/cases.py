@@ -384,8 +384,7 @@ ELSEWHERE: dict[str, str] = {
         for key in keys
     },
     "rollout.overlap": "tests/unit/train/policy/test_ahead.py::test_overlap_needs_an_engine",
-    "rollout.importance_cap": "tests/unit/train/policy/test_experience.py::"
-    "test_answers_of_another_engine_are_read_again_and_weighed",
+    "rollout.importance_cap": "tests/unit/train/policy/test_experience.py::test_answers_are_read_again_and_weighed",
     "run.watchdog_minutes": f"{_WATCHDOG}::test_a_step_that_does_not_end_is_named_with_its_place_and_ended",
     "reward.endpoints.N.send": f"{_ENDPOINTS}::test_whole_samples_are_sent_with_their_ids",
     "reward.endpoints.N.api_key_env": f"{_ENDPOINTS}::test_a_key_is_sent_and_a_missing_one_named",
