@@ -58,8 +58,8 @@ class RolloutSection(Section):
     )
     recompute_logprobs: bool | None = Field(
         None,
-        description="read the log-probabilities of drawn answers again by the training forward pass, and weigh tokens by "
-        "the difference; null: with vllm, and in half precision, where decoding rounds differently",
+        description="read the log-probabilities of drawn answers again by the training forward pass, and weigh tokens "
+        "by the difference; null: with vllm, and in half precision, where decoding rounds differently",
     )
     importance_cap: float = Field(
         2.0,

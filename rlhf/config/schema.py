@@ -436,8 +436,8 @@ class PpoConfig(LanguageConfig):
             )
         if self.rollout.backend == "vllm" and self.rollout.recompute_logprobs is False:
             raise ValueError(
-                "rollout.recompute_logprobs = false: log-probabilities of vllm are another engine's; set it to null, or "
-                "rollout.backend=transformers"
+                "rollout.recompute_logprobs = false: the log-probabilities of vllm are those of another engine; set it "
+                "to null, or rollout.backend=transformers"
             )
         if self.sampling.temperature == 0 or self.sampling.top_k or self.sampling.top_p < 1:
             raise ValueError(

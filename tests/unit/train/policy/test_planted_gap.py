@@ -116,6 +116,26 @@ def test_a_lower_cap_truncates_the_weights_of_the_rare_tokens() -> None:
     assert gradient(Q, 1.5).tolist() == pytest.approx(by_hand([1.5, 0.4, 1.5]).tolist(), abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ({}, False),
+        ({"model": {"dtype": "bfloat16"}}, True),
+        ({"model": {"dtype": "float16"}}, True),
+        ({"model": {"dtype": "bfloat16"}, "rollout": {"recompute_logprobs": False}}, False),
+        ({"rollout": {"recompute_logprobs": True}}, True),
+        ({"rollout": {"backend": "vllm"}}, True),
+    ],
+)
+def test_what_draws_otherwise_than_the_trainer_reads_is_corrected(words: dict[str, Any], expected: bool) -> None:
+    assert PpoConfig.model_validate(words).recomputes_logprobs == expected
+
+
+def test_log_probabilities_of_another_engine_cannot_be_kept() -> None:
+    with pytest.raises(ValueError, match="those of another engine"):
+        PpoConfig.model_validate({"rollout": {"backend": "vllm", "recompute_logprobs": False}})
+
+
 def test_the_gap_is_the_mean_over_the_tokens_of_answers() -> None:
     """|ln P / Q| of the 8 second tokens, over 24 tokens: padding counts for nothing."""
     config = PpoConfig.model_validate({"train": {"batch_size": 16}, "sampling": {"temperature": 1.0}})
