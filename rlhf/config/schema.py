@@ -50,13 +50,6 @@ class StageConfig(Section):
         return True
 
     @property
-    def recomputes_logprobs(self) -> bool:
-        """`rollout.recompute_logprobs`, its default filled in."""
-        if self.rollout.recompute_logprobs is None:
-            return self.rollout.backend == "vllm" or self.model.dtype != "float32"
-        return self.rollout.recompute_logprobs
-
-    @property
     def learners(self) -> dict[str, tuple[OptimizerFields, DeepSpeedSection]]:
         """The optimizer and the engine of each trained model, by the section of the optimizer's keys."""
         return {"train": (self.train, self.deepspeed)}
