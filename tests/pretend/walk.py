@@ -158,7 +158,7 @@ def policy_steps(walk: Walk, name: str, roles: Roles, demonstrations: Sequence[E
             f"{name} reuse step {step}",
             lambda step=step, chosen=chosen: reuse.draw(roles.actor, tokenizer, walk.prompts(), chosen, step),
         )
-    shares = reuse.completed()
+        shares = reuse.completed()
     walk.step(f"{name} drafts", lambda: require_rejections(shares))
     walk.step(f"{name} with_training_logprobs", lambda: with_training_logprobs(samples, roles, config))
     done = walk.step(f"{name} experience gae", lambda: gather_experience(samples, roles, sources, config, 0.05))
