@@ -80,3 +80,27 @@ class RolloutSection(Section):
         "a token outside of them is drawn anew; null: the whole vocabulary, 4 bytes each",
     )
     vllm: VllmSection = Field(default_factory=VllmSection)
+
+    @model_validator(mode="after")
+    def _check_backend(self) -> RolloutSection:
+        if self.overlap and self.backend == "transformers":
+            raise ValueError(
+                "rollout.overlap = 1 needs an engine that draws while the trainer learns; "
+                "set rollout.backend=vllm, or rollout.overlap=0"
+            )
+        if self.reuse and self.backend == "vllm":
+            raise ValueError(
+                "rollout.reuse = true needs the distribution that each token was drawn from, and an engine returns the "
+                "probability of the token alone; set rollout.backend=transformers, or rollout.reuse=false"
+            )
+        if self.reuse_top and not self.reuse:
+            raise ValueError(
+                f"rollout.reuse_top = {self.reuse_top} does nothing without drafts; set rollout.reuse=true, or "
+                "rollout.reuse_top=null"
+            )
+        if self.backend == "vllm" and self.recompute_logprobs is False:
+            raise ValueError(
+                "rollout.recompute_logprobs = false: the log-probabilities of vllm are those of another engine; set it "
+                "to null, or rollout.backend=transformers"
+            )
+        return self
