@@ -30,7 +30,7 @@ NAMES = {
     "tokens": {"en": "longest row in tokens, 8 rows (stage 1)", "ko": "가장 긴 행의 토큰 수, 행 8개 (1단계)"},
     "answers": {"en": "answers per prompt, K (stage 2)", "ko": "프롬프트당 답변 수 K (2단계)"},
     "parameters": {"en": "parameters of the model (stage 1)", "ko": "모델의 파라미터 수 (1단계)"},
-    "ranks": {"en": "ranks, the same batch (stage 1)", "ko": "랭크 수, 같은 배치 (1단계)"},
+    "ranks": {"en": "ranks, the same batch (stage 1)", "ko": "rank 수, 같은 배치 (1단계)"},
     "prompts": {"en": "prompts per iteration (stage 3)", "ko": "이터레이션당 프롬프트 수 (3단계)"},
     "slots": {"en": "decode slots, one decode step", "ko": "디코딩 슬롯 수, 디코딩 스텝 하나"},
     "import": {"en": "rows, `rlhf data import`", "ko": "행 수, `rlhf data import`"},

@@ -28,7 +28,7 @@ TEXTS = {
         "tokens": "행의 토큰 수",
         "answers": "프롬프트당 답변 수",
         "parameters": "파라미터 수",
-        "ranks": "랭크 수",
+        "ranks": "rank 수",
         "prompts": "이터레이션당 프롬프트 수",
         "slots": "디코딩 슬롯 수",
         "import": "행 수, data import",

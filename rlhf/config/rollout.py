@@ -56,8 +56,15 @@ class RolloutSection(Section):
         "auto",
         description="transformers: capture decode steps in CUDA graphs; auto: on a GPU, where it works (not measured)",
     )
+    recompute_logprobs: bool | None = Field(
+        None,
+        description="read the log-probabilities of drawn answers again by the training forward pass, and weigh tokens "
+        "by the difference; null: with vllm, and in half precision, where decoding rounds differently",
+    )
     importance_cap: float = Field(
-        2.0, ge=1, description="vllm: largest weight of a token whose log-probabilities differ between vllm and trainer"
+        2.0,
+        ge=1,
+        description="largest weight of a token whose log-probabilities differ between rollout and training forward",
     )
     overlap: Literal[0, 1] = Field(
         0, description="vllm: 1 draws the next iteration's answers while this one is learned from, with older weights"
@@ -73,3 +80,27 @@ class RolloutSection(Section):
         "a token outside of them is drawn anew; null: the whole vocabulary, 4 bytes each",
     )
     vllm: VllmSection = Field(default_factory=VllmSection)
+
+    @model_validator(mode="after")
+    def _check_backend(self) -> RolloutSection:
+        if self.overlap and self.backend == "transformers":
+            raise ValueError(
+                "rollout.overlap = 1 needs an engine that draws while the trainer learns; "
+                "set rollout.backend=vllm, or rollout.overlap=0"
+            )
+        if self.reuse and self.backend == "vllm":
+            raise ValueError(
+                "rollout.reuse = true needs the distribution that each token was drawn from, and an engine returns the "
+                "probability of the token alone; set rollout.backend=transformers, or rollout.reuse=false"
+            )
+        if self.reuse_top and not self.reuse:
+            raise ValueError(
+                f"rollout.reuse_top = {self.reuse_top} does nothing without drafts; set rollout.reuse=true, or "
+                "rollout.reuse_top=null"
+            )
+        if self.backend == "vllm" and self.recompute_logprobs is False:
+            raise ValueError(
+                "rollout.recompute_logprobs = false: the log-probabilities of vllm are those of another engine; set it "
+                "to null, or rollout.backend=transformers"
+            )
+        return self

@@ -237,7 +237,7 @@ class DpoConfig(LanguageConfig, StoppingConfig):
     dpo: DpoSection = DpoSection()
 
     @model_validator(mode="after")
-    def _check_sampled_answers(self) -> DpoConfig:
+    def _check_kl(self) -> DpoConfig:
         room = self.sampling.max_prompt_tokens + self.sampling.max_new_tokens
         if self.dpo.kl_prompts and room > self.train.micro_tokens:
             raise ValueError(
@@ -322,6 +322,13 @@ class PpoConfig(LanguageConfig):
         return bool(self.data.ptx)
 
     @property
+    def recomputes_logprobs(self) -> bool:
+        """`rollout.recompute_logprobs`, its default filled in."""
+        if self.rollout.recompute_logprobs is None:
+            return self.rollout.backend == "vllm" or self.model.dtype != "float32"
+        return self.rollout.recompute_logprobs
+
+    @property
     def learners(self) -> dict[str, tuple[OptimizerFields, DeepSpeedSection]]:
         """Actor and, with ppo.estimator = gae, critic."""
         found: dict[str, tuple[OptimizerFields, DeepSpeedSection]] = {
@@ -374,21 +381,6 @@ class PpoConfig(LanguageConfig):
 
     @model_validator(mode="after")
     def _check_rollout(self) -> PpoConfig:
-        if self.rollout.overlap and self.rollout.backend == "transformers":
-            raise ValueError(
-                "rollout.overlap = 1 needs an engine that draws while the trainer learns; "
-                "set rollout.backend=vllm, or rollout.overlap=0"
-            )
-        if self.rollout.reuse and self.rollout.backend == "vllm":
-            raise ValueError(
-                "rollout.reuse = true needs the distribution that each token was drawn from, and an engine returns the "
-                "probability of the token alone; set rollout.backend=transformers, or rollout.reuse=false"
-            )
-        if self.rollout.reuse_top and not self.rollout.reuse:
-            raise ValueError(
-                f"rollout.reuse_top = {self.rollout.reuse_top} does nothing without drafts; set rollout.reuse=true, or "
-                "rollout.reuse_top=null"
-            )
         if self.rollout.overlap and self.ppo.drop_equal_groups:
             raise ValueError(
                 "ppo.drop_equal_groups does not work with rollout.overlap = 1, which begins the next prompts "

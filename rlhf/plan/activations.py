@@ -23,8 +23,8 @@ def layer_bytes(shape: ModelShape, model: ModelSection, element: int, *, tree: b
     """
     groups = SHARED_INPUTS if shape.gated else tuple((name,) for name in shape.linears)
     kept = _kept(shape) + (2 * shape.attended if tree else 0)
-    normalised = (shape.heads + shape.kv_heads) * shape.head_norms + (shape.norms if shape.gated else 4)
-    statistics = STATISTIC * (normalised + shape.heads)
+    num_norms = (shape.heads + shape.kv_heads) * shape.head_norms + (shape.norms if shape.gated else 4)
+    statistics = STATISTIC * (num_norms + shape.heads)
     if shape.gated:  # RMS norms read float32, and those of Gemma scale it
         scaled = 1 if shape.wide_norms and model.lora is None else 0
         statistics += (1 + scaled) * shape.normalised * (WIDE - element)

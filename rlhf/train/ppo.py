@@ -29,10 +29,10 @@ from rlhf.train.policy.control_group import run_control
 from rlhf.train.policy.equal_groups import KeptGroups, kept_groups
 from rlhf.train.policy.experience import (
     begin_answers,
-    correct_for_engine,
     draw_answers,
     final_rewards,
     gather_experience,
+    with_training_logprobs,
 )
 from rlhf.train.policy.reuse import Reuse, open_reuse
 from rlhf.train.policy.reward_sources import RewardSources, check_sources, text_sources
@@ -196,8 +196,8 @@ def iteration(run: Run[PpoConfig], state: PpoState, step: int) -> dict[str, floa
     with _completed_work_saved(run, state):
         kept = _kept_groups(run, state, step) if config.ppo.drop_equal_groups else _all_groups(run, state, step)
     samples, importance, gaps = kept.samples, None, dict[str, float]()
-    if state.engine is not None:
-        samples, importance, gaps = correct_for_engine(samples, state.roles, config)
+    if config.recomputes_logprobs:
+        samples, importance, gaps = with_training_logprobs(samples, state.roles, config)
     rollout_s = time.perf_counter() - started
     # 3.-6. reference, values, scores; token rewards; advantages; whitening
     moments = Moments(*progress.score_moments)

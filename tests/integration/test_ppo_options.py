@@ -165,4 +165,4 @@ def test_answers_from_drafts_are_the_same_after_a_kill_and_on_two_ranks(
 
     require_same_after_a_kill_and_on_two_ranks(starter, words, tmp_path, whole, minibatch=14)
     saved = [path.name for path in (tmp_path / "shared" / "checkpoints" / "step-000004" / "drafts").iterdir()]
-    assert sorted(saved) == ["rank-0000.npz", "rank-0001.npz"]
+    assert sorted(saved) == ["rank-0000-0000.npz", "rank-0001-0000.npz"]

@@ -34,7 +34,7 @@ TRAINING = ("update", "sft_step", "reward_step", "preference_step")
 ROWS = (
     *TRAINING,
     "experience",
-    "correct_for_engine",
+    "with_training_logprobs",
     "evaluate_sft",
     "held_out_accuracy",
     "report card",

@@ -55,7 +55,7 @@ from rlhf.serve.chat.batching import AnswerRequest, Batcher
 from rlhf.train.policy import shared_roles
 from rlhf.train.policy.control_group import run_control
 from rlhf.train.policy.drafts import Drafts
-from rlhf.train.policy.experience import correct_for_engine, draw_answers, gather_experience
+from rlhf.train.policy.experience import draw_answers, gather_experience, with_training_logprobs
 from rlhf.train.policy.reuse import Reuse
 from rlhf.train.policy.reward_sources import RewardSources
 from rlhf.train.policy.roles import Roles
@@ -158,9 +158,9 @@ def policy_steps(walk: Walk, name: str, roles: Roles, demonstrations: Sequence[E
             f"{name} reuse step {step}",
             lambda step=step, chosen=chosen: reuse.draw(roles.actor, tokenizer, walk.prompts(), chosen, step),
         )
-    shares = reuse.completed()
+        shares = reuse.completed()
     walk.step(f"{name} drafts", lambda: require_rejections(shares))
-    walk.step(f"{name} correct_for_engine", lambda: correct_for_engine(samples, roles, config))
+    walk.step(f"{name} with_training_logprobs", lambda: with_training_logprobs(samples, roles, config))
     done = walk.step(f"{name} experience gae", lambda: gather_experience(samples, roles, sources, config, 0.05))
     for estimator, group in (("rloo", 2), ("grpo", 2), ("reinforce_pp", None)):
         other = ppo_config(walk, estimator=estimator, samples_per_prompt=group)

@@ -24,7 +24,7 @@ from rlhf.evaluate.answers.policy import answer_logprobs, answer_prompts
 from rlhf.models.head import install_head
 from rlhf.models.loading import PackedCausalLM, PackedScalarModel, load_causal_lm, load_scalar_model
 from rlhf.models.scoring import answer_scores, tree_scores
-from rlhf.train.policy.experience import correct_for_engine, draw_answers, gather_experience
+from rlhf.train.policy.experience import draw_answers, gather_experience, with_training_logprobs
 from rlhf.train.policy.reward_sources import RewardSources
 from rlhf.train.policy.roles import Roles
 from rlhf.train.policy.update import update
@@ -146,7 +146,10 @@ class Steps:
 
         for step in (1, 2):
             yield f"draw_answers {step}", lambda step=step: draw(step)
-            yield f"correct_for_engine {step}", lambda: _done(correct_for_engine(made["samples"], roles, config))
+            yield (
+                f"with_training_logprobs {step}",
+                lambda: _done(with_training_logprobs(made["samples"], roles, config)),
+            )
             yield f"gather_experience {step}", lambda: gather(config)
             yield f"update {step}", lambda: learn(config)
         for estimator, group in (("rloo", 2), ("grpo", 2), ("reinforce_pp", None)):

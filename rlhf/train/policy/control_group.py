@@ -14,7 +14,7 @@ from rlhf.evaluate.control_group import control_card
 from rlhf.evaluate.intervals import Floats
 from rlhf.ops.rewards import kl_estimate
 from rlhf.rollout.vllm.client import VllmRollout
-from rlhf.train.policy.experience import correct_for_engine, draw_answers, read_logprobs
+from rlhf.train.policy.experience import draw_answers, read_logprobs, with_training_logprobs
 from rlhf.train.policy.reward_sources import RewardSources
 from rlhf.train.policy.roles import Roles
 from rlhf.train.policy.samples import Sample, padded, response_mask
@@ -51,8 +51,8 @@ def run_control(
     before = draw_answers(roles.reference, tokenizer, [*asked] * pool, config, CONTROL_STEP, engine)
     with roles.actor.averaged():
         after = draw_answers(roles.actor, tokenizer, [*asked] * section.samples, config, CONTROL_STEP, engine)
-        if engine is not None:
-            after, _, _ = correct_for_engine(after, roles, config)
+        if config.recomputes_logprobs:
+            after, _, _ = with_training_logprobs(after, roles, config)
     card = control_card(
         _by_prompt(sources.scores(before).totals, len(asked)),
         _by_prompt(sources.scores(after).totals, len(asked)),

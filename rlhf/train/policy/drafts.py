@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,11 +94,9 @@ class Drafts:
                 first = len(self.places)
                 takers = [rank if as_saved else (first + item) % self.ranks.world_size for item in range(len(keys))]
                 self.places |= dict(zip(keys, takers, strict=True))
-                if self.ranks.rank in takers:
-                    mine = [key for key, taker in zip(keys, takers, strict=True) if taker == self.ranks.rank]
-                    self.own |= dict(
-                        zip(mine, _read(file, [taker == self.ranks.rank for taker in takers]), strict=True)
-                    )
+                wanted = [taker == self.ranks.rank for taker in takers]
+                if any(wanted):
+                    self.own |= dict(zip(compress(keys, wanted), _read(file, wanted), strict=True))
         return ""
 
 

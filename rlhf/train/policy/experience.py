@@ -209,11 +209,12 @@ def read_logprobs(
     return read_table(samples, mask, ranks, config.train.micro_tokens, read)
 
 
-def correct_for_engine(
+def with_training_logprobs(
     samples: Sequence[Sample], roles: Roles, config: PpoConfig
 ) -> tuple[list[Sample], Tensor, dict[str, float]]:
-    """Answers that another engine sampled, with the actor's own log-probabilities; the importance weights of their
-    advantages, [B, T]; and the gap between the two engines in nats per token."""
+    """Answers with the log-probabilities of the training forward pass in place of those that they were drawn with: by
+    another engine, or by decoding in half precision; the importance weights of their advantages, [B, T]; and the gap
+    between the two in nats per token."""
     mask = response_mask(samples)
     sampled = padded([sample.old_logprobs for sample in samples], mask)
     own = read_logprobs(samples, mask, roles.actor.ranks, config, roles.actor.infer_logprobs)

@@ -307,6 +307,7 @@ CASES: dict[str, dict[str, Case]] = {
         "ppo.whiten_advantages": case("ppo.whiten_advantages=false"),
         "ppo.ptx_weight": case("ppo.ptx_weight=1", "data.ptx={data}/sft_train.jsonl", "ppo.ptx_weight=0.5"),
         "rollout.backend": case("rollout.backend=vllm"),
+        "rollout.recompute_logprobs": case("rollout.recompute_logprobs=true"),
         "rollout.reuse": case("rollout.reuse=true", AGAIN),
         "rollout.reuse_top": case("rollout.reuse_top=2", AGAIN, "rollout.reuse=true", "sampling.temperature=2"),
         "tripwires.held_out_reward": case("tripwires.held_out_reward={reward_other}"),
@@ -355,7 +356,7 @@ MORE_METRICS: dict[str, list[tuple[str, ...]]] = {
     "dpo": [],
     "ppo": [("data.train=[{path: {data}/prompts_train.jsonl, name: a}, {path: {data}/prompts_dev.jsonl, name: b}]",)],
 }
-NEVER_LOGGED = {"rollout/gap", "rollout/gap_max"}  # need vLLM; tests/unit/train/policy/test_experience.py has them
+NEVER_LOGGED: set[str] = set()
 _WATCHDOG = "tests/unit/train/run/test_watchdog.py"
 _ENDPOINTS = "tests/unit/train/policy/test_reward_endpoints.py"
 _TRIPWIRES = "tests/unit/train/policy/test_tripwire_keys.py"
@@ -384,8 +385,7 @@ ELSEWHERE: dict[str, str] = {
         for key in keys
     },
     "rollout.overlap": "tests/unit/train/policy/test_ahead.py::test_overlap_needs_an_engine",
-    "rollout.importance_cap": "tests/unit/train/policy/test_experience.py::"
-    "test_answers_of_another_engine_are_read_again_and_weighed",
+    "rollout.importance_cap": "tests/unit/train/policy/test_experience.py::test_answers_are_read_again_and_weighed",
     "run.watchdog_minutes": f"{_WATCHDOG}::test_a_step_that_does_not_end_is_named_with_its_place_and_ended",
     "reward.endpoints.N.send": f"{_ENDPOINTS}::test_whole_samples_are_sent_with_their_ids",
     "reward.endpoints.N.api_key_env": f"{_ENDPOINTS}::test_a_key_is_sent_and_a_missing_one_named",

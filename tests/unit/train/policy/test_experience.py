@@ -22,10 +22,10 @@ from rlhf.ops.moments import Moments
 from rlhf.train.policy import experience as module
 from rlhf.train.policy.experience import (
     Experience,
-    correct_for_engine,
     draw_answers,
     gather_experience,
     read_logprobs,
+    with_training_logprobs,
 )
 from rlhf.train.policy.reward_sources import RewardSources
 from rlhf.train.policy.roles import Roles
@@ -166,7 +166,7 @@ def test_reward_and_kl_are_reported_by_source_of_prompts() -> None:
     assert not [name for name in alone if name.startswith("prompts/")]
 
 
-def test_answers_of_another_engine_are_read_again_and_weighed() -> None:
+def test_answers_are_read_again_and_weighed() -> None:
     """The actor gives every token ln 1/7. An engine said twice, half and a tenth of that: ratios 1/2, 2 and 10,
     the last cut at 3."""
     drawn = replace(
@@ -178,7 +178,7 @@ def test_answers_of_another_engine_are_read_again_and_weighed() -> None:
     )
 
     roles: Any = Roles(Uniform(), None, Uniform(), None)  # type: ignore[arg-type]
-    done, weights, gaps = correct_for_engine([drawn], roles, config)
+    done, weights, gaps = with_training_logprobs([drawn], roles, config)
     np.testing.assert_allclose(done[0].old_logprobs, [UNIFORM] * 3, rtol=1e-6)
     assert weights.tolist() == [pytest.approx([0.5, 2.0, 3.0], rel=1e-6)]
     assert gaps["rollout/gap"] == pytest.approx((2 * math.log(2) + math.log(10)) / 3, rel=1e-5)

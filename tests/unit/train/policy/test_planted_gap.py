@@ -19,7 +19,7 @@ from rlhf.config.schema import PpoConfig
 from rlhf.data.packing import PackedRow
 from rlhf.ops.linear_logprobs import TokenLogprobs
 from rlhf.ops.moments import Moments
-from rlhf.train.policy.experience import correct_for_engine, gather_experience
+from rlhf.train.policy.experience import gather_experience, with_training_logprobs
 from rlhf.train.policy.reward_sources import RewardSources
 from rlhf.train.policy.roles import Roles
 from rlhf.train.policy.samples import Sample
@@ -79,7 +79,7 @@ def gradient(second: tuple[float, ...], cap: float | None) -> Tensor:
 
     actor, drawn = trainer(), answers(second)
     roles: Any = Roles(actor, None, trainer(), Scorer(torch.zeros(1)))  # type: ignore[arg-type]
-    samples, weights, _ = correct_for_engine(drawn, roles, config)
+    samples, weights, _ = with_training_logprobs(drawn, roles, config)
     tokenizer = SameTokenizer()
     sources = RewardSources(config, ONE_RANK, (tokenizer, tokenizer), roles.reward)
     importance = None if cap is None else weights
@@ -116,11 +116,31 @@ def test_a_lower_cap_truncates_the_weights_of_the_rare_tokens() -> None:
     assert gradient(Q, 1.5).tolist() == pytest.approx(by_hand([1.5, 0.4, 1.5]).tolist(), abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ({}, False),
+        ({"model": {"dtype": "bfloat16"}}, True),
+        ({"model": {"dtype": "float16"}}, True),
+        ({"model": {"dtype": "bfloat16"}, "rollout": {"recompute_logprobs": False}}, False),
+        ({"rollout": {"recompute_logprobs": True}}, True),
+        ({"rollout": {"backend": "vllm"}}, True),
+    ],
+)
+def test_what_draws_otherwise_than_the_trainer_reads_is_corrected(words: dict[str, Any], expected: bool) -> None:
+    assert PpoConfig.model_validate(words).recomputes_logprobs == expected
+
+
+def test_log_probabilities_of_another_engine_cannot_be_kept() -> None:
+    with pytest.raises(ValueError, match="those of another engine"):
+        PpoConfig.model_validate({"rollout": {"backend": "vllm", "recompute_logprobs": False}})
+
+
 def test_the_gap_is_the_mean_over_the_tokens_of_answers() -> None:
     """|ln P / Q| of the 8 second tokens, over 24 tokens: padding counts for nothing."""
     config = PpoConfig.model_validate({"train": {"batch_size": 16}, "sampling": {"temperature": 1.0}})
     roles: Any = Roles(trainer(), None, trainer(), trainer())  # type: ignore[arg-type]
-    _, weights, gaps = correct_for_engine(answers(Q), roles, config)
+    _, weights, gaps = with_training_logprobs(answers(Q), roles, config)
     assert gaps["rollout/gap"] == pytest.approx((3 * math.log(2) + 5 * math.log(2.5)) / 24, abs=1e-6)
     assert gaps["rollout/gap_max"] == pytest.approx(math.log(2.5), abs=1e-6)
     assert weights[:8, 1].tolist() == pytest.approx([2.0] * 2 + [0.4] * 5 + [2.0], abs=1e-6)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from rlhf.curate.chats.events import ChatEvent, Guesses, shown_guesses
@@ -193,6 +193,7 @@ def test_people_in_people_out(tmp_path: Path, name: str, chat: list[Spoken]) -> 
 @pytest.mark.parametrize("first", TEXTS)
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(one=chats(), two=chats())
+@example(one=[(START, "다온", "사진")], two=[(START, "다온", "님을 내보냈습니다.")])
 def test_exports_of_any_apps_can_be_joined(
     tmp_path: Path, first: str, second: str, one: list[Spoken], two: list[Spoken]
 ) -> None:
