@@ -111,6 +111,9 @@ class ArmsConfig(Section):
     sft: str = Field("", description="the SFT model that every arm starts from: run folder of stage 1, or its model/")
     seed: int = Field(17, ge=0, description="seed of every stage, of the preferences' division and of all answers")
     max_steps: Positive | None = Field(None, description="end every stage after this many steps, to try the command")
+    ranks: Positive | None = Field(
+        None, description="processes per stage; null leaves it to the launcher: every GPU, or one process on CPUs"
+    )
     preferences: PreferencesSection = PreferencesSection()
     prompts: str = Field(
         "", description="prompts that best_of_n, ppo and grpo answer in training; empty: those of the preferences"

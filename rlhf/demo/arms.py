@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlhf.demo.options import QuickstartOptions
+from rlhf.demo.processes import demo_ranks
 from rlhf.demo.topic import topic_of
 from rlhf.errors import ConfigError
 from rlhf.runs.arms.command import ArmsComparison
@@ -21,4 +22,6 @@ def quickstart_arms(options: QuickstartOptions) -> ArmsComparison:
         )
     words = [f"sft={options.out / 'sft' / 'model'}", f"seed={options.seed}"]
     words += [f"max_steps={options.max_steps}"] if options.max_steps else []
+    ranks = demo_ranks()
+    words += [f"ranks={ranks}"] if ranks else []
     return ArmsComparison("recipe:demo/arms", options.out / "arms", words, topic_of=topic_of)

@@ -18,6 +18,7 @@ from rlhf.config.reward_sources import RewardRole
 from rlhf.config.schema import PpoConfig
 from rlhf.config.stages import CHAIN
 from rlhf.demo.options import QuickstartOptions, TinySize
+from rlhf.demo.processes import demo_ranks
 from rlhf.errors import ArtifactError, DataError
 from rlhf.evaluate.reward.gate import read_card, refusal
 from rlhf.train.run.chain import ChainedStage, PartTimes, check_chain
@@ -143,7 +144,8 @@ class Quickstart(QuickstartOptions):
 
     def stage(self, name: str) -> ChainedStage:
         """A stage of the chain, as it is started."""
-        return ChainedStage(name, name, f"recipe:demo/{name}", tuple(self._words(name)), self.out / name)
+        words = tuple(self._words(name))
+        return ChainedStage(name, name, f"recipe:demo/{name}", words, self.out / name, demo_ranks())
 
     def _words(self, stage: str) -> list[str]:
         words = [f"run.dir={self.out / stage}", f"run.seed={self.seed}", *self._models(stage), *self._data(stage)]

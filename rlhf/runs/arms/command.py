@@ -34,7 +34,7 @@ from rlhf.train.run.chain import ChainedStage, PartTimes, check_chain
 if TYPE_CHECKING:
     from rlhf.evaluate.arms.judging import JudgedArms
 
-FREE = ("labels", "held_out")  # may change between starts: the arms are judged again
+FREE = ("labels", "held_out", "ranks")  # may change between starts: the arms are judged again, runs resume
 Topic = Callable[[str, str], bool]
 TopicOf = Callable[[Sequence[str]], Topic | None]
 
@@ -193,7 +193,7 @@ class ArmsComparison:
             raise ArtifactError(
                 f"{self.plan.out} holds a comparison with other settings: {'; '.join(different)}",
                 where="--out",
-                fix="choose another --out; labels and held_out alone may change",
+                fix="choose another --out; only labels, held_out and ranks may change",
             )
 
     def _require_sft(self, earlier: Collection[str]) -> None:

@@ -127,7 +127,7 @@ class ArmsPlan:
     def _stage(self, name: str, stage: str, config: str, words: list[str]) -> ChainedStage:
         first = [f"run.dir={self.out / name}", f"run.seed={self.config.seed}"]
         last = [f"run.max_steps={self.config.max_steps}"] if self.config.max_steps else []
-        return ChainedStage(name, stage, config, (*first, *words, *last), self.out / name)
+        return ChainedStage(name, stage, config, (*first, *words, *last), self.out / name, self.config.ranks)
 
     def stages(self) -> list[ChainedStage]:
         """Every stage, in the order they are started."""
@@ -157,7 +157,7 @@ class ArmsPlan:
 
     def draw(self, arm: ArmSection) -> None:
         """Draws the demonstrations of a best-of-n arm. Raises: TrainingError when the command fails."""
-        status = start_command(self.sample_words(arm))
+        status = start_command(self.sample_words(arm), ranks=self.config.ranks)
         if status or not self.drawn(arm).is_file():
             raise TrainingError(f"drawing the answers of {arm.title} ended with status {status}", where=arm.title)
 

@@ -27,6 +27,7 @@ class ChainedStage:
         name: in messages, and of its part of the time.
         config_path: a YAML file or `recipe:NAME`.
         words: `key=value` overrides, run.dir among them.
+        ranks: processes; None leaves it to the launcher.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ChainedStage:
     config_path: str
     words: tuple[str, ...]
     folder: Path
+    ranks: int | None = None
 
     def config(self) -> StageConfig:
         """The resolved configuration. Raises ConfigError with every problem."""
@@ -49,7 +51,8 @@ class ChainedStage:
 
         Raises: TrainingError, with the reason that the run gave, when it did not finish.
         """
-        status = start_stage(self.stage, ["--config", self.config_path, "--resume", "auto", *self.words])
+        words = ["--config", self.config_path, "--resume", "auto", *self.words]
+        status = start_stage(self.stage, words, ranks=self.ranks)
         state = RunFolder(self.folder).state()
         if status or state.get("status") != "finished":
             reason = state.get("reason", "")

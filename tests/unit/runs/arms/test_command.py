@@ -59,6 +59,7 @@ class Setting:
     started: list[str] = field(default_factory=list)
     ends: dict[str, tuple[str, str]] = field(default_factory=dict)
     words: tuple[str, ...] = ()
+    ranks: list[int | None] = field(default_factory=list)
 
     @property
     def out(self) -> Path:
@@ -75,8 +76,9 @@ class Setting:
         write_text(stage.folder / "metrics.jsonl", json.dumps(line) + "\n")
         RunFolder(stage.folder).set_state("finished", stage=stage.stage, step=1)
 
-    def start(self, stage: str, arguments: Sequence[str]) -> int:
+    def start(self, stage: str, arguments: Sequence[str], *, ranks: int | None) -> int:
         """In place of the launcher: ends as `ends` says, finished by default."""
+        self.ranks.append(ranks)
         folder = next(Path(word.partition("=")[2]) for word in arguments if word.startswith("run.dir="))
         self.started.append(folder.name)
         status, reason = self.ends.get(folder.name, ("finished", ""))
@@ -88,8 +90,9 @@ class Setting:
         RunFolder(folder).set_state(status, stage=stage, step=1, reason=reason)  # type: ignore[arg-type]
         return 1
 
-    def command(self, words: Sequence[str]) -> int:
+    def command(self, words: Sequence[str], *, ranks: int | None) -> int:
         """In place of the draw of best-of-n."""
+        self.ranks.append(ranks)
         self.started.append("draw")
         out = Path(words[words.index("--out") + 1])
         write_text(out, '{"prompt": "가", "response": "나"}\n')
@@ -145,6 +148,15 @@ def test_every_arm_is_trained_once_and_judged(setting: Setting, capsys: pytest.C
     setting.started.clear()
     assert setting.comparison().run() == 0  # again: all is there
     assert setting.started == []
+
+
+def test_every_part_is_started_with_the_ranks_asked_for_which_may_change(setting: Setting) -> None:
+    setting.ends["ppo"] = ("preempted", "asked to stop")
+    assert setting.comparison("ranks=3").run() == 1
+    assert setting.ranks == [3] * 6
+    setting.ends.clear()
+    assert setting.comparison().run() == 0
+    assert setting.ranks == [*[3] * 6, None]
 
 
 def test_a_finished_arm_is_not_repeated(setting: Setting) -> None:
