@@ -165,12 +165,13 @@ def part_seconds(report: Report) -> dict[str, float]:
     """Seconds of each part in their order; `rlhf arms` is told apart into the stages that it starts."""
     whole, inner = report["seconds"], report["part_seconds"]
     stages = {name: inner[name] for name in ("reward", "judge", "ppo", "judging")}
+    between = whole.get("arms", 0.0) - sum(stages.values())  # not known where it was interrupted from outside
     return {
         "base": whole["base"],
         "filter": whole["filter_train"] + whole["filter_dev"],
         "sft": whole["sft"],
         **stages,
-        "between": whole["arms"] - sum(stages.values()),
+        **({"between": between} if between > 0 else {}),
         "card": whole["card"],
         "answers": whole["answers_sft"] + whole["answers_ppo"],
     }
