@@ -19,6 +19,7 @@ from rlhf.html.words import Words, joined, same
 
 text = Texts("rlhf.evaluate")
 MIN_PROMPTS = 10  # with fewer, a bootstrap interval is far too narrow
+SMALL = 1e-3  # below it three decimals show a difference as none
 Z_POWER = norm.ppf(0.8)  # 80 % power
 
 
@@ -107,6 +108,6 @@ def verdict(card: Mapping[str, Any]) -> Words:
             " and ".join(f"best-of-{arm['n']} {arm['mean']:.3f} at {arm['kl']:.2f}" for arm in below[-1:] + above[:1]),
         )
         sampling = text("control.sampling", arms=listed)
-    figures = figure_text(gap, "+.3f")
+    figures = figure_text(gap, "+.1e" if 0 < max(abs(gap["low"]), abs(gap["high"])) < SMALL else "+.3f")
     first = text(f"control.{found}", figures=figures, prompts=card["num_prompts"], more=more)
     return joined([first, text("control.policy", kl=policy["kl"], mean=policy["mean"], sampling=sampling)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,22 +37,29 @@ class ServedScorer:
     _waiting: int = 0
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def scores(self, trees: Sequence[Tree]) -> list[list[float]]:
-        """The scores of each tree's answers. Raises: ApiError 400 for what is too long, 429 when too many wait."""
-        longest = max(len(prompt) + len(answer) for prompt, answers in trees for answer in answers)
-        if longest > self.context:
-            message = f"This model's maximum context length is {self.context} tokens. A prompt with its answer has "
-            message += f"{longest} tokens."
-            raise ApiError(400, message, code="context_length_exceeded")
+    async def scores(self, made: Callable[[], Iterable[Tree]]) -> tuple[list[Tree], list[list[float]]]:
+        """The trees of a request, made off the event loop, and the scores of each one's answers.
+
+        Raises: ApiError 429 when too many wait, before anything is made; 400 for what is too long; what `made` raises.
+        """
         if self._waiting > self.queue:
             message = "Too many requests wait for this model. Try again later."
             raise ApiError(429, message, type="requests", code="queue_full", retry_after_s=RETRY_AFTER_S)
         self._waiting += 1
         try:
+            trees = await run_in_threadpool(lambda: list(made()))
+            self._require_fitting(trees)
             async with self._lock:
-                return await run_in_threadpool(self.scorer.scores, list(trees))
+                return trees, await run_in_threadpool(self.scorer.scores, trees)
         finally:
             self._waiting -= 1
+
+    def _require_fitting(self, trees: Sequence[Tree]) -> None:
+        longest = max(len(prompt) + len(answer) for prompt, answers in trees for answer in answers)
+        if longest > self.context:
+            message = f"This model's maximum context length is {self.context} tokens. A prompt with its answer has "
+            message += f"{longest} tokens."
+            raise ApiError(400, message, code="context_length_exceeded")
 
 
 class Scorers:

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Depends
-from fastapi.concurrency import run_in_threadpool
 
 from rlhf.data.encode import Ids
 from rlhf.data.packing import Tree
@@ -35,9 +34,8 @@ def scores_router(scorers: Scorers, access: ApiAccess, *, count_tokens: Callable
     async def scored(
         model: ServedScorer, made: Callable[[], Iterable[Tree]], caller: Caller
     ) -> tuple[list[float], int]:
-        """The scores of all answers in order, and the tokens read; trees are made off the event loop."""
-        trees = await run_in_threadpool(lambda: list(made()))
-        found = await model.scores(trees)
+        """The scores of all answers in order, and the tokens read."""
+        trees, found = await model.scores(made)
         tokens = sum(len(prompt) + sum(map(len, answers)) for prompt, answers in trees)
         count_tokens(tokens)
         access.spend(caller, tokens)

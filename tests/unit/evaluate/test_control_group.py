@@ -55,6 +55,17 @@ def card(gain: float, **changed: Any) -> dict[str, Any]:
     return control_card(reference, policy, [1.0, 3.0], **options)
 
 
+def test_a_difference_of_a_hundred_thousandth_is_not_shown_as_none() -> None:
+    reference = np.random.default_rng(2).normal(scale=1e-5, size=(12, 8))
+    after = reference[:, :1] + 2e-5
+    found = control_card(reference, after, [0.0], best_of=[2], decoding={})
+    assert found["outcome"] == "better"
+    assert "+0.000" not in found["verdict"]
+    assert "e-05 [+" in found["verdict"]
+    same = control_card(reference, reference, [0.0], best_of=[2], decoding={})
+    assert "e+00" not in same["verdict"]
+
+
 def test_better_worse_and_cannot_be_told() -> None:
     better, worse, unknown = card(0.8), card(-0.8), card(0.02)
     assert [each["outcome"] for each in (better, worse, unknown)] == ["better", "worse", "unknown"]

@@ -171,7 +171,8 @@ def test_reward_models_are_listed_as_what_they_are(client: TestClient) -> None:
 def test_what_is_one_request_too_many_is_told_to_come_back(
     scorers: Scorers, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One is scored, none may wait beside it; the first is held until the second was answered."""
+    """One is scored, none may wait beside it; the first is held until the second was answered, which is not even read:
+    half a character would be an error of its own."""
     begun, go_on = threading.Event(), threading.Event()
     scorer = scorers.get("reward").scorer
     real = type(scorer).scores
@@ -186,12 +187,17 @@ def test_what_is_one_request_too_many_is_told_to_come_back(
     first = threading.Thread(target=lambda: statuses.append(client.post("/v1/scores", json=body).status_code))
     first.start()
     assert begun.wait(30)
-    refused = client.post("/v1/scores", json=body)
+    half = {
+        "content": b'{"prompts": ["\xea\xb0\x80"], "answers": ["\\ud800"]}',
+        "headers": {"content-type": "application/json"},
+    }
+    refused = client.post("/v1/scores", **half)  # type: ignore[arg-type]
     go_on.set()
     first.join()
     assert refused.status_code == 429
     assert int(refused.headers["retry-after"]) >= 1
     assert statuses == [200]
+    assert client.post("/v1/scores", **half).status_code == 400  # type: ignore[arg-type]
 
 
 def test_which_folders_score(tmp_path: Path, tiny_reward: Path, tiny_neox: Path) -> None:
