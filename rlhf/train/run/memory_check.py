@@ -43,7 +43,7 @@ def require_memory(config: StageConfig, ranks: Ranks, say: Callable[[str], None]
     if plan is None:
         return
     beside = f"; {plan.host_bytes / GIB:.1f} GiB of CPU memory planned" if plan.host_bytes else ""
-    say(f"memory: about {plan.peak / GIB:.1f} GiB a rank planned, {smallest / GIB:.1f} GiB free{beside}")
+    say(f"memory: about {plan.peak / GIB:.1f} GiB per rank planned, {smallest / GIB:.1f} GiB free{beside}")
     if plan.peak > smallest:
         found = advice(config, stage_shapes(config), plan.placement, smallest)
         say(f"warning: with full rows it may run out of memory ({plan.largest}); what would fit: {found}")

@@ -91,7 +91,7 @@ def _memory(config: StageConfig, path: str, facts: MachineFacts) -> Check:
         return Check("memory", "failed", f"on the {device} {error.problem}", error.fix)
     if plan is None:
         return Check("memory", "skipped", "the shape of a model is not known before it is there")
-    said = f"about {plan.peak / GIB:.1f} GiB a rank on the {device} planned, {free / GIB:.1f} GiB free"
+    said = f"about {plan.peak / GIB:.1f} GiB per rank on the {device} planned, {free / GIB:.1f} GiB free"
     tight = "; with full rows it may run out: see `rlhf plan`" if plan.peak > free else ""
     return Check("memory", "passed", said + tight)
 
