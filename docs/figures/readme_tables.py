@@ -188,6 +188,11 @@ def _best_of(summaries: Sequence[Summary]) -> str:
     return " / ".join(shown)
 
 
+def _quickest(summaries: Sequence[Summary]) -> str:
+    """Minutes by the clock of the quickest run: the others may have shared the machine."""
+    return f"{min(summary['seconds'] for summary in summaries) / 60:.1f}"
+
+
 def _is_shown(row: Mapping[str, Any]) -> bool:
     """A figure, or something that the other side cannot do; not what there was no time for."""
     return "value" in row or bool(row.get("impossible"))
@@ -264,6 +269,7 @@ _ROWS: tuple[tuple[dict[str, str], Cell], ...] = (
         {"en": "processor seconds, all cores together", "ko": "프로세서 시간(초), 모든 코어 합계"},
         _figure("cpu_seconds", form=".0f"),
     ),
+    ({"en": "minutes by the clock, the quickest run", "ko": "걸린 시간(분), 가장 빨랐던 실행"}, _quickest),
 )
 
 
