@@ -19,7 +19,8 @@ from flops import Work, training_flops
 from gpu_models import Bench
 from gpu_setting import Setting
 
-from rlhf.config.schema import PpoConfig, RewardConfig, SftConfig
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.schema import RewardConfig, SftConfig
 from rlhf.config.sections import SamplingSection
 from rlhf.data.packing import pack_sequences, pack_trees, trees_of
 from rlhf.data.tokenizer import load_tokenizer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlhf.config.schema import PpoConfig
+from rlhf.config.ppo import PpoConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,12 @@ class Stage:
     @property
     def config(self) -> type[StageConfig]:
         """The class of the stage's configuration."""
-        from rlhf.config import schema
+        from rlhf.config import ppo, schema
 
         classes: dict[str, type[StageConfig]] = {
             "sft": schema.SftConfig,
             "reward": schema.RewardConfig,
-            "ppo": schema.PpoConfig,
+            "ppo": ppo.PpoConfig,
             "dpo": schema.DpoConfig,
         }
         return classes[self.name]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rlhf.artifacts.files import read_json
-from rlhf.config.schema import PpoConfig
+from rlhf.config.ppo import PpoConfig
 from rlhf.data.encode import EncodedPrompt, Encoder
 from rlhf.data.records import Prompt
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer

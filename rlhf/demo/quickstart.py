@@ -14,8 +14,8 @@ from typing import Any
 
 from rlhf.artifacts.files import read_json, write_json
 from rlhf.config.load import load_config
+from rlhf.config.ppo import PpoConfig
 from rlhf.config.reward_sources import RewardRole
-from rlhf.config.schema import PpoConfig
 from rlhf.config.stages import CHAIN
 from rlhf.demo.options import QuickstartOptions, TinySize
 from rlhf.demo.processes import demo_ranks

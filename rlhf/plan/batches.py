@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rlhf.config.schema import DpoConfig, LanguageConfig, PpoConfig, RewardConfig, StageConfig
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.schema import DpoConfig, LanguageConfig, RewardConfig, StageConfig
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from rlhf.config.schema import PpoConfig, StageConfig
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.schema import StageConfig
 from rlhf.errors import ConfigError
 from rlhf.plan.activations import cache_bytes
 from rlhf.plan.memory import CONTEXT, GIB, LOST, MemoryPlan

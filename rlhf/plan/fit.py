@@ -10,7 +10,8 @@ from typing import NamedTuple
 import yaml
 from pydantic import ValidationError
 
-from rlhf.config.schema import DpoConfig, PpoConfig, RewardConfig, StageConfig
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.schema import DpoConfig, RewardConfig, StageConfig
 from rlhf.errors import ConfigError, ModelError
 from rlhf.plan.batches import SHORTEST, longest_item
 from rlhf.plan.engine_share import require_engine_share, require_room_for_engine

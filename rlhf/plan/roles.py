@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
 from rlhf.artifacts.adapter import find_adapter
+from rlhf.config.ppo import PpoConfig
 from rlhf.config.role_paths import role_paths
-from rlhf.config.schema import DpoConfig, LanguageConfig, PpoConfig, RewardConfig, SftConfig, StageConfig
+from rlhf.config.schema import DpoConfig, LanguageConfig, RewardConfig, SftConfig, StageConfig
 from rlhf.config.sections import DeepSpeedSection, LoraSection, SamplingSection
 from rlhf.errors import ModelError
 from rlhf.plan import activations as acts

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rlhf.config.schema import DpoConfig, PpoConfig, StageConfig
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.schema import DpoConfig, StageConfig
 from rlhf.plan.batches import longest_item
 from rlhf.plan.roles import Shapes
 from rlhf.plan.steps import count_rows, planned_steps, warmup_steps

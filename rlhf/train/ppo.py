@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from rlhf.config.ppo import PpoConfig
 from rlhf.config.role_paths import RolePaths
-from rlhf.config.schema import PpoConfig
 from rlhf.data.encode import EncodedPrompt, EncodedSequence
 from rlhf.data.packing import pack_sequences
 from rlhf.data.tokenizer import ChatTokenizer

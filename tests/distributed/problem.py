@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlhf.config.schema import PpoConfig, RewardConfig, SftConfig
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.schema import RewardConfig, SftConfig
 from rlhf.config.sections import LrGroup
 from rlhf.data.encode import EncodedPrompt, EncodedRanking, EncodedSequence, Ids
 from rlhf.data.records import Message

@@ -27,8 +27,9 @@ from tests.support.pretend_gpu import DEVICE, PretendGpu, counted  # isort: skip
 
 import rlhf.engine.deepspeed as separate_engine
 import rlhf.engine.shared as shared_engine
+from rlhf.config.ppo import PpoConfig
 from rlhf.config.role_paths import RolePaths
-from rlhf.config.schema import PpoConfig, RewardConfig, SftConfig
+from rlhf.config.schema import RewardConfig, SftConfig
 from rlhf.config.sections import DeepSpeedSection, SamplingSection
 from rlhf.curate.sample.options import SampleOptions
 from rlhf.curate.sample.sampler import sample_answers as sample_file

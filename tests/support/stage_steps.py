@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from rlhf.config.schema import DpoConfig, PpoConfig, RewardConfig, SftConfig
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.schema import DpoConfig, RewardConfig, SftConfig
 from rlhf.config.sections import DeepSpeedSection, SamplingSection
 from rlhf.data.encode import EncodedMarked, EncodedPrompt, EncodedRanking, EncodedSequence, Encoder
 from rlhf.data.records import Message, Prompt

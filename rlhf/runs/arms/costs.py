@@ -8,7 +8,8 @@ from typing import Any
 
 from rlhf.artifacts.files import read_json
 from rlhf.config.arms import ArmSection
-from rlhf.config.schema import PpoConfig, StageConfig
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.schema import StageConfig
 from rlhf.curate.output import manifest_path
 from rlhf.data.embedded import data_path
 from rlhf.data.records import Prompt

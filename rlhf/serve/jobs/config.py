@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.config.load import load_config
-from rlhf.config.schema import DpoConfig, PpoConfig, SftConfig, StageConfig
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.schema import DpoConfig, SftConfig, StageConfig
 from rlhf.config.stages import STAGES, stage_of_file
 from rlhf.errors import ConfigError
 from rlhf.serve.errors import ApiError

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rlhf.artifacts.manifest import require_stage
+from rlhf.config.ppo import PpoConfig
 from rlhf.config.role_paths import RolePaths, role_paths
-from rlhf.config.schema import PpoConfig
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.errors import ConfigError, TokenizerError
 from rlhf.evaluate.reward.gate import require_accuracy

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rlhf.artifacts.files import write_json
-from rlhf.config.schema import PpoConfig
+from rlhf.config.ppo import PpoConfig
 from rlhf.data.encode import EncodedPrompt
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.evaluate.control_group import control_card

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rlhf.config.algorithm import PpoSection
-from rlhf.config.schema import PpoConfig
+from rlhf.config.ppo import PpoConfig
 from rlhf.config.sections import SamplingSection
 from rlhf.data.encode import EncodedPrompt, EncodedSequence, Ids
 from rlhf.data.packing import PackedRow, pack_sequences

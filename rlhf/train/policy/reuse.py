@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rlhf.config.schema import PpoConfig
+from rlhf.config.ppo import PpoConfig
 from rlhf.data.encode import EncodedPrompt
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.memory import free_memory

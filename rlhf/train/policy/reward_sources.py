@@ -10,8 +10,8 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from rlhf.config.ppo import PpoConfig
 from rlhf.config.reward_sources import MODEL_SOURCE, RewardFunction, RewardRole
-from rlhf.config.schema import PpoConfig
 from rlhf.data.packing import Tree, pack_trees
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.ranks import Ranks

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from rlhf.config.ppo import PpoConfig
 from rlhf.config.role_paths import RolePaths
-from rlhf.config.schema import PpoConfig
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.deepspeed import InferenceModel, TrainedModel
 from rlhf.train.models import build_causal_lm, build_critic, build_scalar_model, make_trainable

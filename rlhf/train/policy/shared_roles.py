@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from rlhf.artifacts.adapter import StoredAdapter, base_identity, find_adapter, read_adapter
+from rlhf.config.ppo import PpoConfig
 from rlhf.config.role_paths import RolePaths
-from rlhf.config.schema import PpoConfig
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.deepspeed import InferenceModel
 from rlhf.engine.shared import SharedActor, SharedEngine, SharedFrozenRole, SharedTrainedRole

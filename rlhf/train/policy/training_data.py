@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rlhf.config.schema import PpoConfig
+from rlhf.config.ppo import PpoConfig
 from rlhf.data.encode import EncodedPrompt, Encoder
 from rlhf.data.loader import RowStream
 from rlhf.data.records import Demonstration, Prompt

@@ -13,7 +13,7 @@ import numpy as np
 from rlhf.artifacts.checkpoint import Checkpoint
 from rlhf.artifacts.files import write_text
 from rlhf.artifacts.manifest import require_stage
-from rlhf.config.schema import PpoConfig
+from rlhf.config.ppo import PpoConfig
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import InferenceModel
 from rlhf.errors import ConfigError

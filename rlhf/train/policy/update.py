@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlhf.config.schema import PpoConfig
+from rlhf.config.ppo import PpoConfig
 from rlhf.data.encode import EncodedSequence
 from rlhf.data.loader import RowStream
 from rlhf.data.packing import PackedRow, pack_sequences, plan_micro_batches

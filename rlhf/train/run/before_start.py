@@ -17,7 +17,8 @@ from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.arguments import parse_stage_arguments
 from rlhf.config.load import load_config
 from rlhf.config.model_paths import how_to_make, is_hub_id
-from rlhf.config.schema import DpoConfig, PpoConfig, RewardConfig, StageConfig
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.schema import DpoConfig, RewardConfig, StageConfig
 from rlhf.config.sections import SourceSection
 from rlhf.config.stages import STAGES
 from rlhf.data.embedded import data_path

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rlhf.config.schema import LanguageConfig, PpoConfig, StageConfig
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.schema import LanguageConfig, StageConfig
 from rlhf.config.sections import DeepSpeedSection
 from rlhf.doctor.checks import Check
 from rlhf.doctor.proofs import FastPaths, stage_proofs

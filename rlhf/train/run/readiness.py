@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlhf.artifacts.run_folder import RunFolder
-from rlhf.config.schema import PpoConfig, StageConfig
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.schema import StageConfig
 from rlhf.errors import ArtifactError
 from rlhf.evaluate.reward.gate import require_accuracy
 

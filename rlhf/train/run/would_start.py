@@ -7,7 +7,8 @@ from importlib.util import find_spec
 
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import load_config
-from rlhf.config.schema import LanguageConfig, PpoConfig, StageConfig
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.schema import LanguageConfig, StageConfig
 from rlhf.config.stages import STAGES
 from rlhf.doctor.checks import Check
 from rlhf.doctor.machine import GIB, MachineFacts

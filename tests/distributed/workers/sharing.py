@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlhf.config.ppo import PpoConfig
 from rlhf.config.role_paths import RolePaths
-from rlhf.config.schema import PpoConfig
 from rlhf.config.sections import LanguageModelSection, ModelSection
 from rlhf.data.encode import EncodedSequence
 from rlhf.data.packing import pack_sequences, plan_micro_batches

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from rlhf.config.load import load_config
-from rlhf.config.schema import PpoConfig, SftConfig, StageConfig
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.schema import SftConfig, StageConfig
 from rlhf.errors import ConfigError
 
 

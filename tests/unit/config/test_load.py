@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from rlhf.config.load import config_schema, dump_config, load_config
-from rlhf.config.schema import PpoConfig, RewardConfig, SftConfig, StageConfig
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.schema import RewardConfig, SftConfig, StageConfig
 from rlhf.config.stages import STAGES
 from rlhf.errors import ConfigError
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rlhf.config.load import config_schema, load_config
-from rlhf.config.schema import PpoConfig, RewardConfig, SftConfig, StageConfig
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.schema import RewardConfig, SftConfig, StageConfig
 from rlhf.errors import ConfigError
 
 ROOM = "sampling={max_prompt_tokens: 128, max_new_tokens: 32}"

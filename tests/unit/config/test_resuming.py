@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rlhf.config.keys import key_table
+from rlhf.config.ppo import PpoConfig
 from rlhf.config.resuming import RULES, changes, rule_of
-from rlhf.config.schema import PpoConfig, SftConfig
+from rlhf.config.schema import SftConfig
 from rlhf.config.stages import STAGES
 
 

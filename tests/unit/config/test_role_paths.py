@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from rlhf.config.ppo import PpoConfig
 from rlhf.config.role_paths import RolePaths, role_paths
-from rlhf.config.schema import PpoConfig
 from rlhf.plan.roles import stage_shapes
 from rlhf.train.policy.build_roles import checked_paths
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.config.schema import DpoConfig, PpoConfig, RewardConfig, SftConfig
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.schema import DpoConfig, RewardConfig, SftConfig
 from rlhf.config.stages import CHAIN, STAGES, stage_named, stage_of, stage_of_file
 from rlhf.errors import ConfigError
 

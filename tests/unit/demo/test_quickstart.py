@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlhf.config.load import load_config
-from rlhf.config.schema import PpoConfig
+from rlhf.config.ppo import PpoConfig
 from rlhf.config.stages import CHAIN
 from rlhf.demo.quickstart import Quickstart
 

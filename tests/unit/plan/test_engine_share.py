@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rlhf.config.schema import PpoConfig
+from rlhf.config.ppo import PpoConfig
 from rlhf.errors import ConfigError
 from rlhf.plan.engine_share import require_engine_share, require_room_for_engine
 from rlhf.plan.fit import check_fits

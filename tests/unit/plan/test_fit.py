@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig
 
-from rlhf.config.schema import PpoConfig, SftConfig
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.schema import SftConfig
 from rlhf.engine.ranks import Ranks
 from rlhf.errors import ConfigError
 from rlhf.plan.batches import SHORTEST

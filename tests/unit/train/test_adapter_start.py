@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from rlhf.config.schema import PpoConfig, RewardConfig
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.schema import RewardConfig
 from rlhf.config.sections import DeepSpeedSection, LanguageModelSection, LoraSection, ModelSection
 from rlhf.data.tokenizer import ChatTokenizer
 from rlhf.engine.ranks import Ranks

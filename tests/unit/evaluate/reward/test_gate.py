@@ -7,7 +7,7 @@ import json
 import pytest
 
 from rlhf.config.load import load_config
-from rlhf.config.schema import PpoConfig
+from rlhf.config.ppo import PpoConfig
 from rlhf.errors import ArtifactError
 from rlhf.evaluate.reward.gate import read_card, refusal, require_accuracy
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rlhf.artifacts.files import write_json, write_text
 from rlhf.config.load import load_config
-from rlhf.config.schema import PpoConfig
+from rlhf.config.ppo import PpoConfig
 from rlhf.curate.output import manifest_path
 from rlhf.runs.arms.costs import ArmBudget, budget_of, draw_part, ppo_tokens, seconds_of, tokens_of
 from rlhf.runs.arms.plan import ArmsPlan

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from rlhf.cli import build_parser
+from rlhf.config.ppo import PpoConfig
 from rlhf.config.role_paths import role_paths
-from rlhf.config.schema import DpoConfig, PpoConfig, RewardConfig, SftConfig
+from rlhf.config.schema import DpoConfig, RewardConfig, SftConfig
 from rlhf.errors import ArtifactError
 from tests.unit.runs.arms.conftest import plan
 

@@ -14,7 +14,8 @@ from fastapi.testclient import TestClient
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.cli.job_flags import add_job_flags, fine_tuning_of
 from rlhf.config.load import load_config
-from rlhf.config.schema import DpoConfig, PpoConfig, SftConfig
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.schema import DpoConfig, SftConfig
 from rlhf.errors import ArtifactError, ConfigError
 from rlhf.serve.access import ApiAccess
 from rlhf.serve.errors import add_error_handlers

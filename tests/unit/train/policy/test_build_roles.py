@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from rlhf.config.schema import ActorSection, PpoConfig, RewardRole
+from rlhf.config.ppo import ActorSection, PpoConfig
+from rlhf.config.schema import RewardRole
 from rlhf.errors import ArtifactError
 from rlhf.train.policy.build_roles import checked_paths
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from rlhf.artifacts.files import read_json
-from rlhf.config.schema import PpoConfig
+from rlhf.config.ppo import PpoConfig
 from rlhf.data.packing import PackedRow
 from rlhf.ops.linear_logprobs import TokenLogprobs
 from rlhf.train.policy import control_group

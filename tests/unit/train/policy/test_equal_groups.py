@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from pydantic import ValidationError
 
-from rlhf.config.schema import PpoConfig
+from rlhf.config.ppo import PpoConfig
 from rlhf.errors import TrainingError
 from rlhf.ops.moments import Moments
 from rlhf.train.policy.equal_groups import KeptGroups, kept_groups

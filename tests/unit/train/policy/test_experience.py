@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf.config.schema import PpoConfig
+from rlhf.config.ppo import PpoConfig
 from rlhf.data.encode import EncodedPrompt
 from rlhf.data.packing import PackedRow
 from rlhf.data.records import Message

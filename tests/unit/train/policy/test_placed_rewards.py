@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf.config.schema import PpoConfig
+from rlhf.config.ppo import PpoConfig
 from rlhf.data.packing import PackedRow
 from rlhf.ops.moments import Moments
 from rlhf.train.policy.experience import Experience, gather_experience

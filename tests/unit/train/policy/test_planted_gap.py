@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf.config.schema import PpoConfig
+from rlhf.config.ppo import PpoConfig
 from rlhf.data.packing import PackedRow
 from rlhf.ops.linear_logprobs import TokenLogprobs
 from rlhf.ops.moments import Moments

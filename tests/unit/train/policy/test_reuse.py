@@ -10,7 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from rlhf.config.schema import PpoConfig
+from rlhf.config.ppo import PpoConfig
 from rlhf.data.encode import EncodedPrompt
 from rlhf.data.records import Message
 from rlhf.errors import ConfigError

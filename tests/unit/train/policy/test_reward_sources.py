@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from rlhf.config.ppo import PpoConfig
 from rlhf.config.reward_sources import RewardRole
-from rlhf.config.schema import PpoConfig
 from rlhf.data.encode import EncodedPrompt
 from rlhf.data.packing import PackedRow
 from rlhf.data.records import Message

@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlhf.artifacts.adapter import find_adapter, read_adapter
+from rlhf.config.ppo import PpoConfig
 from rlhf.config.role_paths import RolePaths
-from rlhf.config.schema import PpoConfig
 from rlhf.data.encode import EncodedSequence
 from rlhf.data.packing import PackedRow, pack_sequences
 from rlhf.data.tokenizer import ChatTokenizer

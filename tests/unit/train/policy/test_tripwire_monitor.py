@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rlhf.artifacts.run_folder import RunFolder
-from rlhf.config.schema import PpoConfig
+from rlhf.config.ppo import PpoConfig
 from rlhf.train.policy.tripwire_monitor import TripwireMonitor
 from tests.support.tables import EOS, ONE_RANK, sample
 

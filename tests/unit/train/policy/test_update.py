@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlhf.config.schema import PpoConfig
+from rlhf.config.ppo import PpoConfig
 from rlhf.data.encode import EncodedSequence
 from rlhf.data.loader import RowStream
 from rlhf.train.policy import update as module

@@ -12,7 +12,8 @@ import pytest
 
 from rlhf.cli import main
 from rlhf.config.load import load_config
-from rlhf.config.schema import DpoConfig, PpoConfig, RewardConfig, SftConfig
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.schema import DpoConfig, RewardConfig, SftConfig
 from rlhf.train.run.before_start import (
     chain_problems,
     checked,

@@ -9,7 +9,8 @@ import pytest
 
 from rlhf.artifacts.run_folder import RunFolder
 from rlhf.config.load import load_config
-from rlhf.config.schema import PpoConfig, SftConfig
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.schema import SftConfig
 from rlhf.config.sections import LogSection
 from rlhf.errors import ConfigError
 from rlhf.train.run.before_start import package_problems

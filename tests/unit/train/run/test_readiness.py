@@ -9,7 +9,8 @@ import pytest
 from rlhf.artifacts.files import write_json
 from rlhf.cli import main
 from rlhf.config.load import load_config
-from rlhf.config.schema import PpoConfig, RewardConfig
+from rlhf.config.ppo import PpoConfig
+from rlhf.config.schema import RewardConfig
 from rlhf.errors import ArtifactError
 from rlhf.train.run.readiness import require_parents
 from tests.support.run_folders import write_run
