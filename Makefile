@@ -1,4 +1,4 @@
-# `make quickstart` and `make test` need Python 3.11 or newer and nothing else: they make .venv themselves.
+# `make quickstart` and `make test` need Python 3.11 or newer and a C++ compiler: they make .venv themselves.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -20,7 +20,7 @@ help:
 	@echo "make test-trackers   an environment with W&B, Trackio and MLflow, then runs that log to them, offline"
 	@echo "make test-cluster    jobs on a real Slurm of two virtual nodes (installs slurm-wlm and munge when root)"
 	@echo "make test-container  build docker/Dockerfile without Docker, then the quickstart in it (needs root, buildah)"
-	@echo "make test-full       what takes minutes each: kills in 48 cells, an installed wheel, GPU tests tried on a CPU; about an hour"
+	@echo "make test-full       what takes minutes each: kills in 64 cells, an installed wheel, GPU tests tried on a CPU; about an hour"
 	@echo "make bench           what fits into an hour of the benchmarks: bench.json, bench.md (BENCH_DATA=DIR, BENCH_ARGS='--quick')"
 	@echo "make case-study      the three stages on Gemma 3 270M, about 2.5 hours on two cores (CASE_DATA=DIR)"
 	@echo "make check           lint, types, layers"

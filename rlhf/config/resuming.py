@@ -29,6 +29,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("data.train.*.path", "logged"),
     ("data.eval.*.path", "logged"),
     ("data.ptx.*.path", "logged"),
+    ("data.demonstrations.*.path", "logged"),
     ("data", "refused"),
     # other weights than those the optimizer's state belongs to
     ("model.attention", "logged"),

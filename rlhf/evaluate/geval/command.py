@@ -12,7 +12,7 @@ from typing import Any
 from rlhf.artifacts.files import write_text
 from rlhf.curate.sample.options import SampleOptions
 from rlhf.data.sources import OnBadRow
-from rlhf.errors import ConfigError
+from rlhf.errors import ConfigError, require_packages
 from rlhf.evaluate.answers.generation import generate
 from rlhf.evaluate.geval.judging import JudgePanel, judge_answers
 from rlhf.evaluate.geval.table import WHOLE, geval_table, read_scores
@@ -29,10 +29,13 @@ def table_from_scores(
         against: the model the others are compared with; in sets without it, the best model.
         about: further keys of the JSON report.
 
-    Raises: DataError, naming file and line, for a file without scores or a bad row.
+    Raises: DataError, naming file and line, for a file without scores or a bad row; ConfigError where several judges
+        scored and the package that measures their agreement is missing.
     """
     report_folder(out)
     stored = read_scores(scores, on_bad_row)
+    if len({row.judge for row in stored.rows}) > 1:
+        _require_agreement()
     models = {row.model for row in stored.rows}
     if against is not None and against not in models:
         raise ConfigError(f"no model {against!r}", where="--against", expected=f"one of {', '.join(sorted(models))}")
@@ -42,6 +45,10 @@ def table_from_scores(
     write_text(out / "geval.csv", csv_text(table))
     write_report(out, "geval", table, "geval", whole=WHOLE)
     return table
+
+
+def _require_agreement() -> None:
+    require_packages("krippendorff", extra="llm", needed_by="the agreement of several judges")
 
 
 def csv_text(table: Mapping[str, Any]) -> str:
@@ -70,6 +77,8 @@ def evaluate_judge(
             "a judge compares, and there is one model", where="--model", fix="name a second one, e.g. the SFT run"
         )
     report_folder(out)
+    if len(panel.judges) > 1:
+        _require_agreement()
     generations = generate(request, out)
     found = judge_answers(generations, panel, out / "answers.jsonl")
     name = Path(request.prompts.rpartition(":")[2]).stem
