@@ -92,8 +92,8 @@ def _decided(standing: Standing) -> Decision:
     if not alike:
         gap = _figures(standing.between(best, others[0]))
         values = {"arm": best, "prompts": prompts, "second": others[0], "gap": gap, "number": len(standing.comparisons)}
-        kept = best == SFT
-        return Decision("keep" if kept else "one", best, None, text("arms.keep" if kept else "arms.one", **values))
+        outcome = "keep" if best == SFT else "one"
+        return Decision(outcome, best, None, text(f"arms.{outcome}{'' if others[1:] else '_of_two'}", **values))
     needed, more = _needed(standing, best, alike)
     values = {
         "first": best,

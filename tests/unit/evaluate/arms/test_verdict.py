@@ -34,6 +34,16 @@ def test_one_arm_is_above_all_others() -> None:
     assert found.sentence.ko.startswith("ppo 배포를 권합니다")
 
 
+def test_of_two_there_is_one_comparison_and_nothing_to_correct() -> None:
+    better, worse = (decide(standing({"sft": NOISE, "ppo": OTHER + shift})) for shift in (2, -2))
+    assert (better.outcome, worse.outcome) == ("one", "keep")
+    assert better.sentence.en.startswith("Ship ppo: on 200 held-out prompts the judge scores it above sft (+2.000 [")
+    assert worse.sentence.en.startswith(
+        "Keep the SFT model (sft): on 200 held-out prompts the judge scores it above ppo"
+    )
+    assert not any("보정" in each.sentence.ko for each in (better, worse))
+
+
 def test_arms_that_cannot_be_told_apart_and_how_many_prompts_would_tell() -> None:
     """ppo leads dpo by .05 with sd 1.118 of the difference, which is held to Holm's last step, 95 %:
     (1.960 + .8416)^2 x 1.118^2 / .05^2 = 3,925 and a few for the sample's sd."""
