@@ -9,6 +9,7 @@ from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.deepspeed import TrainedModel
 from rlhf.models.loading import artifact_model_path, check_model_path
 from rlhf.models.quantization import require_quantizer
+from rlhf.train.end_token import end_token_line
 from rlhf.train.models import build_causal_lm, make_trainable
 from rlhf.train.run.run import Run
 
@@ -32,5 +33,7 @@ def trained_language_model(run: Run[SftConfig] | Run[DpoConfig], path: str, toke
     config = run.config
     wrapped = build_causal_lm(path, config.model, config.deepspeed, run.ranks, tokenizer, key="model.path")
     make_trainable(wrapped, config.model, run.say)
+    if line := end_token_line(wrapped, tokenizer.eos_id, str(tokenizer.tokenizer.eos_token)):
+        run.say(line)
     dtype, decay = config.model.dtype, config.train.ema_decay
     return TrainedModel(wrapped, config.train, config.deepspeed, run.ranks, dtype=dtype, ema_decay=decay)

@@ -1,0 +1,38 @@
+"""Whether a frozen head can tell the token that ends an answer from others."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from rlhf.engine.partitioned import whole
+from rlhf.models.loading import PackedCausalLM
+
+ALIKE = 0.95  # cosine of two rows of a head; those of tokens that a base has learnt are far below
+MANY = 8
+ROWS = 1 << 14  # compared at a time
+
+
+def tokens_alike(rows: Tensor, token: int) -> int:
+    """How many other rows of a head [V, H] point the way of this token's: tokens that were never trained, mostly."""
+    own = nn.functional.normalize(rows[token].float(), dim=0)
+    found = sum(int((nn.functional.normalize(part.float(), dim=1) @ own >= ALIKE).sum()) for part in rows.split(ROWS))
+    return found - 1
+
+
+def end_token_line(wrapped: PackedCausalLM, eos_id: int, token: str) -> str:
+    """A warning where training cannot change the head and its row of `token` is that of many other tokens; or ""."""
+    head = wrapped.model.get_output_embeddings()
+    if not isinstance(head, nn.Linear) or any(each.requires_grad for each in head.parameters()):
+        return ""  # trained, or with an adapter of its own
+    if not head.weight.is_floating_point():
+        return ""  # packed 4-bit numbers
+    with whole([head.weight]):
+        alike = tokens_alike(head.weight.detach(), eos_id)
+    if alike < MANY:
+        return ""
+    return (
+        f"warning: {token} (token {eos_id}), which ends an answer, has nearly the same row of the head as {alike:,} "
+        "other tokens: this base never learnt it, and LoRA leaves the head as it is. Some answers will have another "
+        "token where their end should be; to avoid it choose a template that ends answers with a token the base knows "
+        "(data.template), or train all weights"
+    )
