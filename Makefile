@@ -22,7 +22,7 @@ help:
 	@echo "make test-container  build docker/Dockerfile without Docker, then the quickstart in it (needs root, buildah)"
 	@echo "make test-full       what takes minutes each: kills in 64 cells, an installed wheel, GPU tests tried on a CPU; about an hour"
 	@echo "make bench           what fits into an hour of the benchmarks: bench.json, bench.md (BENCH_DATA=DIR, BENCH_ARGS='--quick')"
-	@echo "make case-study      the three stages on Gemma 3 270M, about 2.5 hours on two cores (CASE_DATA=DIR)"
+	@echo "make case-study      the three stages on Gemma 3 270M, about 3.5 hours on two cores (CASE_DATA=DIR)"
 	@echo "make check           lint, types, layers"
 	@echo "make format          rewrite code as the linter wants it"
 
