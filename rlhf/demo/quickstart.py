@@ -49,8 +49,8 @@ SHORT_OVERRIDES: dict[str, tuple[str, ...]] = {"sft": (), "reward": (), "ppo": (
 LORA = ("model.lora.rank=32", "model.lora.alpha=64")
 LORA_OVERRIDES: dict[str, tuple[str, ...]] = {
     "sft": (*LORA, "train.lr=3.0e-3"),
-    "reward": (*LORA, "train.lr=1.5e-3", "data.template=polyglot-chat"),
-    "ppo": ("ppo.roles=shared", "train.lr=1.0e-3", "critic.lr=1.0e-3"),
+    "reward": (*LORA, "train.lr=2.0e-3", "data.template=polyglot-chat"),
+    "ppo": ("ppo.roles=shared", "train.lr=1.5e-3", "critic.lr=1.5e-3"),
 }
 # Of each prompt GRPO draws four answers at once, and sees it a quarter as often: as many answers in all.
 ESTIMATOR_OVERRIDES: dict[str, tuple[str, ...]] = {
