@@ -7,7 +7,7 @@ import json
 import pytest
 
 from rlhf.config.ppo import ActorSection, PpoConfig
-from rlhf.config.schema import RewardRole
+from rlhf.config.reward_sources import RewardRole
 from rlhf.errors import ArtifactError
 from rlhf.train.policy.build_roles import checked_paths
 
