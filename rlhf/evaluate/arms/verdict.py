@@ -15,6 +15,8 @@ from rlhf.html.texts import Texts
 from rlhf.html.words import Words, joined, same
 
 text = Texts("rlhf.evaluate")
+KEEP = ("arms.keep", "arms.keep_of_two")  # among several, of two
+SHIP = ("arms.one", "arms.one_of_two")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +94,8 @@ def _decided(standing: Standing) -> Decision:
     if not alike:
         gap = _figures(standing.between(best, others[0]))
         values = {"arm": best, "prompts": prompts, "second": others[0], "gap": gap, "number": len(standing.comparisons)}
-        outcome = "keep" if best == SFT else "one"
-        return Decision(outcome, best, None, text(f"arms.{outcome}{'' if others[1:] else '_of_two'}", **values))
+        outcome, keys = ("keep", KEEP) if best == SFT else ("one", SHIP)
+        return Decision(outcome, best, None, text(keys[len(others) == 1], **values))
     needed, more = _needed(standing, best, alike)
     values = {
         "first": best,
