@@ -26,7 +26,7 @@ def end_token_line(wrapped: PackedCausalLM, eos_id: int, token: str) -> str:
         return ""  # trained, or with an adapter of its own
     if not head.weight.is_floating_point():
         return ""  # packed 4-bit numbers
-    with whole([head.weight]):
+    with whole(list(head.parameters())):
         alike = tokens_alike(head.weight.detach(), eos_id)
     if alike < MANY:
         return ""
