@@ -22,6 +22,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 from rlhf.errors import ModelError
+from rlhf.models.last_layer import KEY
 from rlhf.ops.segments import Segment, Segments
 
 PACKED_SDPA = "rlhf_packed_sdpa"
@@ -49,10 +50,24 @@ def _refuse_unsupported(segments: Segments, options: dict[str, Any]) -> None:
         )
 
 
-def _tree_mask(span: Segment, device: torch.device) -> Tensor:
-    """[queries, prefix + queries] bool: all of the prefix, and the segment itself causally."""
+def tree_masks(segments: Segments, device: torch.device, dtype: torch.dtype) -> list[Tensor | None]:
+    """What is added to the scores of each segment, None for one without a prefix.
+
+    [queries, prefix + queries]: 0 for all of the prefix and the segment itself causally, -inf elsewhere. Made once for
+    a row and kept with its segments, as a `VarlenPlan` is; SDPA would turn booleans into the same numbers at every layer.
+    """
+    key = (device, dtype)
+    masks: list[Tensor | None] | None = segments.plans.get(key)
+    if masks is None:
+        masks = segments.plans[key] = [
+            _tree_mask(span, device, dtype) if span.has_prefix else None for span in segments.spans
+        ]
+    return masks
+
+
+def _tree_mask(span: Segment, device: torch.device, dtype: torch.dtype) -> Tensor:
     queries, prefix = span.end - span.start, span.prefix_end - span.prefix_start
-    return torch.ones(queries, prefix + queries, dtype=torch.bool, device=device).tril(diagonal=prefix)
+    return torch.full((queries, prefix + queries), -torch.inf, dtype=dtype, device=device).triu(diagonal=prefix + 1)
 
 
 def _sdpa(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float | None, dropout: float) -> Tensor:
@@ -63,14 +78,13 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: 
     lengths = [span.end - span.start for span in segments.spans]
     queries, keys, values = (each.split(lengths, dim=2) for each in (query, key, value))
     first = {span.start: number for number, span in enumerate(segments.spans)}
-    pieces = []
-    for number, span in enumerate(segments.spans):
-        seen_keys, seen_values, mask = keys[number], values[number], None
+    pieces, masks = [], tree_masks(segments, query.device, query.dtype)
+    for number, (span, mask) in enumerate(zip(segments.spans, masks, strict=True)):
+        seen_keys, seen_values = keys[number], values[number]
         if span.has_prefix:
             prompt = first[span.prefix_start]
             seen_keys = torch.cat([keys[prompt], seen_keys], dim=2)
             seen_values = torch.cat([values[prompt], seen_values], dim=2)
-            mask = _tree_mask(span, query.device)
         attended = scaled_dot_product_attention(
             queries[number], seen_keys, seen_values, mask, dropout, is_causal=mask is None, scale=scale
         )
@@ -139,10 +153,13 @@ def _attention_function(kernel: Callable[..., Tensor]) -> Callable[..., tuple[Te
         attention_mask: Tensor | None,
         *,
         segments: Segments | None = None,
+        read_positions: Tensor | None = None,
         scaling: float | None = None,
         dropout: float = 0.0,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
+        if KEY in vars(module):
+            vars(module)[KEY].attended(read_positions)
         if segments is None:
             options = {"scaling": scaling, "dropout": dropout, **kwargs}
             return sdpa_attention_forward(module, query, key, value, attention_mask, **options)

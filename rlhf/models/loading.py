@@ -22,6 +22,7 @@ from rlhf.errors import ModelError
 from rlhf.models.attention import PACKED_SDPA, PACKED_VARLEN, no_mask
 from rlhf.models.attention_choice import KernelSupport, Wanted, allow_cudnn, choose_attention
 from rlhf.models.head import LOGITS, LanguageModelHead, LogitsRequest, Request, Result
+from rlhf.models.last_layer import read_last_mlp_in_part
 from rlhf.models.quantization import Quantize, keep_differentiable, quantized_loading
 from rlhf.ops.segments import Segments
 
@@ -30,13 +31,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 ATTENTION = {"sdpa": PACKED_SDPA, "varlen": PACKED_VARLEN}
 
 
-def packed_inputs(input_ids: Tensor, position_ids: Tensor, segments: Segments) -> dict[str, Any]:
-    """What a transformers model is given for one packed row (input_ids [1, T])."""
+def packed_inputs(input_ids: Tensor, position_ids: Tensor, segments: Segments, positions: Tensor) -> dict[str, Any]:
+    """What a transformers model is given for one packed row (input_ids [1, T]) that is read at `positions` [P]."""
     return {
         "input_ids": input_ids,
         "attention_mask": no_mask(input_ids.device),
         "position_ids": position_ids,
         "segments": segments,
+        "read_positions": positions,
         "use_cache": False,
     }
 
@@ -68,7 +70,7 @@ class PackedCausalLM(nn.Module):
         Losses and log-probabilities never hold all logits where the head is a `LanguageModelHead`. `noise`
         [1, T, width] is added to the embeddings of the row's tokens.
         """
-        inputs = packed_inputs(input_ids, position_ids, segments)
+        inputs = packed_inputs(input_ids, position_ids, segments, positions)
         if noise is not None:
             embedded = self.model.get_input_embeddings()(inputs.pop("input_ids"))
             inputs["inputs_embeds"] = embedded + noise.to(embedded.dtype)
@@ -89,7 +91,7 @@ class PackedScalarModel(nn.Module):
     def forward(self, input_ids: Tensor, position_ids: Tensor, segments: Segments, positions: Tensor) -> Tensor:
         """Scores [P] float32, in reward units, read at `positions` [P] of one row (input_ids [1, T])."""
         classifier = unwrap_peft(self.model)
-        hidden = hidden_states(classifier, packed_inputs(input_ids, position_ids, segments), positions)
+        hidden = hidden_states(classifier, packed_inputs(input_ids, position_ids, segments, positions), positions)
         shift = float(getattr(classifier.config, "score_shift", 0.0))
         return classifier.score(hidden).squeeze(-1).float() + shift
 
@@ -190,6 +192,7 @@ def _load(
             fix="use a complete model folder",
         )
     keep_differentiable(model)
+    read_last_mlp_in_part(model)
     return model
 
 

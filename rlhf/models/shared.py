@@ -121,7 +121,7 @@ class SharedBackbone(nn.Module):
         if role not in self.heads:
             return self.language(input_ids, position_ids, segments, positions, request=request)
         causal = self.language.model.get_base_model()
-        hidden = hidden_states(causal, packed_inputs(input_ids, position_ids, segments), positions)
+        hidden = hidden_states(causal, packed_inputs(input_ids, position_ids, segments, positions), positions)
         return self.heads[role](hidden).squeeze(-1).float() + self._shifts[role]
 
 

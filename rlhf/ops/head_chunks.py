@@ -16,11 +16,14 @@ def rows_per_chunk(weight: Tensor, logits: int | None) -> int:
 
 
 def softmax_in_place(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Probabilities in the memory of float32 logits [n, V], and log-sum-exp [n]."""
-    largest = logits.amax(-1, keepdim=True)
-    logits.sub_(largest).exp_()
-    total = logits.sum(-1, keepdim=True)
-    return logits.div_(total), (total.log() + largest).squeeze(1)
+    """Probabilities in the memory of float32 logits [n, V], and log-sum-exp [n].
+
+    log-sum-exp is the largest logit less the logarithm of its probability, which is at least 1 / V and so never
+    underflows. One kernel for the softmax reads and writes each row once, where its parts would do so four times.
+    """
+    largest = logits.amax(-1)
+    torch.softmax(logits, -1, out=logits)
+    return logits, largest - logits.amax(-1).log()
 
 
 class HeadGradients(NamedTuple):

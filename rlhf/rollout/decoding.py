@@ -211,6 +211,7 @@ class Decoder:
             attention_mask=no_mask(self._device),
             position_ids=sent["positions"][None],
             segments=Segments.of_lengths([len(context) for context in row.contexts]),
+            read_positions=sent["read"],
             use_cache=True,
             logits_to_keep=sent["read"],
             **{self._cache_argument: cache},
