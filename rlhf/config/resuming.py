@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 Rule = Literal["free", "logged", "refused"]
 
+DATA_PATH = "data.*.path"  # of a source of any list in `data`
+
 # The first pattern that matches a key, or a group above it, decides; what none matches is logged.
 RULES: tuple[tuple[str, Rule], ...] = (
     # where it is written, when it is saved, what is shown: no number changes
@@ -25,11 +27,8 @@ RULES: tuple[tuple[str, Rule], ...] = (
     # another order of rows, or other random streams: neither the old run nor a new one
     ("run.seed", "refused"),
     ("data.on_bad_row", "free"),
-    # a file may move; its bytes are compared by their hash
-    ("data.train.*.path", "logged"),
-    ("data.eval.*.path", "logged"),
-    ("data.ptx.*.path", "logged"),
-    ("data.demonstrations.*.path", "logged"),
+    # a file may move, whatever it is read for: its bytes are compared by their hash
+    (DATA_PATH, "logged"),
     ("data", "refused"),
     # other weights than those the optimizer's state belongs to
     ("model.attention", "logged"),
@@ -81,6 +80,11 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[ChangedKey]:
     A key that one of the two does not have is not compared: versions of this package differ in their keys.
     """
     return [ChangedKey(key, before, after, rule_of(key)) for key, before, after in _differences(old, new, "")]
+
+
+def moved_data(old: dict[str, Any], new: dict[str, Any]) -> list[ChangedKey]:
+    """The paths of data that differ: as changes of the configuration they pass, so their content has to be compared."""
+    return [change for change in changes(old, new) if fnmatchcase(change.key, DATA_PATH)]
 
 
 def _differences(old: Any, new: Any, key: str) -> Iterator[tuple[str, Any, Any]]:

@@ -7,6 +7,7 @@ launcher come from outside, after a checkpoint was seen.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -273,6 +274,58 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_gone_on_from(
     assert "after step 2" in text
     require_same_run(run, whole)
     assert (run / "checkpoints" / "aside-step-000004").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("stage", "sources", "settings"),
+    [
+        ("sft", {"train": "sft_train", "eval": "sft_dev"}, []),
+        ("reward", {"train": "rankings_train", "eval": "rankings_dev", "demonstrations": "sft_dev"}, []),
+        (
+            "ppo",
+            {"train": "prompts_train", "eval": "prompts_dev", "ptx": "sft_train"},
+            ["ppo.ptx_weight=0.5", "control.enabled=false"],
+        ),
+        ("dpo", {"train": "rankings_train", "eval": "rankings_dev"}, []),
+    ],
+)
+def test_data_may_move_and_not_change_whatever_they_are_read_for(
+    starter: Starter,
+    configs: dict[str, Path],
+    korean: Path,
+    chain: dict[str, Path],
+    tmp_path: Path,
+    stage: str,
+    sources: dict[str, str],
+    settings: list[str],
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    for role, name in sources.items():
+        shutil.copy(korean / f"{name}.jsonl", old / f"{role}.jsonl")
+    start, scorer = chain["sft"], chain["reward"] / "model"
+    models = [f"actor.path={start}", f"reward.path={scorer}"] if stage == "ppo" else [f"model.path={start}"]
+    words = ["--config", configs[stage], f"run.dir={tmp_path}/run", "run.max_steps=2", *models, *settings]
+    starter.run(stage, *words, *(f"data.{role}={old}/{role}.jsonl" for role in sources))
+    old.rename(new)
+    words += [f"data.{role}={new}/{role}.jsonl" for role in sources] + ["--resume", "auto"]
+    held = {role: (new / f"{role}.jsonl").read_bytes() for role in sources}
+    for role, content in held.items():
+        (new / f"{role}.jsonl").write_bytes(content + content[: content.index(b"\n") + 1])  # its first row again
+    text = starter.run(stage, *words, status=1)
+    for role in sources:
+        assert f"{role} data, source 1, {new}/{role}.jsonl: its SHA-256 is " in text
+    for role, content in held.items():
+        (new / f"{role}.jsonl").write_bytes(content)
+    text = starter.run(stage, *words)
+    assert "after step 2" in text
+    for role in sources:
+        assert f"data.{role}.0.path: {old}/{role}.jsonl -> {new}/{role}.jsonl" in text
+    (tmp_path / "run" / "manifest.json").unlink()
+    text = starter.run(stage, *words, status=1)
+    assert f"warning: {tmp_path}/run/manifest.json is gone" in text
+    for role in sources:
+        assert f"{role}.jsonl, and no hash of what was read there is known" in text
 
 
 def test_a_rank_that_hangs_is_named_and_the_run_ends(

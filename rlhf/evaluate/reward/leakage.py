@@ -17,6 +17,15 @@ RANKING_FORMATS = ("ranking", "chosen-rejected")
 Entry = dict[str, Any]  # of a manifest's `data`
 
 
+class TrainingRows(NamedTuple):
+    """What a model learned from: its own rankings; the last questions, normalised, of its rows and its parents'; and
+    the files that cannot be read as they were in training, with the reason."""
+
+    rankings: list[Ranking]
+    questions: set[str]
+    unread: list[str]
+
+
 class Leakage(NamedTuple):
     """The card's section, and the test prompts (normalised) that were seen in training."""
 
@@ -40,7 +49,7 @@ def leakage(rankings: Sequence[Ranking], manifest: dict[str, Any] | None) -> Lea
         not_checked.append({"path": "", "reason": "the model has no manifest.json"})
     for model, stage, entry in _training_files(manifest or {}):
         try:
-            asked, learned = _training_texts(entry, stage)
+            asked, learned = _texts(_training_records(entry, stage))
         except DataError as error:
             not_checked.append({"path": entry["path"], "reason": error.problem})
             continue
@@ -80,17 +89,19 @@ def training_rankings(manifest: dict[str, Any] | None) -> list[Ranking]:
     return found
 
 
-def training_questions(manifest: dict[str, Any] | None) -> tuple[set[str], list[str]]:
-    """The last questions, normalised, that a model and its parents were trained on, from files that can be read as they
-    were in training, and those that cannot, with the reason."""
-    found: set[str] = set()
-    unread = [] if manifest else ["it has no manifest"]
-    for _, stage, entry in _training_files(manifest or {}):
+def training_rows(manifest: dict[str, Any] | None) -> TrainingRows:
+    """Reads every training file of a model and its parents, once."""
+    found = TrainingRows([], set(), [] if manifest else ["it has no manifest"])
+    for model, stage, entry in _training_files(manifest or {}):
         try:
-            found |= _training_texts(entry, stage)[0]
+            records = _training_records(entry, stage)
         except DataError as error:
-            unread.append(f"{entry['path']}: {error.problem}")
-    return found, unread
+            found.unread.append(f"{entry['path']}: {error.problem}")
+            continue
+        found.questions.update(_texts(records)[0])
+        if model == "model":
+            found.rankings.extend(each for each in records if isinstance(each, Ranking))
+    return found
 
 
 def _lineage(manifest: dict[str, Any], model: str = "model") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -111,13 +122,18 @@ def _training_files(manifest: dict[str, Any]) -> list[tuple[str, str, Entry]]:
     return list(found.values())
 
 
-def _training_texts(entry: Entry, stage: str) -> tuple[set[str], set[str]]:
-    """Prompts of a training file, and its answers where the stage learns from them, normalised."""
-    prompts: set[str] = set()
-    answers: set[str] = set()
+def _training_records(entry: Entry, stage: str) -> list[Any]:
+    """The rows of a training file as its stage reads them. Raises as `_read_training`."""
     single = MarkedAnswers if stage == "dpo" else Demonstration
     kind: type[Any] = Ranking if entry["format"] in RANKING_FORMATS else single
-    for record in _read_training(entry, Prompt if stage == "ppo" else kind):
+    return _read_training(entry, Prompt if stage == "ppo" else kind)
+
+
+def _texts(records: Sequence[Any]) -> tuple[set[str], set[str]]:
+    """Prompts of training rows, and their answers where the stage learns from them, normalised."""
+    prompts: set[str] = set()
+    answers: set[str] = set()
+    for record in records:
         compared = isinstance(record, Ranking | MarkedAnswers)
         messages = record.prompt if compared else record.messages
         prompts.add(last_question(messages))

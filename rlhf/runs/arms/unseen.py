@@ -11,7 +11,7 @@ from rlhf.data.embedded import data_path
 from rlhf.data.records import Prompt, Ranking
 from rlhf.data.sources import DataSource, read_records
 from rlhf.errors import DataError
-from rlhf.evaluate.reward.leakage import last_question, training_questions, training_rankings
+from rlhf.evaluate.reward.leakage import TrainingRows, last_question, training_rows
 from rlhf.runs.arms.plan import ArmsPlan
 
 Row = tuple[str, frozenset[str]]  # the question of a ranking, and its answers
@@ -24,9 +24,10 @@ def require_unseen(plan: ArmsPlan) -> None:
 
     Raises: DataError, naming the key, with one of the rows.
     """
-    arms = _rows(str(plan.preferences)) | (_trained_on(plan.config.reward.model) if plan.config.reward.model else set())
-    given = plan.config.judge.model
-    judge = _trained_on(given) if given else _rows(plan.judge_data)
+    given, reward = plan.config.judge.model, plan.config.reward.model
+    finished = {run: training_rows(manifest_of(run)) for run in (plan.config.sft, reward, given) if run}
+    arms = _rows(str(plan.preferences)) | (_keys(finished[reward].rankings) if reward else set())
+    judge = _keys(finished[given].rankings) if given else _rows(plan.judge_data)
     if given and not judge:
         sys.stderr.write(f"warning: what {given} learned from cannot be read, so it may be what the arms learn from\n")
     if shared := judge & arms:
@@ -36,8 +37,7 @@ def require_unseen(plan: ArmsPlan) -> None:
             expected="rankings that no arm learns from",
             fix="name other rankings, or leave judge.model and judge.data empty",
         )
-    finished = (plan.config.sft, plan.config.reward.model, plan.config.judge.model)
-    learned = {asked for asked, _ in judge | arms}.union(*(_learned_by(run) for run in finished if run))
+    learned = {asked for asked, _ in judge | arms}.union(*(_questions_of(run, rows) for run, rows in finished.items()))
     if plan.config.prompts:
         learned |= _questions(plan.config.prompts, None)
     if seen := _questions(plan.config.held_out.prompts, plan.config.held_out.limit) & learned:
@@ -49,22 +49,17 @@ def require_unseen(plan: ArmsPlan) -> None:
         )
 
 
-def _learned_by(run: str) -> set[str]:
-    found, unread = training_questions(manifest_of(run))
-    if unread:
-        reasons = "; ".join(unread)
+def _questions_of(run: str, rows: TrainingRows) -> set[str]:
+    if rows.unread:
+        reasons = "; ".join(rows.unread)
         sys.stderr.write(
             f"warning: not all that {run} was trained on can be read ({reasons}): held-out prompts may be in it\n"
         )
-    return found
+    return rows.questions
 
 
 def _rows(path: str) -> set[Row]:
     return _keys(read_records(DataSource(data_path(path)), Ranking, on_bad_row="skip").records)
-
-
-def _trained_on(run: str) -> set[Row]:
-    return _keys(training_rankings(manifest_of(run)))
 
 
 def _keys(rankings: Iterable[Ranking]) -> set[Row]:

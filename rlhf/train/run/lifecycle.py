@@ -190,8 +190,11 @@ def write_manifest(
                 **({"sampling": run.config.sampling.model_dump()} if isinstance(run.config, LanguageConfig) else {}),
             },
         )
-        if run.resumed is not None and file.is_file():
-            require_same_inputs(read_json(file), manifest, str(run.resumed.path))
+        if run.resumed is not None:
+            before = read_json(file) if file.is_file() else None
+            if before is None:
+                run.say(f"warning: {file} is gone, so data and models are not compared with those of the checkpoint")
+            require_same_inputs(before, manifest, run.resumed, run.config)
         write_json(file, manifest)
 
     run.on_main(write)

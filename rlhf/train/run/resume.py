@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlhf.artifacts.checkpoint import Checkpoint
-from rlhf.config.resuming import ChangedKey, changes
+from rlhf.config.resuming import ChangedKey, changes, moved_data
 from rlhf.config.schema import StageConfig
 from rlhf.errors import CheckpointError
 
@@ -28,19 +28,29 @@ def require_same_run(checkpoint: Checkpoint, config: StageConfig) -> list[Change
     return [change for change in found if change.rule == "logged"]
 
 
-def require_same_inputs(before: dict[str, Any], now: dict[str, Any], where: str) -> None:
+def require_same_inputs(
+    before: dict[str, Any] | None, now: dict[str, Any], checkpoint: Checkpoint, config: StageConfig
+) -> None:
     """Compares two manifests of one run: the bytes of its data and models, whatever their names.
 
-    Raises: CheckpointError, showing what differs.
+    Args:
+        before: None where the run's manifest is gone.
+
+    Raises: CheckpointError, showing what differs, and every source that has moved and cannot be compared.
     """
-    known, found = _inputs(before), _inputs(now)
+    known, found = {} if before is None else _inputs(before), _inputs(now)
     differences = [
         f"{name} {path}: its SHA-256 is {sha[:12]}, it was {known[name][1][:12]} ({known[name][0]})"
         for name, (path, sha) in found.items()
         if name in known and known[name][1] != sha
     ]
+    differences += [
+        f"{change.text}, and no hash of what was read there is known"
+        for change in moved_data(checkpoint.state.get(CONFIG, {}), config.model_dump(mode="json"))
+        if _source_at(change.key) not in known.keys() & found.keys()
+    ]
     if differences:
-        raise _another_run(where, differences)
+        raise _another_run(str(checkpoint.path), differences)
 
 
 def require_room(checkpoint: Checkpoint) -> None:
@@ -61,11 +71,21 @@ def _inputs(manifest: dict[str, Any]) -> dict[str, tuple[str, str]]:
     numbers: Counter[str] = Counter()
     for entry in manifest["data"]:
         numbers[entry["role"]] += 1
-        found[f"{entry['role']} data, source {numbers[entry['role']]},"] = (entry["path"], entry["sha256"])
+        found[_source(entry["role"], numbers[entry["role"]])] = (entry["path"], entry["sha256"])
     for role, entry in manifest["parents"].items():
         if "sha256" in entry:
             found[f"{role} model"] = (entry["path"], entry["sha256"])
     return found
+
+
+def _source(role: str, number: int) -> str:
+    return f"{role} data, source {number},"
+
+
+def _source_at(key: str) -> str:
+    """The name among the inputs of the source at `data.ROLE.INDEX.path`."""
+    _, role, index, _ = key.split(".")
+    return _source(role, int(index) + 1)
 
 
 def _another_run(where: str, differences: Sequence[str]) -> CheckpointError:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 import pytest
 
 from rlhf.config.keys import key_table
 from rlhf.config.ppo import PpoConfig
-from rlhf.config.resuming import RULES, changes, rule_of
+from rlhf.config.resuming import DATA_PATH, RULES, changes, moved_data, rule_of
 from rlhf.config.schema import SftConfig
+from rlhf.config.sections import SourceSection
 from rlhf.config.stages import STAGES
 
 
@@ -47,6 +50,24 @@ def test_every_pattern_is_of_a_key_that_there_is():
     plain = [pattern for pattern, _ in RULES if "*" not in pattern]
     assert len(plain) > 15
     assert [pattern for pattern in plain if pattern not in keys] == []
+
+
+def test_the_path_of_every_source_may_move_and_nothing_else_of_it_may_change():
+    keys = {name for stage in STAGES.values() for name in key_table(stage.config)}
+    lists = {"data.train", "data.eval", "data.demonstrations", "data.ptx"}
+    assert {key.removesuffix(".N.path") for key in keys if key.startswith("data.") and key.endswith(".path")} == lists
+    assert {key for key in keys if fnmatchcase(key, DATA_PATH)} == {f"{name}.N.path" for name in lists}
+    for name in lists:
+        assert rule_of(f"{name}.0.path") == rule_of(f"{name}.12.path") == "logged"
+        others = {f"{name}.0.{field}" for field in SourceSection.model_fields} - {f"{name}.0.path"}
+        assert {rule_of(key) for key in (name, f"{name}.0", *others)} == {"refused"}
+
+
+def test_moved_data_are_the_paths_alone():
+    old = {"run": {"seed": 1}, "data": {"ptx": [{"path": "가", "limit": 1}], "template": "a"}, "model": {"path": "나"}}
+    new = {"run": {"seed": 2}, "data": {"ptx": [{"path": "다", "limit": 2}], "template": "b"}, "model": {"path": "라"}}
+    assert [change.text for change in moved_data(old, new)] == ["data.ptx.0.path: 가 -> 다"]
+    assert moved_data({}, new) == []
 
 
 def test_differences_are_named_with_both_values():

@@ -8,7 +8,7 @@ import unicodedata
 
 from rlhf.curate.row_texts import normalised
 from rlhf.data.records import Message, Ranking
-from rlhf.evaluate.reward.leakage import leakage, training_rankings
+from rlhf.evaluate.reward.leakage import leakage, training_rankings, training_rows
 
 PAIRS = [
     {"prompt": "비 좋아요?", "chosen": "네, 좋아요!", "rejected": "몰라."},
@@ -111,3 +111,17 @@ def test_training_rankings_are_the_models_own(tmp_path):
         ("네, 좋아요!", "몰라."),
         ("네.", "싫어."),
     ]
+
+
+def test_training_rows_are_the_models_own_rankings_and_all_questions(tmp_path):
+    """As `training_rankings`; the questions are also those of the parent's demonstrations."""
+    manifest = nested(tmp_path)
+    found = training_rows(manifest)
+    assert found.rankings == training_rankings(manifest)
+    assert len(found.rankings) == 2
+    (tmp_path / "pairs.jsonl").unlink()
+    rest = training_rows(manifest)
+    assert (rest.rankings, rest.unread) == ([], [f"{tmp_path}/pairs.jsonl: no such file"])
+    assert rest.questions
+    assert rest.questions < found.questions
+    assert training_rows(None) == ([], set(), ["it has no manifest"])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rlhf.artifacts.files import write_json, write_text
 from rlhf.data.readers import locate, sha256_of
+from rlhf.data.sources import DataSource, read_records
 from rlhf.errors import DataError
+from rlhf.evaluate.reward import leakage
 from rlhf.runs.arms.unseen import require_unseen
 from tests.unit.runs.arms.conftest import THINGS, plan
 
@@ -55,6 +58,26 @@ def test_a_finished_judge_must_not_have_learned_from_the_arms_rankings(
     rankings.with_name("other.jsonl").unlink()
     require_unseen(plan(tmp_path / "out", rankings, *words, f"judge.model={other}"))
     assert f"what {other} learned from cannot be read" in capsys.readouterr().err
+
+
+def test_what_a_finished_judge_learned_from_is_read_once(
+    tmp_path: Path, rankings: Path, held_out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rankings are compared with the arms', its questions with the held-out prompts."""
+    other = rankings.with_name("other.jsonl")
+    write_text(other, rankings.read_text(encoding="utf-8").replace("좋아요", "별로예요"))
+    judge = finished(tmp_path / "judge", other, 100)
+    made = plan(tmp_path / "out", rankings, held_out, "judge.config=''", f"judge.model={judge}")
+    made.divide()
+    read: list[str] = []
+
+    def counted(source: DataSource, *given: Any, **named: Any) -> Any:
+        read.append(source.path)
+        return read_records(source, *given, **named)
+
+    monkeypatch.setattr(leakage, "read_records", counted)
+    require_unseen(made)
+    assert read == [str(other)]
 
 
 def test_a_finished_reward_model_must_not_have_learned_from_the_judges(

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from rlhf.artifacts.checkpoint import Checkpoint
 from rlhf.artifacts.run_folder import FailureRecord, RankFailure, RunFolder, stop_run
 from rlhf.engine.ranks import Ranks
 from rlhf.engine.stop_requests import StopRequest, signals_request_stop
-from rlhf.errors import ArtifactError, CheckpointError
-from rlhf.train.run.resume import require_room, require_same_inputs
+from rlhf.errors import ArtifactError
 from rlhf.train.run.watchdog import Watchdog
 
 CPU = torch.device("cpu")
@@ -157,44 +153,3 @@ def test_a_live_run_is_asked_by_a_file_that_the_next_start_removes(tmp_path):
             stop_run(tmp_path, wait_s=0.1)
         folder.prepare(resume=True)
         assert not folder.stop_file.exists()
-
-
-# Data and models of a run that goes on
-
-
-def manifest(*, data: str = "a1", model: str = "m1", path: str = "가.jsonl") -> dict:
-    return {
-        "data": [{"role": "train", "path": path, "sha256": data}],
-        "parents": {"model": {"path": "base", "sha256": model}, "hub": {"path": "EleutherAI/polyglot-ko-1.3b"}},
-        "tokenizer": {"sha256": "t1"},
-    }
-
-
-@pytest.mark.parametrize(
-    ("now", "reported"),
-    [
-        (manifest(data="b2"), "train data, source 1, 가.jsonl: its SHA-256 is b2, it was a1"),
-        (manifest(data="b2", path="나.jsonl"), "train data, source 1, 나.jsonl: its SHA-256 is b2, it was a1 .가"),
-        (manifest(model="m2"), "model model base: its SHA-256 is m2, it was m1"),
-    ],
-)
-def test_other_bytes_are_refused(now, reported):
-    with pytest.raises(CheckpointError, match="belongs to a run on other data or models\n  " + reported):
-        require_same_inputs(manifest(), now, "step-000004")
-
-
-def test_a_disk_without_room_for_the_next_checkpoint_is_said_at_the_start(tmp_path, monkeypatch):
-    (tmp_path / "step-000001").mkdir()
-    (tmp_path / "step-000001" / "weights.pt").write_bytes(b"0" * 1000)
-    checkpoint = Checkpoint(tmp_path / "step-000001", {"step": 1})
-    for free in (999, 1000):
-        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=free))
-        if free == 1000:
-            require_room(checkpoint)
-            continue
-        with pytest.raises(CheckpointError, match="has 999 bytes of room, and the next checkpoint takes 1,000"):
-            require_room(checkpoint)
-
-
-def test_the_same_bytes_pass_wherever_they_are():
-    require_same_inputs(manifest(), manifest(path="elsewhere/가.jsonl"), "step-000004")
