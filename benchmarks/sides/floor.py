@@ -14,9 +14,11 @@ import rlhf  # noqa: F401 - the same OpenMP settings as a run's
 
 
 def step_seconds(tokens: int, loss_tokens: int, hidden: int, layers: int, vocabulary: int) -> float:
-    """qkv, output, up and down for all tokens, the head for loss tokens: forward, and two products backward."""
-    block = [(hidden, 3 * hidden), (hidden, hidden), (hidden, 4 * hidden), (4 * hidden, hidden)]
-    products = [(tokens, *each) for each in block] * layers + [(loss_tokens, hidden, vocabulary)]
+    """qkv and output for all tokens, up and down too but in the last layer, there and in the head for loss tokens;
+    forward, and two products backward."""
+    attention, mlp = [(hidden, 3 * hidden), (hidden, hidden)], [(hidden, 4 * hidden), (4 * hidden, hidden)]
+    products = [(tokens, *each) for each in attention * layers + mlp * (layers - 1)]
+    products += [(loss_tokens, *each) for each in [*mlp, (hidden, vocabulary)]]
     total = 0.0
     for rows, inner, outer in products:
         inputs, weight, gradient = torch.randn(rows, inner), torch.randn(outer, inner), torch.randn(rows, outer)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from rlhf import __version__
 from rlhf.artifacts.files import flush_folder, write_json
 from rlhf.data.readers import locate, sha256_of
+from rlhf.data.row_values import encodable
 from rlhf.errors import DataError
 
 EXAMPLES = 5  # of each reason, in the manifest
@@ -55,7 +56,7 @@ class Output:
     def write(self, row: Mapping[str, Any]) -> None:
         """Adds one row."""
         line = json.dumps(row, ensure_ascii=False)
-        if not line.isascii() and any("\ud800" <= character <= "\udfff" for character in line):
+        if not encodable(line):
             line = json.dumps(row)  # half a surrogate pair is not UTF-8; escaped, it survives
         self._file.write(line + "\n")
         self.kept += 1

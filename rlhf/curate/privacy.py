@@ -18,6 +18,7 @@ from rlhf.errors import require_packages
 
 # The labels of ko-pii, and the masks that replace the text.
 MASKS: dict[str, str] = yaml.safe_load((resources.files("rlhf.curate") / "privacy.yaml").read_text(encoding="utf-8"))
+_MARKS = re.compile(r"[\d@＠①-⓿:]")  # without one of these no kind can match
 # Every kind matches one of these, so that most lines, even those with a number, need no closer look.
 _WORTH_A_LOOK = re.compile(
     r"[@＠①-⓿]"  # e-mail, and disguised digits
@@ -68,7 +69,7 @@ def _found(text: str) -> list[tuple[int, int, str]]:
     require_privacy()
     import ko_pii
 
-    if not _WORTH_A_LOOK.search(text):
+    if _MARKS.search(text) is None or _WORTH_A_LOOK.search(text) is None:
         return []
     hits = ko_pii.detect_all(text, include=MASKS)
     return sorted((hit.start, hit.end, hit.label) for hit in hits if _is_sure(hit))

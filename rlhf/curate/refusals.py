@@ -25,7 +25,7 @@ def is_refusal(text: str) -> bool:
     head = without_quotes(unicodedata.normalize("NFC", text).strip())[:HEAD]
     if _PATTERNS["not_refusal"].search(head):
         return False
-    return any(_refuses(sentence) for sentence in split_sentences(head)) or _refuses(head)
+    return any(map(_refuses, dict.fromkeys([*split_sentences(head), head])))  # a head of one sentence is read once
 
 
 def _refuses(text: str) -> bool:

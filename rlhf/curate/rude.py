@@ -36,7 +36,7 @@ _ALONE = "[ㄱ-ㅊㅌㅍㅏ-ㅛㅡㅣ]"  # ㅋㅋ, ㅎㅎ, ㅠㅠ and ㅜㅜ may
 class Spelled:
     """A swear word; where it stands; what before it, after it or in its sentence makes it another word."""
 
-    first: re.Pattern[str]  # the first syllable alone: most texts hold none, and are done with at once
+    leads: frozenset[str]  # characters with which it may begin: a text without any of them does not hold it
     pattern: re.Pattern[str]
     only: re.Pattern[str] | None
     before: re.Pattern[str] | None
@@ -44,8 +44,6 @@ class Spelled:
     sentence: re.Pattern[str] | None
 
     def spans(self, text: str) -> Iterator[Span]:
-        if self.first.search(text) is None:
-            return
         for found in self.pattern.finditer(text):
             start, end = found.span()
             if self.before is not None and self.before.search(text, max(0, start - NEARBY), start):
@@ -76,7 +74,7 @@ def _spelled(entry: Mapping[str, Any]) -> Spelled:
     ends = f"|{entry['ends']}" if "ends" in entry else ""
     tight, loose = _MARKS.join(syllables), _SPACES.join(syllables)
     return Spelled(
-        re.compile(syllables[0]),
+        _leads(entry["syllables"][0]),
         re.compile(f"{start}{tight}|{_START}{edge}{loose}(?:{_END}{ends})"),
         named("only", "$"),
         named("before", "$"),
@@ -85,12 +83,19 @@ def _spelled(entry: Mapping[str, Any]) -> Spelled:
     )
 
 
+def _leads(syllable: str) -> frozenset[str]:
+    """The characters with which a first syllable begins: each of its alternatives starts with a letter or a class."""
+    starts = [re.match(r"\[(\w+)\]|(\w)", each) for each in syllable.split("|")]
+    assert all(starts), syllable
+    return frozenset("".join(found[1] or found[2] for found in starts if found))
+
+
 def _initials(entry: Mapping[str, Any]) -> Spelled:
     letters = _BETWEEN_INITIALS.join(f"(?:{each})" for each in entry["syllables"])
     tail = f"(?:{entry['tail']})?" if "tail" in entry else ""
     listed = rf"(?<!^{_ALONE} )(?<!\s{_ALONE} )", rf"(?! {_ALONE}(?:\s|$))"  # ㅂ ㅅ ㅈ is a list of letters
     source = f"(?<!{_ALONE}){listed[0]}{letters}{tail}(?!{_ALONE}){listed[1]}"
-    return Spelled(re.compile(entry["syllables"][0]), re.compile(source), None, None, None, None)
+    return Spelled(_leads(entry["syllables"][0]), re.compile(source), None, None, None, None)
 
 
 def _stems(name: str) -> re.Pattern[str]:
@@ -105,6 +110,10 @@ def _foreign() -> re.Pattern[str]:
 
 
 _SPELLED = [*map(_spelled, WORDS["spelled"]), *map(_initials, WORDS["initials"])]
+_BY_LEAD: dict[str, list[Spelled]] = {}
+for _word in _SPELLED:
+    for _lead in _word.leads:
+        _BY_LEAD.setdefault(_lead, []).append(_word)
 _INSULT, _REPROACH, _FOREIGN = _stems("insults"), _stems("reproaches"), _foreign()
 # What follows the stem when it is said of someone's feelings, of a condition, or denied:
 # 답답하겠다, 짜증 나면, 짜증 날 땐, 멍청하지 않아, 찌질한 게 아니야.
@@ -118,7 +127,8 @@ _HARMLESS = re.compile(
 
 
 def _swearing(text: str) -> list[Span]:
-    spans = [span for word in _SPELLED for span in word.spans(text)]
+    begun = {id(word): word for lead in _BY_LEAD.keys() & set(text) for word in _BY_LEAD[lead]}
+    spans = [span for word in begun.values() for span in word.spans(text)]
     return spans + [each.span() for found in (_FOREIGN.finditer(text), slurs_in(text)) for each in found]
 
 
@@ -135,6 +145,8 @@ def rude_word_count(text: str) -> int:
 
 def _stems_of(text: str) -> Iterator[Span]:
     """Where insults stand, and reproaches in impolite sentences."""
+    if _INSULT.search(text) is None and _REPROACH.search(text) is None:
+        return
     start = 0
     for sentence in split_sentences(text):
         place = text.find(sentence, start)

@@ -66,6 +66,8 @@ def cleaned(text: str) -> str:
     """
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
+    if _PATTERNS["suspicious"].search(text) is None:
+        return text.strip()
     return _visible(_PATTERNS["special"].sub(lambda found: found[0] if found[0].startswith("#") else "", text))
 
 

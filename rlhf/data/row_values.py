@@ -21,6 +21,15 @@ MISSING = "is missing"
 MESSAGE_KEYS = ("role", "content", "input", "weight", "loss", "training", *CALL_KEYS)  # that `messages_at` reads
 
 
+def encodable(text: str) -> bool:
+    """Whether a text is without half a surrogate pair, which UTF-8 and tokenizers do not know."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def quoted_keys(row: Row) -> str:
     return ", ".join(f"`{key}`" for key in row) or "no keys"
 
@@ -58,7 +67,7 @@ def text_at(row: Row, key: str, *, name: str = "", allow_empty: bool = False) ->
         text = unicodedata.normalize("NFC", value.strip())
         if not allow_empty:
             check_text(text, "the text")
-        if any("\ud800" <= character <= "\udfff" for character in text):
+        if not encodable(text):
             raise DataError("half a surrogate pair, which no tokenizer can encode", fix="write the row again")
         return text
 

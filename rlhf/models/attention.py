@@ -54,7 +54,7 @@ def tree_masks(segments: Segments, device: torch.device, dtype: torch.dtype) -> 
     """What is added to the scores of each segment, None for one without a prefix.
 
     [queries, prefix + queries]: 0 for all of the prefix and the segment itself causally, -inf elsewhere. Made once for
-    a row and kept with its segments, as a `VarlenPlan` is; SDPA would turn booleans into the same numbers at every layer.
+    a row and kept with its segments, as a `VarlenPlan` is; SDPA would turn booleans into these numbers at every layer.
     """
     key = (device, dtype)
     masks: list[Tensor | None] | None = segments.plans.get(key)

@@ -1,9 +1,9 @@
 """The last layer's MLP at the read positions alone.
 
 What a head reads at a position depends on other positions through attention only. After the last attention nothing
-mixes positions any more, so the last MLP is wanted where the output is read: at the end of an answer for a reward model,
-at answer tokens for a loss. Of a layer it is two thirds of the products: with 24 layers a reward model is spared 3 % of
-them, with 4 layers a sixth, and the activations of that MLP.
+mixes positions any more, so the last MLP is wanted where the output is read: at the ends of answers for a reward model,
+at answer tokens for a loss. An MLP is two thirds of a layer's products: a reward model of 24 layers is spared 3 % of
+them, one of 4 layers a sixth, and both the activations of that MLP.
 
 The positions travel as a keyword argument of `forward` down to attention, as `Segments` do, so that recomputed
 activations see them too. There `LastMLP` takes them and applies them to the MLP that follows.

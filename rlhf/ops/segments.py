@@ -30,7 +30,7 @@ class Segment:
 class Segments:
     """The segments of one packed row, in order, covering it without a gap.
 
-    `plans` keeps what an attention kernel derives from the spans, by device; it is no part of the value.
+    `plans` keeps what an attention kernel derives from the spans, by device and dtype; it is no part of the value.
     """
 
     spans: tuple[Segment, ...]

@@ -15,15 +15,17 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from rlhf.config.flag_values import BAD_ROW, parse_positive, parse_similarity
 from rlhf.config.flags import flag
 from rlhf.curate.filter import checks
+from rlhf.curate.filter.row_checks import BAD_ROW_REASON, RowRules, verdicts
 from rlhf.curate.filter.stored import Drops, Some, StoredTexts
 from rlhf.curate.output import Output, progress
-from rlhf.curate.row_texts import numbered_texts, texts_of, with_texts_changed
+from rlhf.curate.row_texts import texts_of, with_texts_changed
 from rlhf.curate.text_faults import cleaned
 from rlhf.data.embedded import data_path
 from rlhf.data.readers import NumberedRow, Row, locate, read_rows
@@ -36,7 +38,6 @@ NEAR, SAME_MEANING = "near-duplicate", "same meaning"
 SHOWN = 90  # characters of each text of a dropped pair
 EXAMPLES = 3  # of each reason on the terminal; the manifest has more
 
-BAD_ROW_REASON = "bad row"
 REFUSED_EVERY = 10_000  # rows, after which too many for an exact comparison are refused while the file is read
 Search = Callable[[Sequence[str]], Mapping[int, Any]]
 
@@ -170,18 +171,21 @@ def filter_rows(options: FilterOptions) -> Output:
     path = data_path(options.source)
     locate(path)
     with Output(options.out, command="data filter", inputs=[path], options=options.enabled()) as output:
-        rules, comparisons = dict(_rules(options)), dict(_comparisons(options))
+        rules, comparisons = rules_of(options), dict(_comparisons(options))
+        what = RowRules(partial(rules_of, options), partial(_prepared, options), path, options.on_bad_row)
         output.dropped = dict.fromkeys([*rules, *comparisons], 0)  # every filter is listed, in order
         drops = Drops([*rules, *comparisons, BAD_ROW_REASON])
         with closing(StoredTexts(options.out.parent)) as prompts:
-            for prompt in _checked(_rows(path, options), path, rules, drops, options.on_bad_row):
+            for verdict in progress(verdicts(read_rows(locate(path)), what), "reading"):
+                drops.add(verdict.reason, verdict.evidence)
                 if comparisons:
-                    prompts.append(prompt)
+                    prompts.append(verdict.prompt)
                 if options.first_is_exact and len(drops) % REFUSED_EVERY == 0:
                     _require_comparable(options, drops)
             for reason, search in comparisons.items():
                 _drop_repeats(prompts, drops, reason, search, everyone=reason == NEAR and options.search == "vaiv")
-        for number, (_, row) in enumerate(progress(_rows(path, options, output), "writing", len(drops))):
+        for number, read in enumerate(progress(read_rows(locate(path)), "writing", len(drops))):
+            _, row = _prepared(options, read, output)
             if found := drops.of(number):
                 output.drop(*found)
             else:
@@ -190,10 +194,10 @@ def filter_rows(options: FilterOptions) -> Output:
     return output
 
 
-def _rows(path: str, options: FilterOptions, output: Output | None = None) -> Iterator[NumberedRow]:
-    """The rows, cleaned if asked for; the number of changed texts is counted in `output`."""
-    for line, row in read_rows(locate(path)):
-        yield line, _cleaned_row(row, output) if options.clean and not isinstance(row, DataError) else row
+def _prepared(options: FilterOptions, numbered: NumberedRow, output: Output | None = None) -> NumberedRow:
+    """A row, cleaned if asked for; the number of changed texts is counted in `output`."""
+    line, row = numbered
+    return line, _cleaned_row(row, output) if options.clean and not isinstance(row, DataError) else row
 
 
 def _cleaned_row(row: Row, output: Output | None) -> Row:
@@ -207,18 +211,9 @@ def _cleaned_row(row: Row, output: Output | None) -> Row:
     return with_texts_changed(row, cleaned)
 
 
-def _checked(
-    rows: Iterator[NumberedRow], path: str, rules: Mapping[str, checks.Check], drops: Drops, on_bad_row: str
-) -> Iterator[str]:
-    """The prompt of every row ("" of a bad one); each is added to `drops` with the first rule that drops it."""
-    for row, texts in progress(numbered_texts(rows, path, on_bad_row), "reading"):
-        if isinstance(row, DataError) or isinstance(texts, DataError):
-            drops.add(BAD_ROW_REASON, texts.render() if isinstance(texts, DataError) else "")
-            yield ""
-            continue
-        found = ((reason, check(row, texts)) for reason, check in rules.items())
-        drops.add(*next(((reason, evidence) for reason, evidence in found if evidence), ()))
-        yield texts.prompt
+def rules_of(options: FilterOptions) -> dict[str, checks.Check]:
+    """The enabled filters that look at a row alone, by their reasons, in order."""
+    return dict(_rules(options))
 
 
 def _rules(options: FilterOptions) -> Iterator[tuple[str, checks.Check]]:

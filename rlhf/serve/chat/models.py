@@ -16,6 +16,7 @@ import torch
 
 from rlhf.data.encode import Encoder, Ids
 from rlhf.data.records import Message, Prompt
+from rlhf.data.row_values import encodable
 from rlhf.data.tokenizer import ChatTokenizer, load_tokenizer
 from rlhf.engine.memory import free_memory
 from rlhf.engine.ranks import Ranks
@@ -243,5 +244,5 @@ def clean_text(text: str) -> str:
 
 def check_encodable(text: str) -> None:
     """Raises DataError for half a surrogate pair, which no tokenizer can encode."""
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if not encodable(text):
         raise DataError("half a surrogate pair, which no tokenizer can encode", fix="send the text as UTF-8")

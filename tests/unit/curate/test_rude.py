@@ -5,7 +5,10 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from rlhf.curate import rude
 from rlhf.curate.rude import WORDS, contains_rude, contains_swearing, rude_word_count
 
 
@@ -116,3 +119,12 @@ def test_rude_words_are_nfc_and_named_once() -> None:
     stems = [*WORDS["insults"], *WORDS["reproaches"]]
     assert len(set(stems)) == len(stems)
     assert all(unicodedata.is_normalized("NFC", stem) and stem == stem.strip() for stem in stems)
+
+
+@given(
+    st.lists(st.sampled_from("씨시발팔새끼개지랄병신ㅅㅂㅈㄹ1 !가나다아야.미친놈닥쳐꺼져"), max_size=12).map("".join)
+)
+def test_a_text_without_a_words_first_letters_does_not_hold_it(text: str) -> None:
+    by_all = [span for word in rude._SPELLED for span in word.spans(text)]
+    begun = [span for word in rude._SPELLED if word.leads & set(text) for span in word.spans(text)]
+    assert begun == by_all
