@@ -1,9 +1,10 @@
 """Model FLOP/s utilisation (MFU): the operations of a training step by formula, over the peak of the card.
 
 Counted as in PaLM (arXiv:2204.02311, appendix B): forward 2 operations per weight of a matrix product and token, the
-backward pass twice the forward one, nothing for recomputed activations, norms, activations or the optimizer. Two
-things are counted more exactly than there: attention for the (query, key) pairs that a causal mask lets through, not
-for all, and the head for the positions it is read at, not for every token.
+backward pass twice the forward one, nothing for recomputed activations, norms, activations or the optimizer. Two things
+are counted more exactly than there: attention for the (query, key) pairs that a causal mask lets through, not for all,
+and the head for the positions it is read at, not for every token. The last MLP counts for every token, although it too
+runs where the output is read.
 """
 
 from __future__ import annotations

@@ -74,18 +74,22 @@ class _Placed(torch.autograd.Function):
 
 
 def read_last_mlp_in_part(model: Any) -> bool:
-    """Lets a loaded Hugging Face causal LM or classifier skip its last MLP where nothing is read.
+    """Lets a Hugging Face causal LM or classifier skip its last MLP where nothing is read; twice is once.
 
     Returns: whether it does. Layers whose MLP cannot be told to treat every position alike (experts, convolutions,
     weights outside linear layers) stay as they are.
     """
-    backbone = getattr(model, model.base_model_prefix, None)
-    lists = [] if backbone is None else [each for each in backbone.children() if isinstance(each, nn.ModuleList)]
+    backbone = getattr(model, getattr(model, "base_model_prefix", ""), None)
+    if backbone is None:
+        return False
+    lists = [each for each in backbone.children() if isinstance(each, nn.ModuleList)]
     depth = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
     layer = next((each[-1] for each in lists if len(each) == depth > 0), None)
     mlp = getattr(layer, "mlp", None)
     if layer is None or not isinstance(mlp, nn.Module) or not _alike_at_all_positions(mlp):
         return False
+    if KEY in vars(layer):
+        return True
     last = LastMLP()
     inside = set(mlp.modules())
     for module in layer.modules():

@@ -55,6 +55,7 @@ class PackedCausalLM(nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model: Any = model
+        read_last_mlp_in_part(model)
 
     def forward(
         self,
@@ -87,6 +88,7 @@ class PackedScalarModel(nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model: Any = model
+        read_last_mlp_in_part(model)
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, segments: Segments, positions: Tensor) -> Tensor:
         """Scores [P] float32, in reward units, read at `positions` [P] of one row (input_ids [1, T])."""
@@ -192,7 +194,6 @@ def _load(
             fix="use a complete model folder",
         )
     keep_differentiable(model)
-    read_last_mlp_in_part(model)
     return model
 
 
