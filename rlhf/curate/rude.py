@@ -145,8 +145,6 @@ def rude_word_count(text: str) -> int:
 
 def _stems_of(text: str) -> Iterator[Span]:
     """Where insults stand, and reproaches in impolite sentences."""
-    if _INSULT.search(text) is None and _REPROACH.search(text) is None:
-        return
     start = 0
     for sentence in split_sentences(text):
         place = text.find(sentence, start)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 ACTIVATIONS = ("torch.nn.modules.activation", "transformers.activations")
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 POINTWISE = (nn.Linear, Conv1D, nn.Dropout, nn.Identity, nn.LayerNorm)
 KEY = "rlhf_last_mlp"
 
@@ -55,22 +56,21 @@ class LastMLP:
 
 
 class _Placed(torch.autograd.Function):
-    """Rows [1, P, D] at their positions [P] in [1, T, D]. A position given twice has equal rows; its gradient goes to
-    the first of them, as if there were one."""
+    """Rows [1, P, D] at their positions [P] in [1, T, D]. Of a position given several times the first row counts, in
+    both directions: a dropout in the MLP may have drawn each of them anew."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, positions: Tensor, count: int) -> Tensor:
-        ctx.save_for_backward(positions)
-        ctx.count = count
-        return rows.new_zeros(1, count, rows.shape[2]).index_copy_(1, positions, rows)
+        own = torch.arange(len(positions), device=positions.device)
+        first = own.new_full((count,), len(positions)).scatter_reduce_(0, positions, own, "amin")
+        first = first.index_select(0, positions)
+        ctx.save_for_backward(positions, first == own)
+        return rows.new_zeros(1, count, rows.shape[2]).index_copy_(1, positions, rows.index_select(1, first))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        (positions,) = ctx.saved_tensors
-        own = torch.arange(len(positions), device=positions.device)
-        first = own.new_full((ctx.count,), len(positions)).scatter_reduce_(0, positions, own, "amin")
-        kept = first.index_select(0, positions) == own
-        return gradient.index_select(1, positions) * kept[:, None], None, None
+        positions, counts = ctx.saved_tensors
+        return gradient.index_select(1, positions) * counts[:, None], None, None
 
 
 def read_last_mlp_in_part(model: Any) -> bool:
@@ -90,6 +90,8 @@ def read_last_mlp_in_part(model: Any) -> bool:
         return False
     if KEY in vars(layer):
         return True
+    if any(isinstance(module, _CONVOLUTIONS) for module in layer.modules()):  # one behind the MLP would mix positions
+        return False
     last = LastMLP()
     inside = set(mlp.modules())
     for module in layer.modules():

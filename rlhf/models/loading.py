@@ -214,9 +214,10 @@ def model_config(path: str, **options: Any) -> Any:
 
 
 def without_dropout(config: Any) -> None:
-    """Sets every dropout of the configuration to 0: log-probabilities must not be random."""
+    """Sets every dropout of the configuration to 0, GPT-2's `resid_pdrop` and OPT's `layerdrop` too: log-probabilities
+    must not be random."""
     for name, value in config.to_dict().items():
-        if "dropout" in name and isinstance(value, float):
+        if "drop" in name and isinstance(value, float):
             setattr(config, name, 0.0)
 
 

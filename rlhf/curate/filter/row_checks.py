@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from itertools import chain, islice
-from multiprocessing import get_context
+from itertools import islice
+from multiprocessing import get_context, parent_process
 from typing import NamedTuple
 
 from rlhf.curate.filter.checks import Check
@@ -19,6 +21,7 @@ from rlhf.errors import DataError
 
 ALONE = 10_000  # rows, some seconds of work, after which other processes are started
 BATCH = 500  # rows that a process checks at a time
+MOST = 16  # processes: more would wait for the one that reads the file
 BAD_ROW_REASON = "bad row"
 
 
@@ -55,25 +58,53 @@ class RowRules:
 
 
 def verdicts(rows: Iterable[NumberedRow], what: RowRules, processes: int = 0) -> Iterator[Verdict]:
-    """A verdict per row, in order, whatever the number of `processes` (0: one per core).
+    """A verdict per row, in order, whatever the number of `processes` (0: one per core, at most `MOST`).
 
-    Raises: DataError of the first bad row, where `what.on_bad_row` is "error".
+    Raises: DataError of the first bad row, where `what.on_bad_row` is "error", and when a process was ended.
     """
-    processes = processes or len(os.sched_getaffinity(0))
+    processes = processes or min(_cores(), MOST)
     remaining, rules = iter(rows), what.rules()
     yield from what.verdicts(remaining if processes == 1 else islice(remaining, ALONE), rules)
-    first = [*islice(remaining, BATCH)]
-    if not first:
+    batch, unread = _next_batch(remaining)
+    if not batch and unread is None:
         return
     waiting: deque[Future[list[Verdict]]] = deque()
     # Spawned, not forked: the parent may have threads.
     with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (what,)) as pool:
-        for batch in chain([first], iter(lambda: [*islice(remaining, BATCH)], [])):
+        while batch:
             waiting.append(pool.submit(_checked, batch))
             if len(waiting) > 2 * processes:
-                yield from waiting.popleft().result()
+                yield from _result(waiting.popleft())
+            batch, unread = ([], unread) if unread is not None else _next_batch(remaining)
         while waiting:
-            yield from waiting.popleft().result()
+            yield from _result(waiting.popleft())
+        if unread is not None:  # rows before it were looked at first
+            raise unread
+
+
+def _next_batch(rows: Iterator[NumberedRow]) -> tuple[list[NumberedRow], DataError | None]:
+    """The next rows, and the error with which reading them ended."""
+    batch: list[NumberedRow] = []
+    try:
+        for row in islice(rows, BATCH):
+            batch.append(row)
+    except DataError as error:
+        return batch, error
+    return batch, None
+
+
+def _result(checked: Future[list[Verdict]]) -> list[Verdict]:
+    try:
+        return checked.result()
+    except BrokenProcessPool:
+        raise DataError(
+            "a process that checks rows was ended from outside",
+            fix="if memory ran out, use fewer cores: taskset -c 0 rlhf data filter ...",
+        ) from None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _at_work: list[Callable[[Sequence[NumberedRow]], list[Verdict]]] = []  # in a process of the pool
@@ -81,8 +112,18 @@ _at_work: list[Callable[[Sequence[NumberedRow]], list[Verdict]]] = []  # in a pr
 
 def _begin(what: RowRules) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the pool
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # every core has a process
     rules = what.rules()
     _at_work.append(lambda rows: [*what.verdicts(rows, rules)])
+
+
+def _end_with_parent() -> None:
+    """A killed parent closes no pipe: its processes hold the other end themselves."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _checked(rows: Sequence[NumberedRow]) -> list[Verdict]:

@@ -128,3 +128,16 @@ def test_a_text_without_a_words_first_letters_does_not_hold_it(text: str) -> Non
     by_all = [span for word in rude._SPELLED for span in word.spans(text)]
     begun = [span for word in rude._SPELLED if word.leads & set(text) for span in word.spans(text)]
     assert begun == by_all
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("숙제 하기 싫어. 귀찮아.", 1),  # a word that counts at the start of a sentence
+        ("오늘은 바빠\n귀찮다", 1),
+        ("이 쓰레기\n봉투 어디 있어?", 1),  # the next line does not make it another word
+        ("설거지는 귀찮아요.", 0),
+    ],
+)
+def test_words_are_looked_for_in_each_sentence(text: str, count: int) -> None:
+    assert rude_word_count(text) == count

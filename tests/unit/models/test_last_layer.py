@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, MixtralConfig, OPTConfig
 
 from rlhf.config.sections import LoraSection
 from rlhf.models.adapters import add_lora
-from rlhf.models.last_layer import KEY, LastMLP, read_last_mlp_in_part
+from rlhf.models.last_layer import KEY, LastMLP, _Placed, read_last_mlp_in_part
 from rlhf.models.loading import PackedModel, checkpoint_activations, load_causal_lm, load_scalar_model
 from rlhf.ops.segments import Segment, Segments
 from tests.support.model_matrix import ARCHITECTURES, save_model
@@ -109,6 +109,16 @@ def test_a_copy_has_hooks_of_its_own(tiny_neox: Path) -> None:
     assert last_of(model).enabled
 
 
+def test_of_a_position_read_twice_the_first_row_counts_where_dropout_draws_each_anew() -> None:
+    rows = torch.randn(1, 4, 3, dtype=torch.float64, requires_grad=True)  # as after a dropout: no two are equal
+    places = torch.tensor([2, 0, 2, 2])
+    placed = _Placed.apply(rows, places, 5)
+    assert torch.equal(placed[0, 2], rows[0, 0])
+    assert torch.equal(placed[0, 0], rows[0, 1])
+    assert not placed[0, [1, 3, 4]].any()
+    assert torch.autograd.gradcheck(lambda given: _Placed.apply(given, places, 5), rows)
+
+
 def test_without_positions_the_whole_row_is_computed(tiny_neox: Path) -> None:
     causal = load_causal_lm(str(tiny_neox)).model
     inputs = {"input_ids": IDS, "position_ids": PLACES, "segments": SEGMENTS, "use_cache": False}
@@ -146,6 +156,12 @@ class Shifted(nn.Module):
 def test_an_mlp_with_a_weight_outside_its_linear_layers_stays(tiny_neox: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_neox)
     model.gpt_neox.layers[-1].mlp = Shifted()
+    assert not read_last_mlp_in_part(model)
+
+
+def test_a_convolution_beside_the_mlp_may_mix_positions(tiny_neox: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_neox)
+    model.gpt_neox.layers[-1].behind = nn.Conv1d(4, 4, 3)
     assert not read_last_mlp_in_part(model)
 
 

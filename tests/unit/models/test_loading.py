@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GPT2Config, OPTConfig
 
 from rlhf.errors import ModelError
 from rlhf.models.loading import (
@@ -20,6 +20,7 @@ from rlhf.models.loading import (
     count_parameters,
     load_causal_lm,
     load_scalar_model,
+    without_dropout,
 )
 from rlhf.ops.segments import Segment, Segments
 
@@ -229,6 +230,13 @@ def test_a_classifier_with_two_labels_is_no_scalar_model(tiny_reward, tmp_path):
 
 
 # What loading changes
+
+
+def test_dropout_is_off_by_any_name() -> None:
+    gpt2, opt = GPT2Config(), OPTConfig(layerdrop=0.2)
+    for config in (gpt2, opt):
+        without_dropout(config)
+    assert (gpt2.resid_pdrop, gpt2.embd_pdrop, gpt2.attn_pdrop, opt.layerdrop, opt.dropout) == (0, 0, 0, 0, 0)
 
 
 def test_dropout_is_off(tiny_neox, tmp_path):

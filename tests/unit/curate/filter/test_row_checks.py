@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from functools import partial
+from multiprocessing import parent_process
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rlhf.curate.filter import row_checks
@@ -19,6 +26,18 @@ TALK = ("오늘 저녁은 김치찌개야", "우산 챙겼어?", "너 진짜 멍
 
 
 def plain(numbered):
+    return numbered
+
+
+def ended(numbered):
+    """As the kernel ends a process when memory runs out; the parent, which reads ten rows itself, stays."""
+    if parent_process() is not None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return numbered
+
+
+def slow(numbered):
+    time.sleep(0.01)
     return numbered
 
 
@@ -51,6 +70,61 @@ def test_several_processes_give_the_verdicts_of_one(file: Path, monkeypatch: pyt
     assert {verdict.reason for verdict in one} == {
         "", "rude word (any)", "personal information", "fewer than 10 characters", "bad row"
     }  # fmt: skip
+
+
+def test_a_bad_row_is_named_before_a_later_end_of_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_checks, "ALONE", 100)
+
+    def rows():
+        yield from read_rows(locate(str(file)))
+        raise DataError("the file ends early")
+
+    what = RowRules(partial(rules_of, options(file, "o")), plain, str(file), "error")
+    for processes in (1, 2):
+        with pytest.raises(DataError, match="invalid JSON"):
+            list(verdicts(rows(), what, processes))
+    kept, seen = RowRules(what.rules, plain, str(file), "skip"), []
+    with pytest.raises(DataError, match="ends early"):
+        for verdict in verdicts(rows(), kept, 2):
+            seen.append(verdict)
+    assert len(seen) == 3000
+
+
+def test_an_ended_process_is_an_error_of_this_package(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_checks, "ALONE", 10)
+    what = RowRules(dict, ended, str(file), "skip")
+    with pytest.raises(DataError, match="ended from outside"):
+        list(verdicts(read_rows(locate(str(file))), what, 2))
+
+
+def test_processes_end_with_a_killed_parent(file: Path) -> None:
+    """SIGKILL closes nothing in the parent; its processes end by themselves."""
+    code = (
+        "import sys, time; from functools import partial; from pathlib import Path\n"
+        "from rlhf.curate.filter import row_checks\n"
+        "from tests.unit.curate.filter import test_row_checks as here\n"
+        "if __name__ == '__main__':\n"
+        "    row_checks.ALONE = 1\n"
+        "    what = row_checks.RowRules(dict, here.slow, sys.argv[1], 'skip')\n"
+        "    rows = here.read_rows(here.locate(sys.argv[1]))\n"
+        "    for verdict in row_checks.verdicts(rows, what, 2): print(verdict.prompt, flush=True)\n"
+    )
+    script = file.parent / "killed.py"
+    script.write_text(code)
+    root = Path(__file__).parents[4]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    parent = subprocess.Popen([sys.executable, str(script), str(file)], stdout=subprocess.PIPE, env=environment)
+    assert parent.stdout is not None
+    parent.stdout.readline()
+    deadline = time.monotonic() + 60
+    while not (children := psutil.Process(parent.pid).children()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert children
+    time.sleep(2)  # until they are at work
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
 
 
 def test_the_written_file_and_its_report_do_not_depend_on_processes(
