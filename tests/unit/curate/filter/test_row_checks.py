@@ -85,8 +85,7 @@ def test_a_bad_row_is_named_before_a_later_end_of_the_file(file: Path, monkeypat
             list(verdicts(rows(), what, processes))
     kept, seen = RowRules(what.rules, plain, str(file), "skip"), []
     with pytest.raises(DataError, match="ends early"):
-        for verdict in verdicts(rows(), kept, 2):
-            seen.append(verdict)
+        seen.extend(verdicts(rows(), kept, 2))
     assert len(seen) == 3000
 
 
