@@ -174,6 +174,21 @@ MEASURES = (
             ("help", {"en": "`--help` of a script", "ko": "스크립트의 `--help`"}),
         )
     ),
+    *(
+        Measure(
+            f"{part}_memory_ratio", part,
+            {
+                "en": f"stage {stage}, peak memory above the imports, 34 M parameters",
+                "ko": f"{stage}단계, import 이후의 최대 메모리(34M)",
+            },
+            {
+                "en": f"TRL {{trl}} `{trainer}`, its mode with the least",
+                "ko": f"TRL {{trl}} `{trainer}`, 가장 적게 쓰는 모드",
+            },
+            value("memory_ratio"),
+        )
+        for part, stage, trainer in (("sft", 1, "SFTTrainer"), ("reward", 2, "RewardTrainer"))
+    ),
     Measure(
         "shared_memory_ratio", "ppo",
         {
