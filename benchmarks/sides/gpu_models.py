@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from gpu_setting import Setting
+from memory import PeakMemory
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlhf.config.schema import StageConfig
@@ -31,12 +31,11 @@ class Bench:
 
     setting: Setting
     device: torch.device
-    start_bytes: int = 0
+    memory: PeakMemory = field(default_factory=PeakMemory)
 
     def __post_init__(self) -> None:
         allow_cudnn(False)
         torch.manual_seed(0)
-        self.start_bytes = _resident_bytes()
         self.random = np.random.default_rng(17)
 
     def obstacle(self) -> str:
@@ -102,15 +101,10 @@ class Bench:
 
     def held(self) -> dict[str, float]:
         """Most bytes of the card this process held, with its CUDA context; on a CPU: resident, above the start."""
-        found = {"peak_bytes": float(_resident_bytes() - self.start_bytes)}
+        found = {"peak_bytes": self.memory.peak_mib() * 2**20}
         if self.device.type == "cuda":
             free, total = torch.cuda.mem_get_info(self.device)
             reserved, most = torch.cuda.memory_reserved(self.device), torch.cuda.max_memory_reserved(self.device)
             found["peak_bytes"] = float(total - free - reserved + most)
             found["allocated_bytes"] = float(torch.cuda.max_memory_allocated(self.device))
         return found
-
-
-def _resident_bytes() -> int:
-    """Most memory this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

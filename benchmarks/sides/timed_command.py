@@ -4,10 +4,11 @@ Status 1 of `data check` is a verdict on the file and no failure.
 """
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
+
+from memory import status_mib
 
 import rlhf.cli
 
@@ -20,8 +21,7 @@ def main() -> int:
     except SystemExit as left:
         status = left.code
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    Path(result).write_text(json.dumps({"time_s": seconds, "memory_mib": peak}))
+    Path(result).write_text(json.dumps({"time_s": seconds, "memory_mib": status_mib("VmHWM")}))
     return 0 if status in (None, 0, 1) else 1
 
 
